@@ -1,0 +1,109 @@
+"""The doorbell: after a commit, every process that listens on the store is woken at once.
+
+One unix datagram socket per listener in a private folder, named by a hash of the store's path. It is a hint only: a bell
+that nobody heard costs a second, because the truth is the log, which everybody polls slowly. Stdlib only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+
+def doorbell_folder() -> Path | None:
+    """The private folder (0700, ours) for sockets, or None where there is none to be had: then polling must do."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = (
+        Path(runtime) / "parallel-agents" if runtime else Path(tempfile.gettempdir()) / f"parallel-agents-{os.getuid()}"
+    )
+    try:
+        folder.mkdir(mode=0o700, parents=False, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0
+    return folder if ours else None
+
+
+def doorbell_prefix(store: Path) -> str:
+    """What the names of all sockets for one store begin with: 12 hex digits of a hash of its path."""
+    return hashlib.sha256(os.fsencode(store.resolve())).hexdigest()[:12] + "-"
+
+
+class Doorbell:
+    """The bell of one store: ``ring`` after a commit, ``listen`` to be rung. Both are safe from any thread."""
+
+    def __init__(self, store: Path) -> None:
+        self.folder = doorbell_folder()
+        self.prefix = doorbell_prefix(store)
+        self._sender: socket.socket | None = None
+        self._seen_mtime_ns = -1
+        self._others: list[str] = []
+        self._own: Path | None = None
+
+    def listen(self) -> socket.socket | None:
+        """A socket that becomes readable when somebody rings, or None where sockets cannot be had."""
+        if self.folder is None:
+            return None
+        path = self.folder / f"{self.prefix}{os.getpid()}-{os.urandom(4).hex()}.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            listener.bind(str(path))
+        except OSError:
+            listener.close()
+            return None
+        listener.setblocking(False)
+        self._own = path
+        return listener
+
+    def ring(self) -> None:
+        """Wake every other listener. Never blocks and never fails; a dead listener's socket is removed."""
+        if self.folder is None:
+            return
+        try:
+            changed = os.stat(self.folder).st_mtime_ns
+            if changed != self._seen_mtime_ns:
+                self._seen_mtime_ns = changed
+                own = self._own.name if self._own else ""
+                self._others = [
+                    str(self.folder / name)
+                    for name in os.listdir(self.folder)
+                    if name.startswith(self.prefix) and name != own
+                ]
+        except OSError:
+            return
+        if not self._others:
+            return
+        if self._sender is None:
+            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
+        for path in self._others:
+            try:
+                self._sender.sendto(b"!", path)
+            except (ConnectionRefusedError, FileNotFoundError):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            except OSError:
+                continue  # Its queue is full: it has been rung already.
+
+    def close(self) -> None:
+        """Stop listening and forget the sockets."""
+        if self._own is not None:
+            with contextlib.suppress(OSError):
+                self._own.unlink()
+            self._own = None
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+
+
+def drain(listener: socket.socket) -> None:
+    """Take all pending rings off a listener; many rings are one wake."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.recv(64)

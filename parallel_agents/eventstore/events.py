@@ -1,0 +1,384 @@
+"""The events: facts in the past tense, frozen, JSON-native in every field.
+
+Fields hold only what JSON holds (times are RFC 3339 strings, durations seconds, sizes bytes, money micro-dollars), so that
+an event built by hand, one validated from its stored body and one read without validation are the same thing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STORE_RUN = "store"  # The run_id of events that belong to no run.
+
+Rfc3339 = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Event(BaseModel):
+    """A fact. The class name is its `type`; ``schema_version`` grows when the meaning of a field changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: ClassVar[int] = 1
+    free_text: ClassVar[tuple[str, ...]] = ()  # Fields that people or programs wrote, redacted before the append.
+    field_defaults: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.field_defaults = {
+            name: ({} if field.default_factory is not None else field.default)
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
+        EVENT_TYPES[cls.__name__] = cls
+
+    @classmethod
+    def trusted(cls, body: dict[str, Any]) -> Self:
+        """An event from a stored body, which was validated when it was appended and is covered by the chain since."""
+        event = cls.__new__(cls)
+        object.__setattr__(event, "__dict__", {**cls.field_defaults, **body} if cls.field_defaults else body)
+        object.__setattr__(event, "__pydantic_fields_set__", set(body))
+        object.__setattr__(event, "__pydantic_extra__", None)
+        object.__setattr__(event, "__pydantic_private__", None)
+        return event
+
+
+EVENT_TYPES: dict[str, type[Event]] = {}
+
+
+class RunSubmitted(Event):
+    """A plan was accepted. The plan itself, with its effective settings, is the blob named here."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("environment",)
+
+    name: str
+    plan_digest: str  # SHA-256 in hex of the blob.
+    task_count: Count
+    strategy: str
+    workspace: str
+    workdir: str
+    environment: dict[str, str] = Field(default_factory=dict)  # PATH, LANG and their like; never a secret.
+    base_commit: str | None = None
+    budget_usd_micros: int | None = None
+    callables: bool = False  # Tasks hold Python callables: no other process can ever take this run over.
+
+
+class RunClaimed(Event):
+    """A process dispatches the run from here on. A higher epoch fences every earlier holder off."""
+
+    holder: dict[str, Any]  # pid, start_time, boot_id, kind.
+    epoch: Count
+
+
+class RunReleased(Event):
+    """The holder let go of a run that has not ended; anybody may claim it."""
+
+    epoch: Count
+
+
+class RunStarted(Event):
+    """The first tick that found the run submitted and held."""
+
+
+class RunPaused(Event):
+    """No task starts any more; running attempts finish."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: str = ""
+
+
+class RunResumed(Event):
+    """Tasks start again, after a pause or because a finished run has open tasks again."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: str = ""
+
+
+class RunCancelRequested(Event):
+    """Somebody wants the run ended: what has not started is cancelled at once, what runs is stopped."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: str = ""
+
+
+class RunCompleted(Event):
+    """Every task has ended and none failed that was not allowed to."""
+
+    counts: dict[str, int]
+
+
+class RunFailed(Event):
+    """Every task has ended, and at least one failed; or a limit of the run was reached."""
+
+    counts: dict[str, int]
+    reason: str = "task_failed"  # Or max_execution_time.
+    failed: list[str] = Field(default_factory=list)  # At most 20 task ids.
+
+
+class RunCancelled(Event):
+    """The run was cancelled and nothing of it runs."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    counts: dict[str, int]
+    reason: str = ""
+
+
+class RunRolledBack(Event):
+    """The run goes on from where it stood at ``to_seq``; what came after is undone, never deleted."""
+
+    to_seq: Count
+
+
+class RunForked(Event):
+    """A new run that starts from the state of another one at ``seq``."""
+
+    parent: str
+    seq: Count
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskQueued(Event):
+    """The task is ready and waits for a slot."""
+
+    task_id: str
+    reason: str = ""  # Empty: its dependencies are done. Otherwise: rolled_back.
+
+
+class TaskStarted(Event):
+    """An attempt was decided on. The process is started only after this event is committed."""
+
+    task_id: str
+    attempt_id: str  # Unique for ever, so that a late result can be told apart.
+    attempt: Count  # 1 for the first.
+    runner: str
+    model: str | None = None
+    base_commit: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
+
+
+class TaskCompleted(Event):
+    """An attempt succeeded."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("output",)
+
+    task_id: str
+    attempt_id: str
+    duration_s: float
+    exit_code: int | None = None
+    output: Any = None
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class TaskFailed(Event):
+    """An attempt failed by itself."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("error", "output")
+
+    task_id: str
+    attempt_id: str
+    duration_s: float
+    error: str
+    exit_code: int | None = None
+    retryable: bool = True
+    output: Any = None
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class TaskTimedOut(Event):
+    """An attempt ran longer than its task allows and was stopped."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("error",)
+
+    task_id: str
+    attempt_id: str
+    duration_s: float
+    timeout_s: float
+    error: str
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class AttemptLost(Event):
+    """An attempt vanished: its process is gone and left no result."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("error",)
+
+    task_id: str
+    attempt_id: str
+    error: str
+    retryable: bool = True
+
+
+class ResultDiscarded(Event):
+    """A result came for an attempt that the state no longer knows. Its slot is free and its cost still counts."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    attempt_id: str
+    reason: str
+
+
+class TaskRetryScheduled(Event):
+    """A failed attempt will be followed by another one, not before a given time."""
+
+    task_id: str
+    attempt_id: str  # The one that failed.
+    failures: Count  # Failed attempts so far.
+    not_before: Rfc3339
+    wait_s: float  # Jitter included.
+    jitter_s: float  # Drawn once, here; a replay reads it.
+
+
+class TaskCancelRequested(Event):
+    """Somebody wants a running task ended."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    reason: str = ""
+
+
+class TaskCancelled(Event):
+    """The task will not run, or its attempt was stopped on request."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    attempt_id: str | None = None  # None where no attempt was running.
+    reason: str = ""
+    duration_s: float | None = None
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class TaskSkipped(Event):
+    """The task cannot run because another one failed, was cancelled or was skipped."""
+
+    task_id: str
+    because: str  # The task that failed first, not the nearest one.
+    reason: str = "dependency"  # Or fail_fast.
+
+
+class TaskReopened(Event):
+    """A finished task is pending again, with its retries ahead of it."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    reason: str = ""
+
+
+class TaskBlocked(Event):
+    """The task waits for a person."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    reason: str
+
+
+class TaskUnblocked(Event):
+    """A person answered; the task is pending again."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    task_id: str
+    reason: str = ""
+
+
+class CheckpointCreated(Event):
+    """The files of one moment are held by a commit."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("label",)
+
+    checkpoint_id: str
+    kind: str
+    label: str = ""
+    commit: str | None = None
+    task_id: str | None = None
+    attempt_id: str | None = None
+
+
+class CheckpointRestored(Event):
+    """Files were taken back to a checkpoint; statuses stay."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    checkpoint_id: str
+    reason: str = ""
+
+
+class CostCharged(Event):
+    """Money was spent. Micro-dollars, whatever becomes of the attempt."""
+
+    task_id: str
+    attempt_id: str
+    usd_micros: Count
+    model: str | None = None
+    agent_type: str = ""
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    calls: Count = 0
+    partial: bool = False
+
+
+class BudgetThresholdReached(Event):
+    """Spending passed a share of the budget."""
+
+    scope: str
+    share: float
+    spent_usd_micros: Count
+
+
+class BudgetExceeded(Event):
+    """The budget is spent."""
+
+    scope: str
+    spent_usd_micros: Count
+    budget_usd_micros: Count
+
+
+class ConflictDetected(Event):
+    """Two tasks changed the same paths in ways that do not merge."""
+
+    task_id: str
+    other_task_id: str
+    paths: list[str]
+
+
+class ConflictResolved(Event):
+    """A conflict was settled."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("how",)
+
+    task_id: str
+    how: str
+
+
+class DispatchThrottled(Event):
+    """Starts wait for the machine."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: str
+
+
+class DispatchUnthrottled(Event):
+    """The machine has room again."""
+
+
+class SecretScrubbed(Event):
+    """A secret was removed from an old body; ``verify`` accepts exactly this mismatch."""
+
+    seq: Count
+    old_digest: str
+    new_digest: str

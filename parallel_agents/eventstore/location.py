@@ -1,0 +1,54 @@
+"""Where a project's store lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from parallel_agents.eventstore.errors import InvalidUsage
+
+FOLDER = ".parallel-agents"
+FILE = "events.db"
+
+
+def find_project_root(start: Path) -> Path:
+    """The nearest folder upwards that has a store, else the git root, else the folder itself."""
+    start = start.resolve()
+    chain = [start, *start.parents]
+    for wanted in (f"{FOLDER}/{FILE}", ".git"):
+        for folder in chain:
+            if (folder / wanted).exists():
+                return folder
+    return start
+
+
+def store_path(project_root: Path, named: str | None = None) -> Path:
+    """The store's file: the one that was named (a path, or ``sqlite:///PATH``), else the project's own.
+
+    Raises:
+        InvalidUsage: the URL names a database that is not supported.
+    """
+    if not named:
+        return project_root / FOLDER / FILE
+    if "://" in named:
+        scheme, _, rest = named.partition("://")
+        if scheme != "sqlite" or not rest.strip("/"):
+            raise InvalidUsage(f"no store can be opened at {named!r}", hint="use a path or sqlite:///PATH")
+        named = rest[1:] if rest.startswith("/") else rest
+    path = Path(named).expanduser()
+    return path / FILE if path.is_dir() else path
+
+
+def make_home(store: Path) -> None:
+    """Make the folder of a store, private and invisible to git."""
+    home = store.parent
+    if not home.exists():
+        home.mkdir(mode=0o700, parents=True)
+    ignore = home / ".gitignore"
+    if home.name == FOLDER and not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def attempts_folder(store: Path) -> Path:
+    """Where the files of all attempts lie: ``runs/<run>/<task>/<attempt>/`` beside the store."""
+    return Path(os.path.abspath(store.parent)) / "runs"

@@ -1,0 +1,342 @@
+"""The append-only log of events of all runs: the only source of truth and the only channel between processes.
+
+Data's way in: events -> redaction -> body -> digest -> chain -> one executemany -> commit -> ring. Data's way out: rows,
+decoded by ``record``. Acknowledged means committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from parallel_agents.eventstore import schema
+from parallel_agents.eventstore.doorbell import Doorbell
+from parallel_agents.eventstore.errors import StaleRun, UnknownEvent
+from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.record import GENESIS, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.redaction import Redactor
+from parallel_agents.eventstore.sqlite import data_version, explained, open_engine
+from parallel_agents.version import RELEASE
+
+_INSERT = (
+    "INSERT INTO events (seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_COLUMNS = "seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash"
+_CHUNK = 2000
+
+
+def digest_of(content: bytes) -> str:
+    """The name of a blob: SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def wall_clock_us() -> int:
+    """Microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
+
+
+class Draft:
+    """The events of one commit, numbered and chained as they are added, so that they can be folded before the commit.
+
+    Attributes:
+        at_us: the time of every event in it; never before the last event of the log, even if the clock went back.
+        seq: of the last event, this draft's included.
+    """
+
+    def __init__(self, log: Log, actor: str) -> None:
+        self._log = log
+        self._actor = actor
+        self.seq, self.prev_hash, last_at = log._tail
+        self.at_us = max(log._clock(), last_at)
+        self.rows: list[Row] = []
+        self.recorded: list[Recorded] = []
+        self.blobs: dict[str, bytes] = {}
+        self.versions: dict[str, int] = {}
+
+    def version(self, run_id: str) -> int:
+        """The version of a run, this draft's events included; 0 for a new one."""
+        version = self.versions.get(run_id)
+        return self._log._version(run_id) if version is None else version
+
+    def expect(self, run_id: str, version: int) -> None:
+        """Refuse to go on if the run has moved.
+
+        Raises:
+            StaleRun: the run is at another version.
+        """
+        found = self.version(run_id)
+        if found != version:
+            raise StaleRun(f"run {run_id} is at version {found}, not {version}", hint="reload it and decide again")
+
+    def add(self, run_id: str, event: Event) -> Recorded:
+        """Number, redact, serialise and chain one event."""
+        self.seq += 1
+        seq, at_us, actor = self.seq, self.at_us, self._actor
+        version = self.versions[run_id] = self.version(run_id) + 1
+        if event.free_text:
+            event = self._log._redactor.event(event)
+        body = encode(event)
+        digest = hashlib.sha256(body.encode()).digest()
+        type_ = type(event).__name__
+        link = event_hash(self.prev_hash, seq, run_id, version, type_, at_us, actor, digest)
+        self.rows.append(Row(seq, run_id, version, type_, at_us, actor, body, digest, self.prev_hash, link))
+        self.prev_hash = link
+        recorded = Recorded(seq, run_id, version, at_us, actor, event)
+        self.recorded.append(recorded)
+        return recorded
+
+    def add_blob(self, digest: str, content: bytes) -> None:
+        """Keep a document under its digest, in the same commit."""
+        self.blobs[digest] = content
+
+
+class Log:
+    """One store, opened. Safe from several threads; one transaction at a time.
+
+    Raises (all methods):
+        StoreError: the database refuses; nothing was half written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        clock: Callable[[], int] = wall_clock_us,
+        environ: Mapping[str, str] | None = None,
+        actor: str = "local",
+    ) -> None:
+        self.path = path
+        self.actor = actor
+        self.doorbell = Doorbell(path)
+        self._clock = clock
+        self._redactor = Redactor(environ)
+        self._lock = threading.RLock()
+        self._engine = open_engine(path, release=RELEASE, create=create)
+        with explained(path):
+            # The pooled driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
+            self._writer_handle = self._engine.raw_connection()
+            self._reader_handle = self._engine.raw_connection()
+        self._writer: sqlite3.Connection = self._writer_handle.driver_connection  # type: ignore[assignment]
+        self._reader: sqlite3.Connection = self._reader_handle.driver_connection  # type: ignore[assignment]
+        self._seen_version = -1  # Of the database; while it stands, the three below are exact.
+        self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
+        self._versions: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give the connections back. The last process to do so lets SQLite fold its write-ahead log."""
+        with self._lock:
+            self._writer_handle.close()
+            self._reader_handle.close()
+            self._engine.dispose()
+            self.doorbell.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(
+        self,
+        run_id: str,
+        expected_version: int,
+        events: Sequence[Event],
+        *,
+        blobs: Mapping[str, bytes] | None = None,
+        actor: str | None = None,
+    ) -> list[Recorded]:
+        """Append events to one run, in one transaction.
+
+        Args:
+            expected_version: the run's version that the events were decided on; 0 for a new run.
+            blobs: documents that the events name, by digest.
+        Raises:
+            StaleRun: another process appended to the run first; nothing was appended.
+        """
+
+        def decide(draft: Draft) -> None:
+            draft.expect(run_id, expected_version)
+            for digest, content in (blobs or {}).items():
+                draft.add_blob(digest, content)
+            for event in events:
+                draft.add(run_id, event)
+
+        return self.transact(decide, actor=actor)
+
+    def transact(self, decide: Callable[[Draft], None], *, actor: str | None = None) -> list[Recorded]:
+        """Decide inside the write transaction: nobody else can append between what ``decide`` reads and what it adds.
+
+        ``decide`` may read this log, and adds events of any runs to the draft that it is given. They are committed as
+        one; where it adds nothing, nothing is committed. If it raises, nothing is appended.
+        """
+        with self._lock, explained(self.path):
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._look_at_tail()
+                draft = Draft(self, actor or self.actor)
+                decide(draft)
+                if not draft.rows:
+                    writer.execute("ROLLBACK")
+                    return []
+                if draft.blobs:
+                    writer.executemany("INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)", draft.blobs.items())
+                writer.executemany(_INSERT, draft.rows)
+                writer.execute("COMMIT")
+            except BaseException:
+                self._seen_version = -1
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+            self._tail = (draft.seq, draft.prev_hash, draft.at_us)
+            self._versions.update(draft.versions)
+        self.doorbell.ring()
+        return draft.recorded
+
+    def _look_at_tail(self) -> None:
+        """Inside a write transaction: make the cached end of the log exact."""
+        version = data_version(self._writer)
+        if version == self._seen_version:
+            return
+        found = self._writer.execute("SELECT seq, hash, at FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        self._tail = found or (0, GENESIS, 0)
+        self._versions.clear()
+        self._seen_version = version
+
+    def _version(self, run_id: str) -> int:
+        version = self._versions.get(run_id)
+        if version is None:
+            found = self._writer.execute("SELECT max(version) FROM events WHERE run_id = ?", (run_id,)).fetchone()
+            version = self._versions[run_id] = found[0] or 0
+        return version
+
+    def rows(
+        self,
+        after: int = 0,
+        upto: int | None = None,
+        *,
+        run_id: str | None = None,
+        where: str = "",
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Stored rows with ``after < seq <= upto``, oldest first, read in chunks so that a long history needs no memory.
+
+        Args:
+            where: a literal condition on the row; never built from input.
+        """
+        if where:
+            where = f" AND {where}"
+        who, key = (" AND run_id = ?", [run_id]) if run_id is not None else ("", [])
+        end = self.last_seq() if upto is None else upto
+        left = limit
+        while after < end and (left is None or left > 0):
+            size = _CHUNK if left is None else min(_CHUNK, left)
+            with self._lock, explained(self.path):
+                chunk = self._reader.execute(
+                    f"SELECT {_COLUMNS} FROM events WHERE seq > ? AND seq <= ?{who}{where} ORDER BY seq LIMIT ?",
+                    [after, end, *key, size],
+                ).fetchall()
+            yield from map(Row._make, chunk)
+            if len(chunk) < size:
+                return
+            after = chunk[-1][0]
+            left = None if left is None else left - len(chunk)
+
+    def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
+        """All rows of one run from a version on, up to a seq, by the run's own index."""
+        end = 2**62 if upto is None else upto
+        with self._lock, explained(self.path):
+            found = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
+                (run_id, after_version, end),
+            ).fetchall()
+        return list(map(Row._make, found))
+
+    def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
+        """The same as ``rows``, decoded."""
+        return map(decode, self.rows(after, upto, run_id=run_id))
+
+    def read_run(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Recorded]:
+        """The same as ``run_rows``, decoded."""
+        return [decode(row) for row in self.run_rows(run_id, after_version, upto)]
+
+    def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
+        """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
+        return map(decode, self.rows(0, upto, where=schema.RUN_LEVEL))
+
+    def last_seq(self) -> int:
+        """The seq of the last event; 0 in an empty store."""
+        with self._lock, explained(self.path):
+            return int(self._reader.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+
+    def row(self, seq: int) -> Row | None:
+        """One row, or None."""
+        with self._lock, explained(self.path):
+            found = self._reader.execute(f"SELECT {_COLUMNS} FROM events WHERE seq = ?", (seq,)).fetchone()
+        return Row._make(found) if found else None
+
+    def seq_at(self, at_us: int) -> int:
+        """The last seq with ``at`` <= a time, by bisection: ``at`` never falls along the log.
+
+        Raises:
+            UnknownEvent: the log's first event is later than that, or there is none.
+        """
+        low, high = 0, self.last_seq()
+        while low < high:
+            middle = (low + high + 1) // 2
+            row = self.row(middle)
+            if row is not None and row.at_us <= at_us:
+                low = middle
+            else:
+                high = middle - 1
+        if low == 0:
+            raise UnknownEvent(
+                "the log holds no event at or before that time", hint="`parallel-agents history` shows it"
+            )
+        return low
+
+    def changed_by_others(self) -> bool:
+        """Whether another connection has committed since this one last looked inside a transaction. Costs 5 us."""
+        with self._lock, explained(self.path):
+            return data_version(self._writer) != self._seen_version
+
+    def blob(self, digest: str) -> bytes:
+        """The bytes of a blob.
+
+        Raises:
+            UnknownEvent: the store holds no such blob.
+        """
+        with self._lock, explained(self.path):
+            # By the writer: a plan submitted in this very transaction must be seen.
+            found = self._writer.execute("SELECT bytes FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        if found is None:
+            raise UnknownEvent(
+                f"the store holds no blob {digest[:12]}", hint="`parallel-agents verify` checks the store"
+            )
+        return bytes(found[0])
+
+    def load_snapshot(self, run_id: str, projection: str, version: int, upto: int) -> tuple[int, bytes] | None:
+        """The newest snapshot at or before a seq: (seq, state), or None."""
+        with self._lock, explained(self.path):
+            found = self._reader.execute(
+                "SELECT seq, state FROM snapshots WHERE run_id = ? AND projection = ? AND version = ? AND seq <= ?"
+                " ORDER BY seq DESC LIMIT 1",
+                (run_id, projection, version, upto),
+            ).fetchone()
+        return (int(found[0]), bytes(found[1])) if found else None
+
+    def save_snapshot(self, run_id: str, projection: str, version: int, seq: int, state: bytes) -> None:
+        """Keep a snapshot. A cache: losing any or all of them changes no answer."""
+        with self._lock, explained(self.path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute(
+                "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
+                (run_id, projection, version, seq, state),
+            )
+            self._writer.execute("COMMIT")

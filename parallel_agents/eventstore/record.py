@@ -1,0 +1,143 @@
+"""A recorded event: the envelope that the log keeps, and its way to and from a row."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+from parallel_agents.eventstore.errors import UnknownEventType
+from parallel_agents.eventstore.events import EVENT_TYPES, Event
+
+GENESIS = bytes(32)  # prev_hash of the first event.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+"""(type, schema_version of the stored body) -> the body at the next version. Old bodies are read for ever."""
+
+
+class Recorded(NamedTuple):
+    """One event as it stands in the log. ``at_us`` is microseconds since the epoch, UTC."""
+
+    seq: int
+    run_id: str
+    version: int
+    at_us: int
+    actor: str
+    event: Event
+
+
+class Row(NamedTuple):
+    """One row of the table ``events``, bytes as stored."""
+
+    seq: int
+    run_id: str
+    version: int
+    type: str
+    at_us: int
+    actor: str
+    body: str
+    body_digest: bytes
+    prev_hash: bytes
+    hash: bytes
+
+
+def new_id() -> str:
+    """An id for a run, a checkpoint or an attempt: 10 random characters a-z2-7, a letter first (48 bits)."""
+    number = secrets.randbits(49)
+    chars = [_ALPHABET[(number >> 45) % 26]]
+    for shift in range(0, 45, 5):
+        chars.append(_ALPHABET[(number >> shift) & 31])
+    return "".join(chars)
+
+
+def rfc3339(at_us: int) -> str:
+    """Microseconds since the epoch as RFC 3339 in UTC, with six decimals."""
+    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_rfc3339(text: str) -> int:
+    """RFC 3339 to microseconds since the epoch. A text without a zone is local time.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    moment = datetime.fromisoformat(text)
+    return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def event_hash(
+    prev_hash: bytes, seq: int, run_id: str, version: int, type_: str, at_us: int, actor: str, body_digest: bytes
+) -> bytes:
+    """The chain's link: SHA-256 over the previous hash, the envelope and the digest of the body.
+
+    The envelope is joined by the unit separator, which no id, type or actor can hold, so no two envelopes join alike.
+    """
+    envelope = f"{seq}\x1f{run_id}\x1f{version}\x1f{type_}\x1f{at_us}\x1f{actor}\x1f".encode()
+    return hashlib.sha256(prev_hash + envelope + body_digest).digest()
+
+
+def encode(event: Event) -> str:
+    """The body of an event as the log keeps it: JSON; the schema version stands in it from version 2 on."""
+    if event.schema_version == 1:
+        return event.model_dump_json()
+    return orjson.dumps({**event.model_dump(), "schema_version": event.schema_version}).decode()
+
+
+def decode_body(type_: str, body: str | bytes) -> tuple[type[Event], dict[str, Any]]:
+    """The class and the present-day body of a stored event.
+
+    Raises:
+        UnknownEventType: this release knows no such type, or the body is of a later version of it.
+    """
+    cls = EVENT_TYPES.get(type_)
+    values: dict[str, Any] = orjson.loads(body)
+    version = values.pop("schema_version", 1)
+    if cls is None:
+        raise UnknownEventType(
+            f"the log holds an event of type {type_!r} version {version}, which this release does not know",
+            hint="read the store with the release that wrote it, or a later one",
+        )
+    if version > cls.schema_version:
+        raise UnknownEventType(
+            f"the log holds {type_} version {version}; this release reads up to version {cls.schema_version}",
+            hint="read the store with the release that wrote it, or a later one",
+        )
+    while version < cls.schema_version:
+        values = UPCASTERS[type_, version](values)
+        version += 1
+    return cls, values
+
+
+def decode(row: Any) -> Recorded:
+    """A stored row (any tuple that begins like ``Row``) as a recorded event, without validating the body again."""
+    seq, run_id, version, type_, at_us, actor, body = row[:7]
+    cls, values = decode_body(type_, body)
+    return Recorded(seq, run_id, version, at_us, actor, cls.trusted(values))
+
+
+def decode_validated(row: Any) -> Recorded:
+    """As ``decode``, with every field of the body checked against its class (for tools that trust nothing)."""
+    seq, run_id, version, type_, at_us, actor, body = row[:7]
+    cls, values = decode_body(type_, body)
+    return Recorded(seq, run_id, version, at_us, actor, cls.model_validate(values))
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """An event as the command line prints it. Fields are only ever added."""
+    return {
+        "seq": row.seq,
+        "run_id": row.run_id,
+        "version": row.version,
+        "type": row.type,
+        "at": rfc3339(row.at_us),
+        "actor": row.actor,
+        "data": orjson.loads(row.body),
+        "hash": row.hash.hex(),
+    }

@@ -1,0 +1,58 @@
+"""Who holds which run, and which attempts hold a slot. Scope ALL: over the whole store, rollbacks or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.record import Recorded
+
+
+@dataclass(slots=True)
+class Lease:
+    """A run's holder: a process identity (pid, start_time, boot_id, kind), or None after a release."""
+
+    holder: dict[str, Any] | None
+    epoch: int
+
+
+@dataclass(slots=True)
+class Occupancy:
+    """Leases by run, and the attempts that were started and have not ended, with their run."""
+
+    leases: dict[str, Lease] = field(default_factory=dict)
+    slots: dict[str, str] = field(default_factory=dict)  # Attempt id -> run id.
+    by_run: dict[str, set[str]] = field(default_factory=dict)  # Run id -> its attempt ids in `slots`.
+
+    def of_run(self, run_id: str) -> int:
+        """How many slots a run holds."""
+        return len(self.by_run.get(run_id, ()))
+
+
+def fold(state: Occupancy, record: Recorded) -> Occupancy:
+    """The occupancy after one more event of any run."""
+    event = record.event
+    match event:
+        case ev.TaskStarted(attempt_id=attempt_id):
+            state.slots[attempt_id] = record.run_id
+            state.by_run.setdefault(record.run_id, set()).add(attempt_id)
+        case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
+            _free(state, event.attempt_id)
+        case ev.TaskCancelled(attempt_id=str() as attempt_id):
+            _free(state, attempt_id)
+        case ev.RunClaimed():
+            state.leases[record.run_id] = Lease(event.holder, event.epoch)
+        case ev.RunReleased():
+            lease = state.leases.get(record.run_id)
+            if lease is not None and lease.epoch == event.epoch:
+                lease.holder = None
+        case _:
+            pass
+    return state
+
+
+def _free(state: Occupancy, attempt_id: str) -> None:
+    run_id = state.slots.pop(attempt_id, None)
+    if run_id is not None:
+        state.by_run[run_id].discard(attempt_id)

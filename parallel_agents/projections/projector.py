@@ -1,0 +1,135 @@
+"""Brings folds up to date: from a snapshot and the tail, from nothing, or as of a moment of the past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallel_agents.eventstore.errors import UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded, from_rfc3339
+from parallel_agents.projections import cost as cost_fold
+from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections import runs as runs_fold
+from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.cost import Cost
+from parallel_agents.projections.effective import effective
+from parallel_agents.projections.occupancy import Occupancy
+from parallel_agents.projections.runs import RunSummary
+from parallel_agents.projections.status import RunState
+
+SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
+
+
+@dataclass(slots=True)
+class RunView:
+    """What is known of one run at one moment: its effective state, and all that it has cost."""
+
+    state: RunState
+    cost: Cost
+
+
+class Projector:
+    """Answers from one log. Holds no state of its own but the log."""
+
+    def __init__(self, log: Log, *, use_snapshots: bool = True) -> None:
+        self.log = log
+        self.use_snapshots = use_snapshots
+
+    def state(self, run_id: str, upto: int | None = None) -> RunState:
+        """The effective state of a run, as a reader saw it at a seq (None: now).
+
+        Raises:
+            UnknownRun: the run has no event up to there.
+        """
+        end = self.log.last_seq() if upto is None else upto
+        state = self._state_at(run_id, end)
+        if state.version == 0:
+            raise unknown_run(self.log, run_id, upto)
+        return state
+
+    def _state_at(self, run_id: str, upto: int) -> RunState:
+        base = self._from_snapshot(run_id, upto)
+        tail = self.log.read_run(run_id, base.version, upto)
+        kept, jumped_to = effective(tail)
+        if jumped_to is not None and jumped_to < base.seq:
+            base = self._state_at(run_id, jumped_to)
+        for record in kept:
+            base = status_fold.fold(base, record, self.log.blob)
+        if tail:
+            base.seq, base.version = tail[-1].seq, tail[-1].version
+        return base
+
+    def _from_snapshot(self, run_id: str, upto: int) -> RunState:
+        if self.use_snapshots:
+            found = self.log.load_snapshot(run_id, status_fold.NAME, status_fold.VERSION, upto)
+            if found is not None:
+                return status_fold.load(run_id, found[1], self.log.blob)
+        return status_fold.initial(run_id)
+
+    def save_snapshot(self, state: RunState) -> None:
+        """Keep a state as a snapshot of its seq."""
+        self.log.save_snapshot(state.run_id, status_fold.NAME, status_fold.VERSION, state.seq, status_fold.dump(state))
+
+    def cost(self, run_id: str, upto: int | None = None) -> Cost:
+        """What a run has cost, undone work included."""
+        total = Cost()
+        for record in self.log.read_run(run_id, 0, upto):
+            cost_fold.fold(total, record)
+        return total
+
+    def view(self, run_id: str, upto: int | None = None) -> RunView:
+        """State and cost of one moment."""
+        end = self.log.last_seq() if upto is None else upto
+        return RunView(self.state(run_id, end), self.cost(run_id, end))
+
+    def runs(self, upto: int | None = None) -> dict[str, RunSummary]:
+        """All runs, oldest first."""
+        return runs_fold.fold_all(self.log.run_level(upto))
+
+    def occupancy(self) -> Occupancy:
+        """Leases and slots of the whole store, now. Reads only runs that have not ended: the others hold no slot."""
+        state = Occupancy()
+        for summary in self.runs().values():
+            if summary.status in status_fold.ENDED and summary.holder is None:
+                continue
+            for record in self.log.read_run(summary.run_id):
+                occupancy_fold.fold(state, record)
+        return state
+
+    def records(self, run_id: str, upto: int | None = None) -> list[Recorded]:
+        """Every event of a run, undone ones too.
+
+        Raises:
+            UnknownRun: there is none.
+        """
+        found = self.log.read_run(run_id, 0, upto)
+        if not found:
+            raise unknown_run(self.log, run_id, upto)
+        return found
+
+    def moment(self, text: str) -> int:
+        """The seq that ``--at`` names: a seq, or the last one at or before a time (local where it has no zone).
+
+        Raises:
+            UnknownEvent: it lies past the end of the log, before its start, or is neither a seq nor a time.
+        """
+        last = self.log.last_seq()
+        if text.isdecimal():
+            seq = int(text)
+            if not 1 <= seq <= last:
+                raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {last}" if last else "")
+            return seq
+        try:
+            at_us = from_rfc3339(text)
+        except ValueError:
+            raise UnknownEvent(
+                f"{text!r} is neither an event's number nor a time", hint="such as 412, or 2026-03-01T12:00:00Z"
+            ) from None
+        return self.log.seq_at(at_us)
+
+
+def unknown_run(log: Log, run_id: str, upto: int | None = None) -> UnknownRun:
+    """The error for a run that is not there, with the nearest that is."""
+    known = list(runs_fold.fold_all(log.run_level(upto)))
+    hint = nearest(run_id, known) if known else "`parallel-agents run PLAN` makes the first one"
+    return UnknownRun(f"there is no run {run_id!r}" + (f" at event {upto}" if upto is not None else ""), hint=hint)

@@ -1,0 +1,324 @@
+"""The state of one run: the fold that everybody stands on, from `status` to the scheduler.
+
+Scope EFFECTIVE: it is given the history as rolled back (see ``effective``). A fold consumes its state: it changes the one
+that it is given and returns it, so that an event costs what it changes and not the size of the run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.record import Recorded, from_rfc3339
+from parallel_agents.eventstore.submission import Plan, Task, load_plan
+
+NAME = "status"
+VERSION = 1
+
+PENDING, QUEUED, RUNNING, COMPLETED = "pending", "queued", "running", "completed"
+FAILED, CANCELLED, SKIPPED, BLOCKED = "failed", "cancelled", "skipped", "blocked"
+SUBMITTED, PAUSED = "submitted", "paused"
+ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})  # Of tasks; of runs without the last.
+TASK_STATUSES = (PENDING, QUEUED, RUNNING, BLOCKED, COMPLETED, FAILED, CANCELLED, SKIPPED)
+
+
+@dataclass(slots=True)
+class TaskState:
+    """One task of a run. Times are microseconds since the epoch, UTC."""
+
+    task: Task
+    index: int  # Position in the plan.
+    open_dependencies: int  # How many of its dependencies are not satisfied yet.
+    status: str = PENDING
+    attempts: int = 0  # Started so far.
+    failures: int = 0  # Failed since it was last opened; counts against max_retries.
+    attempt_id: str | None = None  # The running one, else the last one.
+    runner: str | None = None
+    model: str | None = None
+    queued_at_us: int | None = None
+    not_before_us: int | None = None
+    started_at_us: int | None = None  # Of the last attempt.
+    ended_at_us: int | None = None
+    duration_s: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    output: Any = None
+    because: str | None = None  # The task that failed, where this one was skipped.
+    reason: str = ""  # Why it was skipped, cancelled or blocked.
+    checkpoint_id: str | None = None
+    cancel_requested: bool = False
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run as of ``seq``. ``touched`` names the tasks changed since the scheduler last looked; it is no part of a snapshot."""
+
+    run_id: str
+    seq: int = 0
+    version: int = 0
+    name: str = ""
+    status: str = ""
+    plan_digest: str = ""
+    plan: Plan = field(default_factory=lambda: Plan(name="", tasks=()))
+    workdir: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    callables: bool = False
+    budget_usd_micros: int | None = None
+    submitted_at_us: int = 0
+    started_at_us: int | None = None
+    active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
+    ended_at_us: int | None = None
+    reason: str = ""
+    cancel_requested: bool = False
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    dependents: dict[str, list[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # Tasks by status.
+    stage_open: list[int] = field(default_factory=list)  # Tasks not ended, by stage.
+    stage_failed: dict[int, list[str]] = field(default_factory=dict)  # Tasks failed for good, in that order, by stage.
+    running: dict[str, str] = field(default_factory=dict)  # Attempt id -> task id.
+    touched: set[str] = field(default_factory=set)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to an end (a retry or a rollback may open it again)."""
+        return self.status in ENDED
+
+
+def satisfies(task: Task, status: str) -> bool:
+    """Whether a dependency in this status lets its dependents start."""
+    return status == COMPLETED or (task.allow_failure and status in (FAILED, CANCELLED))
+
+
+def initial(run_id: str) -> RunState:
+    """The state before the first event."""
+    return RunState(run_id)
+
+
+def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> RunState:
+    """The state after one more event.
+
+    Args:
+        blob: content by digest; content-addressed, hence still a function of the event alone.
+    """
+    event = record.event
+    match event:
+        case ev.TaskQueued(task_id=task_id):
+            task = state.tasks[task_id]
+            task.queued_at_us = record.at_us
+            if event.reason:  # Requeued by a rollback: the attempt that ran is no longer ours.
+                state.running.pop(task.attempt_id or "", None)
+                task.started_at_us = None
+            _move(state, task, QUEUED)
+        case ev.TaskStarted(task_id=task_id):
+            _started(state, state.tasks[task_id], event, record.at_us)
+        case ev.TaskCompleted(task_id=task_id):
+            task = state.tasks[task_id]
+            task.exit_code, task.output, task.error = event.exit_code, event.output, None
+            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _end_attempt(state, task, event.attempt_id, COMPLETED, record.at_us)
+        case ev.TaskFailed(task_id=task_id):
+            task = state.tasks[task_id]
+            task.exit_code, task.output, task.error = event.exit_code, event.output, event.error
+            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            task.failures += 1
+            _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
+        case ev.TaskTimedOut(task_id=task_id):
+            task = state.tasks[task_id]
+            task.exit_code, task.output, task.error = None, None, event.error
+            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            task.failures += 1
+            _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
+        case ev.AttemptLost(task_id=task_id):
+            task = state.tasks[task_id]
+            task.exit_code, task.error = None, event.error
+            task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
+            task.failures += 1
+            _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
+        case ev.TaskRetryScheduled(task_id=task_id):
+            task = state.tasks[task_id]
+            task.not_before_us, task.queued_at_us = from_rfc3339(event.not_before), record.at_us
+            task.ended_at_us = None
+            _move(state, task, QUEUED)
+        case ev.TaskCancelRequested(task_id=task_id):
+            state.tasks[task_id].cancel_requested = True
+            state.touched.add(task_id)
+        case ev.TaskCancelled(task_id=task_id):
+            task = state.tasks[task_id]
+            task.reason, task.duration_s = event.reason, event.duration_s if event.attempt_id else task.duration_s
+            _end_attempt(state, task, event.attempt_id, CANCELLED, record.at_us)
+        case ev.TaskSkipped(task_id=task_id):
+            task = state.tasks[task_id]
+            task.because, task.reason, task.ended_at_us = event.because, event.reason, record.at_us
+            _move(state, task, SKIPPED)
+        case ev.TaskReopened(task_id=task_id):
+            task = state.tasks[task_id]
+            task.failures, task.because, task.reason, task.error = 0, None, "", None
+            task.not_before_us = task.ended_at_us = None
+            task.cancel_requested = False
+            _move(state, task, PENDING)
+        case ev.TaskBlocked(task_id=task_id):
+            state.tasks[task_id].reason = event.reason
+            _move(state, state.tasks[task_id], BLOCKED)
+        case ev.TaskUnblocked(task_id=task_id):
+            state.tasks[task_id].reason = ""
+            _move(state, state.tasks[task_id], PENDING)
+        case ev.CheckpointCreated():
+            if event.task_id is not None and event.task_id in state.tasks:
+                state.tasks[event.task_id].checkpoint_id = event.checkpoint_id
+        case ev.RunSubmitted():
+            _submitted(state, event, record.at_us, load_plan(blob(event.plan_digest)))
+        case _:
+            _run_level(state, record)
+    state.seq, state.version = record.seq, record.version
+    return state
+
+
+def _run_level(state: RunState, record: Recorded) -> None:
+    match record.event:
+        case ev.RunStarted():
+            state.status = RUNNING
+            state.started_at_us = state.started_at_us or record.at_us
+            state.active_since_us = record.at_us
+        case ev.RunPaused(reason=reason):
+            state.status, state.reason = PAUSED, reason
+        case ev.RunResumed():
+            state.status = RUNNING if state.started_at_us is not None else SUBMITTED
+            state.reason, state.ended_at_us, state.cancel_requested = "", None, False
+            state.active_since_us = record.at_us
+            state.touched.update(state.tasks)
+        case ev.RunCancelRequested(reason=reason):
+            state.cancel_requested, state.reason = True, reason
+        case ev.RunCompleted():
+            state.status, state.ended_at_us = COMPLETED, record.at_us
+        case ev.RunFailed(reason=reason):
+            state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
+        case ev.RunCancelled(reason=reason):
+            state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
+        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack() | ev.RunForked():
+            pass  # Leases are folded by occupancy, rollbacks by effective.
+        case (
+            ev.CostCharged()
+            | ev.BudgetThresholdReached()
+            | ev.BudgetExceeded()
+            | ev.ResultDiscarded()
+            | ev.SecretScrubbed()
+        ):
+            pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.CheckpointRestored() | ev.ConflictDetected() | ev.ConflictResolved():
+            pass
+        case ev.DispatchThrottled() | ev.DispatchUnthrottled():
+            pass
+        case _:
+            raise AssertionError(f"status does not fold {type(record.event).__name__}")
+
+
+def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+    state.name, state.status, state.plan, state.plan_digest = event.name, SUBMITTED, plan, event.plan_digest
+    state.workdir, state.environment, state.callables = event.workdir, event.environment, event.callables
+    state.budget_usd_micros, state.submitted_at_us = event.budget_usd_micros, at_us
+    state.stage_open = [0] * len(plan.stages)
+    dependents: dict[str, list[str]] = {}
+    for index, task in enumerate(plan.tasks):
+        state.tasks[task.task_id] = TaskState(task, index, len(task.dependencies))
+        state.stage_open[task.stage] += 1
+        for name in task.dependencies:
+            dependents.setdefault(name, []).append(task.task_id)
+    state.dependents = dependents
+    state.counts[PENDING] = len(plan.tasks)
+    state.touched.update(state.tasks)
+
+
+def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
+    task.attempts, task.attempt_id = event.attempt, event.attempt_id
+    task.runner, task.model = event.runner, event.model
+    task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
+    task.cancel_requested = False
+    state.running[event.attempt_id] = event.task_id
+    _move(state, task, RUNNING)
+
+
+def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, status: str, at_us: int) -> None:
+    if attempt_id is not None:
+        state.running.pop(attempt_id, None)
+    task.ended_at_us, task.cancel_requested = at_us, False
+    _move(state, task, status)
+
+
+def _move(state: RunState, task: TaskState, status: str) -> None:
+    """Change a status, and what hangs on it: counts, the dependents' open dependencies, the stage."""
+    before, spec = task.status, task.task
+    task.status = status
+    state.touched.add(spec.task_id)
+    if before == status:
+        return
+    state.counts[before] -= 1
+    state.counts[status] += 1
+    if (change := satisfies(spec, status) - satisfies(spec, before)) != 0:
+        for name in state.dependents.get(spec.task_id, ()):
+            state.tasks[name].open_dependencies -= change
+            state.touched.add(name)
+    elif status in ENDED and spec.task_id in state.dependents:
+        state.touched.update(state.dependents[spec.task_id])
+    stage = spec.stage
+    state.stage_open[stage] += (before in ENDED) - (status in ENDED)
+    if status == FAILED and not spec.allow_failure:
+        state.stage_failed.setdefault(stage, []).append(spec.task_id)
+    elif before == FAILED and not spec.allow_failure:
+        state.stage_failed[stage].remove(spec.task_id)
+
+
+def _elapsed_s(start_us: int | None, end_us: int) -> float:
+    return 0.0 if start_us is None else (end_us - start_us) / 1e6
+
+
+_TASK_FIELDS = tuple(
+    name
+    for name in TaskState.__slots__
+    if name not in ("task", "index", "open_dependencies")  # Derived from the plan.
+)
+_TASK_BLANK = {name: TaskState.__dataclass_fields__[name].default for name in _TASK_FIELDS}
+_RUN_FIELDS = (
+    "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
+    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "running",
+)  # fmt: skip
+
+
+def dump(state: RunState) -> bytes:
+    """A snapshot: JSON of what the plan's blob does not say."""
+    tasks = {
+        task_id: {name: value for name in _TASK_FIELDS if (value := getattr(task, name)) != _TASK_BLANK[name]}
+        for task_id, task in state.tasks.items()
+        if task.status != PENDING or task.attempts
+    }
+    head = {name: getattr(state, name) for name in _RUN_FIELDS}
+    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items() if task_ids}
+    return orjson.dumps({**head, "tasks": tasks, "stage_failed": failed})
+
+
+def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState:
+    """The state of a snapshot; what hangs on the statuses is derived again."""
+    raw = orjson.loads(snapshot)
+    state = RunState(run_id)
+    plan = load_plan(blob(raw["plan_digest"])) if raw["plan_digest"] else Plan(name="", tasks=())
+    submitted = ev.RunSubmitted(
+        name=raw["name"], plan_digest=raw["plan_digest"], task_count=len(plan.tasks), strategy=plan.strategy,
+        workspace=plan.workspace, workdir=raw["workdir"],
+    )  # fmt: skip
+    if raw["plan_digest"]:
+        _submitted(state, submitted, raw["submitted_at_us"], plan)
+    for task_id, values in raw["tasks"].items():
+        task = state.tasks[task_id]
+        _move(state, task, values.pop("status", PENDING))
+        for name, value in values.items():
+            setattr(task, name, value)
+    for name in _RUN_FIELDS:
+        setattr(state, name, raw[name])
+    state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
+    return state

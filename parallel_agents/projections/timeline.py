@@ -1,0 +1,78 @@
+"""The run over time: one span an attempt, undone work shown as undone. Scope ALL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections.effective import effective
+
+
+@dataclass(slots=True)
+class Span:
+    """One attempt. Times are microseconds since the epoch; ``ended_at_us`` is None while it runs."""
+
+    task_id: str
+    attempt_id: str
+    attempt: int
+    queued_at_us: int | None
+    started_at_us: int
+    started_seq: int
+    ended_at_us: int | None = None
+    outcome: str = "running"  # completed, failed, timed_out, cancelled, lost, discarded
+    undone: bool = False
+
+
+_OUTCOMES: dict[type[ev.Event], str] = {
+    ev.TaskCompleted: "completed",
+    ev.TaskFailed: "failed",
+    ev.TaskTimedOut: "timed_out",
+    ev.TaskCancelled: "cancelled",
+    ev.AttemptLost: "lost",
+    ev.ResultDiscarded: "discarded",
+}
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Spans by attempt id, in order of their starts, and when each waiting task was queued last."""
+
+    spans: dict[str, Span]
+    queued_at_us: dict[str, int]
+
+
+def initial() -> Timeline:
+    """Before the first event."""
+    return Timeline({}, {})
+
+
+def fold(state: Timeline, record: Recorded) -> Timeline:
+    """The timeline after one more event."""
+    event = record.event
+    match event:
+        case ev.TaskQueued(task_id=task_id) | ev.TaskRetryScheduled(task_id=task_id):
+            state.queued_at_us[task_id] = record.at_us
+        case ev.TaskStarted(task_id=task_id, attempt_id=attempt_id):
+            queued = state.queued_at_us.get(task_id)
+            state.spans[attempt_id] = Span(task_id, attempt_id, event.attempt, queued, record.at_us, record.seq)
+        case _ if type(event) in _OUTCOMES:
+            span = state.spans.get(getattr(event, "attempt_id", None) or "")
+            if span is not None:
+                span.ended_at_us, span.outcome = record.at_us, _OUTCOMES[type(event)]
+        case _:
+            pass
+    return state
+
+
+def timeline(records: Sequence[Recorded]) -> list[Span]:
+    """The spans of one run's whole history, those that a rollback took back marked as undone."""
+    state = initial()
+    for record in records:
+        fold(state, record)
+    kept, _ = effective(records)
+    counts = {record.seq for record in kept}
+    for span in state.spans.values():
+        span.undone = span.started_seq not in counts
+    return list(state.spans.values())
