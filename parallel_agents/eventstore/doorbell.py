@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -35,11 +36,15 @@ def doorbell_prefix(store: Path) -> str:
     return hashlib.sha256(os.fsencode(store.resolve())).hexdigest()[:12] + "-"
 
 
+_TICK_NS = 50_000_000  # Far above the step in which file systems date changes (at most 10 ms).
+
+
 class Doorbell:
     """The bell of one store: ``ring`` after a commit, ``listen`` to be rung. Both are safe from any thread."""
 
     def __init__(self, store: Path) -> None:
         self.folder = doorbell_folder()
+        self._folder = str(self.folder)
         self.prefix = doorbell_prefix(store)
         self._sender: socket.socket | None = None
         self._seen_mtime_ns = -1
@@ -66,25 +71,27 @@ class Doorbell:
         if self.folder is None:
             return
         try:
-            changed = os.stat(self.folder).st_mtime_ns
+            changed = os.stat(self._folder).st_mtime_ns
             if changed != self._seen_mtime_ns:
-                self._seen_mtime_ns = changed
+                # A second change in the same step of the clock would look like none: then look again next time.
+                self._seen_mtime_ns = changed if changed < time.time_ns() - _TICK_NS else -1
                 own = self._own.name if self._own else ""
                 self._others = [
                     str(self.folder / name)
                     for name in os.listdir(self.folder)
                     if name.startswith(self.prefix) and name != own
                 ]
+            if not self._others:
+                return
+            sender = self._sender
+            if sender is None:
+                sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                sender.setblocking(False)
         except OSError:
             return
-        if not self._others:
-            return
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
         for path in self._others:
             try:
-                self._sender.sendto(b"!", path)
+                sender.sendto(b"!", path)
             except (ConnectionRefusedError, FileNotFoundError):
                 with contextlib.suppress(OSError):
                     os.unlink(path)

@@ -28,7 +28,7 @@ class Event(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         cls.field_defaults = {
-            name: ({} if field.default_factory is not None else field.default)
+            name: field.get_default(call_default_factory=True)
             for name, field in cls.model_fields.items()
             if not field.is_required()
         }
@@ -104,6 +104,7 @@ class RunCancelRequested(Event):
     free_text: ClassVar[tuple[str, ...]] = ("reason",)
 
     reason: str = ""
+    grace_s: float = 3.0  # Between asking the processes to end and killing them; 0 in an emergency.
 
 
 class RunCompleted(Event):
@@ -137,6 +138,8 @@ class RunRolledBack(Event):
 
 class RunForked(Event):
     """A new run that starts from the state of another one at ``seq``."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("overrides",)
 
     parent: str
     seq: Count

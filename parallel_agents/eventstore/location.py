@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from parallel_agents.eventstore.errors import InvalidUsage
+from parallel_agents.eventstore.errors import InvalidUsage, StoreError
 
 FOLDER = ".parallel-agents"
 FILE = "events.db"
@@ -35,18 +35,27 @@ def store_path(project_root: Path, named: str | None = None) -> Path:
         if scheme != "sqlite" or not rest.strip("/"):
             raise InvalidUsage(f"no store can be opened at {named!r}", hint="use a path or sqlite:///PATH")
         named = rest[1:] if rest.startswith("/") else rest
-    path = Path(named).expanduser()
+    try:
+        path = Path(named).expanduser()
+    except RuntimeError:  # No user of that name.
+        raise InvalidUsage(f"no store can be opened at {named!r}", hint="write the path out") from None
     return path / FILE if path.is_dir() else path
 
 
 def make_home(store: Path) -> None:
-    """Make the folder of a store, private and invisible to git."""
+    """Make the folder of a store, private and invisible to git.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
     home = store.parent
-    if not home.exists():
-        home.mkdir(mode=0o700, parents=True)
     ignore = home / ".gitignore"
-    if home.name == FOLDER and not ignore.exists():
-        ignore.write_text("*\n")
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if home.name == FOLDER and not ignore.exists():
+            ignore.write_text("*\n")
+    except OSError as error:
+        raise StoreError(f"{home} cannot be made: {error.strerror}", hint="name another place with --store") from error
 
 
 def attempts_folder(store: Path) -> Path:

@@ -26,8 +26,10 @@ _INSERT = (
     "INSERT INTO events (seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _COLUMNS = "seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash"
 _CHUNK = 2000
+_FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
 
 
 def digest_of(content: bytes) -> str:
@@ -74,18 +76,16 @@ class Draft:
             raise StaleRun(f"run {run_id} is at version {found}, not {version}", hint="reload it and decide again")
 
     def add(self, run_id: str, event: Event) -> Recorded:
-        """Number, redact, serialise and chain one event."""
-        self.seq += 1
-        seq, at_us, actor = self.seq, self.at_us, self._actor
-        version = self.versions[run_id] = self.version(run_id) + 1
+        """Number, redact, serialise and chain one event. If it cannot be serialised, the draft is as it was before."""
         if event.free_text:
             event = self._log._redactor.event(event)
         body = encode(event)
         digest = hashlib.sha256(body.encode()).digest()
-        type_ = type(event).__name__
-        link = event_hash(self.prev_hash, seq, run_id, version, type_, at_us, actor, digest)
-        self.rows.append(Row(seq, run_id, version, type_, at_us, actor, body, digest, self.prev_hash, link))
-        self.prev_hash = link
+        seq, version, type_ = self.seq + 1, self.version(run_id) + 1, type(event).__name__
+        at_us, actor, prev_hash = self.at_us, self._actor, self.prev_hash
+        link = event_hash(prev_hash, seq, run_id, version, type_, at_us, actor, digest)
+        self.rows.append(Row(seq, run_id, version, type_, at_us, actor, body, digest, prev_hash, link))
+        self.seq, self.prev_hash, self.versions[run_id] = seq, link, version
         recorded = Recorded(seq, run_id, version, at_us, actor, event)
         self.recorded.append(recorded)
         return recorded
@@ -173,31 +173,38 @@ class Log:
         """Decide inside the write transaction: nobody else can append between what ``decide`` reads and what it adds.
 
         ``decide`` may read this log, and adds events of any runs to the draft that it is given. They are committed as
-        one; where it adds nothing, nothing is committed. If it raises, nothing is appended.
+        one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
-        with self._lock, explained(self.path):
+        with self._lock:
             writer = self._writer
-            writer.execute("BEGIN IMMEDIATE")
+            with explained(self.path):
+                writer.execute("BEGIN IMMEDIATE")
             try:
-                self._look_at_tail()
+                with explained(self.path):
+                    self._look_at_tail()
                 draft = Draft(self, actor or self.actor)
-                decide(draft)
-                if not draft.rows:
-                    writer.execute("ROLLBACK")
-                    return []
-                if draft.blobs:
-                    writer.executemany("INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)", draft.blobs.items())
-                writer.executemany(_INSERT, draft.rows)
-                writer.execute("COMMIT")
+                decide(draft)  # Out of `explained`: its own errors are not the store's.
+                with explained(self.path):
+                    if not draft.rows:
+                        writer.execute("ROLLBACK")
+                        return []
+                    if draft.blobs:
+                        writer.executemany(_INSERT_BLOB, draft.blobs.items())
+                    writer.executemany(_INSERT, draft.rows)
+                    writer.execute("COMMIT")
+                self._tail = (draft.seq, draft.prev_hash, draft.at_us)
+                self._versions.update(draft.versions)
             except BaseException:
-                self._seen_version = -1
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
+                self._abandon()
                 raise
-            self._tail = (draft.seq, draft.prev_hash, draft.at_us)
-            self._versions.update(draft.versions)
         self.doorbell.ring()
         return draft.recorded
+
+    def _abandon(self) -> None:
+        """End a transaction that failed, and forget what was remembered of the log's end."""
+        self._seen_version = -1
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
 
     def _look_at_tail(self) -> None:
         """Inside a write transaction: make the cached end of the log exact."""
@@ -212,7 +219,8 @@ class Log:
     def _version(self, run_id: str) -> int:
         version = self._versions.get(run_id)
         if version is None:
-            found = self._writer.execute("SELECT max(version) FROM events WHERE run_id = ?", (run_id,)).fetchone()
+            with explained(self.path):
+                found = self._writer.execute("SELECT max(version) FROM events WHERE run_id = ?", (run_id,)).fetchone()
             version = self._versions[run_id] = found[0] or 0
         return version
 
@@ -234,29 +242,43 @@ class Log:
             where = f" AND {where}"
         who, key = (" AND run_id = ?", [run_id]) if run_id is not None else ("", [])
         end = self.last_seq() if upto is None else upto
+        first = after + 1 if after else _FIRST
         left = limit
-        while after < end and (left is None or left > 0):
+        while first <= end and (left is None or left > 0):
             size = _CHUNK if left is None else min(_CHUNK, left)
-            with self._lock, explained(self.path):
-                chunk = self._reader.execute(
-                    f"SELECT {_COLUMNS} FROM events WHERE seq > ? AND seq <= ?{who}{where} ORDER BY seq LIMIT ?",
-                    [after, end, *key, size],
-                ).fetchall()
-            yield from map(Row._make, chunk)
+            chunk = self._select(
+                f"SELECT {_COLUMNS} FROM events WHERE seq >= ? AND seq <= ?{who}{where} ORDER BY seq LIMIT ?",
+                [first, end, *key, size],
+            )
+            yield from chunk
             if len(chunk) < size:
                 return
-            after = chunk[-1][0]
+            first = chunk[-1].seq + 1
             left = None if left is None else left - len(chunk)
+
+    def _select(self, query: str, values: Sequence[object]) -> list[Row]:
+        with self._lock, explained(self.path):
+            reader = self._reader
+            try:
+                found = reader.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode" not in str(error):
+                    raise
+                # A damaged text is read as the bytes that it is now, so that `verify` can name its event.
+                reader.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+                try:
+                    found = reader.execute(query, values).fetchall()
+                finally:
+                    reader.text_factory = str
+        return list(map(Row._make, found))
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""
         end = 2**62 if upto is None else upto
-        with self._lock, explained(self.path):
-            found = self._reader.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
-                (run_id, after_version, end),
-            ).fetchall()
-        return list(map(Row._make, found))
+        return self._select(
+            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
+            (run_id, after_version, end),
+        )
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
         """The same as ``rows``, decoded."""
@@ -277,9 +299,8 @@ class Log:
 
     def row(self, seq: int) -> Row | None:
         """One row, or None."""
-        with self._lock, explained(self.path):
-            found = self._reader.execute(f"SELECT {_COLUMNS} FROM events WHERE seq = ?", (seq,)).fetchone()
-        return Row._make(found) if found else None
+        found = self._select(f"SELECT {_COLUMNS} FROM events WHERE seq = ?", (seq,))
+        return found[0] if found else None
 
     def seq_at(self, at_us: int) -> int:
         """The last seq with ``at`` <= a time, by bisection: ``at`` never falls along the log.
@@ -335,8 +356,12 @@ class Log:
         """Keep a snapshot. A cache: losing any or all of them changes no answer."""
         with self._lock, explained(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.execute(
-                "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
-                (run_id, projection, version, seq, state),
-            )
-            self._writer.execute("COMMIT")
+            try:
+                self._writer.execute(
+                    "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
+                    (run_id, projection, version, seq, state),
+                )
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._abandon()
+                raise

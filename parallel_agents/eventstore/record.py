@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from parallel_agents.eventstore.errors import UnknownEventType
+from parallel_agents.eventstore.errors import StoreError, UnknownEventType
 from parallel_agents.eventstore.events import EVENT_TYPES, Event
 
 GENESIS = bytes(32)  # prev_hash of the first event.
@@ -49,9 +49,9 @@ class Row(NamedTuple):
 
 
 def new_id() -> str:
-    """An id for a run, a checkpoint or an attempt: 10 random characters a-z2-7, a letter first (48 bits)."""
-    number = secrets.randbits(49)
-    chars = [_ALPHABET[(number >> 45) % 26]]
+    """An id for a run, a checkpoint or an attempt: 10 random characters a-z2-7, a letter first (49 bits)."""
+    number = secrets.randbits(45)
+    chars = [_ALPHABET[secrets.randbelow(26)]]
     for shift in range(0, 45, 5):
         chars.append(_ALPHABET[(number >> shift) & 31])
     return "".join(chars)
@@ -68,8 +68,11 @@ def from_rfc3339(text: str) -> int:
     Raises:
         ValueError: the text is no time.
     """
-    moment = datetime.fromisoformat(text)
-    return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside of the calendar") from None
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def event_hash(
@@ -79,7 +82,7 @@ def event_hash(
 
     The envelope is joined by the unit separator, which no id, type or actor can hold, so no two envelopes join alike.
     """
-    envelope = f"{seq}\x1f{run_id}\x1f{version}\x1f{type_}\x1f{at_us}\x1f{actor}\x1f".encode()
+    envelope = f"{seq}\x1f{run_id}\x1f{version}\x1f{type_}\x1f{at_us}\x1f{actor}\x1f".encode("utf-8", "surrogateescape")
     return hashlib.sha256(prev_hash + envelope + body_digest).digest()
 
 
@@ -95,9 +98,12 @@ def decode_body(type_: str, body: str | bytes) -> tuple[type[Event], dict[str, A
 
     Raises:
         UnknownEventType: this release knows no such type, or the body is of a later version of it.
+        ValueError: the body is no JSON object; only damage makes it so.
     """
     cls = EVENT_TYPES.get(type_)
     values: dict[str, Any] = orjson.loads(body)
+    if not isinstance(values, dict):
+        raise ValueError("a body is a JSON object")
     version = values.pop("schema_version", 1)
     if cls is None:
         raise UnknownEventType(
@@ -118,15 +124,26 @@ def decode_body(type_: str, body: str | bytes) -> tuple[type[Event], dict[str, A
 def decode(row: Any) -> Recorded:
     """A stored row (any tuple that begins like ``Row``) as a recorded event, without validating the body again."""
     seq, run_id, version, type_, at_us, actor, body = row[:7]
-    cls, values = decode_body(type_, body)
+    try:
+        cls, values = decode_body(type_, body)
+    except ValueError:
+        raise damaged(seq) from None
     return Recorded(seq, run_id, version, at_us, actor, cls.trusted(values))
+
+
+def damaged(seq: int) -> StoreError:
+    """The error for an event whose stored bytes are no event any more."""
+    return StoreError(f"event {seq} of the log is damaged", hint="`parallel-agents verify` shows what was changed")
 
 
 def decode_validated(row: Any) -> Recorded:
     """As ``decode``, with every field of the body checked against its class (for tools that trust nothing)."""
     seq, run_id, version, type_, at_us, actor, body = row[:7]
-    cls, values = decode_body(type_, body)
-    return Recorded(seq, run_id, version, at_us, actor, cls.model_validate(values))
+    try:
+        cls, values = decode_body(type_, body)
+        return Recorded(seq, run_id, version, at_us, actor, cls.model_validate(values))
+    except ValueError:
+        raise damaged(seq) from None
 
 
 def as_json(row: Row) -> dict[str, Any]:

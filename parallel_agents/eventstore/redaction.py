@@ -16,32 +16,50 @@ from parallel_agents.eventstore.events import Event
 REDACTED = "[redacted]"
 MIN_LENGTH = 8  # Shorter values of secret-named variables are too likely to be ordinary words.
 
-_RULES: tuple[tuple[str, str], ...] = (
-    ("Anthropic key", r"sk-ant-[A-Za-z0-9_-]{8,}"),
-    ("OpenAI key", r"sk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,}"),
-    ("GitHub token", r"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
-    ("GitLab token", r"glpat-[A-Za-z0-9_-]{16,}"),
-    ("AWS key id", r"(?:AKIA|ASIA)[A-Z0-9]{16}"),
-    ("Google key", r"AIza[A-Za-z0-9_-]{30,}"),
-    ("Slack token", r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("Hugging Face token", r"hf_[A-Za-z0-9]{20,}"),
-    ("Stripe key", r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"),
-    ("npm token", r"npm_[A-Za-z0-9]{30,}"),
-    ("JSON web token", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    ("private key", r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----[\s\S]*?(?:-----END (?:[A-Z]+ )?PRIVATE KEY-----|\Z)"),
+# (name, texts of which every find holds at least one, pattern)
+_RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("Anthropic key", ("sk-",), r"sk-ant-[A-Za-z0-9_-]{8,}"),
+    ("OpenAI key", ("sk-",), r"sk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,}"),
+    ("GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{20,}"),
+    ("GitHub token", ("github_pat_",), r"github_pat_[A-Za-z0-9_]{20,}"),
+    ("GitLab token", ("glpat-",), r"glpat-[A-Za-z0-9_-]{16,}"),
+    ("AWS key id", ("AKIA", "ASIA"), r"(?:AKIA|ASIA)[A-Z0-9]{16}"),
+    ("Google key", ("AIza",), r"AIza[A-Za-z0-9_-]{30,}"),
+    ("Slack token", ("xox",), r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("Hugging Face token", ("hf_",), r"hf_[A-Za-z0-9]{20,}"),
+    ("Stripe key", ("k_live_", "k_test_"), r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"),
+    ("npm token", ("npm_",), r"npm_[A-Za-z0-9]{30,}"),
+    ("Groq key", ("gsk_",), r"gsk_[A-Za-z0-9]{20,}"),
+    ("xAI key", ("xai-",), r"xai-[A-Za-z0-9]{20,}"),
+    ("JSON web token", ("eyJ",), r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    (
+        "private key",
+        ("PRIVATE KEY",),
+        r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----[\s\S]*?(?:-----END (?:[A-Z]+ )?PRIVATE KEY-----|\Z)",
+    ),
 )
-_AUTHORIZATION = r"(?P<kept>authorization[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic|token)\s+)?)[^\s\"',;]+"
-_ANY = re.compile(
-    "|".join([_AUTHORIZATION, *(rf"(?<![A-Za-z0-9])(?:{pattern})" for _, pattern in _RULES)]), re.IGNORECASE
-)
-_EACH = tuple(
-    [("Authorization header", re.compile(_AUTHORIZATION, re.IGNORECASE))]
-    + [(name, re.compile(rf"(?<![A-Za-z0-9]){pattern}")) for name, pattern in _RULES]
+_HEADER_NAME = r"(?i:authorization)\\*[\"']?\s*[:=]\s*\\*[\"']?"
+_SCHEME = r"(?i:bearer|basic|token)\s+"
+# Of a known scheme the one word after it is the secret; of any other header everything that may be its value.
+_VALUE = r"[^\s\"',;\\]+(?(scheme)|(?:[ \t]+[A-Za-z0-9._~+/=-]{8,})?)"
+_HEADER = rf"(?P<kept>{_HEADER_NAME}(?P<scheme>{_SCHEME})?){_VALUE}"
+# In a plan only a literal counts: neither a variable nor prose, which has no digits or capitals within its words.
+_LITERAL_HEADER = rf"{_HEADER_NAME}(?:{_SCHEME})?(?=\S*(?:\d|[a-z][A-Z]|=))[A-Za-z0-9._~+/=-]{{8,}}"
+_ANY = re.compile("|".join([_HEADER, *(rf"(?<![A-Za-z0-9]){pattern}" for _, _, pattern in _RULES)]))
+_EACH = (
+    ("Authorization header", re.compile(_LITERAL_HEADER)),
+    *((name, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})")) for name, _, pattern in _RULES),
 )
 _SECRET_NAME = re.compile(r"secret|passw(?:or)?d|passphrase|token|credential|api_?key|(?:^|_)key(?:$|_)", re.IGNORECASE)
-_CHEAP = re.compile(
-    r"sk-|sk_|rk_|gh[pousr]_|github_pat|glpat|AKIA|ASIA|AIza|xox|hf_|npm_|eyJ|BEGIN|authoriz", re.IGNORECASE
-)
+_MARKS = tuple(sorted({mark for _, marks, _ in _RULES for mark in marks}))
+
+
+def _may_hold_one(text: str) -> bool:
+    """A look at the marks alone: ten times faster than the patterns, and nearly every text ends here."""
+    for mark in _MARKS:
+        if mark in text:
+            return True
+    return "authorization" in text.lower()
 
 
 def is_secret_name(name: str) -> bool:
@@ -51,7 +69,7 @@ def is_secret_name(name: str) -> bool:
 
 def find_secret(text: str) -> str | None:
     """The name of the first rule that finds a secret in the text, or None."""
-    if not _CHEAP.search(text):
+    if not _may_hold_one(text):
         return None
     return next((name for name, pattern in _EACH if pattern.search(text)), None)
 
@@ -61,16 +79,18 @@ class Redactor:
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         values = (os.environ if environ is None else environ).items()
-        secrets = {value for name, value in values if is_secret_name(name) and len(value.strip()) >= MIN_LENGTH}
+        secrets = {value.strip() for name, value in values if is_secret_name(name)}
         # Longest first, so that a secret that contains another one goes whole.
-        ordered = sorted(secrets, key=len, reverse=True)
+        ordered = sorted((secret for secret in secrets if len(secret) >= MIN_LENGTH), key=len, reverse=True)
         self._values = re.compile("|".join(re.escape(secret) for secret in ordered)) if ordered else None
 
     def text(self, text: str) -> str:
         """The text with every secret replaced by ``[redacted]``."""
+        if len(text) < MIN_LENGTH:
+            return text
         if self._values is not None:
             text = self._values.sub(REDACTED, text)
-        if _CHEAP.search(text):
+        if _may_hold_one(text):
             text = _ANY.sub(lambda match: (match["kept"] or "") + REDACTED, text)
         return text
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def open_engine(path: Path, *, release: str, create: bool = True) -> Engine:
             _make_file(path)
         elif path.is_dir():
             raise StoreError(f"{path} is a folder, not a store", hint="name the file, such as events.db")
+        elif path.stat().st_size == 0:
+            path.chmod(0o600)  # Somebody made an empty file for us; what SQLite puts beside it takes its mode.
         engine = _engine(path)
         try:
             _check_store(engine, path, release)
@@ -81,6 +84,8 @@ def _engine(path: Path) -> Engine:
 
     def connect() -> sqlite3.Connection:
         mode = "rw" if writable else "ro"
+        if not writable and not _wal(path).exists():
+            mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}",
             uri=True,
@@ -91,7 +96,7 @@ def _engine(path: Path) -> Engine:
         )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         if writable:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
@@ -106,12 +111,31 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Several processes that switch a new file at the same moment are refused at once, whatever the timeout: we wait."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.002)
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
 def _check_store(engine: Engine, path: Path, release: str) -> None:
     with engine.connect() as reader:
         tables = set(inspect(reader).get_table_names())
         if tables >= {"events", "store", "blobs"}:
             found = {str(row.key): str(row.value) for row in reader.execute(store.select())}
-            if int(found.get("format", "0")) > STORE_FORMAT:
+            if not found.get("format", "").isdecimal():
+                raise StoreError(f"{path} is corrupt: it does not say its format", hint="restore it from a backup")
+            if int(found["format"]) > STORE_FORMAT:
                 raise StoreError(
                     f"{path} was written by release {found.get('release')} in format {found['format']}; "
                     f"this is release {release}, which knows formats up to {STORE_FORMAT}",
@@ -139,20 +163,31 @@ def quick_check(engine: Engine) -> str:
         return str(reader.execute(text("PRAGMA quick_check(1)")).scalar())
 
 
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns SQLite's errors into a ``StoreError`` that says what is wrong with which file, and what to do."""
-    try:
-        yield
-    except DBAPIError as wrapped:
-        raise _explanation(path, wrapped.orig or wrapped) from wrapped
-    except (sqlite3.Error, OSError) as error:
-        raise _explanation(path, error) from error
+class explained:
+    """Turns SQLite's errors into a ``StoreError`` that says what is wrong with which file, and what to do.
+
+    A class, because every commit passes it twice and a generator costs a microsecond more.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DBAPIError):
+            raise _explanation(self.path, error.orig or error) from error
+        if isinstance(error, sqlite3.Error | OSError):
+            raise _explanation(self.path, error) from error
 
 
 def _explanation(path: Path, error: BaseException) -> StoreError:
-    what = str(error).lower()
-    if "full" in what or "no space" in what:
+    # An OSError's text holds the path, in which any word may stand.
+    what = ((error.strerror if isinstance(error, OSError) else None) or str(error)).lower()
+    if "full" in what or "no space" in what or ("disk i/o" in what and _is_full(path)):
         return StoreError(
             f"the disk that holds {path} is full; nothing was written", hint="free some space, then repeat"
         )
@@ -175,3 +210,11 @@ def _explanation(path: Path, error: BaseException) -> StoreError:
     if "disk i/o" in what:
         return StoreError(f"the disk under {path} failed: {error}", hint="look at the system's log")
     return StoreError(f"{path} cannot be used: {error}")
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk has no room for the index of a write-ahead log, which SQLite reports as an input error."""
+    try:
+        return shutil.disk_usage(path.parent).free < 65_536
+    except OSError:
+        return False

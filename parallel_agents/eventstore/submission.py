@@ -77,7 +77,10 @@ class Stage(Document):
     name: str
     parallel: bool = True  # False: one task at a time.
     fail_fast: bool = False  # True: a failed task here means that the stages after it are skipped.
-    limit: int | None = None  # A ceiling of its own (strategies.concurrent.maxConcurrency), where one was set.
+    limit: Annotated[int, Field(ge=1)] | None = (
+        None  # A ceiling of its own, such as strategies.concurrent.maxConcurrency.
+    )
+    phase: Annotated[int, Field(ge=0)] = 0  # fail_fast reaches the later stages of the same phase only.
 
 
 class RetryPolicy(Document):

@@ -47,6 +47,9 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
             lease = state.leases.get(record.run_id)
             if lease is not None and lease.epoch == event.epoch:
                 lease.holder = None
+        case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled():
+            if record.run_id in state.leases:  # A run that has ended is held by nobody.
+                state.leases[record.run_id].holder = None
         case _:
             pass
     return state

@@ -86,13 +86,13 @@ class Projector:
         """All runs, oldest first."""
         return runs_fold.fold_all(self.log.run_level(upto))
 
-    def occupancy(self) -> Occupancy:
-        """Leases and slots of the whole store, now. Reads only runs that have not ended: the others hold no slot."""
+    def occupancy(self, upto: int | None = None) -> Occupancy:
+        """Leases and slots of the whole store. Reads only runs that have not ended: the others hold no slot."""
         state = Occupancy()
-        for summary in self.runs().values():
+        for summary in self.runs(upto).values():
             if summary.status in status_fold.ENDED and summary.holder is None:
                 continue
-            for record in self.log.read_run(summary.run_id):
+            for record in self.log.read_run(summary.run_id, 0, upto):
                 occupancy_fold.fold(state, record)
         return state
 
@@ -114,7 +114,7 @@ class Projector:
             UnknownEvent: it lies past the end of the log, before its start, or is neither a seq nor a time.
         """
         last = self.log.last_seq()
-        if text.isdecimal():
+        if text.isdecimal() and len(text) <= 20:  # Python converts no number of thousands of digits.
             seq = int(text)
             if not 1 <= seq <= last:
                 raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {last}" if last else "")

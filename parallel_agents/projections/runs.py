@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
+
+
+class Standing(NamedTuple):
+    """What a rollback takes back of a run, as of one event. Leases are not among it."""
+
+    seq: int
+    status: str
+    started_at_us: int | None
+    ended_at_us: int | None
+    counts: dict[str, int]
+    cancel_requested: bool
 
 
 @dataclass(slots=True)
@@ -28,9 +39,7 @@ class RunSummary:
     epoch: int = 0
     callables: bool = False
     cancel_requested: bool = False
-    history: list[tuple[int, str, int | None]] = field(
-        default_factory=list
-    )  # (seq, status, ended_at_us), for rollbacks.
+    history: list[Standing] = field(default_factory=list)  # For rollbacks, oldest first.
 
 
 def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]:
@@ -41,6 +50,7 @@ def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]
             run_id, event.name, "submitted", event.strategy, event.task_count, record.at_us, record.seq,
             callables=event.callables,
         )  # fmt: skip
+        _remember(runs[run_id], record.seq)
         return runs
     run = runs.get(run_id)
     if run is None:
@@ -56,23 +66,32 @@ def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]
         case ev.RunCancelRequested():
             run.cancel_requested = True
         case ev.RunCompleted():
-            run.status, run.ended_at_us, run.counts = "completed", record.at_us, event.counts
+            _end(run, "completed", record.at_us, event.counts)
         case ev.RunFailed():
-            run.status, run.ended_at_us, run.counts = "failed", record.at_us, event.counts
+            _end(run, "failed", record.at_us, event.counts)
         case ev.RunCancelled():
-            run.status, run.ended_at_us, run.counts = "cancelled", record.at_us, event.counts
+            _end(run, "cancelled", record.at_us, event.counts)
         case ev.RunClaimed():
             run.holder, run.epoch = event.holder, event.epoch
         case ev.RunReleased():
             run.holder = None if event.epoch == run.epoch else run.holder
         case ev.RunRolledBack(to_seq=to_seq):
-            before = [entry for entry in run.history if entry[0] <= to_seq]
-            _seq, run.status, run.ended_at_us = before[-1] if before else (0, "submitted", None)
+            before = next(standing for standing in reversed(run.history) if standing.seq <= to_seq)
+            _, run.status, run.started_at_us, run.ended_at_us, run.counts, run.cancel_requested = before
         case _:
             pass
     run.seq = record.seq
-    run.history.append((record.seq, run.status, run.ended_at_us))
+    _remember(run, record.seq)
     return runs
+
+
+def _remember(run: RunSummary, seq: int) -> None:
+    run.history.append(Standing(seq, run.status, run.started_at_us, run.ended_at_us, run.counts, run.cancel_requested))
+
+
+def _end(run: RunSummary, status: str, at_us: int, counts: dict[str, int]) -> None:
+    run.status, run.ended_at_us, run.counts = status, at_us, counts
+    run.holder = None  # A run that has ended is held by nobody.
 
 
 def fold_all(records: Iterable[Recorded]) -> dict[str, RunSummary]:

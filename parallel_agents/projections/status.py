@@ -58,7 +58,10 @@ class TaskState:
 
 @dataclass(slots=True)
 class RunState:
-    """One run as of ``seq``. ``touched`` names the tasks changed since the scheduler last looked; it is no part of a snapshot."""
+    """One run as of ``seq``.
+
+    ``touched`` and ``broken`` name the tasks that changed since the scheduler last looked; they are no part of a snapshot.
+    """
 
     run_id: str
     seq: int = 0
@@ -77,6 +80,7 @@ class RunState:
     ended_at_us: int | None = None
     reason: str = ""
     cancel_requested: bool = False
+    grace_s: float = 3.0  # Of the cancellation.
     tasks: dict[str, TaskState] = field(default_factory=dict)
     dependents: dict[str, list[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)  # Tasks by status.
@@ -84,6 +88,7 @@ class RunState:
     stage_failed: dict[int, list[str]] = field(default_factory=dict)  # Tasks failed for good, in that order, by stage.
     running: dict[str, str] = field(default_factory=dict)  # Attempt id -> task id.
     touched: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)  # Touched, and ended in a way that its dependents cannot follow.
 
     @property
     def ended(self) -> bool:
@@ -151,7 +156,10 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             state.touched.add(task_id)
         case ev.TaskCancelled(task_id=task_id):
             task = state.tasks[task_id]
-            task.reason, task.duration_s = event.reason, event.duration_s if event.attempt_id else task.duration_s
+            task.reason = event.reason
+            if event.attempt_id is not None:
+                task.duration_s, task.cpu_s = event.duration_s, event.cpu_s
+                task.peak_memory_bytes = event.peak_memory_bytes
             _end_attempt(state, task, event.attempt_id, CANCELLED, record.at_us)
         case ev.TaskSkipped(task_id=task_id):
             task = state.tasks[task_id]
@@ -163,6 +171,8 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.not_before_us = task.ended_at_us = None
             task.cancel_requested = False
             _move(state, task, PENDING)
+            needed = (state.tasks[name] for name in task.task.dependencies)
+            state.broken.update(o.task.task_id for o in needed if o.status in ENDED and not satisfies(o.task, o.status))
         case ev.TaskBlocked(task_id=task_id):
             state.tasks[task_id].reason = event.reason
             _move(state, state.tasks[task_id], BLOCKED)
@@ -194,7 +204,7 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.active_since_us = record.at_us
             state.touched.update(state.tasks)
         case ev.RunCancelRequested(reason=reason):
-            state.cancel_requested, state.reason = True, reason
+            state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
             state.status, state.ended_at_us = COMPLETED, record.at_us
         case ev.RunFailed(reason=reason):
@@ -265,13 +275,15 @@ def _move(state: RunState, task: TaskState, status: str) -> None:
             state.tasks[name].open_dependencies -= change
             state.touched.add(name)
     elif status in ENDED and spec.task_id in state.dependents:
-        state.touched.update(state.dependents[spec.task_id])
+        state.broken.add(spec.task_id)
     stage = spec.stage
     state.stage_open[stage] += (before in ENDED) - (status in ENDED)
     if status == FAILED and not spec.allow_failure:
         state.stage_failed.setdefault(stage, []).append(spec.task_id)
     elif before == FAILED and not spec.allow_failure:
         state.stage_failed[stage].remove(spec.task_id)
+        if not state.stage_failed[stage]:
+            del state.stage_failed[stage]
 
 
 def _elapsed_s(start_us: int | None, end_us: int) -> float:
@@ -286,19 +298,19 @@ _TASK_FIELDS = tuple(
 _TASK_BLANK = {name: TaskState.__dataclass_fields__[name].default for name in _TASK_FIELDS}
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
-    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "running",
+    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
 )  # fmt: skip
 
 
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
     tasks = {
-        task_id: {name: value for name in _TASK_FIELDS if (value := getattr(task, name)) != _TASK_BLANK[name]}
+        task_id: values
         for task_id, task in state.tasks.items()
-        if task.status != PENDING or task.attempts
+        if (values := {name: value for name in _TASK_FIELDS if (value := getattr(task, name)) != _TASK_BLANK[name]})
     }
     head = {name: getattr(state, name) for name in _RUN_FIELDS}
-    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items() if task_ids}
+    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
     return orjson.dumps({**head, "tasks": tasks, "stage_failed": failed})
 
 

@@ -21,6 +21,7 @@ class Span:
     started_at_us: int
     started_seq: int
     ended_at_us: int | None = None
+    ended_seq: int | None = None
     outcome: str = "running"  # completed, failed, timed_out, cancelled, lost, discarded
     undone: bool = False
 
@@ -60,19 +61,21 @@ def fold(state: Timeline, record: Recorded) -> Timeline:
         case _ if type(event) in _OUTCOMES:
             span = state.spans.get(getattr(event, "attempt_id", None) or "")
             if span is not None:
-                span.ended_at_us, span.outcome = record.at_us, _OUTCOMES[type(event)]
+                span.ended_at_us, span.ended_seq, span.outcome = record.at_us, record.seq, _OUTCOMES[type(event)]
         case _:
             pass
     return state
 
 
 def timeline(records: Sequence[Recorded]) -> list[Span]:
-    """The spans of one run's whole history, those that a rollback took back marked as undone."""
+    """The spans of one run's whole history, those whose start or end a rollback took back marked as undone."""
     state = initial()
     for record in records:
         fold(state, record)
     kept, _ = effective(records)
     counts = {record.seq for record in kept}
     for span in state.spans.values():
-        span.undone = span.started_seq not in counts
+        # A discarded result counts whatever is rolled back: its scope is ALL.
+        end = None if span.outcome == "discarded" else span.ended_seq
+        span.undone = span.started_seq not in counts or (end is not None and end not in counts)
     return list(state.spans.values())

@@ -1,0 +1,319 @@
+"""The effective configuration of a project: flags > environment > project file > user file > defaults.
+
+Strict: a key that nobody knows, a value that cannot be, and a key of a part that is not built yet at another value than
+its default are refused by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_agents.configuration_keys import (
+    ALIASES,
+    BY_PATH,
+    KEYS,
+    NOTIFICATIONS,
+    Key,
+    fitted,
+    misfit_of_format,
+    snake_case,
+)
+from parallel_agents.documents import Loaded, Refusal, form_of, parse, read_text, unlocated
+from parallel_agents.eventstore.errors import InvalidConfiguration
+from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
+
+ENVIRONMENT_PREFIX = "PARALLEL_AGENTS_"
+# Variables of that prefix that are no configuration: where the store is, and what an attempt is told of itself.
+NOT_CONFIGURATION = tuple(f"PARALLEL_AGENTS_{name}" for name in ("STORE", "ATTEMPT", "RUN", "TASK", "PORT"))
+
+PROJECT_FILES = (
+    ".claude/config/parallel-agents-config.json",
+    "parallel-agents.toml",
+    "parallel-agents.yaml",
+    "parallel-agents.yml",
+)
+USER_FILES = ("config.toml", "config.yaml", "config.yml", "config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Every key with its value and where that came from. Without arguments: all defaults."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    def get(self, key: str) -> Any:
+        """The value of a key such as ``execution.taskQueue.timeout``; lists and mappings are the caller's own.
+
+        Raises:
+            KeyError: no such key.
+        """
+        return copy.deepcopy(self.values[key]) if key in self.values else copy.deepcopy(BY_PATH[key].default)
+
+    def origin(self, key: str) -> str:
+        """``default``, ``user file PATH``, ``project file PATH``, ``environment NAME`` or ``flag``."""
+        return self.origins.get(BY_PATH[key].path, "default")
+
+    def is_explicit(self, key: str) -> bool:
+        """Whether somebody set the key, if only to its default."""
+        return BY_PATH[key].path in self.origins
+
+    def rows(self) -> Iterator[tuple[str, Any, str, bool]]:
+        """Every key that means something: (key, value, origin, whether it is in force), in the table's order."""
+        for key in KEYS:
+            if key.force != "ignored":
+                yield key.path, self.get(key.path), self.origin(key.path), key.force != "not built"
+
+
+DEFAULTS = Configuration({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One source of settings."""
+
+    origin: str
+    loaded: Loaded
+    refuse: Refusal
+    snake: bool
+
+
+def load_configuration(
+    project_root: Path,
+    *,
+    config_path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    user_dir: Path | None = None,
+) -> Configuration:
+    """The configuration that holds in a project.
+
+    Args:
+        project_root: where the project's file is looked for.
+        config_path: a file that takes the place of the project's own.
+        flags: values by full key (``maxParallelAgents``); None stands for a flag that was not given.
+        environ: the environment; None is that of this process.
+        user_dir: the folder of the user's own ``config.toml``; None is ``parallel-agents`` under ``$XDG_CONFIG_HOME``
+            or ``~/.config``, if there is one.
+    Raises:
+        InvalidConfiguration: a file that cannot be read, two files where one is meant, or a key that is refused.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    user_dir = _user_folder(environ) if user_dir is None else user_dir
+    layers = []
+    if user_dir is not None and (path := _only_one(user_dir, USER_FILES)):
+        layers.append(_file_layer(path, "user file"))
+    if config_path is not None:
+        layers.append(_file_layer(Path(config_path), "project file"))
+    elif path := _only_one(project_root, PROJECT_FILES):
+        layers.append(_file_layer(path, "project file"))
+    for layer in layers:
+        _apply_tree(layer, values, origins)
+    _apply_environment(environ, values, origins)
+    _apply_flags(flags or {}, values, origins)
+    _check_together(values, origins)
+    return Configuration(values, origins)
+
+
+def _user_folder(environ: Mapping[str, str]) -> Path | None:
+    """The user's folder by the XDG rules (relative values count for nothing), or None where there is no home."""
+    for name, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
+        if (value := environ.get(name, "")).startswith("/"):
+            return Path(value, below, "parallel-agents")
+    return None
+
+
+def _only_one(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The one file of these names that is there."""
+    found = [folder / name for name in names if os.path.lexists(folder / name)]
+    if len(found) > 1:
+        both = " and ".join(escaped(str(path)) for path in found[:2])
+        raise InvalidConfiguration(f"{both} are both there, and only one can count", hint="keep one of them")
+    return found[0] if found else None
+
+
+def _file_layer(path: Path, kind: str) -> _Layer:
+    refuse = Refusal("configuration", str(path), InvalidConfiguration)
+    form = form_of(path)
+    if form is None:
+        refuse("has no ending that tells what it is", hint="name it .json, .toml or .yaml")
+    text = read_text(path, refuse)
+    return _Layer(f"{kind} {path}", parse(text, form, refuse), refuse, snake=form != "json")
+
+
+def _apply_tree(layer: _Layer, values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Take over what one file says; an empty file or group says nothing."""
+    if layer.loaded.value is None:
+        return
+    if not isinstance(layer.loaded.value, dict):
+        layer.refuse(f"is {shown(layer.loaded.value)}, not a mapping of keys")
+    seen: dict[str, tuple[str, ...]] = {}
+    for key, spelled, value in _leaves(layer, layer.loaded.value, "", ()):
+        name = place(spelled)
+        value = _checked(key, value, spelled, layer, f"{name} ")
+        if key.path in seen and value != values[key.path]:
+            hint = "keep one of the two"
+            line = layer.loaded.line_of(spelled)
+            layer.refuse(f"{name} and {place(seen[key.path])} say different things", hint=hint, line=line)
+        seen[key.path] = spelled
+        values[key.path], origins[key.path] = value, layer.origin
+
+
+def _leaves(
+    layer: _Layer, tree: dict[Any, Any], group: str, spelled: tuple[str, ...]
+) -> Iterator[tuple[Key, tuple[str, ...], Any]]:
+    """Every key of a tree with its value, and its path as the file spells it."""
+    known = {snake_case(name) if layer.snake else name: name for name in _children(group)}
+    for word, value in tree.items():
+        here = (*spelled, word)
+        if word not in known:
+            line = layer.loaded.line_of(here)
+            layer.refuse(f"unknown key {place(here)}", hint=_hint_for_key(word, spelled, known, layer.snake), line=line)
+        path = known[word] if not group else f"{group}.{known[word]}"
+        path = ALIASES.get(path, path)
+        if path in BY_PATH:
+            yield BY_PATH[path], here, value
+        elif isinstance(value, dict):
+            yield from _leaves(layer, value, path, here)
+        elif value is not None:
+            line = layer.loaded.line_of(here)
+            layer.refuse(f"{place(here)} is {shown(value)}, not a group of keys", line=line)
+
+
+def _children(group: str) -> list[str]:
+    """The names directly below a group, in the order of the table."""
+    prefix = f"{group}." if group else ""
+    names = {path.removeprefix(prefix).split(".")[0]: None for path in BY_PATH if path.startswith(prefix)}
+    return list(names) + (list(ALIASES) if not group else [])
+
+
+def _hint_for_key(word: str, spelled: tuple[str, ...], known: Mapping[str, str], snake: bool) -> str:
+    """The nearest key here; else the same word where it belongs; else what there is here."""
+    hint = nearest_name(word, known)
+    if hint.startswith("did you mean"):
+        return hint if not spelled else hint.replace("'", f"'{place(spelled)}.", 1)
+    paths = [".".join(map(snake_case, path.split("."))) if snake else path for path in BY_PATH]
+    elsewhere = [path for path in paths if path.rsplit(".", 1)[-1].casefold() == word.casefold()]
+    return f"did you mean {elsewhere[0]!r}?" if elsewhere else hint
+
+
+def _checked(key: Key, value: Any, spelled: tuple[str | int, ...], layer: _Layer, label: str) -> Any:
+    """The value as it will be held, or the layer's refusal. ``label`` is how the source calls the key."""
+    try:
+        value = fitted(value, key.shape, snake=layer.snake)
+        if special := _special_misfit(key.path, value):
+            raise special
+    except Misfit as misfit:
+        line = layer.loaded.line_of((*spelled, *misfit.path))
+        below = place(misfit.path)
+        joined = label.rstrip() + ("." if below and not below.startswith("[") else "") + below
+        layer.refuse(f"{joined} {misfit.message}", hint=misfit.hint, line=line)
+    if key.force in ("fixed", "not built") and value != key.default:
+        only = _as_json(key.default)
+        why = key.why or "this part is not built yet"
+        line = layer.loaded.line_of(spelled)
+        hint = "leave the key out, or set it to that"
+        layer.refuse(f"{label.rstrip()} = {_as_json(value)}: {why}; only {only} is accepted", hint=hint, line=line)
+    return value
+
+
+def _as_json(value: Any) -> str:
+    return escaped(json.dumps(value, ensure_ascii=False), 100)
+
+
+def _special_misfit(path: str, value: Any) -> Misfit | None:
+    """What a shape cannot say about a value."""
+    if path in ("strategies.pipeline.defaultPipeline", "strategies.hybrid.rules"):
+        what, name = ("stage", "stage") if path.endswith("Pipeline") else ("rule", "condition")
+        names: set[str] = set()
+        agents: dict[str, str] = {}
+        for index, entry in enumerate(value):
+            if entry[name] in names:
+                return Misfit((index, name), f"is {shown(entry[name])}, which another {what} is called already")
+            names.add(entry[name])
+            for agent in entry["agents"]:
+                if agent in agents:
+                    message = f"has {shown(agent)}, which the {what} {shown(agents[agent])} has already"
+                    return Misfit((index, "agents"), message, f"an agent type belongs to one {what}")
+                agents[agent] = entry[name]
+    if path.startswith("notifications.") and path.endswith(".format"):
+        return misfit_of_format(value, NOTIFICATIONS[path.split(".")[1]][1])
+    return None
+
+
+def _apply_environment(environ: Mapping[str, str], values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Take over ``PARALLEL_AGENTS_*``; an empty variable counts as not set."""
+    names = environment_names()
+    refuse = Refusal("configuration", "environment", InvalidConfiguration)
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_CONFIGURATION:
+            continue
+        if name not in names:
+            hint = nearest_name(name, [*names, *NOT_CONFIGURATION])
+            refuse(f"{escaped(name, 100)} is no variable of parallel-agents", hint=hint)
+        if environ[name]:
+            key = names[name]
+            origin = f"environment {name}"
+            layer = _Layer(origin, unlocated(None), refuse, snake=False)
+            values[key.path] = _checked(key, _from_text(environ[name], key), (), layer, name)
+            origins[key.path] = origin
+
+
+def environment_names() -> dict[str, Key]:
+    """Every variable that sets a key, such as ``PARALLEL_AGENTS_EXECUTION__TASK_QUEUE__TIMEOUT``."""
+    names = {}
+    for key in KEYS:
+        if key.force == "ignored":
+            continue
+        short = [key.path.replace(full, alias, 1) for alias, full in ALIASES.items() if key.path.startswith(full + ".")]
+        for path in (*short, key.path):
+            parts = [snake_case(part).upper() for part in path.split(".")]
+            names[ENVIRONMENT_PREFIX + "__".join(parts)] = key
+    return names
+
+
+def _from_text(text: str, key: Key) -> Any:
+    """A variable's text as the value it stands for; what cannot be is left for the check to refuse."""
+    if "enum" in key.shape or key.shape.get("type") == "string":
+        return text
+    try:
+        return json.loads(text.lower() if key.shape.get("type") == "boolean" else text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _apply_flags(flags: Mapping[str, Any], values: dict[str, Any], origins: dict[str, str]) -> None:
+    layer = _Layer("flag", unlocated(None), Refusal("configuration", "flag", InvalidConfiguration), snake=False)
+    for path, value in flags.items():
+        if value is None:
+            continue
+        if path not in BY_PATH:
+            layer.refuse(f"unknown key {escaped(path, 100)}", hint=nearest_name(path, BY_PATH))
+        value = list(value) if isinstance(value, tuple) else value
+        values[path], origins[path] = _checked(BY_PATH[path], value, (), layer, path), "flag"
+
+
+def _check_together(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """What two keys say must be possible at once. A default gives way to what somebody set."""
+    low, high = "execution.workerPool.minWorkers", "execution.workerPool.maxWorkers"
+    least = values.get(low, BY_PATH[low].default)
+    most = values.get(high, BY_PATH[high].default)
+    if least <= most:
+        return
+    if low in values and high in values:
+        raise InvalidConfiguration(
+            f"{escaped(origins[low])}: {low} is {least}, more than {high}, which is {most} ({escaped(origins[high])})",
+            hint="minWorkers may be at most maxWorkers",
+        )
+    if low in values:
+        values[high] = least
+    else:
+        values[low] = most

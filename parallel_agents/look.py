@@ -1,0 +1,280 @@
+"""What can be seen of a store, as plain data: the JSON that scripts read and the command line draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun
+from parallel_agents.eventstore.events import STORE_RUN
+from parallel_agents.eventstore.location import attempts_folder
+from parallel_agents.eventstore.log import Log, wall_clock_us
+from parallel_agents.eventstore.record import Row, as_json, rfc3339
+from parallel_agents.projections import status as st
+from parallel_agents.projections.cost import Cost
+from parallel_agents.projections.projector import Projector, RunView, unknown_run
+from parallel_agents.projections.runs import RunSummary
+from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.projections.timeline import timeline
+from parallel_agents.scheduler.decide import task_of
+from parallel_agents.scheduler.dispatcher import holder_alive
+from parallel_agents.scheduler.plan import Agenda, Facts, why_not
+
+LATEST = "latest"
+
+
+def resolve_run(log: Log, named: str | None, upto: int | None = None) -> str:
+    """The run that a text means: an id, a unique prefix of one, ``latest``, or None (the latest).
+
+    Raises:
+        UnknownRun: there is none.
+        InvalidUsage: the prefix fits several.
+    """
+    known = list(Projector(log).runs(upto))
+    if named is None or named == LATEST:
+        if not known:
+            raise UnknownRun("the store holds no run yet", hint="`parallel-agents run PLAN` makes one")
+        return known[-1]
+    if named in known:
+        return named
+    fitting = [run_id for run_id in known if run_id.startswith(named)] if named else []
+    if len(fitting) > 1:
+        shown = ", ".join(fitting[:5]) + (", ..." if len(fitting) > 5 else "")
+        raise InvalidUsage(f"{named!r} fits {len(fitting)} runs", hint=f"type more of it: {shown}")
+    if not fitting:
+        raise unknown_run(log, named, upto)
+    return fitting[0]
+
+
+def _time(at_us: int | None) -> str | None:
+    return None if at_us is None else rfc3339(at_us)
+
+
+def usd(micros: int) -> float:
+    """Micro-dollars as dollars."""
+    return micros / 1e6
+
+
+def runs(log: Log, upto: int | None = None) -> list[dict[str, Any]]:
+    """The list of runs, oldest first."""
+    return [_run_line(summary) for summary in Projector(log).runs(upto).values()]
+
+
+def _run_line(run: RunSummary) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "status": run.status,
+        "strategy": run.strategy,
+        "tasks": run.task_count,
+        "counts": run.counts,
+        "submitted_at": _time(run.submitted_at_us),
+        "started_at": _time(run.started_at_us),
+        "ended_at": _time(run.ended_at_us),
+        "holder": run.holder,
+        "seq": run.seq,
+    }
+
+
+def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
+    """One run, with all of its tasks, as a reader saw it at a seq."""
+    view = Projector(log).view(run_id, upto)
+    return status_of(view, upto if upto is not None else None)
+
+
+def status_of(view: RunView, at_seq: int | None = None) -> dict[str, Any]:
+    """The same, of a view that is there already."""
+    state = view.state
+    end_us = state.ended_at_us or wall_clock_us()
+    return {
+        "run_id": state.run_id,
+        "name": state.name,
+        "status": state.status,
+        "seq": state.seq,
+        "strategy": state.plan.strategy,
+        "reason": state.reason,
+        "counts": {name: state.counts[name] for name in st.TASK_STATUSES if state.counts[name]},
+        "submitted_at": _time(state.submitted_at_us),
+        "started_at": _time(state.started_at_us),
+        "ended_at": _time(state.ended_at_us),
+        "duration_s": _span_s(state.started_at_us, end_us if at_seq is None else state.ended_at_us),
+        "max_parallel_agents": state.plan.settings.max_parallel_agents,
+        "tasks": [task_line(task, view.cost) for task in state.tasks.values()],
+        "cost_usd": usd(view.cost.usd_micros),
+        "budget_usd": None if state.budget_usd_micros is None else usd(state.budget_usd_micros),
+    }
+
+
+def task_line(task: TaskState, cost: Cost) -> dict[str, Any]:
+    """One task of ``status``."""
+    spec = task.task
+    return {
+        "task_id": spec.task_id,
+        "agent_type": spec.agent_type,
+        "status": task.status,
+        "priority": spec.priority,
+        "dependencies": list(spec.dependencies),
+        "attempts": task.attempts,
+        "started_at": _time(task.started_at_us),
+        "ended_at": _time(task.ended_at_us),
+        "duration_s": task.duration_s,
+        "cost_usd": usd(cost.by_task[spec.task_id]),
+        "model": task.model,
+        "checkpoint_id": task.checkpoint_id,
+        "error": task.error,
+        "exit_code": task.exit_code,
+        "output": task.output,
+        "because": task.because,
+        "reason": task.reason,
+        "not_before": _time(task.not_before_us),
+        "attempt_id": task.attempt_id,
+        "cpu_s": task.cpu_s,
+        "peak_memory_bytes": task.peak_memory_bytes,
+    }
+
+
+def _span_s(start_us: int | None, end_us: int | None) -> float | None:
+    return None if start_us is None or end_us is None else (end_us - start_us) / 1e6
+
+
+def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[dict[str, Any]]:
+    """What waits for a slot, in the order in which it will start, run by run, with the reason why it waits."""
+    projector = Projector(log)
+    chosen = [run_id] if run_id is not None else [
+        name for name, run in projector.runs(upto).items() if run.status not in st.ENDED
+    ]  # fmt: skip
+    lines = []
+    for name in chosen:
+        state = projector.state(name, upto)
+        agenda = Agenda(state)
+        waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
+        for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
+            lines.append(
+                {
+                    "run_id": name,
+                    "position": position,
+                    "task_id": task.task.task_id,
+                    "agent_type": task.task.agent_type,
+                    "priority": task.task.priority,
+                    "status": task.status,
+                    "queued_at": _time(task.queued_at_us),
+                    "not_before": _time(task.not_before_us),
+                    "attempts": task.attempts,
+                }
+            )
+    return lines
+
+
+def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
+    """Why a task stands where it stands, by the scheduler's own reasons, and the events that made it so."""
+    projector = Projector(log)
+    end = log.last_seq() if upto is None else upto
+    state = projector.state(run_id, end)
+    task = task_of(state, task_id)
+    row = log.row(end)
+    now_us = wall_clock_us() if upto is None or row is None else row.at_us
+    slots = projector.occupancy(end)
+    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id)), now_us)
+    touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
+    answer = {
+        "run_id": run_id,
+        "task_id": task_id,
+        "seq": state.seq,
+        "status": task.status,
+        "code": reason.code,
+        "why": reason.text,
+        "tasks": list(reason.tasks),
+        "events": [{"seq": row.seq, "type": row.type} for row in touching[-5:]],
+    }
+    held = projector.runs(end)[run_id].holder
+    if upto is None and not state.ended and (held is None or not holder_alive(held)):
+        answer["note"] = "no process dispatches this run; `parallel-agents daemon start` or `resume` does"
+    return answer
+
+
+def _names(row: Row, task_id: str) -> bool:
+    return f'"task_id":"{task_id}"' in row.body
+
+
+def cost(log: Log, run_id: str, by: str | None = None, upto: int | None = None) -> dict[str, Any]:
+    """What a run has cost, undone work included; days are UTC."""
+    projector = Projector(log)
+    projector.state(run_id, upto)  # An unknown run is an error, not free.
+    total = projector.cost(run_id, upto)
+    answer: dict[str, Any] = {
+        "run_id": run_id,
+        "cost_usd": usd(total.usd_micros),
+        "input_tokens": total.input_tokens,
+        "output_tokens": total.output_tokens,
+        "calls": total.calls,
+        "partial": total.partial,
+    }
+    if by is not None:
+        answer["by"] = by
+        answer["groups"] = [{by: name, "cost_usd": usd(micros)} for name, micros in total.grouped(by).most_common()]
+    return answer
+
+
+def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:
+    """Every attempt of a run as a span of time, undone ones too."""
+    return [
+        {
+            "task_id": span.task_id,
+            "attempt_id": span.attempt_id,
+            "attempt": span.attempt,
+            "queued_at": _time(span.queued_at_us),
+            "started_at": _time(span.started_at_us),
+            "ended_at": _time(span.ended_at_us),
+            "duration_s": _span_s(span.started_at_us, span.ended_at_us),
+            "outcome": span.outcome,
+            "undone": span.undone,
+        }
+        for span in timeline(Projector(log).records(run_id, upto))
+    ]
+
+
+def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
+    """One task's whole life: what it was asked, every attempt with its files, what became of it."""
+    view = Projector(log).view(run_id, upto)
+    task = task_of(view.state, task_id)
+    spec = task.task
+    folder = attempts_folder(log.path) / run_id / task_id
+    attempts = [
+        {**span, "folder": str(folder / span["attempt_id"])}
+        for span in timeline_of(log, run_id, upto)
+        if span["task_id"] == task_id
+    ]
+    return {
+        "run_id": run_id,
+        **task_line(task, view.cost),
+        "description": spec.description,
+        "command": None if spec.command is None else list(spec.command),
+        "runner": task.runner or spec.runner or ("shell" if spec.command else "python"),
+        "tags": list(spec.tags),
+        "outputs": list(spec.outputs),
+        "timeout_s": spec.timeout_s,
+        "max_retries": spec.max_retries,
+        "allow_failure": spec.allow_failure,
+        "stage": view.state.plan.stages[spec.stage].name,
+        "workdir": view.state.workdir,
+        "dependents": list(view.state.dependents.get(task_id, ())),
+        "attempt_list": attempts,
+    }
+
+
+def attempt_folder(log: Log, state: RunState, task_id: str) -> Path | None:
+    """The folder of a task's last attempt, or None before the first."""
+    task = task_of(state, task_id)
+    if task.attempt_id is None:
+        return None
+    return attempts_folder(log.path) / state.run_id / task_id / task.attempt_id
+
+
+def history_row(row: Row) -> dict[str, Any]:
+    """One event of ``history --json``."""
+    return as_json(row)
+
+
+def is_store_run(run_id: str) -> bool:
+    """Whether events of this run id belong to no run."""
+    return run_id == STORE_RUN

@@ -1,0 +1,160 @@
+"""What the fields of a plan and of its tasks may hold, and how a wrong one is explained."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from parallel_agents.eventstore.submission import PRIORITIES, Task
+from parallel_agents.wording import Misfit, nearest_name, shown
+
+# Fields whose part is not built yet: nothing but "no" may be said with them.
+NOT_BUILT_PLAN = frozenset({"budget_usd", "include_uncommitted", "setup"})
+NOT_BUILT_TASK = frozenset({"model", "files", "approval", "budget_usd", "setup"})
+
+# `$schema` names the JSON Schema to editors; `stage` of a task is worked out, never written.
+PLAN_FIELDS = frozenset({"name", "strategy", "workspace", "max_parallel_agents", "defaults", "tasks", "$schema"})
+TASK_FIELDS = frozenset(Task.model_fields) - {"stage"} | NOT_BUILT_TASK
+SEQUENCES = frozenset({"dependencies", "tags", "command", "outputs", "env_from"})
+
+STRATEGY_RULES = "stages and rules belong to the configuration: strategies.pipeline, strategies.hybrid"
+# What people write who know other tools; difflib finds none of these.
+PLAN_WORDS = {"rules": STRATEGY_RULES, "pipeline": STRATEGY_RULES, "hybrid": STRATEGY_RULES, "stages": STRATEGY_RULES}
+TASK_WORDS = {
+    "id": "task_id",
+    "name": "task_id",
+    "type": "agent_type",
+    "agent": "agent_type",
+    "cmd": "command",
+    "run": "command",
+    "script": "command",
+    "needs": "dependencies",
+    "depends": "dependencies",
+    "depends_on": "dependencies",
+    "dependsOn": "dependencies",
+    "after": "dependencies",
+    "timeout": "timeout_s",
+    "retries": "max_retries",
+    "environment": "env",
+}
+
+# What can run a task. Names of agents come when their runners do.
+RUNNERS = ("shell", "python")
+
+MAX_CONTEXT_DEPTH = 64  # The store's JSON writer gives up at 254 levels.
+
+_SECONDS = "a number of seconds above 0, at most 31536000"
+_TEXTS = "a list of texts"
+_EXPECTED = {
+    "task_id": "a text",
+    "agent_type": "a text of 1 to 200 characters",
+    "description": "a text",
+    "priority": "one of " + ", ".join(PRIORITIES),
+    "dependencies": "a list of task ids",
+    "context": "a mapping",
+    "tags": _TEXTS,
+    "command": "a list of at least one text",
+    "runner": "one of " + ", ".join(RUNNERS),
+    "outputs": "a list of paths",
+    "env": "a mapping of names to texts",
+    "env_from": "a list of names of variables",
+    "timeout_s": _SECONDS,
+    "expected_s": _SECONDS,
+    "max_retries": "a whole number from 0 to 100",
+    "allow_failure": "true or false",
+}
+_ID_RULE = "1 to 100 characters of A-Z a-z 0-9 . _ -, not starting with . or -, without '..', not ending in . or .lock"
+
+
+def explain(detail: Mapping[str, Any]) -> Misfit:
+    """One of pydantic's complaints about a task, in our words."""
+    kind, value = detail["type"], detail["input"]
+    path = tuple(part for part in detail["loc"] if part != "[key]")
+    field = str(path[0])
+    if kind == "missing":
+        return Misfit((), f"has no {field}", f"give it one, of {_ID_RULE}" if field == "task_id" else "")
+    if "[key]" in detail["loc"]:
+        return Misfit((field,), f"has the name {shown(value)}, which is no text", "write the name in quotes")
+    if kind == "value_error":
+        if isinstance(value, str) and "\0" in value and field != "task_id":
+            return Misfit(path, "holds a NUL character, which no command or variable can carry")
+        return Misfit(path, f"is {shown(value)}, which cannot be a task id", f"an id has {_ID_RULE}")
+    wanted = _EXPECTED[field] if len(path) == 1 else "a text"
+    hint = ""
+    if kind == "literal_error":
+        hint = nearest_name(value, PRIORITIES) if isinstance(value, str) else ""
+    elif kind == "string_type" and isinstance(value, int | float):
+        hint = "write it in quotes"
+    elif isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|true|false", value) and kind != "string_type":
+        hint = "write it without quotes"
+    return Misfit(path, f"is {shown(value)}, not {wanted}", hint)
+
+
+def list_misfit(field: str, value: Any) -> Misfit:
+    """What is wrong with a value where a list belongs, and how its writer would put it."""
+    hint = ""
+    if isinstance(value, str) and len(value) <= 200 and value.isprintable():
+        words = f'["sh", "-c", {shown(value)}]' if field == "command" else f"[{shown(value)}]"
+        hint = f"write {field}: {words}"
+    elif field == "command":
+        hint = 'write it as a list of words, such as command: ["make", "test"]'
+    return Misfit((field,), f"is {shown(value)}, not {_EXPECTED[field]}", hint)
+
+
+def name_misfit(name: Any) -> Misfit | None:
+    """What is wrong with a plan's name, if anything."""
+    if isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable():
+        return None
+    return Misfit((), f"is {shown(name)}, not a text of 1 to 200 printable characters")
+
+
+def special_misfit(task: Task, given: Mapping[str, Any]) -> Misfit | None:
+    """What the types of a task cannot say. Only the fields in ``given`` are looked at."""
+    if "agent_type" in given and not task.agent_type.isprintable():
+        return Misfit(("agent_type",), f"is {shown(task.agent_type)}, which holds control characters")
+    if "command" in given and task.command is not None and not task.command[0].strip():
+        return Misfit(("command", 0), "is empty, where the name of a program belongs")
+    if "outputs" in given:
+        for index, path in enumerate(task.outputs):
+            if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                message = f"is {shown(path)}, which is no path below the working directory"
+                return Misfit(("outputs", index), message, "write it relative to the working directory, without ..")
+    if "env" in given:
+        for name in task.env:
+            if not name or "=" in name:
+                return Misfit(("env",), f"has {shown(name)}, which cannot be the name of a variable")
+    if "env_from" in given:
+        for index, name in enumerate(task.env_from):
+            if not name or "=" in name:
+                message = f"is {shown(name)}, which cannot be the name of a variable"
+                return Misfit(("env_from", index), message, "env_from lists names; values come from the environment")
+    return None
+
+
+def context_misfit(value: Any, path: tuple[str | int, ...]) -> Misfit | None:
+    """What in a task's context the store, which holds JSON, could not hold."""
+    if len(path) > MAX_CONTEXT_DEPTH:
+        return Misfit(path[:1], f"is nested deeper than {MAX_CONTEXT_DEPTH} levels")
+    match value:
+        case None | bool() | str():
+            return None
+        case int():
+            small = -(2**63) <= value < 2**64
+            return None if small else Misfit(path, f"is {shown(value)}, which has more than 64 bits")
+        case float():
+            return None if math.isfinite(value) else Misfit(path, f"is {shown(value)}, which is no finite number")
+        case list() | tuple():
+            found = (context_misfit(item, (*path, index)) for index, item in enumerate(value))
+            return next((misfit for misfit in found if misfit), None)
+        case dict():
+            for name, item in value.items():
+                if not isinstance(name, str):
+                    return Misfit(path, f"has the name {shown(name)}, which is no text", "write the name in quotes")
+                if misfit := context_misfit(item, (*path, name)):
+                    return misfit
+            return None
+        case _:
+            return Misfit(path, f"is {shown(value)}, which JSON cannot hold")

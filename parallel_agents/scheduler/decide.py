@@ -1,0 +1,253 @@
+"""Commands into events, or an error for the caller. Pure: what was decided depends on the state and the arguments alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import NotAllowed, UnknownTask, nearest
+from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.record import rfc3339
+from parallel_agents.projections import status as st
+from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.plan import Facts
+from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
+from parallel_agents.scheduler.runners.protocol import Ended
+
+MAX_EXECUTION = "max_execution_time"
+"""The reason of a run that was stopped because it ran longer than ``safetyFeatures.maxExecutionTime``."""
+
+
+def task_of(state: RunState, task_id: str) -> TaskState:
+    """A task of the run.
+
+    Raises:
+        UnknownTask: the run holds no such task.
+    """
+    task = state.tasks.get(task_id)
+    if task is None:
+        raise UnknownTask(f"run {state.run_id} has no task {task_id!r}", hint=nearest(task_id, state.tasks))
+    return task
+
+
+def decide_start(state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts) -> Event:
+    """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay."""
+    taken = {"run_slots": facts.run_slots, "store_slots": facts.store_slots}
+    return ev.TaskStarted(
+        task_id=task_id, attempt_id=attempt_id, attempt=state.tasks[task_id].attempts + 1, runner=runner, facts=taken
+    )
+
+
+def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[Event]:
+    """What the end of an attempt means: its one end event, and the retry where there is one.
+
+    Args:
+        now_us: microseconds since the epoch.
+        draw: in [0, 1), drawn once for the jitter.
+    """
+    task_id = state.running.get(ended.attempt_id)
+    if task_id is None:
+        raise AssertionError(f"attempt {ended.attempt_id} is not running in {state.run_id}")
+    task = state.tasks[task_id]
+    if task.cancel_requested or state.cancel_requested:
+        if ended.outcome != "exited" or ended.error is not None:
+            return [_cancelled(state, task, ended)]
+    elif ended.outcome == "stopped":  # Nobody asked for it in the log: a stop of the whole process.
+        ended = replace(ended, error=ended.error or "stopped")
+    end = _end_event(task, ended)
+    if isinstance(end, ev.TaskCompleted):
+        return [end]
+    failures = task.failures + 1
+    policy = state.plan.settings.retry
+    if not retries_left(failures, task.task.max_retries, policy, retryable=ended.retryable):
+        return [end]
+    wait_s = retry_wait_s(failures, policy)
+    jitter_s = round(wait_s * JITTER * draw, 6)
+    not_before = rfc3339(now_us + round((wait_s + jitter_s) * 1e6))
+    retry = ev.TaskRetryScheduled(
+        task_id=task_id, attempt_id=ended.attempt_id, failures=failures, not_before=not_before,
+        wait_s=wait_s + jitter_s, jitter_s=jitter_s,
+    )  # fmt: skip
+    return [end, retry]
+
+
+def _duration_s(ended: Ended) -> float:
+    return max(0, ended.ended_at_us - ended.started_at_us) / 1e6
+
+
+def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
+    return ev.TaskCancelled(
+        task_id=task.task.task_id, attempt_id=ended.attempt_id, reason=task.reason or state.reason,
+        duration_s=_duration_s(ended), cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+    )  # fmt: skip
+
+
+def _end_event(task: TaskState, ended: Ended) -> Event:
+    task_id, attempt_id, duration_s = task.task.task_id, ended.attempt_id, _duration_s(ended)
+    if ended.outcome == "exited" and ended.error is None:
+        return ev.TaskCompleted(
+            task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, exit_code=ended.exit_code,
+            output=ended.output, cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+        )  # fmt: skip
+    if ended.outcome == "timed_out":
+        return ev.TaskTimedOut(
+            task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, timeout_s=task.task.timeout_s,
+            error=f"timed out after {task.task.timeout_s:g} s", cpu_s=ended.cpu_s,
+            peak_memory_bytes=ended.peak_memory_bytes,
+        )  # fmt: skip
+    if ended.outcome == "lost":
+        error = ended.error or "its process vanished and left no result"
+        return ev.AttemptLost(task_id=task_id, attempt_id=attempt_id, error=error, retryable=ended.retryable)
+    return ev.TaskFailed(
+        task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, error=ended.error or ended.outcome,
+        exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, cpu_s=ended.cpu_s,
+        peak_memory_bytes=ended.peak_memory_bytes,
+    )  # fmt: skip
+
+
+def decide_finish(state: RunState) -> Event | None:
+    """The run's end, once every task has ended; None before that."""
+    open_tasks = sum(state.counts[status] for status in (st.PENDING, st.QUEUED, st.RUNNING, st.BLOCKED))
+    if state.ended or open_tasks or state.running:
+        return None
+    counts = {status: state.counts[status] for status in st.TASK_STATUSES if state.counts[status]}
+    if state.cancel_requested and state.reason == MAX_EXECUTION:
+        return ev.RunFailed(counts=counts, reason=MAX_EXECUTION, failed=_failed(state))
+    if state.cancel_requested:
+        return ev.RunCancelled(counts=counts, reason=state.reason)
+    if any(state.stage_failed.values()) or state.counts[st.SKIPPED]:
+        return ev.RunFailed(counts=counts, failed=_failed(state))
+    return ev.RunCompleted(counts=counts)
+
+
+def _failed(state: RunState) -> list[str]:
+    return [name for ids in state.stage_failed.values() for name in ids][:20]
+
+
+def decide_overdue(state: RunState, now_us: int) -> Event | None:
+    """The stop of a run that has run longer than its settings allow."""
+    due = overdue_at_us(state)
+    if due is None or now_us < due:
+        return None
+    return ev.RunCancelRequested(reason=MAX_EXECUTION)
+
+
+def overdue_at_us(state: RunState) -> int | None:
+    """When a run reaches ``max_execution_s``; None while it does not run."""
+    if state.status != st.RUNNING or state.cancel_requested or state.active_since_us is None:
+        return None
+    return state.active_since_us + round(state.plan.settings.max_execution_s * 1e6)
+
+
+def decide_pause(state: RunState, reason: str = "") -> list[Event]:
+    """No task starts any more; running ones finish.
+
+    Raises:
+        NotAllowed: the run has ended or is paused.
+    """
+    _refuse_ended(state, "paused")
+    if state.status == st.PAUSED:
+        raise NotAllowed(
+            f"run {state.run_id} is paused already", hint=f"`parallel-agents resume {state.run_id}` goes on"
+        )
+    return [ev.RunPaused(reason=reason)]
+
+
+def decide_resume(state: RunState, reason: str = "") -> list[Event]:
+    """Go on after a pause.
+
+    Raises:
+        NotAllowed: the run is not paused.
+    """
+    _refuse_ended(state, "resumed")
+    if state.status != st.PAUSED:
+        raise NotAllowed(f"run {state.run_id} is not paused: it is {state.status}")
+    return [ev.RunResumed(reason=reason)]
+
+
+def decide_cancel(state: RunState, reason: str = "", *, grace_s: float = 3.0) -> list[Event]:
+    """End the whole run: what has not started never will, what runs is stopped.
+
+    Args:
+        grace_s: between asking the processes to end and killing them.
+    Raises:
+        NotAllowed: the run has ended.
+    """
+    _refuse_ended(state, "cancelled")
+    if state.cancel_requested and grace_s > 0:
+        raise NotAllowed(
+            f"run {state.run_id} is being cancelled already", hint="`parallel-agents stop --now` does not wait"
+        )
+    return [ev.RunCancelRequested(reason=reason, grace_s=grace_s)]
+
+
+def decide_cancel_task(state: RunState, task_id: str, reason: str = "") -> list[Event]:
+    """End one task. Its dependents will be skipped.
+
+    Raises:
+        UnknownTask, NotAllowed: there is no such task; it, or the run, has ended.
+    """
+    task = task_of(state, task_id)
+    _refuse_ended(state, "changed")
+    if task.status in st.ENDED:
+        raise NotAllowed(f"task {task_id!r} has ended already: it is {task.status}")
+    if task.status == st.RUNNING:
+        return [ev.TaskCancelRequested(task_id=task_id, reason=reason)]
+    return [ev.TaskCancelled(task_id=task_id, reason=reason)]
+
+
+def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:
+    """Open failed, cancelled or skipped tasks again, and what was skipped because of them.
+
+    Args:
+        task_ids: none means every task that failed or was cancelled.
+    Raises:
+        UnknownTask, NotAllowed: there is no such task; none of them can be retried.
+    """
+    wanted = [task_of(state, name).task.task_id for name in task_ids]
+    if not wanted:
+        wanted = [name for name, task in state.tasks.items() if task.status in (st.FAILED, st.CANCELLED)]
+    for name in wanted:
+        status = state.tasks[name].status
+        if status not in (st.FAILED, st.CANCELLED, st.SKIPPED):
+            raise NotAllowed(
+                f"task {name!r} cannot be retried: it is {status}", hint="only failed, cancelled or skipped ones"
+            )
+    if not wanted:
+        raise NotAllowed(f"run {state.run_id} has no failed task to retry")
+    opened = _with_skipped(state, wanted)
+    ordered = sorted(opened, key=lambda name: state.tasks[name].index)
+    events: list[Event] = [ev.TaskReopened(task_id=name, reason="retry") for name in ordered]
+    if state.ended or state.cancel_requested:
+        events.append(ev.RunResumed(reason="retry"))
+    return events
+
+
+def _with_skipped(state: RunState, wanted: list[str]) -> set[str]:
+    """The tasks and all that was skipped because of them, or must run for them to run."""
+    stopped_by: dict[str, list[str]] = {}
+    for name, task in state.tasks.items():
+        if task.status == st.SKIPPED and task.reason == "fail_fast" and task.because:
+            stopped_by.setdefault(task.because, []).append(name)
+    opened: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name in opened:
+            continue
+        opened.add(name)
+        task = state.tasks[name]
+        if task.status == st.SKIPPED:
+            needed = (state.tasks[other] for other in task.task.dependencies)
+            waiting += [o.task.task_id for o in needed if o.status in st.ENDED and not st.satisfies(o.task, o.status)]
+            waiting += [task.because] if task.reason == "fail_fast" and task.because else []
+        waiting += [other for other in state.dependents.get(name, ()) if state.tasks[other].status == st.SKIPPED]
+        waiting += stopped_by.get(name, ())
+    return opened
+
+
+def _refuse_ended(state: RunState, what: str) -> None:
+    if state.ended:
+        hint = f"`parallel-agents retry {state.run_id}` opens what failed" if state.status != st.COMPLETED else ""
+        raise NotAllowed(f"run {state.run_id} has ended and cannot be {what}: it is {state.status}", hint=hint)

@@ -1,0 +1,114 @@
+"""A dispatcher with all that it needs in one process: runners, loop, sampler. What ``run``, the daemon and the API start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parallel_agents.eventstore.log import Log
+from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
+from parallel_agents.scheduler.loop import Loop
+from parallel_agents.scheduler.resources import Sampler
+from parallel_agents.scheduler.runners.callables import CallableRunner
+from parallel_agents.scheduler.runners.protocol import Runner
+from parallel_agents.scheduler.runners.shell import ShellRunner
+
+
+class Engine:
+    """Dispatches runs in this process until it is closed.
+
+    Args:
+        kind: what this process is, as leases and events name it: ``run``, ``daemon`` or ``python``.
+        takes_all: whether it claims every run that nobody holds.
+        pool: keyword arguments of ``CallableRunner``.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        kind: str,
+        takes_all: bool = False,
+        pool: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.log = log
+        self._runners: dict[str, Runner] = {"python": CallableRunner(self._wake, **(pool or {}))}
+        self._shell: ShellRunner | None = None
+        self._sampler: Sampler | None = None
+        runners = _Runners(self._runners, self.need_shell)
+        self.dispatcher = Dispatcher(
+            log, runners, kind=kind, takes_all=takes_all, environ=environ, peak_memory=self._peak_memory
+        )
+        self.loop = Loop(self.dispatcher, retry_store_errors=takes_all)
+        if takes_all:
+            self.need_shell()
+
+    def need_shell(self) -> None:
+        """Start the supervisor of shell attempts now, if it does not run yet; it takes a moment."""
+        if self._shell is not None:
+            return
+        bell = self.log.doorbell
+        folder = str(bell.folder) if bell.folder else None
+        self._shell = ShellRunner(self._wake, doorbell_dir=folder, doorbell_prefix=bell.prefix)
+        self._runners["shell"] = self._shell
+        self._sampler = Sampler(self._shell.live)
+        self._sampler.start()
+
+    def start(self) -> None:
+        """Begin dispatching."""
+        self.loop.start()
+
+    def hold(self, run_id: str) -> None:
+        """Dispatch a run from now on."""
+        self.dispatcher.hold(run_id)
+        self.loop.wake()
+
+    def wait(
+        self, run_id: str, *, until: Callable[[Progress], bool], timeout_s: float | None = None
+    ) -> Progress | None:
+        """Block until a run's progress satisfies a condition.
+
+        Returns:
+            The progress, or None when the time was up first.
+        Raises:
+            Whatever stopped the loop.
+        """
+        progress = self.dispatcher.progress
+
+        def done() -> bool:
+            return run_id in progress and until(progress[run_id])
+
+        return progress[run_id] if self.loop.wait(done, timeout_s) else None
+
+    def close(self) -> None:
+        """Stop dispatching. Shell attempts that run go on, and can be adopted; callables end with the process."""
+        self.loop.stop()
+        if self._sampler is not None:
+            self._sampler.close()
+        for runner in self._runners.values():
+            runner.close()
+
+    def _wake(self) -> None:
+        self.loop.wake()
+
+    def _peak_memory(self, attempt_id: str) -> int:
+        return self._sampler.peak(attempt_id) if self._sampler is not None else 0
+
+
+class _Runners(dict[str, Runner]):
+    """The runners by name; the shell's is made when it is first asked for."""
+
+    def __init__(self, made: dict[str, Runner], make_shell: Callable[[], None]) -> None:
+        super().__init__()
+        self._made = made
+        self._make_shell = make_shell
+
+    def __getitem__(self, name: str) -> Runner:
+        if name == "shell" and name not in self._made:
+            self._make_shell()
+        return self._made[name]
+
+    def values(self) -> Any:
+        """Those that exist."""
+        return list(self._made.values())

@@ -1,0 +1,174 @@
+"""Dispatching as a job of APScheduler: at an interval, when something is due, and at once when anything happens.
+
+APScheduler drops a wake while the job runs, swallows what it raises, and takes a quarter of a millisecond to start it. So:
+a dirty flag is looked at again at the job's end; the job catches, keeps and tells; and while attempts are under way it
+lingers for a moment, so that ends that come in quick succession are taken up without a new start.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from loguru import logger
+
+from parallel_agents.eventstore.doorbell import drain
+from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.scheduler.dispatcher import Dispatcher
+
+INTERVAL_S = 1.0  # Reconcile: the truth behind every hint.
+LINGER_S = 0.05  # How long a job with attempts under way waits for the next end before it returns.
+SLICE_S = 0.5  # A job returns after that long in any case, and is started again at once.
+
+logging.getLogger("apscheduler").setLevel(logging.ERROR)  # It warns of every wake that met a running job.
+
+
+class Loop:
+    """Runs a dispatcher's ticks. ``wake`` is safe from any thread.
+
+    Attributes:
+        failure: what stopped the loop, or None. Attempts that run go on.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, *, retry_store_errors: bool = False) -> None:
+        self.dispatcher = dispatcher
+        self.failure: BaseException | None = None
+        self._retry_store_errors = retry_store_errors
+        self._lock = threading.Lock()
+        self._dirty = threading.Event()
+        self._active = False
+        self._closing = False
+        self._due_us: int | None = None
+        self._ticked = threading.Condition()
+        options = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        pool = {"default": ThreadPoolExecutor(1)}
+        self._scheduler = BackgroundScheduler(executors=pool, job_defaults=options, timezone=UTC)
+        self._scheduler.add_listener(self._after_job, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
+        self._listener = dispatcher.log.doorbell.listen()
+        self._ears = threading.Thread(target=self._hear, name="doorbell", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first tick is at once."""
+        self._scheduler.add_job(
+            self._job, "interval", seconds=INTERVAL_S, id="dispatch", next_run_time=datetime.now(UTC)
+        )
+        self._scheduler.start()
+        if self._listener is not None:
+            self._ears.start()
+
+    def wake(self) -> None:
+        """Something happened: tick as soon as can be."""
+        with self._lock:
+            self._dirty.set()
+            if self._active or self._closing or not self._scheduler.running:
+                return
+            self._active = True
+        self._kick()
+
+    def stop(self) -> None:
+        """End after the tick that is under way. Attempts go on."""
+        with self._lock:
+            self._closing = True
+        self._dirty.set()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+        if self._ears.is_alive():
+            self._ears.join(timeout=2)
+        if self._listener is not None:
+            self._listener.close()
+
+    def wait(self, done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Block until a condition holds, looked at after every tick.
+
+        Returns:
+            Whether it holds.
+        Raises:
+            Whatever stopped the loop.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._ticked:
+            while not done():
+                if self.failure is not None:
+                    raise self.failure
+                left = 1.0 if end is None else min(1.0, end - time.monotonic())
+                if left <= 0:
+                    return False
+                self._ticked.wait(left)
+        return True
+
+    def _kick(self) -> None:
+        try:
+            self._scheduler.modify_job("dispatch", next_run_time=datetime.now(UTC))
+        except Exception:
+            if not self._closing:
+                raise
+
+    def _job(self) -> None:
+        with self._lock:
+            self._active = True
+        end = time.monotonic() + SLICE_S
+        while not self._closing:
+            self._dirty.clear()
+            due_us = self._tick()
+            with self._ticked:
+                self._ticked.notify_all()
+            if self.failure is not None or time.monotonic() > end:
+                self._dirty.set()
+                return
+            self._set_timer(due_us)
+            linger_s = LINGER_S if any(held.state.running for held in self.dispatcher.held.values()) else 0.0
+            if not self._dirty.wait(linger_s):
+                return
+
+    def _tick(self) -> int | None:
+        try:
+            return self.dispatcher.tick()
+        except StoreError as error:
+            if not self._retry_store_errors:
+                self.failure = error
+            else:
+                logger.error(
+                    "the store refuses: {} ({}); attempts go on, and so does this once it is mended", error, error.hint
+                )
+                time.sleep(INTERVAL_S)
+        except BaseException as error:  # APScheduler would swallow it.
+            logger.exception("dispatching stopped")
+            self.failure = error
+        return None
+
+    def _after_job(self, event: JobExecutionEvent) -> None:
+        """The job's instance is given back only now: a wake that came since its last look is taken up here."""
+        if event.job_id != "dispatch":
+            return
+        with self._lock:
+            self._active = self._dirty.is_set() and self.failure is None and not self._closing
+            again = self._active
+        if again:
+            self._kick()
+
+    def _set_timer(self, due_us: int | None) -> None:
+        """One date job for whatever is due next. It only wakes; what is due is in the log."""
+        if due_us is None or due_us == self._due_us:
+            return
+        self._due_us = due_us
+        when = datetime.fromtimestamp(due_us / 1e6, UTC)
+        self._scheduler.add_job(self._timer, "date", run_date=when, id="due", replace_existing=True, executor="default")
+
+    def _timer(self) -> None:
+        self._due_us = None
+        self.wake()
+
+    def _hear(self) -> None:
+        assert self._listener is not None
+        while not self._closing:
+            heard, _, _ = select.select([self._listener], [], [], 0.5)
+            if heard and not self._closing:
+                drain(self._listener)
+                self.wake()

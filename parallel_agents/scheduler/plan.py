@@ -1,0 +1,305 @@
+"""Which tasks start now, and why the others do not. Pure: the state, the facts and the time in; commands out.
+
+An ``Agenda`` is an index over a run's state (heaps of what is ready, by rank) so that planning costs what changed since
+the last look and not the size of the run. It holds nothing that the state does not say: a new one, built from the state
+alone, plans the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from parallel_agents.eventstore.submission import PRIORITIES, Stage
+from parallel_agents.projections import status as st
+from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.graph import tails
+
+Rank = tuple[int, float, int]
+"""Priority (0 critical), minus the longest path to the end of the graph in seconds, position in the plan."""
+
+EXPECTED_S = 1.0  # Weight of a task that does not say how long it is expected to take.
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a decision depends on besides the run's own state."""
+
+    store_slots: int = 0  # Attempts of the whole store that hold a slot.
+    run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
+
+
+class Skip(NamedTuple):
+    """A task that cannot run any more, and the task that failed."""
+
+    task_id: str
+    because: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Decision:
+    """Commands, in the order in which they are to be carried out."""
+
+    skips: list[Skip] = field(default_factory=list)
+    cancels: list[str] = field(default_factory=list)
+    steps: list[tuple[str, str]] = field(default_factory=list)  # ("queue" | "start", task id), as they follow.
+
+
+class Reason(NamedTuple):
+    """Why a task does not start now: a stable code, a sentence, and the tasks that it waits for."""
+
+    code: str
+    text: str
+    tasks: tuple[str, ...] = ()
+
+
+class Agenda:
+    """What could start, best rank first. Mended from ``state.touched`` at every look."""
+
+    def __init__(self, state: RunState) -> None:
+        tasks = state.plan.tasks
+        dependencies = {task.task_id: task.dependencies for task in tasks}
+        expected = {task.task_id: task.expected_s or EXPECTED_S for task in tasks}
+        tail = tails(dependencies, expected)
+        self._ids = [task.task_id for task in tasks]
+        self._ranks: list[Rank] = [
+            (PRIORITIES.index(task.priority), -tail[task.task_id], index) for index, task in enumerate(tasks)
+        ]
+        self.ready: list[Rank] = []  # Pending, dependencies satisfied, in an open stage.
+        self.queued: list[Rank] = []
+        self.resting: list[tuple[int, int]] = []  # (not before, in microseconds; position) of queued tasks.
+        self.later: dict[int, list[int]] = {}  # Ready but for their stage: positions by stage.
+        self.stage = 0
+        state.touched.update(self._ids)
+        state.broken.update(
+            name
+            for name, task in state.tasks.items()
+            if task.status in st.ENDED and not st.satisfies(task.task, task.status)
+        )
+
+    def rank(self, task: TaskState) -> Rank:
+        """Smaller is sooner."""
+        return self._ranks[task.index]
+
+    def mend(self, state: RunState, now_us: int) -> None:
+        """Take up what changed: the state's touched tasks, stages that opened, rests that are over."""
+        for task_id in state.touched:
+            task = state.tasks[task_id]
+            if task.status == st.PENDING:
+                if task.open_dependencies == 0:
+                    self.later.setdefault(task.task.stage, []).append(task.index)
+                self.stage = min(self.stage, task.task.stage)
+            elif task.status == st.QUEUED:
+                self.stage = min(self.stage, task.task.stage)
+                if task.not_before_us is not None and task.not_before_us > now_us:
+                    heapq.heappush(self.resting, (task.not_before_us, task.index))
+                else:
+                    heapq.heappush(self.queued, self._ranks[task.index])
+        state.touched.clear()
+        while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == 0:
+            self.stage += 1
+        for stage in [stage for stage in self.later if stage <= self.stage]:
+            for index in self.later.pop(stage):
+                queued = state.tasks[self._ids[index]].status == st.QUEUED
+                heapq.heappush(self.queued if queued else self.ready, self._ranks[index])
+        while self.resting and self.resting[0][0] <= now_us:
+            _, index = heapq.heappop(self.resting)
+            heapq.heappush(self.queued, self._ranks[index])
+
+    def best(self, state: RunState, heap: list[Rank], status: str, ahead: Mapping[str, str]) -> TaskState | None:
+        """The first task of a heap that is still in that status. Stale entries are dropped on the way.
+
+        Args:
+            ahead: statuses by task that this very decision will bring about.
+        """
+        while heap:
+            index = heap[0][2]
+            task = state.tasks[self._ids[index]]
+            if ahead.get(task.task.task_id, task.status) == status:
+                if task.task.stage > self.stage:  # A retry has opened an earlier stage again.
+                    self.later.setdefault(task.task.stage, []).append(index)
+                elif task.open_dependencies == 0:
+                    return task
+            heapq.heappop(heap)
+        return None
+
+    def next_due_us(self, state: RunState) -> int | None:
+        """When a rest ends next, microseconds since the epoch."""
+        while self.resting:
+            due, index = self.resting[0]
+            task = state.tasks[self._ids[index]]
+            if task.status == st.QUEUED and task.not_before_us == due:
+                return due
+            heapq.heappop(self.resting)
+        return None
+
+
+def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority: int = len(PRIORITIES)) -> Decision:
+    """What is due in one run. The facts are counted up with every start.
+
+    Args:
+        facts: slots taken before this decision.
+        now_us: microseconds since the epoch.
+        priority: only tasks of at most this rank of priority start, so that runs can share slots by priority.
+    """
+    decision = Decision()
+    agenda.mend(state, now_us)
+    if state.cancel_requested:
+        if any(state.counts[status] for status in _NOT_STARTED):
+            decision.cancels = [name for name, task in state.tasks.items() if task.status in _NOT_STARTED]
+        return decision
+    decision.skips = list(_skips(state))
+    if state.status != st.RUNNING:
+        return decision
+    ahead = {skip.task_id: st.SKIPPED for skip in decision.skips}
+    freed = sum(state.tasks[name].status == st.QUEUED for name in ahead)
+    room = state.plan.settings.max_queue_size - state.counts[st.QUEUED] + freed
+    while True:
+        while room > 0 and (task := agenda.best(state, agenda.ready, st.PENDING, ahead)) is not None:
+            heapq.heappush(agenda.queued, heapq.heappop(agenda.ready))
+            ahead[task.task.task_id] = st.QUEUED
+            decision.steps.append(("queue", task.task.task_id))
+            room -= 1
+        started = False
+        while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead)) is not None:
+            if agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts) is not None:
+                break
+            heapq.heappop(agenda.queued)
+            ahead[task.task.task_id] = st.RUNNING
+            decision.steps.append(("start", task.task.task_id))
+            facts.store_slots += 1
+            facts.run_slots += 1
+            room += 1
+            started = True
+        if not started:
+            return decision
+
+
+_NOT_STARTED = frozenset({st.PENDING, st.QUEUED, st.BLOCKED})
+
+
+def gate(state: RunState, stage: Stage, facts: Facts) -> Reason | None:
+    """Why no further task of a stage may start now, or None where one may."""
+    settings = state.plan.settings
+    if facts.run_slots >= settings.max_parallel_agents:
+        return Reason("no_slot", f"no slot: {facts.run_slots} of {settings.max_parallel_agents} of this run are taken")
+    if facts.store_slots >= settings.store_limit:
+        return Reason("no_slot", f"no slot: {facts.store_slots} of {settings.store_limit} of the store are taken")
+    if not stage.parallel and facts.run_slots > 0:
+        return Reason("one_by_one", f"stage {stage.name!r} runs its tasks one by one")
+    if stage.limit is not None and facts.run_slots >= stage.limit:
+        return Reason("no_slot", f"no slot: {facts.run_slots} of {stage.limit} of stage {stage.name!r} are taken")
+    return None
+
+
+def _skips(state: RunState) -> Iterator[Skip]:
+    """Tasks that need what has failed for good, and stages behind a failed one that fails fast."""
+    gone: set[str] = set()
+    broken, state.broken = state.broken, set()
+    for name in sorted(broken, key=lambda name: state.tasks[name].index):
+        failed = state.tasks[name]
+        if failed.status not in st.ENDED or st.satisfies(failed.task, failed.status):
+            continue
+        because = failed.because if failed.status == st.SKIPPED and failed.because else name
+        waiting = [name]
+        while waiting:
+            for dependent in state.dependents.get(waiting.pop(), ()):
+                if dependent not in gone and state.tasks[dependent].status in _NOT_STARTED:
+                    gone.add(dependent)
+                    waiting.append(dependent)
+                    yield Skip(dependent, because, "dependency")
+    for number, failed_ids in state.stage_failed.items():
+        stage = state.plan.stages[number]
+        if not failed_ids or not stage.fail_fast or state.stage_open[number] > 0 or not _open_behind(state, number):
+            continue
+        for name, task in state.tasks.items():
+            behind = task.task.stage > number and state.plan.stages[task.task.stage].phase == stage.phase
+            if behind and name not in gone and task.status in _NOT_STARTED:
+                gone.add(name)
+                yield Skip(name, failed_ids[0], "fail_fast")
+
+
+def _open_behind(state: RunState, number: int) -> bool:
+    phase = state.plan.stages[number].phase
+    return any(
+        state.stage_open[later] > 0 and state.plan.stages[later].phase == phase
+        for later in range(number + 1, len(state.plan.stages))
+    )
+
+
+def why_not(state: RunState, task_id: str, facts: Facts, now_us: int) -> Reason:
+    """Why a task is not started now, by the same rules that ``plan`` starts tasks by.
+
+    Args:
+        facts: slots taken now.
+        now_us: microseconds since the epoch.
+    """
+    task = state.tasks[task_id]
+    if task.status == st.RUNNING:
+        return Reason("running", f"it runs: attempt {task.attempts}")
+    if task.status in st.ENDED:
+        return _why_ended(task)
+    if state.cancel_requested:
+        return Reason("cancelling", "its run is being cancelled")
+    if state.ended:
+        return Reason("run_ended", f"its run has ended: {state.status}")
+    if task.status == st.BLOCKED:
+        return Reason("blocked", f"it waits for a person: {task.reason}")
+    open_ = [
+        name for name in task.task.dependencies if not st.satisfies(state.tasks[name].task, state.tasks[name].status)
+    ]
+    if open_:
+        return Reason("dependencies", f"waiting for {', '.join(open_)}", tuple(open_))
+    before = [
+        name
+        for name, other in state.tasks.items()
+        if other.task.stage < task.task.stage and other.status not in st.ENDED
+    ]
+    if before:
+        stage = state.plan.stages[task.task.stage]
+        named = ", ".join(before[:5]) + (", ..." if len(before) > 5 else "")
+        return Reason(
+            "stage", f"stage {stage.name!r} starts when the stages before it have ended: {named}", tuple(before)
+        )
+    if state.status == st.PAUSED:
+        return Reason("paused", "its run is paused" + (f": {state.reason}" if state.reason else ""))
+    if task.not_before_us is not None and task.not_before_us > now_us:
+        wait_s = (task.not_before_us - now_us) / 1e6
+        return Reason("not_before", f"retry not before {wait_s:.1f} s from then (failed {task.failures} times)")
+    agenda = Agenda(state)
+    agenda.mend(state, now_us)
+    status = task.status
+    ahead = [
+        name
+        for name, other in state.tasks.items()
+        if other.status == status and agenda.rank(other) < agenda.rank(task) and other.open_dependencies == 0
+    ]
+    closed = gate(state, state.plan.stages[task.task.stage], facts)
+    if status == st.PENDING and state.counts[st.QUEUED] >= state.plan.settings.max_queue_size:
+        return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} tasks are queued")
+    if closed is not None:
+        running = tuple(state.running.values())
+        behind = f"; {len(ahead)} of better rank are ahead: {', '.join(ahead[:5])}" if ahead else ""
+        return Reason("lower_rank" if ahead else closed.code, closed.text + behind, running)
+    if state.status == st.SUBMITTED:
+        return Reason("no_dispatcher", "no process dispatches its run yet")
+    return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
+
+
+def _why_ended(task: TaskState) -> Reason:
+    match task.status:
+        case st.SKIPPED:
+            return Reason("skipped", f"skipped: {task.because} failed" + _by(task.reason), (task.because or "",))
+        case st.CANCELLED:
+            return Reason("cancelled", "cancelled" + (f": {task.reason}" if task.reason else ""))
+        case st.FAILED:
+            return Reason("failed", f"failed after {task.attempts} attempts: {task.error}")
+        case _:
+            return Reason("completed", f"completed in attempt {task.attempts}")
+
+
+def _by(reason: str) -> str:
+    return ", and its pipeline fails fast" if reason == "fail_fast" else ""

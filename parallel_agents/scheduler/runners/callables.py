@@ -1,0 +1,307 @@
+"""Runs Python callables in threads of this process.
+
+A thread cannot be killed: a call that shall end is told so by its ``TaskContext`` and goes on until it returns, and a call
+whose process has died is never taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import os
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final
+
+import orjson
+
+from parallel_agents.scheduler.runners.folder import STDERR, make_folder
+from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+
+_STALL_S: Final = 0.01  # Calls that wait this long while none returns get threads of their own.
+_TEXT_CHARS: Final = 500
+_PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_CONTEXT_NAMES: Final = frozenset(("context", "ctx", "task_context"))
+
+
+class TaskContext:
+    """What a callable is given, if it takes an argument.
+
+    Attributes:
+        task: the task that it works for.
+        workdir: where its files belong; the process's own working directory is left alone.
+    """
+
+    __slots__ = ("_cancelled", "_stop", "task", "workdir")
+
+    def __init__(self, task: Any, workdir: Path) -> None:
+        self.task = task
+        self.workdir = workdir
+        self._cancelled = threading.Event()
+        self._stop: Outcome | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call shall return now, because its task was cancelled or took too long."""
+        return self._cancelled.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep up to ``timeout`` seconds, less when cancelled; gives whether it is cancelled."""
+        return self._cancelled.wait(timeout)
+
+    def _cancel(self, outcome: Outcome) -> None:
+        if self._stop is None:
+            self._stop = outcome
+        self._cancelled.set()
+
+
+class CallableRunner:
+    """Executes callables in a pool of daemon threads. See ``protocol.Runner``.
+
+    An attempt that is given to ``start`` holds a slot of the scheduler already, so it must run: where calls wait while none
+    returns, the pool grows beyond ``max_workers``, and shrinks again when they have returned.
+
+    Args:
+        on_end: called from a worker thread after an end can be polled.
+        min_workers: threads to begin with.
+        max_workers: threads that stay.
+        auto_scale: grow one by one as they become busy; otherwise all ``max_workers`` are started at once.
+        scaling_threshold: the share of busy threads, waiting calls included, from which on one more is started.
+    """
+
+    name = "python"
+
+    def __init__(
+        self,
+        on_end: Callable[[], None],
+        *,
+        min_workers: int = 2,
+        max_workers: int = 5,
+        auto_scale: bool = True,
+        scaling_threshold: float = 0.8,
+    ) -> None:
+        self._on_end = on_end
+        self._max_workers = max(1, max_workers)
+        self._auto_scale = auto_scale
+        self._threshold = scaling_threshold
+        self._takes_context = lru_cache(maxsize=256)(takes_context)
+        self._work: SimpleQueue[tuple[Launch, TaskContext] | None] = SimpleQueue()
+        self._contexts: dict[str, TaskContext] = {}
+        self._ends: deque[Ended] = deque()
+        self._size = 0
+        self._size_lock = threading.Lock()
+        self._stalled = threading.Event()
+        self._stall_watcher: threading.Thread | None = None
+        self._closed = False
+        for _ in range(min(min_workers, self._max_workers) if auto_scale else self._max_workers):
+            self._add_worker()
+
+    def start(self, launch: Launch) -> None:
+        """Queue the call; it begins as soon as a thread is free, and one becomes free or is made."""
+        context = TaskContext(launch.task, launch.workdir)
+        self._contexts[launch.attempt_id] = context
+        self._work.put((launch, context))
+        wanted = len(self._contexts)
+        if self._size < self._max_workers and (self._size == 0 or wanted / self._size >= self._threshold):
+            self._add_worker()
+        if wanted > self._size:
+            self._watch_stall()
+
+    def adopt(self, launches: Iterable[Launch]) -> None:
+        """A callable died with its process: each of them is lost for good."""
+        now_us = time.time_ns() // 1000
+        error = "its Python process died; a callable cannot be taken over"
+        found = [
+            Ended(one.attempt_id, "lost", error=error, retryable=False, started_at_us=now_us, ended_at_us=now_us)
+            for one in launches
+            if one.attempt_id not in self._contexts
+        ]
+        if found:
+            self._ends.extend(found)
+            self._on_end()
+
+    def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
+        """Tell the call that it is cancelled. It ends when it returns, and its result does not count."""
+        context = self._contexts.get(attempt_id)
+        if context is not None:
+            context._cancel("timed_out" if timed_out else "stopped")
+
+    def poll(self) -> list[Ended]:
+        """The ends since the last call."""
+        ends = []
+        with contextlib.suppress(IndexError):
+            while True:
+                ends.append(self._ends.popleft())
+        return ends
+
+    def running(self) -> int:
+        """How many calls have been started and have not returned."""
+        return len(self._contexts)
+
+    def close(self) -> None:
+        """Cancel what runs and let the threads go; a call that does not return ends with the process."""
+        self._closed = True
+        for context in list(self._contexts.values()):
+            context._cancel("stopped")
+        for _ in range(self._size):
+            self._work.put(None)
+        self._stalled.set()
+
+    def _add_worker(self) -> None:
+        with self._size_lock:
+            self._size += 1
+        try:
+            threading.Thread(target=self._serve, name="callable", daemon=True).start()
+        except RuntimeError:  # The system has no thread left; a call waits for one of those that there are.
+            with self._size_lock:
+                self._size -= 1
+
+    def _serve(self) -> None:
+        get = self._work.get
+        contexts = self._contexts
+        while True:
+            item = get()
+            if item is None:
+                break
+            ended = self._execute(*item)
+            del contexts[ended.attempt_id]
+            self._ends.append(ended)
+            self._on_end()
+            if self._size > self._max_workers and self._leave():
+                return
+        with self._size_lock:
+            self._size -= 1
+
+    def _leave(self) -> bool:
+        """Whether this thread is one more than shall stay, and nothing waits for it."""
+        with self._size_lock:
+            if self._size <= self._max_workers or not self._work.empty():
+                return False
+            self._size -= 1
+            return True
+
+    def _execute(self, launch: Launch, context: TaskContext) -> Ended:
+        started_at_us = time.time_ns() // 1000
+        cpu_began_s = time.thread_time()
+        output: Any = None
+        error: str | None = None
+        if context._stop is None:
+            try:
+                output = as_output(self._call(launch, context))
+            except BaseException as problem:  # SystemExit too: it is the call that fails, not the worker.
+                error = _one_line(problem)
+                _write_traceback(launch.folder, problem)
+        outcome: Outcome = "exited"
+        exit_code: int | None = 0 if error is None else 1
+        if context._stop is not None:
+            outcome, exit_code, output = context._stop, None, None
+            error = "stopped" if outcome == "stopped" else f"timed out after {launch.timeout_s:g} s"
+        return Ended(
+            launch.attempt_id,
+            outcome,
+            exit_code,
+            error,
+            True,
+            output,
+            started_at_us,
+            time.time_ns() // 1000,
+            time.thread_time() - cpu_began_s,
+        )
+
+    def _call(self, launch: Launch, context: TaskContext) -> Any:
+        call = launch.call
+        if call is None:
+            raise TypeError("the task has no callable")
+        try:
+            wanted = self._takes_context(call)
+        except TypeError:  # Not hashable, so not cached.
+            wanted = takes_context(call)
+        return call(context) if wanted else call()
+
+    def _watch_stall(self) -> None:
+        """Have somebody see to it that the waiting calls do not wait for calls that do not return."""
+        if self._stall_watcher is None:
+            self._stall_watcher = threading.Thread(target=self._grow_on_stall, name="callables", daemon=True)
+            self._stall_watcher.start()
+        if not self._stalled.is_set():
+            self._stalled.set()
+
+    def _grow_on_stall(self) -> None:
+        while not self._closed:
+            self._stalled.wait()
+            self._stalled.clear()
+            while (waiting := len(self._contexts) - self._size) > 0 and not self._closed:
+                before = set(self._contexts)
+                time.sleep(_STALL_S)
+                if before <= self._contexts.keys() and not self._work.empty():
+                    for _ in range(waiting):
+                        self._add_worker()
+
+
+def takes_context(call: Callable[..., Any]) -> bool:
+    """Whether a callable wants a ``TaskContext``.
+
+    It does when its first positional parameter has no default, or is called ``context`` or ``ctx``. A parameter with a
+    default is otherwise the author's own (``lambda part=part: work(part)``).
+    """
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):  # A builtin that does not say.
+        return False
+    first = next(iter(parameters), None)
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        return False
+    return first.default is first.empty or first.name in _CONTEXT_NAMES
+
+
+def as_output(value: Any) -> Any:
+    """What a callable returned, as JSON can say it; anything else as its ``repr``, at most 500 characters.
+
+    Lists and dicts are copied, so that nothing changes in them later.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if type(value) is str and value.isascii():
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else repr(value)
+    try:
+        return orjson.loads(orjson.dumps(value, option=_PLAIN))
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return repr(value)[:_TEXT_CHARS]
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _one_line(problem: BaseException) -> str:
+    try:
+        text = " ".join(str(problem).split())
+    except Exception:
+        text = ""
+    name = type(problem).__name__
+    return (f"{name}: {text}" if text else name)[:_TEXT_CHARS]
+
+
+def _write_traceback(folder: Path, problem: BaseException) -> None:
+    """Leave the traceback where ``logs`` looks for it; the folder is made only for this."""
+    inner = problem.__traceback__
+    for _ in range(2):  # Our own two frames tell nothing.
+        if inner is not None and inner.tb_next is not None:
+            inner = inner.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(problem), problem, inner))
+        make_folder(os.path.abspath(folder))
+        fd = os.open(folder / STDERR, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except Exception:  # The disk is full, or the exception cannot be printed: the error's line must do.
+        return
+    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file, contextlib.suppress(OSError):
+        file.write(text)

@@ -1,0 +1,494 @@
+"""The process that starts commands, watches over them and writes down how each ended.
+
+One supervisor serves all attempts of a dispatcher, and outlives it: it ends when the dispatcher has gone and its last
+attempt has ended. Single-threaded; each turn of the loop:
+
+1. reap what has ended (commands, and orphans that fell to us as their subreaper),
+2. take orders from the dispatcher: start, stop,
+3. look at timeouts and at requests to stop that another dispatcher left in an attempt's folder,
+4. end what the ended left behind, write their exit files, let go of their locks,
+5. tell the dispatcher, or ring the doorbell where there is none any more.
+
+Stdlib only, and few modules: it starts within 30 ms. What lies in an attempt's folder is told in ``folder``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from parallel_agents.scheduler.process import (
+    ProcessIdentity,
+    ProcessRow,
+    boot_id,
+    carriers,
+    descendants,
+    marker_of,
+    own_identity,
+    process_row,
+    processes,
+    send_signal,
+)
+from parallel_agents.scheduler.runners.folder import (
+    EXIT,
+    STDOUT,
+    STOP,
+    LockHeld,
+    last_line,
+    read_object,
+    take_lock,
+    write_whole,
+)
+from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
+
+SURVIVOR_GRACE_S: Final = 1.0  # For what a command leaves behind at its own end; nobody waits for it any more.
+_GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, or one of another user.
+_LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
+_LONGEST_REST_MS: Final = 3_600_000.0
+_TIMEOUT_GRACE_S: Final = 3.0
+_TRANSIENT: Final = frozenset(
+    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
+)
+_LINUX: Final = sys.platform.startswith("linux")
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+class Supervisor:
+    """State of the loop. ``link`` is the socket to the dispatcher, None once that has gone."""
+
+    def __init__(self, link: socket.socket, doorbell_dir: str, doorbell_prefix: str) -> None:
+        self.link: socket.socket | None = link
+        self.doorbell_dir = doorbell_dir
+        self.doorbell_prefix = doorbell_prefix
+        self.attempts: dict[str, Attempt] = {}
+        self.by_pid: dict[int, Attempt] = {}  # Commands that have not been reaped.
+        self.ending: dict[str, Attempt] = {}
+        self.orphans: dict[int, set[str]] = {}  # Pid to the attempts that it may come from.
+        self.timeouts: list[tuple[float, str]] = []
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.must_ring = False
+        self.abandoned: set[int] = set()  # Orphans that nothing ended.
+        self.identity = own_identity()
+        self.wake_fd = _catch_signals()
+        self.launcher = Launcher(self.identity)
+        self.subreaper = _become_subreaper()
+        self.children_fd = _open_children() if self.subreaper else -1
+
+    def run(self) -> None:
+        """The loop, until there is neither a dispatcher nor an attempt."""
+        poller = select.poll()
+        poller.register(self.wake_fd, select.POLLIN)
+        registered: tuple[int, int] | None = None
+        while self.link is not None or self.attempts:
+            wanted = None
+            if self.link is not None:
+                wanted = (self.link.fileno(), select.POLLIN | (select.POLLOUT if self.outbox else 0))
+            if wanted != registered:
+                if wanted is not None:
+                    poller.register(*wanted)
+                elif registered is not None:
+                    poller.unregister(registered[0])
+                registered = wanted
+            poller.poll(self.rest_ms())
+            try:
+                self.turn()
+            except Exception:  # Whatever it is: the other attempts need us.
+                time.sleep(_LOOK_S)
+
+    def turn(self) -> None:
+        """What one wake does; the order is in the module's docstring."""
+        look_for_stops = False
+        with contextlib.suppress(BlockingIOError):
+            look_for_stops = signal.SIGUSR1 in os.read(self.wake_fd, 65536)
+        self.reap()
+        if self.link is not None:
+            self.receive()
+        now = time.monotonic()
+        while self.timeouts and self.timeouts[0][0] <= now:
+            self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
+        if look_for_stops:
+            self.read_stop_files()
+        self.settle()
+        self.flush()
+        if self.must_ring and self.link is None:
+            self.must_ring = False
+            ring(self.doorbell_dir, self.doorbell_prefix)
+
+    def rest_ms(self) -> float | None:
+        """How long nothing is due, in milliseconds; None is for ever."""
+        due = self.timeouts[0][0] if self.timeouts else None
+        for attempt in self.ending.values():
+            if due is None or attempt.look_at < due:
+                due = attempt.look_at
+        return None if due is None else min(max(0.0, (due - time.monotonic()) * 1000 + 0.5), _LONGEST_REST_MS)
+
+    # The dispatcher.
+
+    def receive(self) -> None:
+        """Carry out the orders that have come in."""
+        assert self.link is not None
+        gone = False
+        while True:
+            try:
+                chunk = self.link.recv(262144)
+            except BlockingIOError:
+                break
+            except OSError:
+                chunk = b""
+            if not chunk:
+                gone = True
+                break
+            self.inbox += chunk
+        *lines, rest = self.inbox.split(b"\n")
+        self.inbox = rest
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                self.obey(json.loads(line))
+        if gone:  # What came in before counts; half an order does not.
+            self.lose_link()
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """One order: ``{"start": {...}}`` or ``{"stop": {...}}``."""
+        if start := order.get("start"):
+            self.start(start)
+        elif stop := order.get("stop"):
+            self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
+
+    def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
+        """Write down that an attempt has ended, then say it to whoever is there."""
+        content = json.dumps(ended).encode()
+        if write:
+            with contextlib.suppress(OSError):  # A dispatcher hears of it all the same.
+                write_whole(attempt.folder, EXIT, content)
+        if self.link is None:
+            self.must_ring = True
+        else:
+            self.outbox += b'{"ended": ' + content + b"}\n"
+
+    def flush(self) -> None:
+        """Send what there is to say, as far as it goes without waiting."""
+        if not self.outbox or self.link is None:
+            return
+        try:
+            sent = self.link.send(self.outbox)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.lose_link()
+            return
+        del self.outbox[:sent]
+
+    def lose_link(self) -> None:
+        """The dispatcher has gone; from now on the exit files are what tells."""
+        assert self.link is not None
+        self.link.close()
+        self.link = None
+        self.must_ring = self.must_ring or bool(self.outbox)
+        self.outbox.clear()
+
+    # Starting.
+
+    def start(self, order: dict[str, Any]) -> None:
+        """Start a command, or say why not."""
+        attempt = Attempt(order["attempt_id"], order["folder"], float(order["timeout_s"]))
+        retryable = False
+        ours = False  # Otherwise the folder belongs to somebody else.
+        try:
+            attempt.lock_fd = take_lock(attempt.folder)
+            self.launcher.claim(attempt)
+            ours = True
+            self.launcher.spawn(attempt, order)
+            self.attempts[attempt.attempt_id] = attempt
+            self.by_pid[attempt.pid] = attempt
+            heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
+            return
+        except LockHeld:
+            why = "another process holds the attempt"
+        except CannotStart as error:
+            why = str(error)
+        except OSError as error:
+            why = f"cannot be started: {(error.strerror or str(error)).lower()}: {error.filename or attempt.folder!r}"
+            retryable = error.errno in _TRANSIENT
+        except Exception as error:  # NUL in an argument, for instance; the other attempts need us.
+            why = f"cannot be started: {error}"
+        finally:
+            if attempt.process_fd >= 0:
+                os.close(attempt.process_fd)
+        ended = _ended(attempt.attempt_id, "not_started", why)
+        ended["retryable"] = retryable
+        self.tell(attempt, ended, write=ours)
+        if attempt.lock_fd >= 0:
+            os.close(attempt.lock_fd)
+
+    # Ending.
+
+    def stop(self, attempt_id: str, cause: str, grace_s: float) -> None:
+        """Begin to end an attempt; where that has begun already it can only become faster."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is None:
+            return
+        if attempt.status is None and attempt.cause == "exited":
+            attempt.cause = cause
+        kill_at = time.monotonic() + grace_s
+        attempt.kill_at = kill_at if attempt.kill_at is None else min(kill_at, attempt.kill_at)
+        if attempt.asked_to_end:  # Once is enough.
+            attempt.look_at = min(attempt.look_at, attempt.kill_at)
+        self.ending[attempt_id] = attempt
+
+    def read_stop_files(self) -> None:
+        """Another dispatcher has taken over and wants something ended."""
+        for attempt_id, attempt in list(self.attempts.items()):
+            wish = read_object(attempt.folder, STOP)
+            if wish is not None:
+                cause = "timed_out" if wish.get("timed_out") else "stopped"
+                self.stop(attempt_id, cause, float(wish.get("grace_s", _TIMEOUT_GRACE_S)))
+
+    def reap(self) -> None:
+        """Collect every child that has ended: a command, or an orphan that fell to us."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            attempt = self.by_pid.pop(pid, None)
+            if attempt is not None:
+                attempt.status = status
+                attempt.ended_at_us = time.time_ns() // 1000
+                self.ending[attempt.attempt_id] = attempt
+            else:
+                self.abandoned.discard(pid)
+                owners = self.orphans.pop(pid, set())
+                attempt = self.attempts.get(next(iter(owners))) if len(owners) == 1 else None
+            if attempt is not None:
+                attempt.cpu_s += usage.ru_utime + usage.ru_stime
+                # At least what the supervisor itself takes: the kernel counts the moment before the exec too.
+                peak = usage.ru_maxrss * (1024 if _LINUX else 1)
+                attempt.peak_memory_bytes = max(attempt.peak_memory_bytes, peak)
+
+    def settle(self) -> None:
+        """Bring whatever is ending one step further, and finish what has ended with all its descendants."""
+        if not self.ending:
+            return
+        owned = self.find_orphans()
+        table: dict[int, ProcessRow] | None = None
+        now = time.monotonic()
+        for attempt in list(self.ending.values()):
+            orphans = owned.get(attempt.attempt_id, [])
+            if attempt.status is not None and not orphans:
+                self.finish(attempt)
+                continue
+            if attempt.kill_at is None:
+                attempt.kill_at = now + SURVIVOR_GRACE_S
+            if attempt.asked_to_end and now < attempt.look_at:
+                continue
+            if now > attempt.kill_at + _GIVE_UP_S and attempt.status is not None:
+                attempt.error = f"left processes that cannot be ended: {', '.join(map(str, sorted(orphans)))}"
+                self.abandoned.update(orphans)
+                self.finish(attempt)
+                continue
+            if table is None:
+                table = processes()
+            signums = (signal.SIGKILL,) if now >= attempt.kill_at else (signal.SIGTERM, signal.SIGCONT)
+            self.signal_all(attempt, orphans, table, signums)
+            attempt.asked_to_end = True
+            attempt.look_at = attempt.kill_at if now < attempt.kill_at else now + _LOOK_S
+            if now > attempt.kill_at + _GIVE_UP_S:
+                attempt.look_at = now + 1.0
+
+    def signal_all(
+        self, attempt: Attempt, orphans: list[int], table: dict[int, ProcessRow], signums: tuple[int, ...]
+    ) -> None:
+        """Signal the command's process group, and one by one every descendant outside of it."""
+        roots = list(orphans)
+        group = 0
+        if attempt.status is None:
+            roots.append(attempt.pid)
+            group = attempt.pid  # Ours to signal as long as its leader has not been reaped.
+        members = {*orphans, *descendants(roots, table)}
+        attempt.known.update((pid, table[pid].start_time) for pid in members if pid in table)
+        for signum in signums:
+            if group:
+                with contextlib.suppress(OSError):
+                    os.killpg(group, signum)
+            for pid in members:
+                row = table.get(pid)
+                if row is not None and (not group or row.group != group):
+                    send_signal(ProcessIdentity(pid, row.start_time, boot_id()), signum)
+
+    def find_orphans(self) -> dict[str, list[int]]:
+        """What ended commands have left behind: attempt id to pids whose parent has gone.
+
+        As their subreaper we inherit every process whose parent has ended, whatever session or group it made for itself.
+        So all that an ended attempt left is below a child of ours that is no command: one small file tells, and mostly
+        that there is none.
+        """
+        found: dict[str, list[int]] = {}
+        if not self.subreaper:
+            for pid, attempt_id in carriers(self.ending).items():
+                if pid not in self.by_pid:
+                    found.setdefault(attempt_id, []).append(pid)
+            return found
+        for pid in self.children():
+            if pid in self.by_pid or pid in self.abandoned:
+                continue
+            owners = self.orphans.get(pid, set()) & self.attempts.keys()
+            if not owners:
+                owners = self.orphans[pid] = self.owners_of(pid)
+            # Where nothing on it says whose it is, it falls to the last of those that it may belong to.
+            if len(owners) == 1 or owners <= self.ending.keys():
+                found.setdefault(min(owners), []).append(pid)
+        return found
+
+    def children(self) -> list[int]:
+        """Our children, zombies included. Exact, because nobody else can take one off the list."""
+        if self.children_fd < 0:
+            own = self.identity.pid
+            return [row.pid for row in processes().values() if row.parent == own]
+        listed = b""
+        while chunk := os.pread(self.children_fd, 65536, len(listed)):
+            listed += chunk
+        return [int(pid) for pid in listed.split()]
+
+    def owners_of(self, pid: int) -> set[str]:
+        """Which attempts an orphan may come from: one where anything tells, else all that are old enough."""
+        row = process_row(pid)
+        identity = (pid, row.start_time if row else 0)
+        for attempt in self.attempts.values():
+            if identity in attempt.known or (row is not None and row.group == attempt.pid):
+                return {attempt.attempt_id}
+        marker = marker_of(pid)
+        if marker in self.attempts:
+            return {marker}
+        for fd in (1, 2):
+            with contextlib.suppress(OSError):
+                folder = os.path.dirname(os.readlink(f"/proc/{pid}/fd/{fd}"))
+                for attempt in self.attempts.values():
+                    if folder == attempt.folder:
+                        return {attempt.attempt_id}
+        old_enough = {one.attempt_id for one in self.attempts.values() if one.start_time <= identity[1]}
+        return old_enough or set(self.attempts)
+
+    def finish(self, attempt: Attempt) -> None:
+        """Write the exit file, let go of the lock, tell."""
+        assert attempt.status is not None
+        code = os.waitstatus_to_exitcode(attempt.status)
+        errors = [attempt.error] if attempt.error else []
+        if attempt.cause == "timed_out":
+            errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
+        elif attempt.cause == "stopped":
+            errors.insert(0, "stopped")
+        elif code:
+            errors.insert(0, f"exit code {code}" if code > 0 else f"killed by signal {_signal_name(-code)}")
+        ended = _ended(attempt.attempt_id, attempt.cause, "; ".join(errors) or None)
+        ended["exit_code"] = code
+        ended["started_at_us"] = attempt.started_at_us
+        ended["ended_at_us"] = attempt.ended_at_us
+        ended["cpu_s"] = round(attempt.cpu_s, 6)
+        ended["peak_memory_bytes"] = attempt.peak_memory_bytes
+        ended["output"] = last_line(f"{attempt.folder}/{STDOUT}")
+        self.tell(attempt, ended, write=True)
+        os.close(attempt.lock_fd)
+        del self.attempts[attempt.attempt_id]
+        del self.ending[attempt.attempt_id]
+        if len(self.timeouts) > 2 * len(self.attempts) + 64:
+            self.timeouts = [one for one in self.timeouts if one[1] in self.attempts]
+            heapq.heapify(self.timeouts)
+
+
+def ring(folder: str, prefix: str) -> None:
+    """Wake whoever listens on the store. A hint: never waits, never fails."""
+    if not folder:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
+        bell.setblocking(False)
+        for name in os.listdir(folder):
+            if name.startswith(prefix):
+                with contextlib.suppress(OSError):
+                    bell.sendto(b"!", f"{folder}/{name}")
+
+
+def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:
+    """The fields of ``protocol.Ended``, as they stand in ``exit.json`` and on the socket."""
+    now_us = time.time_ns() // 1000
+    return {
+        "attempt_id": attempt_id,
+        "outcome": outcome,
+        "exit_code": None,
+        "error": error,
+        "retryable": True,
+        "output": None,
+        "started_at_us": now_us,
+        "ended_at_us": now_us,
+        "cpu_s": 0.0,
+        "peak_memory_bytes": 0,
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # A real-time signal.
+        return str(number)
+
+
+def _catch_signals() -> int:
+    """Be woken by children and by other dispatchers, be deaf to terminals; gives the pipe that a signal writes to.
+
+    Handlers and not SIG_IGN, because a command would inherit that.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    for one in (
+        signal.SIGCHLD,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+    ):
+        signal.signal(one, lambda _signum, _frame: None)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return read_end
+
+
+def _become_subreaper() -> bool:
+    """Have every orphan below us fall to us, where the system can do that."""
+    if not _LINUX:
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def _open_children() -> int:
+    try:
+        return os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+    except OSError:  # A kernel without it: the whole table is read instead.
+        return -1
+
+
+def main() -> None:
+    """Serve the dispatcher whose socket is our standard input. Arguments: the doorbell's folder and prefix."""
+    os.closerange(3, 65536)
+    link = socket.socket(fileno=os.dup(0))
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.close(devnull)
+    link.setblocking(False)
+    doorbell_dir, doorbell_prefix = sys.argv[1:3]
+    Supervisor(link, doorbell_dir, doorbell_prefix).run()

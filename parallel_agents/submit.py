@@ -1,0 +1,146 @@
+"""From a checked draft and the configuration to a run in the log. Nothing is appended unless all of it holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parallel_agents.configuration import Configuration
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan
+from parallel_agents.eventstore.log import Log, digest_of
+from parallel_agents.eventstore.record import new_id
+from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
+from parallel_agents.planfile import PlanDraft
+from parallel_agents.scheduler.environment import recorded_environment
+from parallel_agents.scheduler.graph import check_acyclic
+from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
+
+
+def make_plan(draft: PlanDraft, configuration: Configuration) -> Plan:
+    """The plan that will be stored: dependencies, stages and settings resolved.
+
+    Raises:
+        InvalidPlan: the graph has a cycle, or the configuration switches the strategy off.
+        InvalidConfiguration: the configuration switches everything off.
+    """
+    if not configuration.get("enabled"):
+        raise InvalidConfiguration("the configuration switches parallel agents off: enabled = false")
+    tasks = _with_agent_dependencies(draft.tasks, configuration)
+    check_acyclic({task.task_id: task.dependencies for task in tasks})
+    strategy = draft.strategy
+    stages, tasks = arrange(tasks, strategy, strategy_options(configuration))
+    return Plan(
+        name=draft.name,
+        strategy=strategy,
+        workspace=draft.workspace,
+        stages=stages,
+        tasks=tuple(tasks),
+        settings=run_settings(configuration, draft.max_parallel_agents),
+    )
+
+
+def submit(
+    log: Log,
+    plan: Plan,
+    *,
+    workdir: Path,
+    environ: Mapping[str, str] | None = None,
+    callables: bool = False,
+    claim: Mapping[str, Any] | None = None,
+) -> str:
+    """Append a run.
+
+    Args:
+        workdir: where its commands run.
+        callables: tasks hold Python callables, so no other process can run them.
+        claim: the identity of this process, if it will dispatch the run itself: held from its first moment.
+    Returns:
+        The run's id.
+    """
+    content = plan.to_bytes()
+    digest = digest_of(content)
+    run_id = new_id()
+    submitted = ev.RunSubmitted(
+        name=plan.name,
+        plan_digest=digest,
+        task_count=len(plan.tasks),
+        strategy=plan.strategy,
+        workspace=plan.workspace,
+        workdir=str(workdir),
+        environment=recorded_environment(os.environ if environ is None else environ),
+        callables=callables,
+    )
+    events: list[ev.Event] = [submitted]
+    if claim is not None:
+        events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
+    log.append(run_id, 0, events, blobs={digest: content})
+    return run_id
+
+
+def run_settings(configuration: Configuration, wanted: int | None) -> RunSettings:
+    """The limits of a run. Those that nobody set rise to what the plan asks for; explicit ones are ceilings."""
+    ceilings = [
+        int(configuration.get(key))
+        for key in ("maxParallelAgents", "execution.workerPool.maxWorkers")
+        if configuration.is_explicit(key)
+    ]
+    default = int(configuration.get("maxParallelAgents"))
+    limit = min([wanted, *ceilings]) if wanted is not None else min(ceilings, default=default)
+    store_limit = default if configuration.is_explicit("maxParallelAgents") else max(default, limit)
+    retry = RetryPolicy(
+        enabled=configuration.get("execution.retryPolicy.enabled"),
+        delay_s=float(configuration.get("execution.retryPolicy.retryDelay")),
+        exponential=configuration.get("execution.retryPolicy.exponentialBackoff"),
+    )
+    return RunSettings(
+        max_parallel_agents=limit,
+        store_limit=store_limit,
+        max_queue_size=int(configuration.get("execution.taskQueue.maxQueueSize")),
+        max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
+        retry=retry,
+    )
+
+
+def strategy_options(configuration: Configuration) -> StrategyOptions:
+    """What the configuration says about the strategies."""
+    key = "strategies.concurrent.maxConcurrency"
+    return StrategyOptions(
+        pipeline=tuple(
+            PipelineStage(stage["stage"], tuple(stage["agents"]), stage.get("parallel", True))
+            for stage in configuration.get("strategies.pipeline.defaultPipeline")
+        ),
+        fail_fast=configuration.get("strategies.pipeline.failFast"),
+        rules=tuple(
+            HybridRule(rule["condition"], rule["strategy"], tuple(rule["agents"]))
+            for rule in configuration.get("strategies.hybrid.rules")
+        ),
+        concurrency=int(configuration.get(key)) if configuration.is_explicit(key) else None,
+        enabled={
+            name: configuration.get(f"strategies.{name}.enabled") for name in ("concurrent", "pipeline", "hybrid")
+        },
+    )
+
+
+def _with_agent_dependencies(tasks: Sequence[Task], configuration: Configuration) -> tuple[Task, ...]:
+    """Order by agent type (``dependencies.dependencyGraph``), where no task of the plan declares a dependency."""
+    graph = configuration.get("dependencies.dependencyGraph")
+    in_force = configuration.get("dependencies.enabled") and configuration.get("dependencies.automaticResolution")
+    if not graph or not in_force or any(task.dependencies for task in tasks):
+        return tuple(tasks)
+    by_agent: dict[str, list[str]] = {}
+    for task in tasks:
+        by_agent.setdefault(task.agent_type, []).append(task.task_id)
+    resolved = []
+    for task in tasks:
+        needs = graph.get(task.agent_type, {}).get("dependsOn", [])
+        names = tuple(name for agent in needs for name in by_agent.get(agent, ()))
+        if task.task_id in names:
+            raise InvalidPlan(
+                f"dependencies.dependencyGraph: {task.agent_type!r} depends on itself",
+                hint="take it out of its own dependsOn",
+            )
+        resolved.append(task.model_copy(update={"dependencies": names}) if names else task)
+    return tuple(resolved)
