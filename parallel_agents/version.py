@@ -1,3 +1,4 @@
 """The release of this package."""
 
 RELEASE = "0.1.0"
+STORE_FORMAT = 1  # Of the tables; grows when an older release could no longer write to the store.

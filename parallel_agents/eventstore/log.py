@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from parallel_agents.eventstore import schema
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import StaleRun, UnknownEvent
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.record import GENESIS, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import GENESIS, RUN_LEVEL, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
-from parallel_agents.eventstore.sqlite import data_version, explained, open_engine
+from parallel_agents.eventstore.sqlite import data_version, explained, open_store
 from parallel_agents.version import RELEASE
 
 _INSERT = (
@@ -117,13 +116,8 @@ class Log:
         self._clock = clock
         self._redactor = Redactor(environ)
         self._lock = threading.RLock()
-        self._engine = open_engine(path, release=RELEASE, create=create)
-        with explained(path):
-            # The pooled driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
-            self._writer_handle = self._engine.raw_connection()
-            self._reader_handle = self._engine.raw_connection()
-        self._writer: sqlite3.Connection = self._writer_handle.driver_connection  # type: ignore[assignment]
-        self._reader: sqlite3.Connection = self._reader_handle.driver_connection  # type: ignore[assignment]
+        # Driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
+        self._writer, self._reader = open_store(path, release=RELEASE, create=create)
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
@@ -131,9 +125,8 @@ class Log:
     def close(self) -> None:
         """Give the connections back. The last process to do so lets SQLite fold its write-ahead log."""
         with self._lock:
-            self._writer_handle.close()
-            self._reader_handle.close()
-            self._engine.dispose()
+            self._writer.close()
+            self._reader.close()
             self.doorbell.close()
 
     def __enter__(self) -> Log:
@@ -290,7 +283,7 @@ class Log:
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
-        return map(decode, self.rows(0, upto, where=schema.RUN_LEVEL))
+        return map(decode, self.rows(0, upto, where=RUN_LEVEL))
 
     def last_seq(self) -> int:
         """The seq of the last event; 0 in an empty store."""

@@ -11,12 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
-
 from parallel_agents.eventstore.errors import StoreError
-from parallel_agents.eventstore.schema import STORE_FORMAT, metadata, store
+from parallel_agents.version import STORE_FORMAT
 
 BUSY_TIMEOUT_MS = 30_000
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -24,8 +20,8 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-def open_engine(path: Path, *, release: str, create: bool = True) -> Engine:
-    """An engine on the store's file, which is made (mode 0600) where it is missing and ``create`` is true.
+def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Two connections to the store's file, to write and to read; it is made (mode 0600) if missing and ``create`` is true.
 
     Raises:
         StoreError: the file cannot be opened, is no store of ours, or was written by a newer release.
@@ -33,8 +29,7 @@ def open_engine(path: Path, *, release: str, create: bool = True) -> Engine:
     if sys.platform == "win32":
         raise StoreError("Windows is not supported", hint="use Linux or macOS, or the Windows Subsystem for Linux")
     with explained(path):
-        fresh = not path.exists()
-        if fresh:
+        if not path.exists():
             if not create:
                 raise StoreError(f"there is no store at {path}", hint="`parallel-agents run PLAN` makes one")
             _make_file(path)
@@ -42,13 +37,14 @@ def open_engine(path: Path, *, release: str, create: bool = True) -> Engine:
             raise StoreError(f"{path} is a folder, not a store", hint="name the file, such as events.db")
         elif path.stat().st_size == 0:
             path.chmod(0o600)  # Somebody made an empty file for us; what SQLite puts beside it takes its mode.
-        engine = _engine(path)
+        writer = _connect(path)
         try:
-            _check_store(engine, path, release)
+            if not _is_store(writer, path, release):
+                _make_tables(path, release)
+            return writer, _connect(path)
         except BaseException:
-            engine.dispose()
+            writer.close()
             raise
-        return engine
 
 
 def _make_file(path: Path) -> None:
@@ -79,36 +75,30 @@ def _file_system_of(folder: Path) -> str:
     return best[1]
 
 
-def _engine(path: Path) -> Engine:
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-
-    def connect() -> sqlite3.Connection:
-        mode = "rw" if writable else "ro"
-        if not writable and not _wal(path).exists():
-            mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=BUSY_TIMEOUT_MS / 1000,
-            cached_statements=256,
-        )
+    mode = "rw" if writable else "ro"
+    if not writable and not _wal(path).exists():
+        mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        cached_statements=256,
+    )
+    try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         if writable:
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=4, max_overflow=16)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        # pysqlite's own transactions begin too late; ours are explicit, and a writer takes the lock at once.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
-
-    return engine
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
@@ -128,39 +118,57 @@ def _wal(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _check_store(engine: Engine, path: Path, release: str) -> None:
-    with engine.connect() as reader:
-        tables = set(inspect(reader).get_table_names())
-        if tables >= {"events", "store", "blobs"}:
-            found = {str(row.key): str(row.value) for row in reader.execute(store.select())}
-            if not found.get("format", "").isdecimal():
-                raise StoreError(f"{path} is corrupt: it does not say its format", hint="restore it from a backup")
-            if int(found["format"]) > STORE_FORMAT:
-                raise StoreError(
-                    f"{path} was written by release {found.get('release')} in format {found['format']}; "
-                    f"this is release {release}, which knows formats up to {STORE_FORMAT}",
-                    hint="use that release or a later one",
-                )
-            return
+def _tables(connection: Any) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _is_store(connection: sqlite3.Connection, path: Path, release: str) -> bool:
+    """Whether the tables are there; False for a file that is empty."""
+    tables = _tables(connection)
+    if tables >= {"events", "store", "blobs"}:
+        found = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM store")}
+        if not found.get("format", "").isdecimal():
+            raise StoreError(f"{path} is corrupt: it does not say its format", hint="restore it from a backup")
+        if int(found["format"]) > STORE_FORMAT:
+            raise StoreError(
+                f"{path} was written by release {found.get('release')} in format {found['format']}; "
+                f"this is release {release}, which knows formats up to {STORE_FORMAT}",
+                hint="use that release or a later one",
+            )
+        return True
     if tables:
         raise StoreError(f"{path} is an SQLite file, but not a store of parallel-agents", hint="name another --store")
-    with engine.connect().execution_options(write=True) as writer, writer.begin():
-        if not set(inspect(writer).get_table_names()):  # Another process may have made the tables meanwhile.
-            metadata.create_all(writer)
-            rows = [{"key": "format", "value": str(STORE_FORMAT)}, {"key": "release", "value": release}]
-            writer.execute(store.insert(), rows)
+    return False
+
+
+def _make_tables(path: Path, release: str) -> None:
+    """Make the tables, in one transaction; another process may have been first."""
+    from sqlalchemy import create_engine, event, inspect
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    from parallel_agents.eventstore.schema import metadata, store
+
+    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    try:
+        with engine.begin() as writer:
+            if not inspect(writer).get_table_names():
+                metadata.create_all(writer)
+                rows = [{"key": "format", "value": str(STORE_FORMAT)}, {"key": "release", "value": release}]
+                writer.execute(store.insert(), rows)
+    except DBAPIError as error:
+        raise error.orig or error from None
 
 
 def data_version(connection: sqlite3.Connection) -> int:
     """A number that differs from the last look on this connection if another connection has committed since."""
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def quick_check(engine: Engine) -> str:
-    """SQLite's own opinion of the file: ``ok``, or what is wrong."""
-    with engine.connect() as reader:
-        return str(reader.execute(text("PRAGMA quick_check(1)")).scalar())
 
 
 class explained:
@@ -178,8 +186,6 @@ class explained:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DBAPIError):
-            raise _explanation(self.path, error.orig or error) from error
         if isinstance(error, sqlite3.Error | OSError):
             raise _explanation(self.path, error) from error
 
