@@ -17,8 +17,8 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.decide import task_of
-from parallel_agents.scheduler.dispatcher import holder_alive
 from parallel_agents.scheduler.plan import Agenda, Facts, why_not
+from parallel_agents.scheduler.process import holder_alive
 
 LATEST = "latest"
 

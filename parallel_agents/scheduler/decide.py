@@ -125,6 +125,20 @@ def _failed(state: RunState) -> list[str]:
     return [name for ids in state.stage_failed.values() for name in ids][:20]
 
 
+def is_stuck(state: RunState) -> bool:
+    """Whether only a person can go on: the run is paused and nothing runs, or all that is left is blocked."""
+    if state.ended or state.running:
+        return False
+    if state.status == st.PAUSED:
+        return not state.cancel_requested
+    counts = state.counts
+    return counts[st.BLOCKED] > 0 and counts[st.QUEUED] == 0 and not _can_move(state)
+
+
+def _can_move(state: RunState) -> bool:
+    return any(task.status == st.PENDING and task.open_dependencies == 0 for task in state.tasks.values())
+
+
 def decide_overdue(state: RunState, now_us: int) -> Event | None:
     """The stop of a run that has run longer than its settings allow."""
     due = overdue_at_us(state)

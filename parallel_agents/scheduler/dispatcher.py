@@ -32,7 +32,7 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import decide
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
-from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
+from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Runner
 
 CHECK_HOLDERS_US = 1_000_000
@@ -265,7 +265,7 @@ class Dispatcher:
     def _let_go(self, draft: Draft) -> None:
         for run_id in self._leaving & set(self.held):
             state = self.held[run_id].state
-            if not state.ended and (self.log.path and is_stuck(state)):
+            if not state.ended and (self.log.path and decide.is_stuck(state)):
                 self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
                 del self.held[run_id]
                 self._free_runs.add(run_id)
@@ -315,7 +315,7 @@ class Dispatcher:
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state
-                self.progress[run_id] = Progress(state.status, len(state.running), is_stuck(state))
+                self.progress[run_id] = Progress(state.status, len(state.running), decide.is_stuck(state))
                 if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, len(state.tasks)):
                     held.snapshot_seq_count = 0
                     self.projector.save_snapshot(state)
@@ -411,28 +411,6 @@ class Dispatcher:
         if self._ends:
             due.append(self._clock())
         return min(due, default=None)
-
-
-def is_stuck(state: RunState) -> bool:
-    """Whether only a person can go on: the run is paused and nothing runs, or all that is left is blocked."""
-    if state.ended or state.running:
-        return False
-    if state.status == status_fold.PAUSED:
-        return not state.cancel_requested
-    counts = state.counts
-    return counts[status_fold.BLOCKED] > 0 and counts[status_fold.QUEUED] == 0 and not _can_move(state)
-
-
-def _can_move(state: RunState) -> bool:
-    return any(task.status == status_fold.PENDING and task.open_dependencies == 0 for task in state.tasks.values())
-
-
-def holder_alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that holds a lease is still there."""
-    try:
-        return is_alive(ProcessIdentity.from_dict(holder))
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 _RUN_LEVEL = (

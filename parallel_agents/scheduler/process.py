@@ -142,6 +142,14 @@ def is_alive(identity: ProcessIdentity) -> bool:
     )
 
 
+def holder_alive(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that holds a lease is still there."""
+    try:
+        return is_alive(ProcessIdentity.from_dict(holder))
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def descendants(pids: Iterable[int], table: Mapping[int, ProcessRow] | None = None) -> set[int]:
     """The pids of all children, children's children and so on; ``pids`` themselves are not among them.
 
