@@ -5,6 +5,7 @@ Tampering is found, not prevented. The chain covers bytes as stored; nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -81,11 +82,15 @@ def _mismatch(
 
 
 def scrubs(rows: Iterable[Row]) -> dict[int, tuple[str, str]]:
-    """The mismatches that ``SecretScrubbed`` events announce: seq -> (old digest, new digest)."""
+    """The mismatches that ``SecretScrubbed`` events announce: seq -> (old digest, new digest).
+
+    An announcement that cannot be read announces nothing; the chain says that it was changed.
+    """
     found = {}
     for row in rows:
-        body = orjson.loads(row.body)
-        found[int(body["seq"])] = (str(body["old_digest"]), str(body["new_digest"]))
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            body = orjson.loads(row.body)
+            found[int(body["seq"])] = (str(body["old_digest"]), str(body["new_digest"]))
     return found
 
 

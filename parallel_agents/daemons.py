@@ -1,0 +1,119 @@
+"""The daemon of a store, from outside: start it in the background, ask after it, end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from parallel_agents.eventstore.errors import LeaseHeld, ParallelAgentsError
+from parallel_agents.eventstore.location import make_home
+from parallel_agents.scheduler.daemon import DaemonInfo, find_daemon, log_file
+from parallel_agents.scheduler.process import is_alive, send_signal
+
+START_S = 20.0  # A daemon that does not hold its lock by then is not coming.
+STOP_S = 10.0
+_LOOK_S = 0.02
+
+
+class NoDaemon(ParallelAgentsError):
+    """No daemon dispatches this store."""
+
+    code = "no_daemon"
+    exit_code = 7
+
+
+class DaemonFailed(ParallelAgentsError):
+    """The daemon did not come up, or does not end."""
+
+    code = "daemon_failed"
+    exit_code = 1
+
+
+def start(store: Path, command: Sequence[str]) -> DaemonInfo:
+    """Start a daemon that outlives this process, and wait until it dispatches.
+
+    Args:
+        store: its file.
+        command: what runs a daemon in the foreground.
+    Raises:
+        LeaseHeld: there is one already; the message names it.
+        DaemonFailed: it ended at once; the message says with what words.
+    """
+    found = find_daemon(store)
+    if found is not None:
+        raise LeaseHeld(
+            f"a daemon dispatches this store already: pid {found.identity.pid}",
+            hint="`parallel-agents daemon stop` ends it",
+        )
+    make_home(store)
+    log = log_file(store)
+    began = log.stat().st_size if log.exists() else 0
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", start_new_session=True
+        )
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        found = find_daemon(store)
+        if found is not None:
+            return found
+        if process.poll() is not None:
+            break
+        time.sleep(_LOOK_S)
+    said = _tail(log, began)
+    raise DaemonFailed(f"the daemon did not come up: {said}", hint=f"its log is {log}")
+
+
+def _tail(log: Path, began: int) -> str:
+    with open(log, "rb") as file:
+        file.seek(began)
+        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    wanted = [line for line in lines if line.startswith("error")]
+    return (wanted or lines or ["it said nothing"])[-1]
+
+
+def status(store: Path) -> DaemonInfo:
+    """The living daemon.
+
+    Raises:
+        NoDaemon: there is none.
+    """
+    found = find_daemon(store)
+    if found is None:
+        raise NoDaemon("no daemon dispatches this store", hint="`parallel-agents daemon start` starts one")
+    return found
+
+
+def stop(store: Path) -> DaemonInfo:
+    """End the daemon and wait until it has. Attempts go on, and whoever comes next adopts them.
+
+    Raises:
+        NoDaemon: there is none.
+        DaemonFailed: it does not end.
+    """
+    found = status(store)
+    send_signal(found.identity, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while is_alive(found.identity):
+        if time.monotonic() > deadline:
+            raise DaemonFailed(
+                f"daemon {found.identity.pid} did not end within {STOP_S:g} s", hint=f"its log is {found.log_file}"
+            )
+        time.sleep(_LOOK_S)
+    return found
+
+
+def command(store: Path) -> list[str]:
+    """What runs the daemon of a store in the foreground."""
+    return [sys.executable, "-m", "parallel_agents.cli.main", "--store", str(store.resolve()), "daemon", "run"]
+
+
+def now_text() -> str:
+    """This moment, as a daemon writes down when it started."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

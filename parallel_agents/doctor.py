@@ -1,0 +1,167 @@
+"""What this machine and this project offer a run, and what is wrong with them. Everything said here was just tried."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from parallel_agents import look
+from parallel_agents.eventstore.doorbell import doorbell_folder
+from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.project import Project
+from parallel_agents.projections import status as st
+from parallel_agents.scheduler.daemon import find_daemon
+from parallel_agents.scheduler.process import boot_id, holder_alive, start_time_now
+from parallel_agents.scheduler.runners.protocol import Launch
+from parallel_agents.scheduler.runners.shell import ShellRunner
+from parallel_agents.version import RELEASE
+
+Level = Literal["ok", "warning", "error"]
+_LITTLE_BYTES = 256 * 1024 * 1024
+_TRY_S = 20.0
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    check: str
+    level: Level
+    detail: str
+    hint: str = ""
+
+
+def examine(project: Project, *, scratch: Path) -> Iterator[Finding]:
+    """Look at everything, one finding after the other.
+
+    Args:
+        scratch: an empty folder for an attempt that is made to see whether attempts can be.
+    """
+    yield Finding("parallel-agents", "ok", RELEASE)
+    yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+    yield Finding("sqlite", "ok", sqlite3.sqlite_version)
+    yield _git()
+    yield Finding("project", "ok", str(project.root))
+    yield from _store(project)
+    yield _disk(project)
+    yield _configuration(project)
+    yield _daemon(project)
+    yield _doorbell()
+    yield _identity()
+    yield _shell_runner(scratch)
+    yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
+    yield Finding("runner claude, codex", "warning", "not built yet", "give tasks a command")
+
+
+def _git() -> Finding:
+    path = shutil.which("git")
+    if path is None:
+        return Finding("git", "warning", "not found on PATH", "install git; runs work without it")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return Finding("git", "ok", f"{said.stdout.strip().removeprefix('git version ')} at {path}")
+
+
+def _store(project: Project) -> Iterator[Finding]:
+    if not project.store.exists():
+        yield Finding("store", "ok", f"none yet; the first run makes {project.store}")
+        return
+    try:
+        with project.open() as log:
+            lines = look.runs(log)
+            yield Finding("store", "ok", f"{project.store}: {log.last_seq()} events of {len(lines)} runs")
+    except ParallelAgentsError as error:
+        yield Finding("store", "error", error.message, error.hint)
+        return
+    mode = project.store.stat().st_mode & 0o777
+    if mode & 0o077:
+        yield Finding("store's mode", "warning", f"{mode:04o}: others can read it", f"chmod 600 {project.store}")
+    open_runs = [line for line in lines if line["status"] not in st.ENDED]
+    lonely = [line["run_id"] for line in open_runs if line["holder"] is None or not holder_alive(line["holder"])]
+    if lonely:
+        named = ", ".join(lonely[:5]) + (", ..." if len(lonely) > 5 else "")
+        hint = f"`parallel-agents resume {lonely[0]}` or `parallel-agents daemon start` goes on"
+        yield Finding("runs", "warning", f"nobody dispatches {named}", hint)
+    else:
+        yield Finding("runs", "ok", f"{len(open_runs)} open, each dispatched by a living process")
+
+
+def _disk(project: Project) -> Finding:
+    folder = project.store.parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            "disk", "error", f"{folder} cannot be written", "check its owner and mode, or name another --store"
+        )
+    level: Level = "ok" if free > _LITTLE_BYTES else "warning"
+    return Finding(
+        "disk", level, f"{free / 1e9:.1f} GB free under {folder}", "" if level == "ok" else "free some space"
+    )
+
+
+def _configuration(project: Project) -> Finding:
+    try:
+        configuration = project.configuration()
+    except ParallelAgentsError as error:
+        return Finding("configuration", "error", error.message, error.hint)
+    origins = sorted(set(configuration.origins.values()))
+    return Finding("configuration", "ok", "; ".join(origins) if origins else "all defaults")
+
+
+def _daemon(project: Project) -> Finding:
+    found = find_daemon(project.store)
+    if found is None:
+        return Finding("daemon", "ok", "none; `run` and `resume` dispatch by themselves, `daemon start` starts one")
+    return Finding("daemon", "ok", f"pid {found.identity.pid}, since {found.started_at}")
+
+
+def _doorbell() -> Finding:
+    folder = doorbell_folder()
+    if folder is None:
+        hint = "set XDG_RUNTIME_DIR to a private folder of yours"
+        return Finding(
+            "doorbell", "warning", "no private folder for sockets: other processes are heard a second late", hint
+        )
+    return Finding("doorbell", "ok", str(folder))
+
+
+def _identity() -> Finding:
+    return Finding("process identity", "ok", f"boot {boot_id()[:8]}, start times to {_resolution()}")
+
+
+def _resolution() -> str:
+    return f"{1000 // os.sysconf('SC_CLK_TCK')} ms" if start_time_now() else "unknown"
+
+
+def _shell_runner(scratch: Path) -> Finding:
+    """Run a command as an attempt, supervised, and see it end."""
+    ended = threading.Event()
+    runner = ShellRunner(ended.set)
+    try:
+        runner.start(
+            Launch(
+                run_id="doctor", task_id="doctor", attempt_id="doctor", folder=scratch / "attempt", workdir=scratch,
+                command=("sh", "-c", "exit 7"), env={"PATH": os.environ.get("PATH", os.defpath)}, timeout_s=_TRY_S,
+            )
+        )  # fmt: skip
+        if not ended.wait(_TRY_S):
+            return Finding("runner shell", "error", f"a command did not end within {_TRY_S:g} s")
+        found = runner.poll()[0]
+    finally:
+        runner.close()
+    if found.exit_code != 7:
+        return Finding("runner shell", "error", f"a command could not be run: {found.error or found.outcome}")
+    took_ms = (found.ended_at_us - found.started_at_us) / 1000
+    return Finding("runner shell", "ok", f"a supervised command ran and ended as it should, in {took_ms:.0f} ms")
+
+
+def as_json(findings: Iterator[Finding]) -> list[dict[str, Any]]:
+    """The findings as scripts read them."""
+    return [finding._asdict() for finding in findings]

@@ -1,0 +1,115 @@
+"""Dispatching runs in this very process, until they have settled: what `run`, `resume` and a lonely `cancel` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parallel_agents import steer
+from parallel_agents.eventstore.errors import NotAllowed
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded
+from parallel_agents.follow import Follower, is_dispatched
+from parallel_agents.scheduler.engine import Engine
+from parallel_agents.scheduler.process import own_identity
+
+LEAVE_S = 5.0  # How long letting go of a run may take before we leave without.
+
+
+def identity(kind: str) -> dict[str, Any]:
+    """Who this process is, as ``RunClaimed`` records it."""
+    return {**own_identity().to_dict(), "kind": kind}
+
+
+class Interrupts:
+    """How often somebody asked for an end: once lets what runs finish, twice stops it.
+
+    Signal handlers call ``add``; the loop below looks. Appending in a handler could meet our own open transaction.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.taken = 0
+
+    def add(self, times: int = 1) -> None:
+        """Ask, or ask again."""
+        self.count += times
+
+
+def dispatch(
+    log: Log,
+    follower: Follower,
+    *,
+    kind: str,
+    told: Callable[[list[Recorded]], None],
+    every_s: float = 0.1,
+    interrupts: Interrupts | None = None,
+) -> None:
+    """Hold a run until it has settled; when this returns, nothing of ours runs any more.
+
+    Args:
+        kind: what this process is, as leases name it.
+        told: called with the run's new events, or with none, about every ``every_s`` seconds.
+        interrupts: the first pauses the run, so that what runs finishes and nothing starts; the second cancels it.
+    Raises:
+        StoreError: the store refuses; attempts that run go on and can be adopted.
+    """
+    interrupts = interrupts or Interrupts()
+    run_id = follower.run_id
+    engine = Engine(log, kind=kind)
+    try:
+        engine.hold(run_id)
+        engine.start()
+        while True:
+            engine.wait(run_id, until=lambda progress: progress.status in _ENDED or progress.stuck, timeout_s=every_s)
+            told(follower.catch_up())
+            if follower.settled:
+                break
+            _obey(log, run_id, interrupts)
+        if not follower.state.ended:
+            engine.dispatcher.let_go(run_id)
+            engine.loop.wake()
+            engine.loop.wait(lambda: run_id not in engine.dispatcher.held, LEAVE_S)
+            told(follower.catch_up())
+    finally:
+        engine.close()
+
+
+_ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+def _obey(log: Log, run_id: str, interrupts: Interrupts) -> None:
+    while interrupts.taken < min(interrupts.count, 2):
+        interrupts.taken += 1
+        try:
+            if interrupts.taken == 1 and interrupts.count == 1:
+                steer.pause(log, run_id, "interrupted")
+            elif interrupts.taken == 2:
+                steer.cancel(log, run_id, reason="interrupted")
+        except NotAllowed:
+            continue  # It was paused already, or has ended meanwhile.
+
+
+def settle_cancelled(log: Log, run_ids: list[str], *, timeout_s: float = 15.0) -> list[str]:
+    """Carry out the cancellation of runs that nobody dispatches.
+
+    Args:
+        timeout_s: after which we give up; whoever dispatches next goes on.
+    Returns:
+        The runs that have not ended.
+    """
+    lonely = [run_id for run_id in run_ids if not is_dispatched(log, run_id)]
+    if not lonely:
+        return []
+    engine = Engine(log, kind="cancel")
+    try:
+        for run_id in lonely:
+            engine.hold(run_id)
+        engine.start()
+        left = []
+        for run_id in lonely:
+            if engine.wait(run_id, until=lambda progress: progress.status in _ENDED, timeout_s=timeout_s) is None:
+                left.append(run_id)
+        return left
+    finally:
+        engine.close()

@@ -1,0 +1,77 @@
+"""Events as the notifications that users know, in the words of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from parallel_agents.configuration import Configuration
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import status as st
+from parallel_agents.projections.status import RunState
+
+
+class Notices:
+    """Which notifications a configuration wants, and their words."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._formats: dict[str, str] = {}
+        for name in ("parallelExecutionStarted", "agentStarted", "agentCompleted", "agentFailed",
+                     "parallelExecutionCompleted"):  # fmt: skip
+            if configuration.get(f"notifications.{name}.enabled"):
+                self._formats[name] = configuration.get(f"notifications.{name}.format")
+        if not configuration.get("monitoring.failureNotifications"):
+            self._formats.pop("agentFailed", None)
+        if not configuration.get("monitoring.successNotifications"):
+            self._formats.pop("agentCompleted", None)
+
+    def of(self, records: list[Recorded], state: RunState) -> Iterator[str]:
+        """The lines for new events, oldest first.
+
+        Args:
+            state: of their run, with them folded in.
+        """
+        for record in records:
+            named = _notice(record, state)
+            if named is None:
+                continue
+            name, values = named
+            template = self._formats.get(name)
+            if template is not None:
+                yield template.format(run_id=state.run_id, name=state.name, **values)
+
+
+def _notice(record: Recorded, state: RunState) -> tuple[str, dict[str, Any]] | None:
+    match record.event:
+        case ev.RunStarted():
+            return "parallelExecutionStarted", {"strategy": state.plan.strategy, "total": len(state.tasks)}
+        case ev.TaskStarted(task_id=task_id):
+            return "agentStarted", _who(state, task_id)
+        case ev.TaskCompleted(task_id=task_id, duration_s=duration_s):
+            return "agentCompleted", {**_who(state, task_id), "duration": _seconds(duration_s)}
+        case ev.TaskFailed() | ev.TaskTimedOut() as event:
+            values = {"duration": _seconds(event.duration_s), "error": event.error}
+            return "agentFailed", {**_who(state, event.task_id), **values}
+        case ev.AttemptLost(task_id=task_id, error=error):
+            started_us = state.tasks[task_id].started_at_us
+            duration_s = (record.at_us - started_us) / 1e6 if started_us is not None else 0.0
+            return "agentFailed", {**_who(state, task_id), "duration": _seconds(duration_s), "error": error}
+        case ev.RunCompleted(counts=counts) | ev.RunFailed(counts=counts) | ev.RunCancelled(counts=counts):
+            started_us = state.started_at_us or record.at_us
+            return "parallelExecutionCompleted", {
+                "status": state.status,
+                "total": len(state.tasks),
+                **{name: counts.get(name, 0) for name in (st.COMPLETED, st.FAILED, st.CANCELLED, st.SKIPPED)},
+                "duration": _seconds((record.at_us - started_us) / 1e6),
+            }
+        case _:
+            return None
+
+
+def _who(state: RunState, task_id: str) -> dict[str, str]:
+    return {"task_id": task_id, "agent_type": state.tasks[task_id].task.agent_type}
+
+
+def _seconds(duration_s: float) -> str:
+    return f"{duration_s:.1f}"

@@ -1,0 +1,46 @@
+"""Whether a store is what was written to it: its chain, and the documents that its events name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from parallel_agents.eventstore.chain import missing_blobs, scrubs, verify_rows
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Row
+
+REPORT_EVERY = 20_000  # Rows between two reports of progress.
+
+
+def verify(log: Log, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Follow the chain of the whole log and look at every plan.
+
+    Args:
+        progress: called now and then with (events checked, events in all).
+    Returns:
+        ``{"ok", "events", "head", "broken": {"seq", "what"} | None, "missing_plans": [digest]}``.
+    """
+    total = log.last_seq()
+    announced = scrubs(log.rows(where="type = 'SecretScrubbed'"))
+    verdict = verify_rows(_counted(log.rows(), total, progress), announced)
+    missing: list[str] = []
+    if verdict.broken is None:
+        plans = (orjson.loads(row.body)["plan_digest"] for row in log.rows(where="type = 'RunSubmitted'"))
+        missing = missing_blobs(dict.fromkeys(plans), log.blob)
+    broken = None if verdict.broken is None else {"seq": verdict.broken.seq, "what": verdict.broken.what}
+    return {
+        "ok": broken is None and not missing,
+        "events": verdict.events,
+        "head": verdict.head,
+        "broken": broken,
+        "missing_plans": missing,
+    }
+
+
+def _counted(rows: Iterable[Row], total: int, progress: Callable[[int, int], None] | None) -> Iterator[Row]:
+    for number, row in enumerate(rows, start=1):
+        if progress is not None and number % REPORT_EVERY == 0:
+            progress(number, total)
+        yield row
