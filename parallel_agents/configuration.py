@@ -290,6 +290,12 @@ def _from_text(text: str, key: Key) -> Any:
         return text
 
 
+def value_of_text(path: str, text: str) -> Any:
+    """What a text from the command line says of a key; an unknown key is left for ``load_configuration`` to refuse."""
+    key = BY_PATH.get(path)
+    return text if key is None else _from_text(text, key)
+
+
 def _apply_flags(flags: Mapping[str, Any], values: dict[str, Any], origins: dict[str, str]) -> None:
     layer = _Layer("flag", unlocated(None), Refusal("configuration", "flag", InvalidConfiguration), snake=False)
     for path, value in flags.items():

@@ -78,6 +78,11 @@ def _tail(log: Path, began: int) -> str:
     return (wanted or lines or ["it said nothing"])[-1]
 
 
+def is_there(store: Path) -> bool:
+    """Whether a daemon dispatches this store."""
+    return find_daemon(store) is not None
+
+
 def status(store: Path) -> DaemonInfo:
     """The living daemon.
 
@@ -117,3 +122,8 @@ def command(store: Path) -> list[str]:
 def now_text() -> str:
     """This moment, as a daemon writes down when it started."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def as_json(info: DaemonInfo) -> dict[str, object]:
+    """A daemon as scripts read it."""
+    return {**info.identity.to_dict(), "started_at": info.started_at, "log_file": info.log_file}

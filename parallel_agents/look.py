@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun
-from parallel_agents.eventstore.events import STORE_RUN
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Row, as_json, rfc3339
+from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
+from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.projections import status as st
+from parallel_agents.projections.cost import GROUPINGS as GROUPINGS
 from parallel_agents.projections.cost import Cost
+from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
-from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.plan import Agenda, Facts, why_not
@@ -44,6 +48,14 @@ def resolve_run(log: Log, named: str | None, upto: int | None = None) -> str:
     if not fitting:
         raise unknown_run(log, named, upto)
     return fitting[0]
+
+
+def elapsed_s(line: dict[str, Any]) -> float | None:
+    """Seconds from ``started_at`` to ``ended_at``, or to now while it runs; None before the start."""
+    if not line["started_at"]:
+        return None
+    end_us = from_rfc3339(line["ended_at"]) if line["ended_at"] else wall_clock_us()
+    return max(0, end_us - from_rfc3339(line["started_at"])) / 1e6
 
 
 def _time(at_us: int | None) -> str | None:
@@ -140,6 +152,10 @@ def _span_s(start_us: int | None, end_us: int | None) -> float | None:
 def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[dict[str, Any]]:
     """What waits for a slot, in the order in which it will start, run by run, with the reason why it waits."""
     projector = Projector(log)
+    end = log.last_seq() if upto is None else upto
+    row = log.row(end) if upto is not None else None
+    now_us = row.at_us if row is not None else wall_clock_us()
+    slots = projector.occupancy(end)
     chosen = [run_id] if run_id is not None else [
         name for name, run in projector.runs(upto).items() if run.status not in st.ENDED
     ]  # fmt: skip
@@ -147,6 +163,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     for name in chosen:
         state = projector.state(name, upto)
         agenda = Agenda(state)
+        facts = Facts(len(slots.slots), slots.of_run(name))
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
             lines.append(
@@ -160,6 +177,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
                     "queued_at": _time(task.queued_at_us),
                     "not_before": _time(task.not_before_us),
                     "attempts": task.attempts,
+                    "why": why_not(state, task.task.task_id, facts, now_us, agenda).text,
                 }
             )
     return lines
@@ -262,19 +280,123 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
     }
 
 
-def attempt_folder(log: Log, state: RunState, task_id: str) -> Path | None:
-    """The folder of a task's last attempt, or None before the first."""
-    task = task_of(state, task_id)
-    if task.attempt_id is None:
-        return None
-    return attempts_folder(log.path) / state.run_id / task_id / task.attempt_id
-
-
 def history_row(row: Row) -> dict[str, Any]:
     """One event of ``history --json``."""
     return as_json(row)
 
 
-def is_store_run(run_id: str) -> bool:
-    """Whether events of this run id belong to no run."""
-    return run_id == STORE_RUN
+def moment(log: Log, text: str | None) -> int | None:
+    """The seq that ``--at`` names (see ``Projector.moment``); None where nothing was named."""
+    return None if text is None else Projector(log).moment(text)
+
+
+def has_ended(log: Log, run_id: str) -> bool:
+    """Whether a run has come to an end."""
+    return Projector(log).runs()[run_id].status in st.ENDED
+
+
+def running_count(log: Log, run_id: str) -> int:
+    """How many attempts of a run are running."""
+    return len(Projector(log).state(run_id).running)
+
+
+def wait_ended(log: Log, run_ids: Sequence[str], *, timeout_s: float) -> list[str]:
+    """Wait until runs have ended.
+
+    Returns:
+        Those that have not when the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+    while left := [run_id for run_id in run_ids if not has_ended(log, run_id)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return left
+
+
+def history(
+    log: Log,
+    run_id: str | None,
+    *,
+    upto: int | None = None,
+    types: Sequence[str] = (),
+    task_id: str | None = None,
+    follow: bool = False,
+) -> Iterator[Row | None]:
+    """The events of a run, or of all runs, oldest first.
+
+    Args:
+        run_id: None for every run.
+        types: only these; none means all.
+        task_id: only events that name this task.
+        follow: go on with what is appended, until the run has ended; before each wait, None is given.
+    """
+    seq = 0
+    listener = log.doorbell.listen() if follow else None
+    try:
+        while True:
+            end = log.last_seq() if upto is None else upto
+            for row in log.rows(seq, end, run_id=run_id):
+                seq = row.seq
+                if (not types or row.type in types) and (task_id is None or _names(row, task_id)):
+                    yield row
+            if not follow or (run_id is not None and has_ended(log, run_id) and log.last_seq() == end):
+                return
+            yield None
+            wait_for_bell(listener, POLL_S)
+    finally:
+        if listener is not None:
+            listener.close()
+
+
+def check_event_type(name: str) -> None:
+    """Refuse what is no type of event.
+
+    Raises:
+        InvalidUsage: there is no such type.
+    """
+    if name not in EVENT_TYPES:
+        raise InvalidUsage(f"there is no type of event {name!r}", hint=nearest(name, EVENT_TYPES))
+
+
+def check_task(log: Log, run_id: str, task_id: str, upto: int | None = None) -> None:
+    """Refuse a task that the run does not have.
+
+    Raises:
+        UnknownTask: the run holds no such task.
+    """
+    task_of(Projector(log).state(run_id, upto), task_id)
+
+
+def undone_seqs(log: Log, run_id: str, upto: int | None = None) -> frozenset[int]:
+    """The events of a run that rollbacks have undone."""
+    records = Projector(log).records(run_id, upto)
+    if not any(isinstance(record.event, RunRolledBack) for record in records):
+        return frozenset()
+    kept, _ = effective(records)
+    rollbacks = {record.seq for record in records if isinstance(record.event, RunRolledBack)}
+    return frozenset(record.seq for record in records) - {record.seq for record in kept} - rollbacks
+
+
+def attempt(
+    log: Log, run_id: str, task_id: str, number: int | None = None, upto: int | None = None
+) -> dict[str, Any] | None:
+    """An attempt of a task, as ``show`` lists it: the last one, or the one of a number; None before the first.
+
+    Raises:
+        UnknownTask: the run holds no such task.
+        UnknownEvent: the task has no attempt of that number.
+    """
+    attempts = show(log, run_id, task_id, upto)["attempt_list"]
+    if number is None:
+        return attempts[-1] if attempts else None
+    for one in reversed(attempts):
+        if one["attempt"] == number:
+            found: dict[str, Any] = one
+            return found
+    raise UnknownEvent(f"task {task_id!r} has no attempt {number}", hint=f"it has {len(attempts)}")
+
+
+def is_running(log: Log, run_id: str, attempt_id: str) -> bool:
+    """Whether the log says that an attempt runs."""
+    return attempt_id in Projector(log).state(run_id).running

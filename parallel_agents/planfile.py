@@ -62,16 +62,24 @@ class PlanDraft:
     warnings: tuple[str, ...] = ()
 
 
-def load_plan_file(path: Path, configuration: Configuration) -> PlanDraft:
+def load_plan_file(
+    path: Path, configuration: Configuration, *, strategy: str | None = None, max_parallel_agents: int | None = None
+) -> PlanDraft:
     """The plan that a file holds: JSON or YAML, UTF-8, at most 32 MiB.
 
+    Args:
+        configuration: where defaults come from.
+        strategy, max_parallel_agents: in place of what the plan says.
     Raises:
         InvalidPlan: the file cannot be read, is no plan, or something in it cannot be.
     """
     path = Path(path)
     refuse = Refusal("plan", str(path), InvalidPlan)
-    text = read_text(path, refuse)
-    return _draft(_parsed(text, form_of(path), refuse), str(path), configuration)
+    loaded = _parsed(read_text(path, refuse), form_of(path), refuse)
+    if isinstance(loaded.value, dict):
+        given = {"strategy": strategy, "max_parallel_agents": max_parallel_agents}
+        loaded.value.update({name: value for name, value in given.items() if value is not None})
+    return _draft(loaded, str(path), configuration)
 
 
 def parse_plan(text_or_mapping: str | Mapping[str, Any], source: str, configuration: Configuration) -> PlanDraft:

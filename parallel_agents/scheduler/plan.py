@@ -8,7 +8,8 @@ alone, plans the same.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,32 +85,40 @@ class Agenda:
         """Smaller is sooner."""
         return self._ranks[task.index]
 
-    def mend(self, state: RunState, now_us: int) -> None:
-        """Take up what changed: the state's touched tasks, stages that opened, rests that are over."""
+    def mend(self, state: RunState, now_us: int, skips: Mapping[str, Skip]) -> None:
+        """Take up what changed: the state's touched tasks, stages that opened, rests that are over.
+
+        Args:
+            skips: tasks that this very decision ends; a stage of which nothing else is left opens the next one.
+        """
         for task_id in state.touched:
             task = state.tasks[task_id]
+            if task.status not in st.ENDED:
+                self.stage = min(self.stage, task.task.stage)
             if task.status == st.PENDING:
                 if task.open_dependencies == 0:
                     self.later.setdefault(task.task.stage, []).append(task.index)
-                self.stage = min(self.stage, task.task.stage)
             elif task.status == st.QUEUED:
-                self.stage = min(self.stage, task.task.stage)
                 if task.not_before_us is not None and task.not_before_us > now_us:
                     heapq.heappush(self.resting, (task.not_before_us, task.index))
                 else:
                     heapq.heappush(self.queued, self._ranks[task.index])
         state.touched.clear()
-        while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == 0:
+        leaving = Counter(state.tasks[name].task.stage for name in skips)
+        while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == leaving[self.stage]:
             self.stage += 1
         for stage in [stage for stage in self.later if stage <= self.stage]:
             for index in self.later.pop(stage):
                 queued = state.tasks[self._ids[index]].status == st.QUEUED
                 heapq.heappush(self.queued if queued else self.ready, self._ranks[index])
         while self.resting and self.resting[0][0] <= now_us:
-            _, index = heapq.heappop(self.resting)
-            heapq.heappush(self.queued, self._ranks[index])
+            due, index = heapq.heappop(self.resting)
+            if state.tasks[self._ids[index]].not_before_us == due:  # Else it rested in an earlier life of the task.
+                heapq.heappush(self.queued, self._ranks[index])
 
-    def best(self, state: RunState, heap: list[Rank], status: str, ahead: Mapping[str, str]) -> TaskState | None:
+    def best(
+        self, state: RunState, heap: list[Rank], status: str, ahead: Mapping[str, str], now_us: int
+    ) -> TaskState | None:
         """The first task of a heap that is still in that status. Stale entries are dropped on the way.
 
         Args:
@@ -121,6 +130,8 @@ class Agenda:
             if ahead.get(task.task.task_id, task.status) == status:
                 if task.task.stage > self.stage:  # A retry has opened an earlier stage again.
                     self.later.setdefault(task.task.stage, []).append(index)
+                elif status == st.QUEUED and task.not_before_us is not None and task.not_before_us > now_us:
+                    heapq.heappush(self.resting, (task.not_before_us, index))
                 elif task.open_dependencies == 0:
                     return task
             heapq.heappop(heap)
@@ -146,25 +157,26 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
         priority: only tasks of at most this rank of priority start, so that runs can share slots by priority.
     """
     decision = Decision()
-    agenda.mend(state, now_us)
+    skips = {} if state.cancel_requested else _skips(state, agenda.stage)
+    agenda.mend(state, now_us, skips)
     if state.cancel_requested:
         if any(state.counts[status] for status in _NOT_STARTED):
             decision.cancels = [name for name, task in state.tasks.items() if task.status in _NOT_STARTED]
         return decision
-    decision.skips = list(_skips(state))
+    decision.skips = list(skips.values())
     if state.status != st.RUNNING:
         return decision
-    ahead = {skip.task_id: st.SKIPPED for skip in decision.skips}
+    ahead = dict.fromkeys(skips, st.SKIPPED)
     freed = sum(state.tasks[name].status == st.QUEUED for name in ahead)
     room = state.plan.settings.max_queue_size - state.counts[st.QUEUED] + freed
     while True:
-        while room > 0 and (task := agenda.best(state, agenda.ready, st.PENDING, ahead)) is not None:
+        while room > 0 and (task := agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)) is not None:
             heapq.heappush(agenda.queued, heapq.heappop(agenda.ready))
             ahead[task.task.task_id] = st.QUEUED
             decision.steps.append(("queue", task.task.task_id))
             room -= 1
         started = False
-        while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead)) is not None:
+        while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us)) is not None:
             if agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts) is not None:
                 break
             heapq.heappop(agenda.queued)
@@ -195,47 +207,62 @@ def gate(state: RunState, stage: Stage, facts: Facts) -> Reason | None:
     return None
 
 
-def _skips(state: RunState) -> Iterator[Skip]:
-    """Tasks that need what has failed for good, and stages behind a failed one that fails fast."""
-    gone: set[str] = set()
+def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
+    """Tasks that need what has failed for good, and stages behind a failed one that fails fast.
+
+    Args:
+        first_open: no stage before this one has an open task, unless something was opened again since the last look.
+    """
+    skips: dict[str, Skip] = {}
+    leaving: Counter[int] = Counter()
+
+    def skip(name: str, because: str, reason: str) -> None:
+        """Skip a task, if it has not started, and all that needs it."""
+        waiting = [name] if reason == "fail_fast" else list(state.dependents.get(name, ()))
+        while waiting:
+            gone = waiting.pop()
+            task = state.tasks[gone]
+            if gone in skips or task.status not in _NOT_STARTED:
+                continue
+            skips[gone] = Skip(gone, because, reason)
+            leaving[task.task.stage] += 1
+            waiting += state.dependents.get(gone, ())
+            reason = "dependency"
+
     broken, state.broken = state.broken, set()
     for name in sorted(broken, key=lambda name: state.tasks[name].index):
         failed = state.tasks[name]
-        if failed.status not in st.ENDED or st.satisfies(failed.task, failed.status):
+        if failed.status in st.ENDED and not st.satisfies(failed.task, failed.status):
+            skip(name, failed.because if failed.status == st.SKIPPED and failed.because else name, "dependency")
+    for number, failed_ids in sorted(state.stage_failed.items()):
+        if not state.plan.stages[number].fail_fast or state.stage_open[number] > leaving[number]:
             continue
-        because = failed.because if failed.status == st.SKIPPED and failed.because else name
-        waiting = [name]
-        while waiting:
-            for dependent in state.dependents.get(waiting.pop(), ()):
-                if dependent not in gone and state.tasks[dependent].status in _NOT_STARTED:
-                    gone.add(dependent)
-                    waiting.append(dependent)
-                    yield Skip(dependent, because, "dependency")
-    for number, failed_ids in state.stage_failed.items():
-        stage = state.plan.stages[number]
-        if not failed_ids or not stage.fail_fast or state.stage_open[number] > 0 or not _open_behind(state, number):
-            continue
-        for name, task in state.tasks.items():
-            behind = task.task.stage > number and state.plan.stages[task.task.stage].phase == stage.phase
-            if behind and name not in gone and task.status in _NOT_STARTED:
-                gone.add(name)
-                yield Skip(name, failed_ids[0], "fail_fast")
+        if _open_behind(state, number, first_open):
+            phase = state.plan.stages[number].phase
+            for name, task in state.tasks.items():
+                if task.task.stage > number and state.plan.stages[task.task.stage].phase == phase:
+                    skip(name, failed_ids[0], "fail_fast")
+    return skips
 
 
-def _open_behind(state: RunState, number: int) -> bool:
-    phase = state.plan.stages[number].phase
-    return any(
-        state.stage_open[later] > 0 and state.plan.stages[later].phase == phase
-        for later in range(number + 1, len(state.plan.stages))
-    )
+def _open_behind(state: RunState, number: int, first_open: int) -> bool:
+    """Whether a later stage of the same phase has open tasks. The stages of a phase stand together."""
+    stages = state.plan.stages
+    for later in range(max(number + 1, min(first_open, len(stages))), len(stages)):
+        if stages[later].phase != stages[number].phase:
+            return False
+        if state.stage_open[later] > 0:
+            return True
+    return False
 
 
-def why_not(state: RunState, task_id: str, facts: Facts, now_us: int) -> Reason:
+def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, agenda: Agenda | None = None) -> Reason:
     """Why a task is not started now, by the same rules that ``plan`` starts tasks by.
 
     Args:
         facts: slots taken now.
         now_us: microseconds since the epoch.
+        agenda: of the state, where the caller has one already.
     """
     task = state.tasks[task_id]
     if task.status == st.RUNNING:
@@ -269,7 +296,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int) -> Reason:
     if task.not_before_us is not None and task.not_before_us > now_us:
         wait_s = (task.not_before_us - now_us) / 1e6
         return Reason("not_before", f"retry not before {wait_s:.1f} s from then (failed {task.failures} times)")
-    agenda = Agenda(state)
+    agenda = agenda or Agenda(state)
     agenda.mend(state, now_us)
     status = task.status
     ahead = [

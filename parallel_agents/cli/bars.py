@@ -1,0 +1,125 @@
+"""A run as bars over time: for each task a line, its waits light and its attempts dark."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from parallel_agents.cli import drawing
+
+LEAST_WIDTH, MOST_WIDTH = 20, 100  # Of the bars, in characters.
+_WAIT = "░"
+_PARTS = " ▏▎▍▌▋▊▉█"  # Eighths of a character.
+_STYLES = {
+    "completed": "green",
+    "running": "yellow",
+    "failed": "red",
+    "timed_out": "red",
+    "lost": "red",
+    "cancelled": "magenta",
+    "discarded": "magenta",
+}
+
+
+def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]]) -> None:
+    """Print the timeline of a run.
+
+    Args:
+        found: its status, as ``look.status`` gives it.
+        spans: its attempts, as ``look.timeline_of`` gives them.
+    """
+    from parallel_agents.cli.pages import head_line
+
+    console = drawing.console()
+    console.print(head_line(found))
+    if not spans:
+        console.print(Text("no attempt was started", style="dim"))
+        return
+    start_s = _stamp(found["started_at"] or spans[0]["started_at"])
+    end_s = max([_stamp(span["ended_at"]) for span in spans if span["ended_at"]] + [_now(found)])
+    names = [task["task_id"] for task in found["tasks"]]
+    started = {span["task_id"] for span in spans}
+    label = max(len(name) for name in names)
+    room = console.width if console.width < 1000 else 110
+    width = max(LEAST_WIDTH, min(MOST_WIDTH, room - label - 24))
+    scale = width / max(end_s - start_s, 1e-6)
+    console.print(Text(" " * (label + 3)) + _axis(end_s - start_s, width))
+    states = {task["task_id"]: task for task in found["tasks"]}
+    for name in sorted(names, key=lambda name: _first(spans, name)):
+        mine = [span for span in spans if span["task_id"] == name]
+        sign, style = drawing.SIGNS[states[name]["status"]]
+        line = Text(sign, style=style) + Text(f" {name:<{label}} ", style="" if name in started else "dim")
+        line.append_text(bar(mine, start_s, end_s, scale, width))
+        line.append_text(Text(" " + _remark(mine, states[name]), style="dim"))
+        console.print(line, crop=True, no_wrap=True, overflow="ellipsis")
+
+
+def _stamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _now(found: dict[str, Any]) -> float:
+    if found["ended_at"]:
+        return _stamp(found["ended_at"])
+    running = any(task["status"] == "running" for task in found["tasks"])
+    return time.time() if running else 0.0
+
+
+def _first(spans: Sequence[dict[str, Any]], name: str) -> float:
+    return min((_stamp(span["started_at"]) for span in spans if span["task_id"] == name), default=float("inf"))
+
+
+def _axis(length_s: float, width: int) -> Text:
+    """A ruler with about one mark in twelve characters, at round seconds."""
+    step = next((s for s in _STEPS if s * width / max(length_s, 1e-6) >= 10), _STEPS[-1])
+    marks = [" "] * (width + 8)
+    number = 0
+    while (at := round(number * step * width / max(length_s, 1e-6))) <= width:
+        for offset, char in enumerate("╵" + _mark(number * step)):
+            if at + offset < len(marks):
+                marks[at + offset] = char
+        number += 1
+    return Text("".join(marks).rstrip(), style="dim")
+
+
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
+
+
+def _mark(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:g}s"
+    return f"{seconds / 60:g}m" if seconds < 3600 else f"{seconds / 3600:g}h"
+
+
+def bar(spans: Sequence[dict[str, Any]], start_s: float, end_s: float, scale: float, width: int) -> Text:
+    """One line of ``width`` characters; an attempt is shown by at least an eighth of one."""
+    cells: list[tuple[str, str]] = [(" ", "")] * width
+    for span in spans:
+        began = (_stamp(span["started_at"]) - start_s) * scale
+        ended = ((_stamp(span["ended_at"]) if span["ended_at"] else end_s) - start_s) * scale
+        if span["queued_at"]:
+            for cell in range(max(0, int((_stamp(span["queued_at"]) - start_s) * scale)), min(width, int(began))):
+                cells[cell] = (_WAIT, "dim")
+        style = "dim strike" if span["undone"] else _STYLES.get(span["outcome"], "")
+        first, last = int(began), min(width - 1, int(ended))
+        first = min(first, width - 1)
+        for cell in range(first, last + 1):
+            part = 8 if cell < last else max(1, round((ended - last) * 8)) if ended < width else 8
+            cells[cell] = (_PARTS[min(8, part)], style)
+    line = Text()
+    for char, style in cells:
+        line.append(char, style=style)
+    return line
+
+
+def _remark(spans: Sequence[dict[str, Any]], task: dict[str, Any]) -> str:
+    status: str = task["status"]
+    if not spans:
+        return status
+    took = drawing.duration(spans[-1]["duration_s"])
+    tries = f", {len(spans)} tries" if len(spans) > 1 else ""
+    return (took or status) + tries

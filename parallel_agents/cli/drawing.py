@@ -1,0 +1,141 @@
+"""How things look: colours and signs of states, tables, times. Rich does the drawing, and is imported with this."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SIGNS = {
+    "pending": ("·", "dim"),
+    "queued": ("○", "blue"),
+    "running": ("●", "bold yellow"),
+    "completed": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "cancelled": ("⊘", "magenta"),
+    "skipped": ("↷", "dim"),
+    "blocked": ("◆", "bold magenta"),
+    "submitted": ("○", "blue"),
+    "paused": ("‖", "bold magenta"),
+}
+_WIDE = 10_000  # Where nobody looks, nothing is cut or wrapped.
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console on stdout (or ``file``): coloured and as wide as the terminal, plain and endless elsewhere."""
+    out = file or sys.stdout
+    on_terminal = out.isatty()
+    width = shutil.get_terminal_size((100, 24)).columns if on_terminal else _WIDE
+    plain = not on_terminal or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return Console(file=out, width=width, no_color=plain, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def show(*what: Any) -> None:
+    """Print to stdout; without the spaces at the ends of lines that nobody sees on a terminal."""
+    target = console()
+    if target.is_terminal:
+        target.print(*what, sep="\n")
+        return
+    with target.capture() as caught:
+        target.print(*what, sep="\n")
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))
+
+
+def state_text(status: str) -> Text:
+    """A state with its sign and colour."""
+    sign, style = SIGNS.get(status, ("?", ""))
+    return Text(f"{sign} {status}", style=style)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = ()) -> Table:
+    """A table without lines.
+
+    Args:
+        headings: one a column; ones that end in ``…`` may be cut where the terminal is narrow.
+        rows: texts, ``Text`` or numbers; None is shown as a dash.
+        right: the columns that hold numbers.
+    """
+    numbers = set(right)
+    shown = any(heading.rstrip("…") for heading in headings)
+    made = Table(box=None, pad_edge=False, show_header=shown, header_style="bold", padding=(0, 2, 0, 0))
+    for index, heading in enumerate(headings):
+        cut = heading.endswith("…")
+        made.add_column(
+            heading.rstrip("…"),
+            justify="right" if index in numbers else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=8 if cut else None,
+            ratio=1 if cut else None,
+        )
+    for row in rows:
+        made.add_row(*[_cell(value) for value in row])
+    return made
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("–", style="dim") if value is None or value == "" else Text(one_line(str(value)))
+
+
+def one_line(text: str) -> str:
+    """The text without anything that would move the cursor."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def duration(seconds: float | None) -> str | None:
+    """A duration as people say it: 0.4 s, 12.5 s, 3 min 20 s, 2 h 05 min."""
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def local_time(text: str | None, *, precise: bool = False) -> str | None:
+    """An RFC 3339 time as local time: the time of day, with the date where it is another day."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text).astimezone()
+    clock = moment.strftime("%H:%M:%S") + (f".{moment.microsecond // 1000:03d}" if precise else "")
+    return clock if moment.date() == datetime.now().astimezone().date() else f"{moment:%Y-%m-%d} {clock}"
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit in ("B", "kB") else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError(count)
+
+
+def counts_text(counts: dict[str, int], total: int) -> Text:
+    """Such as ``5/7 completed, 1 failed, 1 skipped``."""
+    parts = [Text(f"{counts.get('completed', 0)}/{total} completed", style="green" if counts.get("completed") else "")]
+    parts += [Text(f"{number} {status}", style=SIGNS[status][1]) for status, number in counts.items()
+              if number and status != "completed"]  # fmt: skip
+    return Text(", ").join(parts)
+
+
+def dollars(value: float) -> str:
+    """Money, to the hundredth of a cent where it is little."""
+    return f"${value:.2f}" if value == 0 or value >= 1 else f"${value:.4f}"
+
+
+def as_json(value: Any) -> str:
+    """A value of the configuration, on one line."""
+    return json.dumps(value, ensure_ascii=False)

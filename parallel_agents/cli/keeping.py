@@ -1,0 +1,136 @@
+"""Verbs that keep house: verify, doctor, config, completion."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parallel_agents import ChainBroken
+from parallel_agents.cli.scene import json_option, opened, print_json, project_of, store_option
+
+
+@click.command()
+@json_option
+@store_option
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool) -> int:
+    """Check that the log is what was written: its chain, and the plans that it names. Exit code 8 where it is not."""
+    from parallel_agents.verification import verify as check
+
+    on_terminal = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if on_terminal:
+            click.echo(f"\r{done:,} of {total:,} events", err=True, nl=False)
+
+    with opened(ctx) as log:
+        found = check(log, progress)
+        path = log.path
+    if on_terminal and found["events"] >= 20_000:
+        click.echo("\r" + " " * 60 + "\r", err=True, nl=False)
+    if as_json:
+        print_json({"store": path, **found})
+    if found["ok"]:
+        if not as_json:
+            click.echo(f"ok: {found['events']} events, the chain holds; its head is {found['head']}")
+        return 0
+    if found["broken"] is not None:
+        seq, what = found["broken"]["seq"], found["broken"]["what"]
+        raise ChainBroken(
+            f"event {seq} was changed: {what}", hint=f"the {found['events']} events before it are as they were written"
+        )
+    digests = ", ".join(digest[:12] for digest in found["missing_plans"])
+    raise ChainBroken(f"plans are gone or changed: {digests}", hint="restore the store from a backup")
+
+
+@click.command()
+@json_option
+@store_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> int:
+    """Look at this machine and this project, and say what is wrong. Exit code 1 where something is."""
+    from parallel_agents import doctor as examination
+
+    project = project_of(ctx)
+    with tempfile.TemporaryDirectory(prefix="parallel-agents-doctor-") as scratch:
+        findings = []
+        for finding in examination.examine(project, scratch=Path(scratch)):
+            findings.append(finding)
+            if not as_json:
+                sign, colour = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}[finding.level]
+                click.echo(f"{click.style(sign, fg=colour)} {finding.check:<20} {finding.detail}")
+                if finding.hint:
+                    click.echo(f"{'':<22} {click.style(finding.hint, dim=True)}")
+    if as_json:
+        print_json(examination.as_json(iter(findings)))
+    return 1 if any(finding.level == "error" for finding in findings) else 0
+
+
+@click.group()
+def config() -> None:
+    """The configuration: what holds, and the schemas that editors complete from."""
+
+
+@config.command("show")
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="In place of the project's own file.",
+)
+@json_option
+@store_option
+@click.pass_context
+def config_show(ctx: click.Context, origin: bool, config_path: Path | None, as_json: bool) -> None:
+    """Show every key with its value."""
+    rows = list(project_of(ctx).configuration(config_path=config_path).rows())
+    if as_json:
+        value: dict[str, Any] = {
+            key: {"value": value, "origin": where, "in_force": force} if origin else value
+            for key, value, where, force in rows
+        }
+        print_json(value)
+        return
+    from rich.text import Text
+
+    from parallel_agents.cli import drawing
+
+    lines = []
+    for key, value, where, force in rows:
+        shown = Text(drawing.one_line(drawing.as_json(value)), style="" if where == "default" else "bold")
+        note = Text("" if force else "not yet in force", style="dim")
+        lines.append((key, shown, where, note) if origin else (key, shown, note))
+    headings = ("KEY", "VALUE…", "FROM", "") if origin else ("KEY", "VALUE…", "")
+    drawing.show(drawing.table(headings, lines))
+
+
+@config.command("schema")
+@click.argument("what", type=click.Choice(["plan", "configuration"]), default="plan")
+@store_option
+def config_schema(what: str) -> None:
+    """Print the JSON Schema of a plan, or of the configuration file."""
+    from parallel_agents.schemas import configuration_schema, plan_schema
+
+    print_json(plan_schema() if what == "plan" else configuration_schema())
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash: eval "$(parallel-agents completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    cls = get_completion_class(shell)
+    assert cls is not None
+    root = ctx.find_root()
+    click.echo(cls(root.command, {}, "parallel-agents", "_PARALLEL_AGENTS_COMPLETE").source())

@@ -1,0 +1,180 @@
+"""The live view of a run: its tasks with their state, time and last words, and how far it is. Drawn on stderr by Rich."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from parallel_agents.cli import drawing
+from parallel_agents.follow import last_output
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_REFRESH_PER_S = 8
+# Which tasks are shown first where the terminal cannot hold all of them.
+_ORDER = {
+    "running": 0,
+    "failed": 1,
+    "blocked": 1,
+    "queued": 2,
+    "pending": 3,
+    "completed": 4,
+    "cancelled": 4,
+    "skipped": 5,
+}
+
+
+class LiveView:
+    """Shows a run until it is left; then the last picture stays.
+
+    Args:
+        follower: the run's state; changed and read by the thread that calls ``told``.
+        interval_s: between two looks at what running tasks put out.
+        interrupts: how often Ctrl-C was pressed.
+    """
+
+    def __init__(self, log: Any, follower: Any, *, interval_s: float, interrupts: Any = None) -> None:
+        self._log = log
+        self._follower = follower
+        self._interval_s = interval_s
+        self._interrupts = interrupts
+        self._lock = threading.Lock()
+        self._words: dict[str, str] = {}
+        self._looked = 0.0
+        self._left = False
+        self._console = drawing.console(sys.stderr)
+        self._live = Live(
+            self, console=self._console, refresh_per_second=_REFRESH_PER_S, transient=False, redirect_stdout=False,
+            redirect_stderr=True, vertical_overflow="crop",
+        )  # fmt: skip
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._left = True
+            self._look_at_output()
+        self._live.stop()
+
+    def told(self, records: list[Any]) -> None:
+        """Take up what is new."""
+        with self._lock:
+            if records or time.monotonic() - self._looked >= self._interval_s:
+                self._look_at_output()
+
+    def _look_at_output(self) -> None:
+        self._looked = time.monotonic()
+        state = self._follower.state
+        for task_id in list(state.running.values()):
+            words = last_output(self._log, state, state.tasks[task_id])
+            if words:
+                self._words[task_id] = words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            state = self._follower.state
+            room = (options.height or console.height) - 4
+            yield self._head(state)
+            yield self._progress(state, options.max_width)
+            yield self._tasks(state, max(3, room))
+        hint = self._hint(state)
+        if hint:
+            yield Text(hint, style="dim")
+        yield Segment("")
+
+    def _head(self, state: Any) -> Text:
+        took_s = 0.0
+        if state.started_at_us is not None:
+            took_s = ((state.ended_at_us or time.time_ns() // 1000) - state.started_at_us) / 1e6
+        parts = [drawing.state_text(state.status), Text(state.name, style="bold"), Text(state.plan.strategy, style="dim"),
+                 Text(f"run {state.run_id}", style="dim"), Text(drawing.duration(took_s) or "")]  # fmt: skip
+        return Text("  ").join(parts)
+
+    def _progress(self, state: Any, width: int) -> Table:
+        ended = sum(state.counts[status] for status in ("completed", "failed", "cancelled", "skipped"))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        bar = ProgressBar(total=len(state.tasks), completed=ended, width=max(10, min(40, width - 50)))
+        grid.add_row(bar, drawing.counts_text({name: state.counts[name] for name in _SHOWN}, len(state.tasks)))
+        return grid
+
+    def _tasks(self, state: Any, room: int) -> Table:
+        rows = list(state.tasks.values())
+        hidden: list[Any] = []
+        if len(rows) > room:
+            rows.sort(key=lambda task: (_ORDER[task.status], -(task.ended_at_us or 0), task.index))
+            rows, hidden = rows[: room - 1], rows[room - 1 :]
+            rows.sort(key=lambda task: task.index)
+        made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        made.add_column(no_wrap=True)
+        made.add_column(no_wrap=True, max_width=32, overflow="ellipsis")
+        made.add_column(no_wrap=True, max_width=24, overflow="ellipsis", style="dim")
+        made.add_column(no_wrap=True, justify="right")
+        made.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for task in rows:
+            made.add_row(_sign(task), task.task.task_id, task.task.agent_type, _took(task), self._said(task))
+        if hidden:
+            counts: dict[str, int] = {}
+            for task in hidden:
+                counts[task.status] = counts.get(task.status, 0) + 1
+            more = ", ".join(f"{number} {status}" for status, number in counts.items())
+            made.add_row("", Text(f"… {more}", style="dim"), "", "", "")
+        return made
+
+    def _said(self, task: Any) -> Text:
+        words = self._words.get(task.task.task_id, "")
+        match task.status:
+            case "running":
+                return Text(drawing.one_line(words))
+            case "completed":
+                return Text(drawing.one_line(str(task.output) if task.output is not None else words), style="dim")
+            case "failed":
+                return Text(drawing.one_line(task.error or ""), style="red")
+            case "skipped":
+                return Text(f"{task.because} failed", style="dim")
+            case "queued" if task.not_before_us is not None:
+                rest_s = max(0.0, task.not_before_us / 1e6 - time.time())
+                return Text(f"again in {rest_s:.0f} s: {drawing.one_line(task.error or '')}", style="yellow")
+            case "pending" if task.task.dependencies:
+                return Text("after " + ", ".join(task.task.dependencies), style="dim")
+            case _:
+                return Text(drawing.one_line(task.reason), style="dim")
+
+    def _hint(self, state: Any) -> str:
+        if self._left or state.ended or self._interrupts is None:
+            return ""
+        if self._interrupts.count == 0:
+            return "Ctrl-C: start nothing more"
+        if self._interrupts.count == 1:
+            return f"starting nothing more; {len(state.running)} running, Ctrl-C again stops them"
+        return "stopping what runs"
+
+
+_SHOWN = ("completed", "running", "queued", "blocked", "failed", "cancelled", "skipped")
+
+
+def _sign(task: Any) -> Text:
+    if task.status == "running":
+        return Text(_FRAMES[int(time.monotonic() * 10) % len(_FRAMES)], style="bold yellow")
+    sign, style = drawing.SIGNS[task.status]
+    return Text(sign, style=style)
+
+
+def _took(task: Any) -> Text:
+    if task.started_at_us is None:
+        return Text("")
+    if task.status == "running":
+        return Text(drawing.duration(max(0.0, time.time() - task.started_at_us / 1e6)) or "", style="yellow")
+    return Text(drawing.duration(task.duration_s) or "", style="dim")

@@ -1,0 +1,176 @@
+"""Verbs that look at states: runs, status, queue, show, timeline, cost, why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from parallel_agents import look
+from parallel_agents.cli.scene import (
+    opened,
+    print_json,
+    project_of,
+    reading,
+    run_and_task,
+    run_argument,
+    store_is_named,
+    task_arguments,
+)
+
+
+@click.command()
+@reading
+@click.pass_context
+def runs(ctx: click.Context, as_json: bool, at: str | None) -> None:
+    """List the runs, oldest first."""
+    project = project_of(ctx)
+    lines: list[dict[str, Any]] = []
+    if project.store.exists() or store_is_named(ctx) or at is not None:
+        with project.open() as log:
+            lines = look.runs(log, look.moment(log, at))
+    if as_json:
+        print_json(lines)
+        return
+    if not lines:
+        click.echo("no runs yet; `parallel-agents run PLAN` makes one", err=True)
+        return
+    from parallel_agents.cli import drawing
+
+    rows = [
+        (
+            line["run_id"],
+            drawing.state_text(line["status"]),
+            line["name"],
+            line["strategy"],
+            line["tasks"],
+            drawing.local_time(line["submitted_at"]),
+            drawing.duration(look.elapsed_s(line)),
+        )
+        for line in lines
+    ]
+    headings = ("RUN", "STATUS", "NAME…", "STRATEGY", "TASKS", "SUBMITTED", "TOOK")
+    drawing.show(drawing.table(headings, rows, right=(4, 6)))
+
+
+@click.command()
+@run_argument
+@reading
+@click.pass_context
+def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
+    """Show a run and its tasks.
+
+    RUN is an id, the beginning of one, or "latest", which it also is when left out.
+    """
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        run_id = look.resolve_run(log, run, upto)
+        found = look.status(log, run_id, upto)
+    if as_json:
+        print_json(found)
+        return
+    from parallel_agents.cli.pages import status_page
+
+    status_page(found)
+
+
+@click.command()
+@run_argument
+@reading
+@click.pass_context
+def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
+    """Show what waits for a slot, in the order in which it will start; without RUN, of all open runs."""
+    project = project_of(ctx)
+    lines: list[dict[str, Any]] = []
+    if run is not None or project.store.exists() or store_is_named(ctx) or at is not None:
+        with opened(ctx) as log:
+            upto = look.moment(log, at)
+            lines = look.queue(log, look.resolve_run(log, run, upto) if run is not None else None, upto)
+    if as_json:
+        print_json(lines)
+        return
+    if not lines:
+        click.echo("nothing waits for a slot", err=True)
+        return
+    from parallel_agents.cli import drawing
+
+    rows = [
+        (line["run_id"], line["position"], line["task_id"], line["agent_type"], line["priority"],
+         drawing.local_time(line["queued_at"]), line["why"])
+        for line in lines
+    ]  # fmt: skip
+    headings = ("RUN", "#", "TASK", "AGENT", "PRIORITY", "QUEUED", "WHY…")
+    drawing.show(drawing.table(headings, rows, right=(1,)))
+
+
+@click.command()
+@task_arguments
+@reading
+@click.pass_context
+def show(ctx: click.Context, words: tuple[str, ...], as_json: bool, at: str | None) -> None:
+    """Show one task's whole life: what it was asked, every attempt, what became of it."""
+    run, task_id = run_and_task(words)
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        found = look.show(log, look.resolve_run(log, run, upto), task_id, upto)
+    if as_json:
+        print_json(found)
+        return
+    from parallel_agents.cli.pages import show_page
+
+    show_page(found)
+
+
+@click.command()
+@run_argument
+@reading
+@click.pass_context
+def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
+    """Draw a run as bars over time: waits light, attempts dark, undone work crossed."""
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        run_id = look.resolve_run(log, run, upto)
+        spans = look.timeline_of(log, run_id, upto)
+        if as_json:
+            print_json(spans)
+            return
+        found = look.status(log, run_id, upto)
+    from parallel_agents.cli.bars import timeline_page
+
+    timeline_page(found, spans)
+
+
+@click.command()
+@run_argument
+@click.option("--by", type=click.Choice(look.GROUPINGS), help="Split it up.")
+@reading
+@click.pass_context
+def cost(ctx: click.Context, run: str | None, by: str | None, as_json: bool, at: str | None) -> None:
+    """Show what a run has cost, undone work included. Days are UTC."""
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        found = look.cost(log, look.resolve_run(log, run, upto), by, upto)
+    if as_json:
+        print_json(found)
+        return
+    from parallel_agents.cli.pages import cost_page
+
+    cost_page(found)
+
+
+@click.command()
+@task_arguments
+@reading
+@click.pass_context
+def why(ctx: click.Context, words: tuple[str, ...], as_json: bool, at: str | None) -> None:
+    """Say why a task does not run, or what became of it, by the scheduler's own reasons."""
+    run, task_id = run_and_task(words)
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        found = look.why(log, look.resolve_run(log, run, upto), task_id, upto)
+    if as_json:
+        print_json(found)
+        return
+    from parallel_agents.cli.pages import why_page
+
+    why_page(found)

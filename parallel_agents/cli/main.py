@@ -1,0 +1,192 @@
+"""The command line: verbs, looked up by name and imported when they are called, and errors in the user's words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from parallel_agents import ParallelAgentsError
+from parallel_agents.version import RELEASE
+
+INTERRUPTED = 130
+WRONG_USAGE = 2
+
+# Heading -> verb -> (module of this room, what it does). Help is printed from here, so that no verb is imported for it.
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "run": ("running", "Run a plan here and follow it to its end."),
+        "submit": ("running", "Queue a plan for whoever dispatches, and print the run's id."),
+        "wait": ("running", "Wait for a run's end and exit with its code."),
+        "attach": ("running", "Follow a run that another process dispatches."),
+        "daemon": ("daemon", "Start, stop or ask after the process that dispatches in the background."),
+    },
+    "Look": {
+        "runs": ("looking", "List the runs."),
+        "status": ("looking", "Show a run and its tasks."),
+        "queue": ("looking", "Show what waits for a slot, in the order in which it will start."),
+        "history": ("reading", "Show what happened, event by event."),
+        "logs": ("reading", "Print what a task's attempt wrote."),
+        "show": ("looking", "Show one task's whole life."),
+        "timeline": ("looking", "Draw a run as bars over time."),
+        "cost": ("looking", "Show what a run has cost."),
+        "why": ("looking", "Say why a task does not run, or did not."),
+    },
+    "Steer": {
+        "pause": ("steering", "Start no more tasks of a run; what runs finishes."),
+        "resume": ("steering", "Go on with a run that was paused or left."),
+        "cancel": ("steering", "End a run, or one task of it."),
+        "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
+        "stop": ("steering", "Emergency stop: end everything of this store now."),
+    },
+    "Keep house": {
+        "verify": ("keeping", "Check that the log is what was written."),
+        "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
+        "config": ("keeping", "Show the configuration, or the schemas for editors."),
+        "completion": ("keeping", "Print the completion script of a shell."),
+    },
+}
+# What other tools call it; difflib would not find these.
+OTHER_WORDS = {
+    "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
+    "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
+    "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+}  # fmt: skip
+LATER = ("checkpoints", "rollback", "fork", "diff", "replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
+         "export", "import")  # fmt: skip
+
+
+class Verbs(click.Group):
+    """The verbs, imported one by one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which help shows them."""
+        return [verb for group in VERBS.values() for verb in group]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb, or None."""
+        for group in VERBS.values():
+            if cmd_name in group:
+                module = import_module(f"parallel_agents.cli.{group[cmd_name][0]}")
+                command: click.Command = getattr(module, cmd_name)
+                command.short_help = group[cmd_name][1]
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest right spelling in the error."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            raise UnknownVerb(name, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One heading after the other."""
+        for heading, group in VERBS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(verb, text) for verb, (_, text) in group.items()])
+
+
+class UnknownVerb(click.UsageError):
+    """There is no such verb; the hint names the nearest."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        shown = name if len(name) <= 60 else name[:60] + "..."
+        super().__init__(f"there is no verb {shown!r}")
+        close = get_close_matches(name, known, n=1, cutoff=0.6)
+        word = OTHER_WORDS.get(name) or (close[0] if close else None)
+        self.hint = f"did you mean {word!r}?" if word else "`parallel-agents --help` lists the verbs"
+        if name in LATER:
+            self.hint = "this part is not built yet"
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 a task failed, 2 wrong usage or plan, 3 no such run, task or event, "
+    "5 waits for a person, 6 a limit was reached, 7 no daemon, 8 the log was changed, 130 interrupted.",
+    no_args_is_help=True,
+)
+@click.version_option(RELEASE, "--version", "-V", prog_name="parallel-agents")
+@click.option("--store", metavar="PATH|URL", help="The store, in place of the project's own.")
+@click.pass_context
+def cli(ctx: click.Context, store: str | None) -> None:
+    """Run several agents at once on one project, and never lose anything they did."""
+    ctx.obj = {"store": store}
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """The entry point of the console script."""
+    words = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # A terminal without the character for a state still shows the rest.
+    sys.exit(exit_code_of(words))
+
+
+def exit_code_of(words: list[str]) -> int:
+    """Carry out a command line; errors are printed, and their code is given."""
+    as_json = "--json" in words
+    try:
+        code = cli.main(args=words, prog_name="parallel-agents", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except ParallelAgentsError as error:
+        complain(error.code, error.message, error.hint, as_json=as_json)
+        return error.exit_code
+    except click.NoSuchOption as error:
+        hint = f"did you mean {sorted(error.possibilities)[0]}?" if error.possibilities else _help_hint(error)
+        complain("usage", f"there is no option {error.option_name}", hint, as_json=as_json)
+        return WRONG_USAGE
+    except click.UsageError as error:
+        message = error.format_message().rstrip(".")
+        complain(
+            "usage", message[:1].lower() + message[1:], getattr(error, "hint", "") or _help_hint(error), as_json=as_json
+        )
+        return WRONG_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted", "interrupted", "", as_json=as_json)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough; nothing more can be flushed, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno is None:
+            raise
+        complain("system", f"{error.strerror}" + (f": {error.filename}" if error.filename else ""), "", as_json=as_json)
+        return WRONG_USAGE
+
+
+def _help_hint(error: click.UsageError) -> str:
+    where = error.ctx.command_path if error.ctx is not None else "parallel-agents"
+    return f"`{where} --help` shows how"
+
+
+def complain(code: str, message: str, hint: str, *, as_json: bool) -> None:
+    """Print an error where errors belong: for a person, or for a script that reads JSON."""
+    if as_json:
+        click.echo(
+            json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False), err=True
+        )
+        return
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    if hint:
+        click.echo(click.style("hint: ", fg="cyan") + hint, err=True)
+
+
+Command = Callable[..., Any]
+
+if __name__ == "__main__":
+    main()

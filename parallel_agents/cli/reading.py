@@ -1,0 +1,124 @@
+"""Verbs that read what was written: history and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parallel_agents import InvalidUsage, look
+from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
+
+_POLL_S = 0.2  # Files say nothing when they grow.
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--type", "types", metavar="T", multiple=True, help="Only events of this type, such as TaskFailed; repeatable."
+)
+@click.option("--task", "task_id", metavar="TASK", help="Only events that name this task.")
+@click.option("--all", "all_runs", is_flag=True, help="Every run of the store.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, until the run has ended.")
+@reading
+@click.pass_context
+def history(
+    ctx: click.Context,
+    run: str | None,
+    types: tuple[str, ...],
+    task_id: str | None,
+    all_runs: bool,
+    follow: bool,
+    as_json: bool,
+    at: str | None,
+) -> None:
+    """Show what happened, event by event, oldest first, undone events too.
+
+    With --json an event a line, as it stands in the log.
+    """
+    if run is not None and all_runs:
+        raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
+    if follow and at is not None:
+        raise InvalidUsage("--follow and --at exclude each other", hint="the past does not go on")
+    for name in types:
+        look.check_event_type(name)
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        run_id = None if all_runs else look.resolve_run(log, run, upto)
+        if task_id is not None and run_id is not None:
+            look.check_task(log, run_id, task_id, upto)
+        lines = look.history(log, run_id, upto=upto, types=types, task_id=task_id, follow=follow)
+        if as_json:
+            for row in lines:
+                if row is None:
+                    sys.stdout.flush()
+                    continue
+                sys.stdout.write(json.dumps(look.history_row(row), ensure_ascii=False) + "\n")
+            return
+        from parallel_agents.cli.sentences import HistoryPage
+
+        page = HistoryPage(undone=look.undone_seqs(log, run_id, upto) if run_id else frozenset(), with_run=all_runs)
+        for row in lines:
+            if row is not None:
+                page.print(look.history_row(row))
+
+
+@click.command()
+@task_arguments
+@click.option("--follow", "-f", is_flag=True, help="Go on with what it writes next, until the attempt has ended.")
+@click.option("--attempt", "number", metavar="N", type=click.IntRange(min=1), help="Another attempt than the last.")
+@reading
+@click.pass_context
+def logs(
+    ctx: click.Context, words: tuple[str, ...], follow: bool, number: int | None, as_json: bool, at: str | None
+) -> None:
+    """Print what the last attempt of a task wrote: its stdout, then its stderr."""
+    run, task_id = run_and_task(words)
+    if follow and (as_json or at is not None):
+        raise InvalidUsage("--follow goes with neither --json nor --at", hint="leave one of them out")
+    with opened(ctx) as log:
+        upto = look.moment(log, at)
+        run_id = look.resolve_run(log, run, upto)
+        attempt = look.attempt(log, run_id, task_id, number, upto)
+        if attempt is None:
+            if as_json:
+                print_json({"run_id": run_id, "task_id": task_id, "attempt_id": None, "stdout": "", "stderr": ""})
+            else:
+                click.echo(f"task {task_id} of run {run_id} has not been started yet", err=True)
+            return
+        folder = Path(attempt["folder"])
+        if as_json:
+            texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
+            print_json({"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts})
+            return
+        _print_files(log, run_id, folder, attempt["attempt_id"], follow=follow)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, *, follow: bool) -> None:
+    """Copy both files to stdout as they are; with ``follow``, whatever comes to either until the attempt has ended."""
+    out = sys.stdout.buffer
+    read = {"stdout.log": 0, "stderr.log": 0}
+    while True:
+        running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
+        for name in read:
+            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
+                file.seek(read[name])
+                while chunk := file.read(1 << 20):
+                    read[name] += len(chunk)
+                    out.write(chunk)
+        out.flush()
+        if not running:
+            return
+        time.sleep(_POLL_S)

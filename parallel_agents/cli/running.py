@@ -1,0 +1,319 @@
+"""Verbs that run plans and follow them: run, submit, wait, attach."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from parallel_agents import InvalidUsage, LeaseHeld
+from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
+from parallel_agents.configuration import Configuration
+from parallel_agents.project import Project
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+def _plan_options(command: F) -> F:
+    """A plan and what may be said about it at the command line."""
+    for decorate in (
+        click.argument("plan", type=click.Path(path_type=Path)),
+        click.option("--strategy", metavar="NAME", help="concurrent, pipeline or hybrid, in place of the plan's own."),
+        click.option("--max-parallel-agents", metavar="N", type=int, help="Attempts at once, in place of the plan's own."),
+        click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path),
+                     help="A configuration file in place of the project's own."),
+        click.option("--set", "settings", metavar="KEY=VALUE", multiple=True,
+                     help="One key of the configuration, such as execution.retryPolicy.maxRetries=0."),
+    )[::-1]:  # fmt: skip
+        command = decorate(command)
+    return store_option(json_option(command))
+
+
+def _configured(project: Project, config_path: Path | None, settings: tuple[str, ...]) -> Configuration:
+    from parallel_agents.configuration import value_of_text
+
+    flags = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InvalidUsage(f"--set {setting!r} has no '='", hint="write --set KEY=VALUE")
+        flags[key] = value_of_text(key, text)
+    return project.configuration(config_path=config_path, flags=flags)
+
+
+def _prepared(
+    project: Project,
+    plan: Path,
+    strategy: str | None,
+    max_parallel_agents: int | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+) -> tuple[Any, Configuration]:
+    """The plan as it will be stored, and the configuration that it was made with. Warnings are said here."""
+    from parallel_agents.planfile import load_plan_file
+    from parallel_agents.submit import make_plan
+
+    configuration = _configured(project, config_path, settings)
+    draft = load_plan_file(plan, configuration, strategy=strategy, max_parallel_agents=max_parallel_agents)
+    for warning in draft.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return make_plan(draft, configuration), configuration
+
+
+@click.command()
+@_plan_options
+@click.option(
+    "--detach", is_flag=True, help="Leave it to the daemon, which is started if there is none; print the run's id."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would run in which order, and run nothing.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    plan: Path,
+    strategy: str | None,
+    max_parallel_agents: int | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    detach: bool,
+    dry_run: bool,
+) -> int:
+    """Run a plan here and follow it to its end.
+
+    On a terminal the tasks are shown as they go, elsewhere a line is printed for each. Ctrl-C once lets what runs finish and
+    starts nothing more; twice stops it.
+    """
+    project = project_of(ctx)
+    made, configuration = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    if dry_run:
+        from parallel_agents.cli.dry_run import show_dry_run
+
+        show_dry_run(made, as_json=as_json)
+        return 0
+    from parallel_agents import submit as submission
+
+    if detach:
+        with project.open(create=True, actor="cli") as log:
+            run_id = submission.submit(log, made, workdir=project.workdir)
+        _start_daemon_if_none(project)
+        print_json({"run_id": run_id}) if as_json else click.echo(run_id)
+        return 0
+    from parallel_agents import foreground
+
+    with project.open(create=True, actor="cli") as log:
+        run_id = submission.submit(log, made, workdir=project.workdir, claim=foreground.identity("run"))
+        return dispatch_here(log, run_id, configuration, as_json=as_json)
+
+
+def _start_daemon_if_none(project: Project) -> None:
+    from parallel_agents import daemons
+
+    if not daemons.is_there(project.store):
+        try:
+            started = daemons.start(project.store, daemons.command(project.store))
+        except LeaseHeld:
+            return  # Somebody else started one at the same moment.
+        click.echo(f"daemon {started.identity.pid} started", err=True)
+
+
+def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_json: bool) -> int:
+    """Hold a run in this process until it has settled, and show it.
+
+    Returns:
+        The exit code.
+    """
+    from parallel_agents import foreground
+    from parallel_agents.follow import Follower, exit_code
+
+    follower = Follower(log, run_id)
+    interrupts = foreground.Interrupts()
+    quiet_logging()
+    with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
+        foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
+    _summarise(log, follower, as_json=as_json)
+    if interrupts.count:
+        if not follower.state.ended:
+            click.echo(f"paused; `parallel-agents resume {run_id}` goes on", err=True)
+        elif follower.state.status == "cancelled":
+            click.echo(f"cancelled; `parallel-agents retry {run_id}` opens what did not run", err=True)
+        return INTERRUPTED
+    return exit_code(follower.state)
+
+
+def quiet_logging() -> None:
+    """Leave our own log to warnings: what happens to a run is in its events."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{level.name}: {message}", backtrace=False, diagnose=False)
+
+
+@contextmanager
+def _signals(interrupts: Any) -> Iterator[None]:
+    """Ctrl-C asks once; being told to end, or the terminal going away, asks twice at once."""
+    handlers: dict[int, Callable[..., None]] = {
+        signal.SIGINT: lambda *_: interrupts.add(),
+        signal.SIGTERM: lambda *_: interrupts.add(2),
+        signal.SIGHUP: lambda *_: interrupts.add(2),
+    }
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] is not signal.SIG_IGN or number == signal.SIGINT:  # nohup has a say in this.
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def _view(
+    log: Any, follower: Any, configuration: Configuration, *, as_json: bool, interrupts: Any = None
+) -> Iterator[Callable[[list[Any]], None]]:
+    """What new events are told to: a live view on a terminal, plain lines elsewhere, nothing but stderr for scripts."""
+    if sys.stderr.isatty() and not as_json and configuration.get("monitoring.realTimeProgress"):
+        from parallel_agents.cli.live import LiveView
+
+        interval_s = configuration.get("monitoring.progressUpdateInterval")
+        with LiveView(log, follower, interval_s=interval_s, interrupts=interrupts) as view:
+            yield view.told
+        return
+    from parallel_agents.notices import Notices
+
+    notices = Notices(configuration)
+
+    def told(records: list[Any]) -> None:
+        for line in notices.of(records, follower.state):
+            click.echo(line, err=True)
+
+    yield told
+
+
+def _summarise(log: Any, follower: Any, *, as_json: bool) -> None:
+    from parallel_agents import look
+
+    found = look.status(log, follower.run_id)
+    if as_json:
+        print_json(found)
+        return
+    counts = found["counts"]
+    took = look.elapsed_s(found)
+    parts = [f"{number} {status}" for status, number in counts.items() if status != "completed"]
+    said = f"run {found['run_id']} {found['status']}: {counts.get('completed', 0)}/{len(found['tasks'])} completed"
+    said += "".join(f", {part}" for part in parts) + (f" in {took:.1f} s" if took is not None else "")
+    click.echo(said)
+    for task in found["tasks"]:
+        if task["status"] == "failed":
+            click.echo(
+                f"  {task['task_id']}: {task['error']}  (parallel-agents logs {found['run_id']} {task['task_id']})"
+            )
+
+
+@click.command()
+@_plan_options
+@click.pass_context
+def submit(
+    ctx: click.Context,
+    plan: Path,
+    strategy: str | None,
+    max_parallel_agents: int | None,
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Queue a plan for whoever dispatches, and print the run's id. No daemon needs to run yet."""
+    project = project_of(ctx)
+    made, _ = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    from parallel_agents.submit import submit as append_run
+
+    with project.open(create=True, actor="cli") as log:
+        run_id = append_run(log, made, workdir=project.workdir)
+    print_json({"run_id": run_id}) if as_json else click.echo(run_id)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Give up after that long, with exit code 6.",
+)
+@json_option
+@store_option
+@click.pass_context
+def wait(ctx: click.Context, run: str | None, timeout_s: float | None, as_json: bool) -> int:
+    """Wait for a run's end, also while nobody dispatches it, and exit with its code."""
+    from parallel_agents import look
+    from parallel_agents.follow import LIMIT_REACHED, Follower, exit_code
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with opened(ctx) as log:
+        follower = Follower(log, look.resolve_run(log, run))
+        if not _follow(log, follower, lambda records: None, deadline):
+            click.echo(
+                f"run {follower.run_id} has not ended after {timeout_s:g} s: it is {follower.state.status}", err=True
+            )
+            return LIMIT_REACHED
+        _summarise(log, follower, as_json=as_json)
+        return exit_code(follower.state)
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _follow(log: Any, follower: Any, told: Callable[[list[Any]], None], deadline: float | None = None) -> bool:
+    """Follow until the run has settled, saying so once where nobody dispatches it. False where the time was up first."""
+    from parallel_agents.follow import POLL_S, follow, is_dispatched
+
+    looked = [0.0, 0.0]  # When last, and whether it was said.
+
+    def also(records: list[Any]) -> None:
+        told(records)
+        now = time.monotonic()
+        if deadline is not None and now >= deadline and not follower.settled:
+            raise _TimeIsUp
+        if now - looked[0] < 1.0 or follower.settled:
+            return
+        looked[0] = now
+        if not looked[1] and not is_dispatched(log, follower.run_id):
+            looked[1] = 1.0
+            hint = f"`parallel-agents daemon start` or `parallel-agents resume {follower.run_id}` does"
+            click.echo(f"waiting, though no process dispatches run {follower.run_id} yet; {hint}", err=True)
+
+    try:
+        follow(
+            follower, also, every_s=POLL_S if deadline is None else min(POLL_S, max(0.01, deadline - time.monotonic()))
+        )
+    except _TimeIsUp:
+        return False
+    return True
+
+
+@click.command()
+@run_argument
+@json_option
+@store_option
+@click.pass_context
+def attach(ctx: click.Context, run: str | None, as_json: bool) -> int:
+    """Follow a run that another process dispatches. Ctrl-C leaves it alone."""
+    from parallel_agents import look
+    from parallel_agents.follow import Follower, exit_code
+
+    project = project_of(ctx)
+    with opened(ctx) as log:
+        follower = Follower(log, look.resolve_run(log, run))
+        with _view(log, follower, project.configuration(), as_json=as_json) as told:
+            _follow(log, follower, told)
+        _summarise(log, follower, as_json=as_json)
+        return exit_code(follower.state)

@@ -1,0 +1,134 @@
+"""What every verb begins with: its options, the project, its store, the run and the moment that are meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from parallel_agents import UnknownRun
+from parallel_agents.project import Project
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _remember_store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().obj["store"] = value
+
+
+def store_option(command: F) -> F:
+    """``--store`` behind the verb, for those who think of it late."""
+    return click.option(
+        "--store", metavar="PATH|URL", expose_value=False, callback=_remember_store, hidden=True, is_eager=True
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """``--json``: data for scripts."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def reading(command: F) -> F:
+    """The options of a verb that only looks: ``--json`` and ``--at``."""
+    at = click.option("--at", metavar="SEQ|TIME", help="As it was at an event or a time (local without zone).")
+    return store_option(json_option(at(command)))
+
+
+def run_argument(command: F) -> F:
+    """``[RUN]``: an id, the beginning of one, ``latest``, or nothing for the latest."""
+    return click.argument("run", required=False, shell_complete=complete_run)(command)
+
+
+def task_arguments(command: F) -> F:
+    """``[RUN] TASK``, taken apart by ``run_and_task``."""
+    return click.argument("words", nargs=-1, required=True, metavar="[RUN] TASK", shell_complete=complete_task)(command)
+
+
+def run_and_task(words: Sequence[str]) -> tuple[str | None, str]:
+    """The run and the task that two words, or one, mean."""
+    if len(words) > 2:
+        raise click.UsageError(f"{len(words)} words where [RUN] TASK belongs: {' '.join(words[:5])}")
+    return (None, words[0]) if len(words) == 1 else (words[0], words[1])
+
+
+def project_of(ctx: click.Context) -> Project:
+    """The project of the working directory, with the store that was named."""
+    return Project.find(store=ctx.find_root().obj["store"])
+
+
+def store_is_named(ctx: click.Context) -> bool:
+    """Whether the user named a store, rather than leaving it to the project."""
+    return ctx.find_root().obj["store"] is not None
+
+
+@contextmanager
+def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
+    """The store's log, to read runs that are there or to steer them.
+
+    Raises:
+        UnknownRun: there is no store, hence no run.
+    """
+    project = project_of(ctx)
+    if not project.store.exists():
+        raise UnknownRun(
+            f"there is no store at {project.store}, hence no run", hint="`parallel-agents run PLAN` makes one"
+        )
+    with project.open(actor=actor) as log:
+        yield log
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise AssertionError(f"no JSON is known for {type(value).__name__}")
+
+
+def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
+    """Ids of runs for the shell, the latest first."""
+    from click.shell_completion import CompletionItem
+
+    from parallel_agents import look
+
+    root = ctx.find_root()
+    root.obj = root.obj or {"store": root.params.get("store")}
+    try:
+        with opened(ctx) as log:
+            lines = look.runs(log)
+    except Exception:  # Whatever is wrong, a shell that completes a word is no place to say it.
+        return []
+    return [
+        CompletionItem(line["run_id"], help=f"{line['status']} {line['name']}")
+        for line in reversed(lines)
+        if line["run_id"].startswith(incomplete)
+    ]
+
+
+def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Ids of runs and of the latest run's tasks, or of the tasks of the run that stands there already."""
+    from click.shell_completion import CompletionItem
+
+    from parallel_agents import look
+
+    words = tuple(ctx.params.get("words") or ())
+    found = complete_run(ctx, parameter, incomplete) if not words else []
+    try:
+        with opened(ctx) as log:
+            state = look.status(log, look.resolve_run(log, words[0] if words else None))
+    except Exception:
+        return found
+    tasks = [
+        CompletionItem(task["task_id"], help=task["status"])
+        for task in state["tasks"]
+        if task["task_id"].startswith(incomplete)
+    ]
+    return tasks + found

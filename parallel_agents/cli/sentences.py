@@ -1,0 +1,87 @@
+"""Events in words: what happened, one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
+
+_AFTER = {
+    "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
+    "AttemptLost": "failed", "TaskCancelled": "cancelled", "TaskSkipped": "skipped", "TaskQueued": "queued",
+    "TaskRetryScheduled": "queued", "TaskBlocked": "blocked", "RunCompleted": "completed", "RunFailed": "failed",
+    "RunCancelled": "cancelled", "RunPaused": "paused", "RunSubmitted": "submitted",
+}  # fmt: skip
+
+
+class HistoryPage:
+    """Prints events as they come.
+
+    Args:
+        undone: seqs that a rollback has undone.
+        with_run: say of which run each is.
+    """
+
+    def __init__(self, *, undone: frozenset[int], with_run: bool) -> None:
+        self._undone = undone
+        self._with_run = with_run
+        self._console = console()
+        self._headed = False
+
+    def print(self, event: dict[str, Any]) -> None:
+        """One line."""
+        if not self._headed:
+            self._headed = True
+            run = f"{'RUN':<11} " if self._with_run else ""
+            self._console.print(Text(f"{'SEQ':>6}  {'TIME':<12}  {run}{'EVENT':<20} {'TASK':<16} WHAT", style="bold"))
+        undone = event["seq"] in self._undone
+        style = SIGNS[_AFTER[event["type"]]][1] if event["type"] in _AFTER else ""
+        line = Text(f"{event['seq']:>6}  {local_time(event['at'], precise=True):<12}  ")
+        if self._with_run:
+            line.append(f"{event['run_id']:<11} ")
+        line.append(f"{event['type']:<20} ", style=style)
+        line.append(f"{event['data'].get('task_id', ''):<16} ")
+        line.append(one_line(sentence(event)) + (" (undone)" if undone else ""))
+        if undone:
+            line.stylize("dim strike")
+        self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def sentence(event: dict[str, Any]) -> str:
+    """What an event says besides its type and its task."""
+    data = event["data"]
+    match event["type"]:
+        case "RunSubmitted":
+            return f"{data['name']}: {data['task_count']} tasks, {data['strategy']}, in {data['workdir']}"
+        case "RunClaimed":
+            holder = data["holder"]
+            return f"by {holder.get('kind', 'a process')} {holder.get('pid', '')}".rstrip()
+        case "RunCompleted" | "RunFailed" | "RunCancelled":
+            counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items())
+            reason = (data.get("reason") or "").replace("_", " ")
+            return counts + (f" ({reason})" if reason else "")
+        case "TaskStarted":
+            return f"attempt {data['attempt']} by {data['runner']}, {data['attempt_id']}"
+        case "TaskCompleted":
+            return f"in {duration(data['duration_s'])}" + (f": {data['output']}" if data["output"] is not None else "")
+        case "TaskFailed" | "TaskTimedOut" | "AttemptLost":
+            took = f"after {duration(data['duration_s'])}: " if "duration_s" in data else ""
+            return took + str(data["error"])
+        case "TaskRetryScheduled":
+            return f"failed {data['failures']} times, again in {data['wait_s']:.1f} s"
+        case "TaskSkipped":
+            return f"because {data['because']} failed" + (
+                ", and the stage fails fast" if data["reason"] == "fail_fast" else ""
+            )
+        case "RunRolledBack":
+            return f"to event {data['to_seq']}"
+        case "RunForked":
+            return f"from {data['parent']} at event {data['seq']}"
+        case "CostCharged":
+            return f"${data['usd_micros'] / 1e6:.4f} for {data['model'] or 'an unknown model'}"
+        case "ConflictDetected":
+            return f"with {data['other_task_id']} over {', '.join(data['paths'])}"
+        case _:
+            return str(data.get("reason") or data.get("how") or data.get("label") or "").replace("_", " ")

@@ -1,0 +1,159 @@
+"""Verbs that steer: pause, resume, cancel, retry, stop. Each is an event; who dispatches the run hears it at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from parallel_agents import InvalidUsage, NotAllowed
+from parallel_agents.cli.scene import (
+    complete_task,
+    json_option,
+    opened,
+    print_json,
+    project_of,
+    run_argument,
+    store_option,
+)
+
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+
+
+def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
+    print_json(value) if as_json else click.echo(text)
+
+
+@click.command()
+@run_argument
+@_reason
+@json_option
+@store_option
+@click.pass_context
+def pause(ctx: click.Context, run: str | None, reason: str, as_json: bool) -> None:
+    """Start no more tasks of a run; what runs finishes."""
+    from parallel_agents import look, steer
+
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, run)
+        steer.pause(log, run_id, reason)
+    _say(
+        as_json,
+        {"run_id": run_id, "status": "paused"},
+        f"run {run_id} is paused; `parallel-agents resume {run_id}` goes on",
+    )
+
+
+@click.command()
+@run_argument
+@_reason
+@json_option
+@store_option
+@click.pass_context
+def resume(ctx: click.Context, run: str | None, reason: str, as_json: bool) -> int:
+    """Go on with a run that was paused or left. Where no process dispatches it, this one does."""
+    from parallel_agents import daemons, look, steer
+    from parallel_agents.follow import is_dispatched
+
+    project = project_of(ctx)
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, run)
+        held = is_dispatched(log, run_id)
+        try:
+            steer.resume(log, run_id, reason)
+        except NotAllowed:
+            if held or look.has_ended(log, run_id):
+                raise
+        if held or daemons.is_there(project.store):
+            _say(as_json, {"run_id": run_id, "status": "running"}, f"run {run_id} goes on")
+            return 0
+        from parallel_agents.cli.running import dispatch_here
+
+        return dispatch_here(log, run_id, project.configuration(), as_json=as_json)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[RUN] [TASK]", shell_complete=complete_task)
+@_reason
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+@store_option
+@click.pass_context
+def cancel(ctx: click.Context, words: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> int:
+    """End a run, or one task of it: what has not started never will, what runs is stopped."""
+    from parallel_agents import daemons, foreground, look, steer
+    from parallel_agents.cli.running import quiet_logging
+
+    if len(words) > 2:
+        raise click.UsageError(f"{len(words)} words where [RUN] [TASK] belongs")
+    project = project_of(ctx)
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, words[0] if words else None)
+        task_id = words[1] if len(words) == 2 else None
+        running = look.running_count(log, run_id)
+        if task_id is None and running and not yes and sys.stdin.isatty():
+            click.confirm(
+                f"{running} running {'attempt' if running == 1 else 'attempts'} of run {run_id} will be stopped. Go on?",
+                abort=True,
+                err=True,
+            )
+        steer.cancel(log, run_id, task_id, reason)
+        if task_id is None and not daemons.is_there(project.store):
+            quiet_logging()
+            foreground.settle_cancelled(log, [run_id])
+    what = f"task {task_id} of run {run_id}" if task_id else f"run {run_id}"
+    _say(as_json, {"run_id": run_id, "task_id": task_id, "cancelled": True}, f"{what} is being cancelled")
+    return 0
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[RUN] [TASK]...", shell_complete=complete_task)
+@json_option
+@store_option
+@click.pass_context
+def retry(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
+    """Open failed or cancelled tasks again, and what was skipped because of them; without TASK, all of them."""
+    from parallel_agents import daemons, look, steer
+    from parallel_agents.follow import is_dispatched
+
+    project = project_of(ctx)
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, words[0] if words else None)
+        opened_tasks = steer.retry(log, run_id, words[1:])
+        held = is_dispatched(log, run_id) or daemons.is_there(project.store)
+    _say(as_json, {"run_id": run_id, "tasks": opened_tasks}, f"run {run_id}: open again: {', '.join(opened_tasks)}")
+    if not held:
+        click.echo(f"no process dispatches it; `parallel-agents resume {run_id}` does", err=True)
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="Needed: kills every attempt of this store at once.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; --now does not ask either.")
+@json_option
+@store_option
+@click.pass_context
+def stop(ctx: click.Context, now: bool, yes: bool, as_json: bool) -> int:
+    """Emergency stop: cancel every run of this store and kill what runs, without grace."""
+    from parallel_agents import foreground, look, steer
+    from parallel_agents.cli.running import quiet_logging
+
+    if not now:
+        raise InvalidUsage(
+            "`stop` ends everything of this store",
+            hint="say `parallel-agents stop --now`, or cancel one run with `parallel-agents cancel RUN`",
+        )
+    with opened(ctx) as log:
+        stopped = steer.stop_everything(log)
+        quiet_logging()
+        foreground.settle_cancelled(log, stopped)
+        left = look.wait_ended(log, stopped, timeout_s=10.0)
+    _say(
+        as_json,
+        {"stopped": stopped, "left": left},
+        f"stopped: {', '.join(stopped)}" if stopped else "nothing was running",
+    )
+    if left:
+        click.echo(f"not ended yet: {', '.join(left)}", err=True)
+        return 1
+    return 0
