@@ -177,7 +177,7 @@ def test_work_that_fails_says_why_in_one_line(stage: Any) -> None:
     ended = stage.run(launch)
     assert ended.outcome == "exited"
     assert ended.exit_code in (1, 3)
-    assert ended.error in ("exit code 3", "ValueError: trouble in two lines")
+    assert ended.error in ("exit code 3: trouble", "ValueError: trouble in two lines")
     assert ended.retryable
     assert "trouble" in (launch.folder / "stderr.log").read_text()
 

@@ -40,6 +40,7 @@ from parallel_agents.scheduler.process import (
 )
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
+    STDERR,
     STDOUT,
     STOP,
     LockHeld,
@@ -390,7 +391,9 @@ class Supervisor:
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
         elif code:
-            errors.insert(0, f"exit code {code}" if code > 0 else f"killed by signal {_signal_name(-code)}")
+            said = last_line(f"{attempt.folder}/{STDERR}") or last_line(f"{attempt.folder}/{STDOUT}")
+            how = f"exit code {code}" if code > 0 else f"killed by signal {_signal_name(-code)}"
+            errors.insert(0, f"{how}: {said}" if said else how)
         ended = _ended(attempt.attempt_id, attempt.cause, "; ".join(errors) or None)
         ended["exit_code"] = code
         ended["started_at_us"] = attempt.started_at_us
