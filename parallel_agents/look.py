@@ -21,7 +21,7 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.decide import task_of
-from parallel_agents.scheduler.plan import Agenda, Facts, why_not
+from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 
 LATEST = "latest"
@@ -164,6 +164,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
         state = projector.state(name, upto)
         agenda = Agenda(state)
         facts = Facts(len(slots.slots), slots.of_run(name))
+        seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
             lines.append(
@@ -177,7 +178,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
                     "queued_at": _time(task.queued_at_us),
                     "not_before": _time(task.not_before_us),
                     "attempts": task.attempts,
-                    "why": why_not(state, task.task.task_id, facts, now_us, agenda).text,
+                    "why": why_not(state, task.task.task_id, facts, now_us, seen).text,
                 }
             )
     return lines

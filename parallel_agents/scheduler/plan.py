@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
@@ -85,12 +85,8 @@ class Agenda:
         """Smaller is sooner."""
         return self._ranks[task.index]
 
-    def mend(self, state: RunState, now_us: int, skips: Mapping[str, Skip]) -> None:
-        """Take up what changed: the state's touched tasks, stages that opened, rests that are over.
-
-        Args:
-            skips: tasks that this very decision ends; a stage of which nothing else is left opens the next one.
-        """
+    def mend(self, state: RunState, now_us: int) -> None:
+        """Take up what changed: the state's touched tasks, and rests that are over."""
         for task_id in state.touched:
             task = state.tasks[task_id]
             if task.status not in st.ENDED:
@@ -104,6 +100,17 @@ class Agenda:
                 else:
                     heapq.heappush(self.queued, self._ranks[task.index])
         state.touched.clear()
+        while self.resting and self.resting[0][0] <= now_us:
+            due, index = heapq.heappop(self.resting)
+            if state.tasks[self._ids[index]].not_before_us == due:  # Else it rested in an earlier life of the task.
+                heapq.heappush(self.queued, self._ranks[index])
+
+    def open_stages(self, state: RunState, skips: Mapping[str, Skip]) -> None:
+        """Go on to the first stage that has something open, and take up what was ready but for its stage.
+
+        Args:
+            skips: tasks that this very decision ends; a stage of which nothing else is left is done.
+        """
         leaving = Counter(state.tasks[name].task.stage for name in skips)
         while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == leaving[self.stage]:
             self.stage += 1
@@ -111,10 +118,6 @@ class Agenda:
             for index in self.later.pop(stage):
                 queued = state.tasks[self._ids[index]].status == st.QUEUED
                 heapq.heappush(self.queued if queued else self.ready, self._ranks[index])
-        while self.resting and self.resting[0][0] <= now_us:
-            due, index = heapq.heappop(self.resting)
-            if state.tasks[self._ids[index]].not_before_us == due:  # Else it rested in an earlier life of the task.
-                heapq.heappush(self.queued, self._ranks[index])
 
     def best(
         self, state: RunState, heap: list[Rank], status: str, ahead: Mapping[str, str], now_us: int
@@ -157,12 +160,13 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
         priority: only tasks of at most this rank of priority start, so that runs can share slots by priority.
     """
     decision = Decision()
-    skips = {} if state.cancel_requested else _skips(state, agenda.stage)
-    agenda.mend(state, now_us, skips)
+    agenda.mend(state, now_us)
     if state.cancel_requested:
         if any(state.counts[status] for status in _NOT_STARTED):
             decision.cancels = [name for name, task in state.tasks.items() if task.status in _NOT_STARTED]
         return decision
+    skips = _skips(state, agenda.stage)
+    agenda.open_stages(state, skips)
     decision.skips = list(skips.values())
     if state.status != st.RUNNING:
         return decision
@@ -211,7 +215,7 @@ def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
     """Tasks that need what has failed for good, and stages behind a failed one that fails fast.
 
     Args:
-        first_open: no stage before this one has an open task, unless something was opened again since the last look.
+        first_open: no stage before this one has an open task.
     """
     skips: dict[str, Skip] = {}
     leaving: Counter[int] = Counter()
@@ -230,7 +234,7 @@ def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
             reason = "dependency"
 
     broken, state.broken = state.broken, set()
-    for name in sorted(broken, key=lambda name: state.tasks[name].index):
+    for name in sorted(broken, key=lambda name: (state.tasks[name].ended_at_us or 0, state.tasks[name].index)):
         failed = state.tasks[name]
         if failed.status in st.ENDED and not st.satisfies(failed.task, failed.status):
             skip(name, failed.because if failed.status == st.SKIPPED and failed.because else name, "dependency")
@@ -256,13 +260,45 @@ def _open_behind(state: RunState, number: int, first_open: int) -> bool:
     return False
 
 
-def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, agenda: Agenda | None = None) -> Reason:
+@dataclass(slots=True)
+class Outlook:
+    """What the next tick would do in a run, for those who ask why it leaves a task. Made by ``outlook``."""
+
+    decision: Decision
+    starting: set[str]
+    facts: Facts  # As they would be after it.
+    line: list[tuple[Rank, str]]  # Who starts or waits for a slot, best rank first; nobody who rests.
+
+
+def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
+    """Plan without doing it. Goes through all tasks; ask it once for many questions.
+
+    Args:
+        facts: slots taken now.
+        now_us: microseconds since the epoch.
+    """
+    touched, broken = set(state.touched), set(state.broken)
+    agenda, after = Agenda(state), replace(facts)
+    decision = plan(state, agenda, after, now_us)
+    state.touched, state.broken = touched, broken
+    starting = {name for what, name in decision.steps if what == "start"}
+    waiting = [name for what, name in decision.steps if what == "queue"]
+    waiting += [name for name, task in state.tasks.items() if task.status == st.QUEUED]
+    line = [(agenda.rank(task), name) for name in waiting if not _rests(task := state.tasks[name], now_us)]
+    return Outlook(decision, starting, after, sorted(line))
+
+
+def _rests(task: TaskState, now_us: int) -> bool:
+    return task.not_before_us is not None and task.not_before_us > now_us
+
+
+def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outlook | None = None) -> Reason:
     """Why a task is not started now, by the same rules that ``plan`` starts tasks by.
 
     Args:
         facts: slots taken now.
         now_us: microseconds since the epoch.
-        agenda: of the state, where the caller has one already.
+        seen: the outlook of this state and moment, where the caller has it already.
     """
     task = state.tasks[task_id]
     if task.status == st.RUNNING:
@@ -273,6 +309,10 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, agenda: Ag
         return Reason("cancelling", "its run is being cancelled")
     if state.ended:
         return Reason("run_ended", f"its run has ended: {state.status}")
+    seen = seen or outlook(state, facts, now_us)
+    for skip in seen.decision.skips:
+        if skip.task_id == task_id:
+            return Reason("skipping", f"it will be skipped: {skip.because} failed" + _by(skip.reason), (skip.because,))
     if task.status == st.BLOCKED:
         return Reason("blocked", f"it waits for a person: {task.reason}")
     open_ = [
@@ -280,12 +320,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, agenda: Ag
     ]
     if open_:
         return Reason("dependencies", f"waiting for {', '.join(open_)}", tuple(open_))
-    before = [
-        name
-        for name, other in state.tasks.items()
-        if other.task.stage < task.task.stage and other.status not in st.ENDED
-    ]
-    if before:
+    if before := _before_its_stage(state, task):
         stage = state.plan.stages[task.task.stage]
         named = ", ".join(before[:5]) + (", ..." if len(before) > 5 else "")
         return Reason(
@@ -296,24 +331,37 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, agenda: Ag
     if task.not_before_us is not None and task.not_before_us > now_us:
         wait_s = (task.not_before_us - now_us) / 1e6
         return Reason("not_before", f"retry not before {wait_s:.1f} s from then (failed {task.failures} times)")
-    agenda = agenda or Agenda(state)
-    agenda.mend(state, now_us)
-    status = task.status
-    ahead = [
-        name
-        for name, other in state.tasks.items()
-        if other.status == status and agenda.rank(other) < agenda.rank(task) and other.open_dependencies == 0
-    ]
-    closed = gate(state, state.plan.stages[task.task.stage], facts)
-    if status == st.PENDING and state.counts[st.QUEUED] >= state.plan.settings.max_queue_size:
-        return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} tasks are queued")
-    if closed is not None:
-        running = tuple(state.running.values())
-        behind = f"; {len(ahead)} of better rank are ahead: {', '.join(ahead[:5])}" if ahead else ""
-        return Reason("lower_rank" if ahead else closed.code, closed.text + behind, running)
     if state.status == st.SUBMITTED:
         return Reason("no_dispatcher", "no process dispatches its run yet")
-    return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
+    if task_id in seen.starting:
+        return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
+    return _why_no_slot(state, task, seen)
+
+
+def _before_its_stage(state: RunState, task: TaskState) -> list[str]:
+    if not any(state.stage_open[: task.task.stage]):
+        return []
+    return [
+        name
+        for name, other in state.tasks.items()
+        if other.task.stage < task.task.stage and other.status not in st.ENDED
+    ]
+
+
+def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
+    """Why a task that is ready, in a run that runs, is left by the next tick."""
+    place = next((place for place, (_, name) in enumerate(seen.line) if name == task.task.task_id), None)
+    if place is None:
+        limit = state.plan.settings.max_queue_size
+        return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} of {limit} are queued")
+    closed = gate(state, state.plan.stages[task.task.stage], seen.facts)
+    assert closed is not None, "a tick starts whatever it can"
+    if place == 0:
+        return Reason(closed.code, closed.text, tuple(state.running.values()))
+    ahead = ", ".join(name for _, name in seen.line[: min(place, 5)])
+    return Reason(
+        "lower_rank", f"{closed.text}; {place} of better rank are ahead: {ahead}", tuple(state.running.values())
+    )
 
 
 def _why_ended(task: TaskState) -> Reason:
