@@ -54,7 +54,7 @@ class Draft:
         self._actor = actor
         self.seq, self.prev_hash, last_at = log._tail
         self.at_us = max(log._clock(), last_at)
-        self.rows: list[Row] = []
+        self.rows: list[tuple[object, ...]] = []  # As in ``Row``; made for the database alone.
         self.recorded: list[Recorded] = []
         self.blobs: dict[str, bytes] = {}
         self.versions: dict[str, int] = {}
@@ -79,11 +79,11 @@ class Draft:
         if event.free_text:
             event = self._log._redactor.event(event)
         body = encode(event)
-        digest = hashlib.sha256(body.encode()).digest()
+        digest = hashlib.sha256(body).digest()
         seq, version, type_ = self.seq + 1, self.version(run_id) + 1, type(event).__name__
         at_us, actor, prev_hash = self.at_us, self._actor, self.prev_hash
         link = event_hash(prev_hash, seq, run_id, version, type_, at_us, actor, digest)
-        self.rows.append(Row(seq, run_id, version, type_, at_us, actor, body, digest, prev_hash, link))
+        self.rows.append((seq, run_id, version, type_, at_us, actor, body.decode(), digest, prev_hash, link))
         self.seq, self.prev_hash, self.versions[run_id] = seq, link, version
         recorded = Recorded(seq, run_id, version, at_us, actor, event)
         self.recorded.append(recorded)
