@@ -206,7 +206,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("monitoring.realTimeProgress", SWITCH, True),
     Key("monitoring.progressUpdateInterval", {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, 1),
-    *_not_built("monitoring", _switches("detailedLogs", "performanceMetrics")),
+    Key("monitoring.detailedLogs", SWITCH, True, "fixed", "every transition is an event, and there is no shorter log"),
+    Key("monitoring.performanceMetrics", SWITCH, True, "fixed", "what attempts take and use is always measured"),
     Key("monitoring.failureNotifications", SWITCH, True),
     Key("monitoring.successNotifications", SWITCH, True),
     *_not_built(
@@ -240,9 +241,11 @@ KEYS: tuple[Key, ...] = (
         {
             **_switches("healthChecks"),
             "healthCheckInterval": (SECONDS, 30),
-            **_switches("automaticFailover", "gracefulShutdown", "emergencyStop"),
+            **_switches("automaticFailover"),
         },
     ),
+    Key("safetyFeatures.gracefulShutdown", SWITCH, True, "fixed", "the first Ctrl-C always lets what runs finish"),
+    Key("safetyFeatures.emergencyStop", SWITCH, True, "fixed", "`parallel-agents stop --now` can always be said"),
     *[key for event, (template, _) in NOTIFICATIONS.items() for key in _notification(event, template)],
     *_not_built(
         "experimentalFeatures",

@@ -74,7 +74,8 @@ def _store(project: Project) -> Iterator[Finding]:
     try:
         with project.open() as log:
             lines = look.runs(log)
-            yield Finding("store", "ok", f"{project.store}: {log.last_seq()} events of {len(lines)} runs")
+            runs = "1 run" if len(lines) == 1 else f"{len(lines)} runs"
+            yield Finding("store", "ok", f"{project.store}: {log.last_seq()} events of {runs}")
     except ParallelAgentsError as error:
         yield Finding("store", "error", error.message, error.hint)
         return
@@ -88,7 +89,9 @@ def _store(project: Project) -> Iterator[Finding]:
         hint = f"`parallel-agents resume {lonely[0]}` or `parallel-agents daemon start` goes on"
         yield Finding("runs", "warning", f"nobody dispatches {named}", hint)
     else:
-        yield Finding("runs", "ok", f"{len(open_runs)} open, each dispatched by a living process")
+        yield Finding(
+            "runs", "ok", f"{len(open_runs)} open, each dispatched by a living process" if open_runs else "none open"
+        )
 
 
 def _disk(project: Project) -> Finding:

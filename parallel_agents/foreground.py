@@ -58,6 +58,8 @@ def dispatch(
     run_id = follower.run_id
     engine = Engine(log, kind=kind)
     try:
+        if any(task.command for task in follower.state.plan.tasks):
+            engine.need_shell()  # It starts while we do.
         engine.hold(run_id)
         engine.start()
         while True:
