@@ -152,7 +152,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.ended_at_us = None
             _move(state, task, QUEUED)
         case ev.TaskCancelRequested(task_id=task_id):
-            state.tasks[task_id].cancel_requested = True
+            state.tasks[task_id].cancel_requested, state.tasks[task_id].reason = True, event.reason
             state.touched.add(task_id)
         case ev.TaskCancelled(task_id=task_id):
             task = state.tasks[task_id]
@@ -257,6 +257,8 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
 def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, status: str, at_us: int) -> None:
     if attempt_id is not None:
         state.running.pop(attempt_id, None)
+    if task.cancel_requested and status != CANCELLED:
+        task.reason = ""  # It ended before it could be stopped.
     task.ended_at_us, task.cancel_requested = at_us, False
     _move(state, task, status)
 

@@ -50,6 +50,7 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[
     if task_id is None:
         raise AssertionError(f"attempt {ended.attempt_id} is not running in {state.run_id}")
     task = state.tasks[task_id]
+    ended = _storable(ended)
     if task.cancel_requested or state.cancel_requested:
         if ended.outcome != "exited" or ended.error is not None:
             return [_cancelled(state, task, ended)]
@@ -72,14 +73,27 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[
     return [end, retry]
 
 
+def _text(text: str) -> str:
+    """A text that JSON can hold: names of files and arguments may be any bytes, which Python shows as surrogates."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _storable(ended: Ended) -> Ended:
+    error, output = ended.error, ended.output
+    if (error is None or error.isascii()) and (not isinstance(output, str) or output.isascii()):
+        return ended
+    return replace(ended, error=error and _text(error), output=_text(output) if isinstance(output, str) else output)
+
+
 def _duration_s(ended: Ended) -> float:
     return max(0, ended.ended_at_us - ended.started_at_us) / 1e6
 
 
 def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
+    reason = task.reason or (state.reason if state.cancel_requested else "")
     return ev.TaskCancelled(
-        task_id=task.task.task_id, attempt_id=ended.attempt_id, reason=task.reason or state.reason,
-        duration_s=_duration_s(ended), cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+        task_id=task.task.task_id, attempt_id=ended.attempt_id, reason=reason, duration_s=_duration_s(ended),
+        cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
     )  # fmt: skip
 
 
@@ -131,12 +145,15 @@ def is_stuck(state: RunState) -> bool:
         return False
     if state.status == st.PAUSED:
         return not state.cancel_requested
-    counts = state.counts
-    return counts[st.BLOCKED] > 0 and counts[st.QUEUED] == 0 and not _can_move(state)
+    return state.counts[st.BLOCKED] > 0 and not state.cancel_requested and not _can_move(state)
 
 
 def _can_move(state: RunState) -> bool:
-    return any(task.status == st.PENDING and task.open_dependencies == 0 for task in state.tasks.values())
+    stage = next((number for number, open_tasks in enumerate(state.stage_open) if open_tasks), 0)
+    return any(
+        task.status in (st.PENDING, st.QUEUED) and task.open_dependencies == 0 and task.task.stage <= stage
+        for task in state.tasks.values()
+    )
 
 
 def decide_overdue(state: RunState, now_us: int) -> Event | None:
@@ -158,26 +175,28 @@ def decide_pause(state: RunState, reason: str = "") -> list[Event]:
     """No task starts any more; running ones finish.
 
     Raises:
-        NotAllowed: the run has ended or is paused.
+        NotAllowed: the run has ended, is being cancelled or is paused.
     """
     _refuse_ended(state, "paused")
+    _refuse_cancelling(state)
     if state.status == st.PAUSED:
         raise NotAllowed(
             f"run {state.run_id} is paused already", hint=f"`parallel-agents resume {state.run_id}` goes on"
         )
-    return [ev.RunPaused(reason=reason)]
+    return [ev.RunPaused(reason=_text(reason))]
 
 
 def decide_resume(state: RunState, reason: str = "") -> list[Event]:
     """Go on after a pause.
 
     Raises:
-        NotAllowed: the run is not paused.
+        NotAllowed: the run is not paused, or is being cancelled.
     """
     _refuse_ended(state, "resumed")
+    _refuse_cancelling(state)
     if state.status != st.PAUSED:
         raise NotAllowed(f"run {state.run_id} is not paused: it is {state.status}")
-    return [ev.RunResumed(reason=reason)]
+    return [ev.RunResumed(reason=_text(reason))]
 
 
 def decide_cancel(state: RunState, reason: str = "", *, grace_s: float = 3.0) -> list[Event]:
@@ -193,22 +212,24 @@ def decide_cancel(state: RunState, reason: str = "", *, grace_s: float = 3.0) ->
         raise NotAllowed(
             f"run {state.run_id} is being cancelled already", hint="`parallel-agents stop --now` does not wait"
         )
-    return [ev.RunCancelRequested(reason=reason, grace_s=grace_s)]
+    return [ev.RunCancelRequested(reason=_text(reason), grace_s=grace_s)]
 
 
 def decide_cancel_task(state: RunState, task_id: str, reason: str = "") -> list[Event]:
     """End one task. Its dependents will be skipped.
 
     Raises:
-        UnknownTask, NotAllowed: there is no such task; it, or the run, has ended.
+        UnknownTask, NotAllowed: there is no such task; it, or the run, has ended; it is being cancelled.
     """
     task = task_of(state, task_id)
     _refuse_ended(state, "changed")
     if task.status in st.ENDED:
         raise NotAllowed(f"task {task_id!r} has ended already: it is {task.status}")
     if task.status == st.RUNNING:
-        return [ev.TaskCancelRequested(task_id=task_id, reason=reason)]
-    return [ev.TaskCancelled(task_id=task_id, reason=reason)]
+        if task.cancel_requested:
+            raise NotAllowed(f"task {task_id!r} is being cancelled already")
+        return [ev.TaskCancelRequested(task_id=task_id, reason=_text(reason))]
+    return [ev.TaskCancelled(task_id=task_id, reason=_text(reason))]
 
 
 def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:
@@ -217,8 +238,10 @@ def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:
     Args:
         task_ids: none means every task that failed or was cancelled.
     Raises:
-        UnknownTask, NotAllowed: there is no such task; none of them can be retried.
+        UnknownTask, NotAllowed: there is no such task; none of them can be retried; the run is being cancelled.
     """
+    if not state.ended:
+        _refuse_cancelling(state)
     wanted = [task_of(state, name).task.task_id for name in task_ids]
     if not wanted:
         wanted = [name for name, task in state.tasks.items() if task.status in (st.FAILED, st.CANCELLED)]
@@ -233,7 +256,7 @@ def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:
     opened = _with_skipped(state, wanted)
     ordered = sorted(opened, key=lambda name: state.tasks[name].index)
     events: list[Event] = [ev.TaskReopened(task_id=name, reason="retry") for name in ordered]
-    if state.ended or state.cancel_requested:
+    if state.ended:
         events.append(ev.RunResumed(reason="retry"))
     return events
 
@@ -255,10 +278,29 @@ def _with_skipped(state: RunState, wanted: list[str]) -> set[str]:
         if task.status == st.SKIPPED:
             needed = (state.tasks[other] for other in task.task.dependencies)
             waiting += [o.task.task_id for o in needed if o.status in st.ENDED and not st.satisfies(o.task, o.status)]
-            waiting += [task.because] if task.reason == "fail_fast" and task.because else []
+            if task.reason == "fail_fast":
+                waiting += _stopped_by(state, task)
         waiting += [other for other in state.dependents.get(name, ()) if state.tasks[other].status == st.SKIPPED]
         waiting += stopped_by.get(name, ())
     return opened
+
+
+def _stopped_by(state: RunState, task: TaskState) -> list[str]:
+    """What has failed in the stages before a task's own that fail fast, and would end it again."""
+    stages, own = state.plan.stages, task.task.stage
+    return [
+        name
+        for number, names in state.stage_failed.items()
+        if number < own and stages[number].fail_fast and stages[number].phase == stages[own].phase
+        for name in names
+    ]
+
+
+def _refuse_cancelling(state: RunState) -> None:
+    if state.cancel_requested:
+        raise NotAllowed(
+            f"run {state.run_id} is being cancelled", hint=f"once it has ended, `parallel-agents retry {state.run_id}`"
+        )
 
 
 def _refuse_ended(state: RunState, what: str) -> None:
