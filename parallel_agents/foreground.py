@@ -67,7 +67,8 @@ def dispatch(
             told(follower.catch_up())
             if follower.settled:
                 break
-            _obey(log, run_id, interrupts)
+            if _obey(log, run_id, interrupts):
+                engine.loop.wake()  # Our own bell is not rung for us.
         if not follower.state.ended:
             engine.dispatcher.let_go(run_id)
             engine.loop.wake()
@@ -80,7 +81,9 @@ def dispatch(
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
-def _obey(log: Log, run_id: str, interrupts: Interrupts) -> None:
+def _obey(log: Log, run_id: str, interrupts: Interrupts) -> bool:
+    """Append what was asked for since the last look; gives whether anything was."""
+    before = interrupts.taken
     while interrupts.taken < min(interrupts.count, 2):
         interrupts.taken += 1
         try:
@@ -90,6 +93,7 @@ def _obey(log: Log, run_id: str, interrupts: Interrupts) -> None:
                 steer.cancel(log, run_id, reason="interrupted")
         except NotAllowed:
             continue  # It was paused already, or has ended meanwhile.
+    return interrupts.taken > before
 
 
 def settle_cancelled(log: Log, run_ids: list[str], *, timeout_s: float = 15.0) -> list[str]:

@@ -93,14 +93,19 @@ def _as_text(value: Any) -> str:
     raise AssertionError(f"no JSON is known for {type(value).__name__}")
 
 
+def _take_root_options(ctx: click.Context) -> None:
+    """A shell that completes a word parses the options, but calls nothing that would keep them."""
+    root = ctx.find_root()
+    root.obj = root.obj or {"store": root.params.get("store")}
+
+
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
     """Ids of runs for the shell, the latest first."""
     from click.shell_completion import CompletionItem
 
     from parallel_agents import look
 
-    root = ctx.find_root()
-    root.obj = root.obj or {"store": root.params.get("store")}
+    _take_root_options(ctx)
     try:
         with opened(ctx) as log:
             lines = look.runs(log)
@@ -119,6 +124,7 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
     from parallel_agents import look
 
+    _take_root_options(ctx)
     words = tuple(ctx.params.get("words") or ())
     found = complete_run(ctx, parameter, incomplete) if not words else []
     try:
