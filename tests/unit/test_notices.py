@@ -1,0 +1,76 @@
+"""The notifications that users know, in the words of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parallel_agents.configuration import DEFAULTS, Configuration
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.log import Log
+from parallel_agents.notices import Notices
+from parallel_agents.planfile import parse_plan
+from parallel_agents.projections.projector import Projector
+from parallel_agents.submit import make_plan, submit
+
+PLAN = {
+    "name": "shop",
+    "tasks": [
+        {"task_id": "api", "agent_type": "backend-engineer", "command": ["true"]},
+        {"task_id": "qa", "agent_type": "qa-engineer", "command": ["true"]},
+    ],
+}
+HISTORY: list[ev.Event] = [
+    ev.RunStarted(),
+    ev.TaskQueued(task_id="api"),
+    ev.TaskStarted(task_id="api", attempt_id="a1", attempt=1, runner="shell"),
+    ev.TaskCompleted(task_id="api", attempt_id="a1", duration_s=12.5),
+    ev.TaskQueued(task_id="qa"),
+    ev.TaskStarted(task_id="qa", attempt_id="q1", attempt=1, runner="shell"),
+    ev.TaskFailed(task_id="qa", attempt_id="q1", duration_s=1.0, error="Test failed"),
+    ev.RunFailed(counts={"completed": 1, "failed": 1}, failed=["qa"]),
+]
+
+
+def notices(folder: Path, configuration: Configuration) -> list[str]:
+    """What is said of that history."""
+    with Log(folder / "events.db", environ={}) as log:
+        run_id = submit(log, make_plan(parse_plan(PLAN, "plan.yaml", DEFAULTS), DEFAULTS), workdir=folder, environ={})
+        records = log.append(run_id, 1, HISTORY)
+        return list(Notices(configuration).of(records, Projector(log).state(run_id)))
+
+
+def test_the_notifications_read_as_users_know_them(tmp_path: Path) -> None:
+    """Started, completed with its time, failed with its error, and the sum at the end."""
+    assert notices(tmp_path, DEFAULTS) == [
+        "🚀 Parallel execution started: 2 tasks (concurrent)",
+        "▶️ Agent started: backend-engineer",
+        "✅ Agent completed: backend-engineer (12.5s)",
+        "▶️ Agent started: qa-engineer",
+        "❌ Agent failed: qa-engineer - Test failed",
+        "🎉 Parallel execution completed: 1/2 successful",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "gone"),
+    [
+        ("notifications.agentStarted.enabled", "▶️"),
+        ("monitoring.successNotifications", "✅"),
+        ("monitoring.failureNotifications", "❌"),
+        ("notifications.parallelExecutionCompleted.enabled", "🎉"),
+    ],
+)
+def test_a_notification_can_be_switched_off(key: str, gone: str, tmp_path: Path) -> None:
+    """The others stay."""
+    lines = notices(tmp_path, Configuration({key: False}, {key: "flag"}))
+    assert not any(line.startswith(gone) for line in lines)
+    assert len(lines) in (4, 5)
+
+
+def test_a_format_of_the_configuration_is_used(tmp_path: Path) -> None:
+    """With the fields that it may name."""
+    key = "notifications.agentFailed.format"
+    lines = notices(tmp_path, Configuration({key: "{name}/{task_id} broke after {duration}s"}, {key: "flag"}))
+    assert "shop/qa broke after 1.0s" in lines

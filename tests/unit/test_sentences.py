@@ -1,0 +1,60 @@
+"""Every type of event can be said in words, as a line of history and as a notification."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from parallel_agents.cli.sentences import sentence
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.events import EVENT_TYPES
+
+SPECIAL: dict[str, Any] = {"not_before": "2026-03-01T12:00:00Z", "paths": ["a.py", "b.py"], "counts": {"completed": 2}}
+
+
+def sample(name: str, field: FieldInfo) -> Any:
+    """Some value that a field may hold."""
+    if name in SPECIAL:
+        return SPECIAL[name]
+    kind: Any = field.annotation
+    if NoneType in get_args(kind):
+        return None
+    kind = get_origin(kind) or kind
+    return {str: "word", int: 3, float: 1.5, bool: False, dict: {}, list: []}.get(kind)
+
+
+def said(type_: str, **fields: Any) -> str:
+    """The sentence of an event."""
+    event = EVENT_TYPES[type_](**fields)
+    return sentence({"type": type_, "data": event.model_dump(), "seq": 1})
+
+
+@pytest.mark.parametrize("type_", sorted(EVENT_TYPES))
+def test_every_type_of_event_has_a_sentence(type_: str) -> None:
+    """Without an error, whatever its optional fields hold."""
+    fields = {name: sample(name, field) for name, field in EVENT_TYPES[type_].model_fields.items()}
+    assert isinstance(said(type_, **fields), str)
+
+
+def test_a_failure_says_how_long_it_took_and_why() -> None:
+    """In one line."""
+    words = said("TaskFailed", task_id="a", attempt_id="x", duration_s=2.0, error="exit code 1: no such file")
+    assert words == "after 2.0 s: exit code 1: no such file"
+
+
+def test_a_skip_names_the_task_that_failed() -> None:
+    """And that the stage fails fast, where that is why."""
+    assert said("TaskSkipped", task_id="b", because="a") == "because a failed"
+    assert said("TaskSkipped", task_id="b", because="a", reason="fail_fast").endswith("fails fast")
+
+
+def test_a_reason_is_said_as_people_say_it() -> None:
+    """Codes lose their underscores."""
+    counts = {"completed": 1, "cancelled": 2}
+    assert said("RunFailed", counts=counts, reason="max_execution_time") == (
+        "1 completed, 2 cancelled (max execution time)"
+    )
+    assert ev.RunPaused(reason="lunch").reason == said("RunPaused", reason="lunch")
