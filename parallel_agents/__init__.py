@@ -1,24 +1,93 @@
-"""parallel-agents: runs several AI coding agents at once on one project and never loses anything they did."""
+"""parallel-agents: runs several AI coding agents at once on one project and never loses anything they did.
+
+The names below are imported when they are first used, so that a command which needs none of them starts quickly.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from parallel_agents.eventstore.errors import ChainBroken as ChainBroken
-    from parallel_agents.eventstore.errors import InvalidUsage as InvalidUsage
-    from parallel_agents.eventstore.errors import LeaseHeld as LeaseHeld
-    from parallel_agents.eventstore.errors import NotAllowed as NotAllowed
-    from parallel_agents.eventstore.errors import ParallelAgentsError as ParallelAgentsError
-    from parallel_agents.eventstore.errors import UnknownRun as UnknownRun
+from parallel_agents.version import RELEASE as __version__
 
-_WHERE = dict.fromkeys(
-    ("ChainBroken", "InvalidUsage", "LeaseHeld", "NotAllowed", "ParallelAgentsError", "UnknownRun"), "eventstore.errors"
-)
+if TYPE_CHECKING:
+    from parallel_agents.agent_task import AgentStatus, AgentTask, ExecutionStrategy
+    from parallel_agents.dependency_manager import AgentDependency, DependencyManager
+    from parallel_agents.eventstore.errors import (
+        ChainBroken,
+        InvalidConfiguration,
+        InvalidPlan,
+        InvalidUsage,
+        LeaseHeld,
+        NotAllowed,
+        ParallelAgentsError,
+        StoreError,
+        UnknownRun,
+        UnknownTask,
+    )
+    from parallel_agents.executor import ParallelExecutionResult, ParallelExecutor
+    from parallel_agents.scheduler.runners.callables import TaskContext
+    from parallel_agents.task_queue import Priority, QueuedTask, TaskQueue
+
+__all__ = [
+    "AgentDependency",
+    "AgentStatus",
+    "AgentTask",
+    "ChainBroken",
+    "DependencyManager",
+    "ExecutionStrategy",
+    "InvalidConfiguration",
+    "InvalidPlan",
+    "InvalidUsage",
+    "LeaseHeld",
+    "NotAllowed",
+    "ParallelAgentsError",
+    "ParallelExecutionResult",
+    "ParallelExecutor",
+    "Priority",
+    "QueuedTask",
+    "StoreError",
+    "TaskContext",
+    "TaskQueue",
+    "UnknownRun",
+    "UnknownTask",
+    "__version__",
+]
+
+_ERRORS = "eventstore.errors"
+_HOMES = {
+    "AgentDependency": "dependency_manager",
+    "AgentStatus": "agent_task",
+    "AgentTask": "agent_task",
+    "ChainBroken": _ERRORS,
+    "DependencyManager": "dependency_manager",
+    "ExecutionStrategy": "agent_task",
+    "InvalidConfiguration": _ERRORS,
+    "InvalidPlan": _ERRORS,
+    "InvalidUsage": _ERRORS,
+    "LeaseHeld": _ERRORS,
+    "NotAllowed": _ERRORS,
+    "ParallelAgentsError": _ERRORS,
+    "ParallelExecutionResult": "executor",
+    "ParallelExecutor": "executor",
+    "Priority": "task_queue",
+    "QueuedTask": "task_queue",
+    "StoreError": _ERRORS,
+    "TaskContext": "scheduler.runners.callables",
+    "TaskQueue": "task_queue",
+    "UnknownRun": _ERRORS,
+    "UnknownTask": _ERRORS,
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(f"parallel_agents.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'parallel_agents' has no attribute {name!r}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # The next use need not come here.
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

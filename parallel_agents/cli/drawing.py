@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import IO, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -59,13 +60,20 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iter
     """A table without lines.
 
     Args:
-        headings: one a column; ones that end in ``…`` may be cut where the terminal is narrow.
+        headings: one a column; the one that ends in ``…`` is cut where the terminal is narrow.
         rows: texts, ``Text`` or numbers; None is shown as a dash.
         right: the columns that hold numbers.
     """
     numbers = set(right)
+    cells = [[_cell(value) for value in row] for row in rows]
     shown = any(heading.rstrip("…") for heading in headings)
     made = Table(box=None, pad_edge=False, show_header=shown, header_style="bold", padding=(0, 2, 0, 0))
+    widths = [
+        max([cell_len(heading.rstrip("…")) if shown else 0, *(row[index].cell_len for row in cells)])
+        for index, heading in enumerate(headings)
+    ]
+    others = sum(width for width, heading in zip(widths, headings, strict=True) if not heading.endswith("…"))
+    room = console().width - others - 2 * (len(headings) - 1)
     for index, heading in enumerate(headings):
         cut = heading.endswith("…")
         made.add_column(
@@ -73,11 +81,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iter
             justify="right" if index in numbers else "left",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=8 if cut else None,
-            ratio=1 if cut else None,
+            width=min(widths[index], max(8, room)) if cut else widths[index],
         )
-    for row in rows:
-        made.add_row(*[_cell(value) for value in row])
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -89,7 +90,10 @@ class LiveView:
             room = (options.height or console.height) - 4
             yield self._head(state)
             yield self._progress(state, options.max_width)
-            yield self._tasks(state, max(3, room))
+            table, more = self._tasks(state, max(3, room))
+            yield table
+            if more:
+                yield Text(f"   … {more}", style="dim")
         hint = self._hint(state)
         if hint:
             yield Text(hint, style="dim")
@@ -110,7 +114,8 @@ class LiveView:
         grid.add_row(bar, drawing.counts_text({name: state.counts[name] for name in _SHOWN}, len(state.tasks)))
         return grid
 
-    def _tasks(self, state: Any, room: int) -> Table:
+    def _tasks(self, state: Any, room: int) -> tuple[Table, str]:
+        """The tasks that the terminal has room for, and how many more there are."""
         rows = list(state.tasks.values())
         hidden: list[Any] = []
         if len(rows) > room:
@@ -125,13 +130,8 @@ class LiveView:
         made.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for task in rows:
             made.add_row(_sign(task), task.task.task_id, task.task.agent_type, _took(task), self._said(task))
-        if hidden:
-            counts: dict[str, int] = {}
-            for task in hidden:
-                counts[task.status] = counts.get(task.status, 0) + 1
-            more = ", ".join(f"{number} {status}" for status, number in counts.items())
-            made.add_row("", Text(f"… {more}", style="dim"), "", "", "")
-        return made
+        more = Counter(task.status for task in hidden)
+        return made, ", ".join(f"{number} {status}" for status, number in more.items())
 
     def _said(self, task: Any) -> Text:
         words = self._words.get(task.task.task_id, "")

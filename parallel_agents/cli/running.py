@@ -313,7 +313,11 @@ def attach(ctx: click.Context, run: str | None, as_json: bool) -> int:
     project = project_of(ctx)
     with opened(ctx) as log:
         follower = Follower(log, look.resolve_run(log, run))
-        with _view(log, follower, project.configuration(), as_json=as_json) as told:
-            _follow(log, follower, told)
+        try:
+            with _view(log, follower, project.configuration(), as_json=as_json) as told:
+                _follow(log, follower, told)
+        except KeyboardInterrupt:
+            click.echo(f"left run {follower.run_id}, which goes on", err=True)
+            return INTERRUPTED
         _summarise(log, follower, as_json=as_json)
         return exit_code(follower.state)
