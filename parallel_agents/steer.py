@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from parallel_agents.eventstore.errors import ParallelAgentsError, StaleRun
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.log import Draft, Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import ENDED, RunState
@@ -16,14 +16,22 @@ EMERGENCY = "emergency stop"
 
 
 def _decided(log: Log, run_id: str, decide_on: Callable[[RunState], Sequence[Event]]) -> list[Recorded]:
-    """Decide and append; where another process was first, read again and decide again."""
-    while True:
-        state = Projector(log).state(run_id)
-        events = decide_on(state)
-        try:
-            return log.append(run_id, state.version, events)
-        except StaleRun:
-            continue
+    """Decide and append; where another process was first, once more with everybody else locked out.
+
+    At once so would keep the dispatcher waiting while a long history is read; never so, a busy run would run away from
+    every reader.
+    """
+    state = Projector(log).state(run_id)
+    try:
+        return log.append(run_id, state.version, decide_on(state))
+    except StaleRun:
+        pass
+
+    def decide_now(draft: Draft) -> None:
+        for event in decide_on(Projector(log).state(run_id)):
+            draft.add(run_id, event)
+
+    return log.transact(decide_now)
 
 
 def pause(log: Log, run_id: str, reason: str = "") -> None:
@@ -36,10 +44,14 @@ def resume(log: Log, run_id: str, reason: str = "") -> None:
     _decided(log, run_id, lambda state: decide.decide_resume(state, reason))
 
 
-def cancel(log: Log, run_id: str, task_id: str | None = None, reason: str = "") -> None:
-    """End a run, or one task of it."""
+def cancel(log: Log, run_id: str, task_id: str | None = None, reason: str = "", *, grace_s: float = 3.0) -> None:
+    """End a run, or one task of it.
+
+    Args:
+        grace_s: of a run: between asking its processes to end and killing them.
+    """
     if task_id is None:
-        _decided(log, run_id, lambda state: decide.decide_cancel(state, reason))
+        _decided(log, run_id, lambda state: decide.decide_cancel(state, reason, grace_s=grace_s))
     else:
         _decided(log, run_id, lambda state: decide.decide_cancel_task(state, task_id, reason))
 

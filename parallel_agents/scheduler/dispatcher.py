@@ -104,6 +104,11 @@ class Dispatcher:
         """Ask for a run to be released at the next tick, unless it can go on. Any thread."""
         self._requests.append(("let_go", run_id))
 
+    @property
+    def busy(self) -> bool:
+        """Whether this process has a run to dispatch, or an end or a request to take up. Any thread."""
+        return bool(self.held or self._requests or self._wanted or self._ends)
+
     def tick(self) -> int | None:
         """Do all that is due now.
 
@@ -135,6 +140,8 @@ class Dispatcher:
         except BaseException:
             self._forget()
             raise
+        for ended in self._ends:
+            self._launched.pop(ended.attempt_id, None)
         self._ends.clear()
         if fresh:
             self._seen = fresh[-1].seq
@@ -311,6 +318,8 @@ class Dispatcher:
         return task.task.runner or ("shell" if task.task.command else "python")
 
     def _publish(self, fresh: list[Recorded]) -> None:
+        """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
+        ended = []
         for run_id in {record.run_id for record in fresh}:
             held = self.held.get(run_id)
             if held is not None:
@@ -320,7 +329,7 @@ class Dispatcher:
                     held.snapshot_seq_count = 0
                     self.projector.save_snapshot(state)
                 if state.ended:
-                    del self.held[run_id]
+                    ended.append(run_id)
             elif run_id in self._summaries:
                 summary = self._summaries[run_id]
                 self.progress[run_id] = Progress(summary.status, 0, False)
@@ -329,6 +338,8 @@ class Dispatcher:
                 listener(fresh)
             except Exception:
                 logger.exception("a listener failed; dispatching goes on")
+        for run_id in ended:
+            del self.held[run_id]
 
     def _launch(self, state: RunState, task: TaskState, attempt_id: str) -> Launch:
         spec = task.task

@@ -21,6 +21,7 @@ class Engine:
         kind: what this process is, as leases and events name it: ``run``, ``daemon`` or ``python``.
         takes_all: whether it claims every run that nobody holds.
         pool: keyword arguments of ``CallableRunner``.
+        rests: whether it does nothing at all while it holds no run (see ``Loop``).
     """
 
     def __init__(
@@ -31,16 +32,18 @@ class Engine:
         takes_all: bool = False,
         pool: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
+        rests: bool = False,
     ) -> None:
         self.log = log
-        self._runners: dict[str, Runner] = {"python": CallableRunner(self._wake, **(pool or {}))}
+        self._callables = CallableRunner(self._wake, **(pool or {}))
+        self._runners: dict[str, Runner] = {"python": self._callables}
         self._shell: ShellRunner | None = None
         self._sampler: Sampler | None = None
         runners = _Runners(self._runners, self.need_shell)
         self.dispatcher = Dispatcher(
             log, runners, kind=kind, takes_all=takes_all, environ=environ, peak_memory=self._peak_memory
         )
-        self.loop = Loop(self.dispatcher, retry_store_errors=takes_all)
+        self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests)
         if takes_all:
             self.need_shell()
 
@@ -80,6 +83,14 @@ class Engine:
             return run_id in progress and until(progress[run_id])
 
         return progress[run_id] if self.loop.wait(done, timeout_s) else None
+
+    def give_up_callables(self, run_id: str) -> list[str]:
+        """Let the calls of a run that were told to stop, and have not returned, count as stopped.
+
+        Returns:
+            Their tasks. Such a call goes on in its thread until it returns; nobody waits for it any more.
+        """
+        return self._callables.give_up(run_id)
 
     def close(self) -> None:
         """Stop dispatching. Shell attempts that run go on, and can be adopted; callables end with the process."""

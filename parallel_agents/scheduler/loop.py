@@ -3,19 +3,25 @@
 APScheduler drops a wake while the job runs, swallows what it raises, and takes a quarter of a millisecond to start it. So:
 a dirty flag is looked at again at the job's end; the job catches, keeps and tells; and while attempts are under way it
 lingers for a moment, so that ends that come in quick succession are taken up without a new start.
+
+Its own thread pool is one of ``concurrent.futures``, which takes no work any more once the main thread has ended, while
+other threads may still wait for their runs: jobs run on a thread of ours instead.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import select
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
@@ -33,14 +39,22 @@ logging.getLogger("apscheduler").setLevel(logging.ERROR)  # It warns of every wa
 class Loop:
     """Runs a dispatcher's ticks. ``wake`` is safe from any thread.
 
+    Args:
+        retry_store_errors: go on after a ``StoreError`` instead of stopping.
+        rests: once there was nothing to dispatch for a second, do nothing at all until ``wake``; what other processes
+            append in the meantime is then not looked at.
     Attributes:
         failure: what stopped the loop, or None. Attempts that run go on.
     """
 
-    def __init__(self, dispatcher: Dispatcher, *, retry_store_errors: bool = False) -> None:
+    def __init__(self, dispatcher: Dispatcher, *, retry_store_errors: bool = False, rests: bool = False) -> None:
         self.dispatcher = dispatcher
         self.failure: BaseException | None = None
         self._retry_store_errors = retry_store_errors
+        self._rests = rests
+        self._idle_since: float | None = None
+        self._awake = threading.Event()
+        self._awake.set()
         self._lock = threading.Lock()
         self._dirty = threading.Event()
         self._active = False
@@ -48,10 +62,11 @@ class Loop:
         self._due_us: int | None = None
         self._ticked = threading.Condition()
         options = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-        pool = {"default": ThreadPoolExecutor(1)}
-        self._scheduler = BackgroundScheduler(executors=pool, job_defaults=options, timezone=UTC)
+        thread = {"default": _OneThread()}
+        self._scheduler = BackgroundScheduler(executors=thread, job_defaults=options, timezone=UTC)
         self._scheduler.add_listener(self._after_job, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
         self._listener = dispatcher.log.doorbell.listen()
+        self._hung_up, self._hang_up = os.pipe()  # Ends what listens to the doorbell.
         self._ears = threading.Thread(target=self._hear, name="doorbell", daemon=True)
 
     def start(self) -> None:
@@ -65,22 +80,32 @@ class Loop:
 
     def wake(self) -> None:
         """Something happened: tick as soon as can be."""
+        self._idle_since = None
+        self._go()
+
+    def _go(self) -> None:
         with self._lock:
             self._dirty.set()
             if self._active or self._closing or not self._scheduler.running:
                 return
             self._active = True
+            self._awake.set()
         self._kick()
 
     def stop(self) -> None:
         """End after the tick that is under way. Attempts go on."""
         with self._lock:
+            if self._closing:
+                return
             self._closing = True
         self._dirty.set()
+        self._awake.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+        os.close(self._hang_up)
         if self._ears.is_alive():
             self._ears.join(timeout=2)
+        os.close(self._hung_up)
         if self._listener is not None:
             self._listener.close()
 
@@ -150,8 +175,21 @@ class Loop:
         with self._lock:
             self._active = self._dirty.is_set() and self.failure is None and not self._closing
             again = self._active
+            if self._rests and not again and self._is_idle():
+                self._awake.clear()
+                self._scheduler.modify_job("dispatch", next_run_time=None)
         if again:
             self._kick()
+
+    def _is_idle(self) -> bool:
+        """Whether there was nothing to dispatch for a second."""
+        if self.dispatcher.busy or self._closing:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.monotonic()
+        else:
+            return time.monotonic() - self._idle_since >= INTERVAL_S
+        return False
 
     def _set_timer(self, due_us: int | None) -> None:
         """One date job for whatever is due next. It only wakes; what is due is in the log."""
@@ -167,8 +205,41 @@ class Loop:
 
     def _hear(self) -> None:
         assert self._listener is not None
+        bells = select.poll()
+        bells.register(self._listener, select.POLLIN)
+        bells.register(self._hung_up, select.POLLIN)
         while not self._closing:
-            heard, _, _ = select.select([self._listener], [], [], 0.5)
-            if heard and not self._closing:
-                drain(self._listener)
-                self.wake()
+            bells.poll()
+            drain(self._listener)
+            if self._awake.is_set():
+                self._go()
+            self._awake.wait()  # While it rests, bells are left to ring.
+
+
+class _OneThread(BaseExecutor):  # type: ignore[misc]  # APScheduler says nothing of its types.
+    """Runs the scheduler's jobs one after another, on a daemon thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs: SimpleQueue[tuple[Any, list[datetime]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="dispatch", daemon=True)
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        """Called by the scheduler at its start."""
+        super().start(scheduler, alias)
+        self._thread.start()
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Called by the scheduler at its end; the job that runs ends first."""
+        self._jobs.put(None)
+        if wait:
+            self._thread.join()
+
+    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
+        self._jobs.put((job, run_times))
+
+    def _serve(self) -> None:
+        while (submitted := self._jobs.get()) is not None:
+            job, run_times = submitted
+            # What a job raises is among the events.
+            self._run_job_success(job.id, run_job(job, "default", run_times, self._logger.name))

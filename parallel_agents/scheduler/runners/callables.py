@@ -10,6 +10,8 @@ import contextlib
 import inspect
 import math
 import os
+import resource
+import sys
 import threading
 import time
 import traceback
@@ -27,8 +29,12 @@ from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 
 _STALL_S: Final = 0.01  # Calls that wait this long while none returns get threads of their own.
 _TEXT_CHARS: Final = 500
+_MAXRSS_BYTES: Final = 1024 if sys.platform.startswith("linux") else 1  # What ru_maxrss counts in.
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _CONTEXT_NAMES: Final = frozenset(("context", "ctx", "task_context"))
+
+
+_MAKING_A_BELL: Final = threading.Lock()
 
 
 class TaskContext:
@@ -39,27 +45,35 @@ class TaskContext:
         workdir: where its files belong; the process's own working directory is left alone.
     """
 
-    __slots__ = ("_cancelled", "_stop", "task", "workdir")
+    __slots__ = ("_began_us", "_bell", "_launch", "_stop", "task", "workdir")
 
     def __init__(self, task: Any, workdir: Path) -> None:
         self.task = task
         self.workdir = workdir
-        self._cancelled = threading.Event()
         self._stop: Outcome | None = None
+        self._bell: threading.Event | None = None  # Made by the first who waits: most calls never do.
+        self._launch: Launch | None = None
+        self._began_us = 0  # 0: no thread has taken it up yet.
 
     @property
     def cancelled(self) -> bool:
         """Whether the call shall return now, because its task was cancelled or took too long."""
-        return self._cancelled.is_set()
+        return self._stop is not None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep up to ``timeout`` seconds, less when cancelled; gives whether it is cancelled."""
-        return self._cancelled.wait(timeout)
+        with _MAKING_A_BELL:
+            if self._bell is None:
+                self._bell = threading.Event()
+        if self._stop is None:  # Looked at after the bell is there: whoever cancels from now on rings it.
+            self._bell.wait(timeout)
+        return self.cancelled
 
     def _cancel(self, outcome: Outcome) -> None:
         if self._stop is None:
             self._stop = outcome
-        self._cancelled.set()
+        if self._bell is not None:
+            self._bell.set()
 
 
 class CallableRunner:
@@ -104,8 +118,20 @@ class CallableRunner:
             self._add_worker()
 
     def start(self, launch: Launch) -> None:
-        """Queue the call; it begins as soon as a thread is free, and one becomes free or is made."""
+        """Queue the call; it begins as soon as a thread is free, and one becomes free or is made.
+
+        There is none where another process submitted the run: then the attempt fails, and would again.
+        """
+        if launch.call is None:
+            now_us = time.time_ns() // 1000
+            error = "only the Python process that submitted a callable can call it"
+            self._ends.append(
+                Ended(launch.attempt_id, "not_started", None, error, False, started_at_us=now_us, ended_at_us=now_us)
+            )
+            self._on_end()
+            return
         context = TaskContext(launch.task, launch.workdir)
+        context._launch = launch
         self._contexts[launch.attempt_id] = context
         self._work.put((launch, context))
         wanted = len(self._contexts)
@@ -132,6 +158,31 @@ class CallableRunner:
         context = self._contexts.get(attempt_id)
         if context is not None:
             context._cancel("timed_out" if timed_out else "stopped")
+
+    def give_up(self, run_id: str) -> list[str]:
+        """Report the calls of a run that were told to stop as stopped, although they have not returned.
+
+        Returns:
+            Their task ids. What such a call returns later is dropped, and its thread is none of the pool any more.
+        """
+        given_up = []
+        for attempt_id, context in list(self._contexts.items()):
+            launch, stop = context._launch, context._stop
+            if launch is None or launch.run_id != run_id or stop is None:
+                continue
+            if self._contexts.pop(attempt_id, None) is None:
+                continue  # It returned just now.
+            with self._size_lock:
+                self._size -= 1
+            now_us = time.time_ns() // 1000
+            error = "stopped, but its callable has not returned"
+            self._ends.append(
+                Ended(attempt_id, stop, None, error, started_at_us=context._began_us or now_us, ended_at_us=now_us)
+            )
+            given_up.append(launch.task_id)
+        if given_up:
+            self._on_end()
+        return given_up
 
     def poll(self) -> list[Ended]:
         """The ends since the last call."""
@@ -171,7 +222,8 @@ class CallableRunner:
             if item is None:
                 break
             ended = self._execute(*item)
-            del contexts[ended.attempt_id]
+            if contexts.pop(ended.attempt_id, None) is None:
+                return  # It was given up, and this thread with it.
             self._ends.append(ended)
             self._on_end()
             if self._size > self._max_workers and self._leave():
@@ -188,7 +240,7 @@ class CallableRunner:
             return True
 
     def _execute(self, launch: Launch, context: TaskContext) -> Ended:
-        started_at_us = time.time_ns() // 1000
+        started_at_us = context._began_us = time.time_ns() // 1000
         cpu_began_s = time.thread_time()
         output: Any = None
         error: str | None = None
@@ -197,7 +249,7 @@ class CallableRunner:
                 output = as_output(self._call(launch, context))
             except BaseException as problem:  # SystemExit too: it is the call that fails, not the worker.
                 error = _one_line(problem)
-                _write_traceback(launch.folder, problem)
+                _write_traceback(os.path.abspath(launch.folder), problem)
         outcome: Outcome = "exited"
         exit_code: int | None = 0 if error is None else 1
         if context._stop is not None:
@@ -213,12 +265,13 @@ class CallableRunner:
             started_at_us,
             time.time_ns() // 1000,
             time.thread_time() - cpu_began_s,
+            # Of this whole process, and of its whole life so far: memory belongs to no thread.
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES,
         )
 
     def _call(self, launch: Launch, context: TaskContext) -> Any:
         call = launch.call
-        if call is None:
-            raise TypeError("the task has no callable")
+        assert call is not None  # ``start`` has seen to it.
         try:
             wanted = self._takes_context(call)
         except TypeError:  # Not hashable, so not cached.
@@ -291,7 +344,7 @@ def _one_line(problem: BaseException) -> str:
     return (f"{name}: {text}" if text else name)[:_TEXT_CHARS]
 
 
-def _write_traceback(folder: Path, problem: BaseException) -> None:
+def _write_traceback(folder: str, problem: BaseException) -> None:
     """Leave the traceback where ``logs`` looks for it; the folder is made only for this."""
     inner = problem.__traceback__
     for _ in range(2):  # Our own two frames tell nothing.
@@ -299,8 +352,8 @@ def _write_traceback(folder: Path, problem: BaseException) -> None:
             inner = inner.tb_next
     try:
         text = "".join(traceback.format_exception(type(problem), problem, inner))
-        make_folder(os.path.abspath(folder))
-        fd = os.open(folder / STDERR, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        make_folder(folder)
+        fd = os.open(f"{folder}/{STDERR}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except Exception:  # The disk is full, or the exception cannot be printed: the error's line must do.
         return
     with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file, contextlib.suppress(OSError):

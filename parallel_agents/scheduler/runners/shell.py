@@ -40,6 +40,7 @@ from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
 _LOST_GRACE_S: Final = 1.0  # For what is left of a lost attempt, between SIGTERM and SIGKILL.
 _FLUSH_S: Final = 1.0
+_GONE_S: Final = 2.0  # For the end of a supervisor that has nothing to do; it takes milliseconds.
 _FIELDS: Final = frozenset(field.name for field in fields(Ended))
 _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR))
 
@@ -164,13 +165,15 @@ class ShellRunner:
         return pids
 
     def close(self) -> None:
-        """Let go of the supervisor. It goes on until its last attempt has ended."""
+        """Let go of the supervisor. It goes on until its last attempt has ended; if that was before, it is gone now."""
         with self._lock:
             self._closed = True
             link = self._link
         self._look.set()
         if link is not None:
             link.close()
+            if not any(live.link is link for live in list(self._live.values())):
+                link.wait_gone(_GONE_S)
 
     def _send(self, live: _Live, message: bytes) -> None:
         """Give an order to the supervisor, to a new one where there is none or it has died.
@@ -346,6 +349,10 @@ class _Link:
             time.sleep(0.005)
         with self._lock, contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def wait_gone(self, timeout_s: float) -> None:
+        """Wait until the supervisor's process has ended."""
+        self._thread.join(timeout_s)
 
     def _listen(self) -> None:
         rest = b""
