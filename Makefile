@@ -35,27 +35,16 @@ bench: .make/bench ## measure: each line is a ratio to a baseline of the same ru
 	.venv/bin/python -m bench
 
 clean: ## remove all that make has made
-	rm -rf .venv .make build dist demo-output .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	[ ! -e .venv/made-by-make ] || rm -rf .venv
+	rm -rf .make build dist demo-output .hypothesis .mypy_cache .ruff_cache .pytest_cache
 	find parallel_agents tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 need-git:
 	@command -v git >/dev/null || { \
 	  echo "git is missing: install it (Debian, Ubuntu: apt install git; macOS: xcode-select --install)" >&2; exit 1; }
 
-# An environment works where it was made, with the Python that made it; one whose install was cut short is made anew.
 .make/venv: FORCE
-	@[ "$$(cat $@ 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .make/unfinished ] && .venv/bin/python -c 'import pip' 2>/dev/null || { \
-	  command -v "$(PYTHON)" >/dev/null || { \
-	    echo "$(PYTHON) is missing: install Python 3.11 or later (Debian, Ubuntu: apt install python3 python3-venv)," \
-	      "or name one: make PYTHON=/path/to/python3" >&2; exit 1; }; \
-	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "$(PYTHON) is too old: install Python 3.11 or later, and name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
-	  "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
-	    echo "$(PYTHON) cannot make virtual environments: install its venv (Debian, Ubuntu: apt install python3-venv)" >&2; \
-	    exit 1; }; \
-	  echo "making .venv, which takes a minute the first time" >&2; \
-	  rm -rf .venv .make && mkdir .make && touch .make/unfinished && "$(PYTHON)" -m venv .venv && rm .make/unfinished && \
-	  pwd -P > $@; }
+	@.ci/environment "$(PYTHON)"
 
 .make/demo: extras =
 .make/test: extras = [test]
