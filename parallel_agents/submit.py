@@ -69,7 +69,7 @@ def submit(
         task_count=len(plan.tasks),
         strategy=plan.strategy,
         workspace=plan.workspace,
-        workdir=str(workdir),
+        workdir=os.path.abspath(workdir),
         environment=recorded_environment(os.environ if environ is None else environ),
         callables=callables,
     )

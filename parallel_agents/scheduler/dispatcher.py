@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import os
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from typing import Any, NamedTuple
 from loguru import logger
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
-from parallel_agents.eventstore.record import Recorded, decode, new_id
+from parallel_agents.eventstore.record import Recorded, decode, new_ids
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
@@ -39,6 +41,11 @@ CHECK_HOLDERS_US = 1_000_000
 """How often the holders of other runs are looked at: a dead one is seen within a second."""
 
 
+def steady_clock_us() -> int:
+    """Microseconds on a clock that nobody sets."""
+    return time.monotonic_ns() // 1000
+
+
 class Progress(NamedTuple):
     """What a waiting caller needs to know of a run, as of the last tick."""
 
@@ -53,6 +60,7 @@ class Held:
 
     state: RunState
     agenda: Agenda
+    workdir: Path
     snapshot_seq_count: int = 0  # Events since the last snapshot.
 
 
@@ -70,6 +78,7 @@ class Dispatcher:
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
         peak_memory: Callable[[str], int] = lambda attempt_id: 0,
+        steady: Callable[[], int] = steady_clock_us,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -84,25 +93,50 @@ class Dispatcher:
         self._draw = draw
         self._environ = os.environ if environ is None else environ
         self._peak_memory = peak_memory
+        self._steady = steady
+        self._draining = False
+        self._folder = str(attempts_folder(log.path))
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._leaving: set[str] = set()  # Runs to let go of.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._ends: list[Ended] = []  # Drained from the runners, not yet committed.
         self._launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
-        self._deadlines: list[tuple[int, str]] = []
+        self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
         self._seen = -1  # The last seq folded; -1 before the first look.
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
-        self._free_runs: set[str] = set()  # Not ended and not held by this process.
+        self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
 
     def hold(self, run_id: str) -> None:
-        """Ask for a run to be dispatched by this process from the next tick on. Any thread."""
+        """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
         self._requests.append(("hold", run_id))
 
     def let_go(self, run_id: str) -> None:
         """Ask for a run to be released at the next tick, unless it can go on. Any thread."""
         self._requests.append(("let_go", run_id))
+
+    def drain(self) -> None:
+        """From the next tick on start nothing and claim nothing; what runs is recorded as it ends. Any thread."""
+        self._draining = True
+
+    def leave(self) -> None:
+        """After the last tick: record what has ended, then release every run, so that others can go on at once.
+
+        Attempts that run can be adopted, but for callables: a run with one under way stays ours as long as we live.
+        """
+        if not self.held:
+            return
+        self._draining = True
+        try:
+            self.tick()
+            for run_id, held in self.held.items():
+                if not (held.state.callables and self._occupancy.of_run(run_id)):
+                    self._leaving.add(run_id)
+            self.log.transact(self._release_all, actor=str(self._me["kind"]))
+        except StoreError as error:
+            logger.warning("could not let go of {}: {}", ", ".join(self.held) or "all runs", error)
+        self.held.clear()
 
     @property
     def busy(self) -> bool:
@@ -117,8 +151,7 @@ class Dispatcher:
         Raises:
             StoreError: the store refuses; nothing was appended, running attempts go on, the next tick starts anew.
         """
-        for runner in self.runners.values():
-            self._ends += runner.poll()
+        self._poll()
         while self._requests:
             what, run_id = self._requests.popleft()
             (self._wanted if what == "hold" else self._leaving).add(run_id)
@@ -143,6 +176,9 @@ class Dispatcher:
         for ended in self._ends:
             self._launched.pop(ended.attempt_id, None)
         self._ends.clear()
+        self._leaving.clear()
+        if self._wanted:
+            self._answer_wanted()
         if fresh:
             self._seen = fresh[-1].seq
             self._publish(fresh)
@@ -153,13 +189,38 @@ class Dispatcher:
         self._stop_what_must_end()
         return self._next_due()
 
+    def _poll(self) -> None:
+        """Take over what has ended. What ends at the same moment shall be one commit: a turn is left to it."""
+        taken = -1
+        while taken < len(self._ends):
+            taken = len(self._ends)
+            for runner in self.runners.values():
+                self._ends += map(self._measured, runner.poll())
+            if taken < len(self._ends) < len(self._launched):
+                time.sleep(0)
+
     def _load(self) -> None:
         end = self.log.last_seq()
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
-        self._free_runs = {name for name, run in self._summaries.items() if run.status not in status_fold.ENDED}
+        self._free_runs = {name for name in self._summaries if not self._is_over(name)}
         self._seen = end
         self._holders_checked_us = 0
+
+    def _is_over(self, run_id: str) -> bool:
+        """Whether a run has ended and none of its attempts holds a slot, those that a rollback has undone included."""
+        return self._summaries[run_id].status in status_fold.ENDED and self._occupancy.of_run(run_id) == 0
+
+    def _answer_wanted(self) -> None:
+        """Who waits for a run that we cannot hold learns how it stands."""
+        for run_id in list(self._wanted):
+            summary = self._summaries.get(run_id)
+            if run_id in self.held:
+                self._wanted.discard(run_id)
+            elif summary is not None:
+                self.progress[run_id] = Progress(summary.status, 0, False)
+                if self._is_over(run_id):
+                    self._wanted.discard(run_id)
 
     def _forget(self) -> None:
         """After a failed commit the folded state is ahead of the log: read everything anew at the next tick."""
@@ -172,7 +233,7 @@ class Dispatcher:
 
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
-        if isinstance(record.event, _RUN_LEVEL):
+        if type(record.event) in _RUN_LEVEL:
             self._fold_run_level(record)
         held = self.held.get(record.run_id)
         if held is not None:
@@ -186,7 +247,7 @@ class Dispatcher:
             return
         if isinstance(record.event, ev.RunClaimed) and record.event.holder != self._me:
             self.held.pop(record.run_id, None)  # Somebody took it over: whatever we still do for it is theirs.
-        if summary.status in status_fold.ENDED or record.run_id in self.held:
+        if record.run_id in self.held or self._is_over(record.run_id):
             self._free_runs.discard(record.run_id)
         else:
             self._free_runs.add(record.run_id)
@@ -205,25 +266,25 @@ class Dispatcher:
                 del self.held[record.run_id]
             self._fold(record)
         for run_id in stale:
-            self._take(run_id)
+            if self._summaries[run_id].holder == self._me:
+                self._take(run_id)
         self._seen = draft.seq
 
     def _take(self, run_id: str) -> None:
         state = self.projector.state(run_id)
-        self.held[run_id] = Held(state, Agenda(state))
+        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir))
         self._free_runs.discard(run_id)
 
     def _claim(self, draft: Draft, adopted: list[str]) -> None:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
-        now_us = draft.at_us
+        now_us = self._clock()
         candidates = self._wanted & self._free_runs
-        self._wanted -= {run_id for run_id in self._wanted if run_id in self._summaries}
-        if self._takes_all and now_us - self._holders_checked_us >= CHECK_HOLDERS_US:
+        if self._takes_all and abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
             self._holders_checked_us = now_us
             candidates |= self._free_runs
-        for run_id in sorted(candidates, key=lambda name: self._summaries[name].submitted_at_us):
+        for run_id in sorted(candidates, key=lambda name: self._summaries[name].history[0].seq):
             summary = self._summaries[run_id]
-            if summary.holder is not None and summary.holder != self._me and holder_alive(summary.holder):
+            if summary.holder != self._me and (self._draining or (summary.holder and holder_alive(summary.holder))):
                 continue
             claim = ev.RunClaimed(holder=self._me, epoch=summary.epoch + 1)
             if summary.holder == self._me:
@@ -242,7 +303,7 @@ class Dispatcher:
                 continue
             if ended.attempt_id in held.state.running:
                 task = held.state.tasks[held.state.running[ended.attempt_id]]
-                ended = self._measured(self._checked(held.state, task, ended))
+                ended = self._checked(held.state, task, ended)
                 for event in decide.decide_end(held.state, ended, draft.at_us, self._draw()):
                     self._add(draft, run_id, event)
             elif ended.attempt_id in self._occupancy.slots:
@@ -256,7 +317,7 @@ class Dispatcher:
         """An attempt that ended well has failed all the same if a declared output is not there."""
         if ended.outcome != "exited" or ended.error is not None or not task.task.outputs:
             return ended
-        missing = [name for name in task.task.outputs if not (Path(state.workdir) / name).exists()]
+        missing = [name for name in task.task.outputs if not os.path.exists(f"{state.workdir}/{name}")]
         return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
 
     def _measured(self, ended: Ended) -> Ended:
@@ -270,13 +331,18 @@ class Dispatcher:
         raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
 
     def _let_go(self, draft: Draft) -> None:
-        for run_id in self._leaving & set(self.held):
-            state = self.held[run_id].state
-            if not state.ended and (self.log.path and decide.is_stuck(state)):
-                self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
-                del self.held[run_id]
-                self._free_runs.add(run_id)
-        self._leaving.clear()
+        for run_id in self._leaving & self.held.keys():
+            if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
+                self._release(draft, run_id)
+
+    def _release(self, draft: Draft, run_id: str) -> None:
+        del self.held[run_id]
+        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
+
+    def _release_all(self, draft: Draft) -> None:
+        self._catch_up(draft, [])
+        for run_id in self._leaving & self.held.keys():
+            self._release(draft, run_id)
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
         for run_id, held in self.held.items():
@@ -286,7 +352,9 @@ class Dispatcher:
             overdue = decide.decide_overdue(state, draft.at_us)
             if overdue is not None:
                 self._add(draft, run_id, overdue)
-        levels = range(4) if len(self.held) > 1 else (3,)
+        levels = range(4) if len(self.held) > 1 else range(3, 4)
+        if self._draining:
+            levels = range(-1, 0)  # No task is as urgent as that.
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
@@ -296,6 +364,8 @@ class Dispatcher:
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
                 self._add(draft, run_id, finish)
+            elif held.state.ended and self._occupancy.of_run(run_id) == 0:  # Rolled back to its end.
+                self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
 
     def _carry_out(
         self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]]
@@ -304,11 +374,12 @@ class Dispatcher:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
             self._add(draft, run_id, ev.TaskCancelled(task_id=task_id, reason=state.reason))
+        attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
         for what, task_id in decision.steps:
             if what == "queue":
                 self._add(draft, run_id, ev.TaskQueued(task_id=task_id))
             else:
-                attempt_id = new_id()
+                attempt_id = next(attempt_ids)
                 facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
                 runner = self._runner_name(state.tasks[task_id])
                 self._add(draft, run_id, decide.decide_start(state, task_id, attempt_id, runner, facts))
@@ -327,8 +398,8 @@ class Dispatcher:
                 self.progress[run_id] = Progress(state.status, len(state.running), decide.is_stuck(state))
                 if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, len(state.tasks)):
                     held.snapshot_seq_count = 0
-                    self.projector.save_snapshot(state)
-                if state.ended:
+                    self._save_snapshot(state)
+                if state.ended and self._occupancy.of_run(run_id) == 0:
                     ended.append(run_id)
             elif run_id in self._summaries:
                 summary = self._summaries[run_id]
@@ -341,16 +412,22 @@ class Dispatcher:
         for run_id in ended:
             del self.held[run_id]
 
-    def _launch(self, state: RunState, task: TaskState, attempt_id: str) -> Launch:
-        spec = task.task
+    def _save_snapshot(self, state: RunState) -> None:
+        try:
+            self.projector.save_snapshot(state)
+        except StoreError as error:  # A cache; and what was just decided is still to be started.
+            logger.warning("no snapshot of run {}: {}", state.run_id, error)
+
+    def _launch(self, held: Held, task: TaskState, attempt_id: str) -> Launch:
+        state, spec = held.state, task.task
         call, call_task = self.calls.get((state.run_id, spec.task_id), (None, None))
         identity = {"RUN": state.run_id, "TASK": spec.task_id}
         return Launch(
             run_id=state.run_id,
             task_id=spec.task_id,
             attempt_id=attempt_id,
-            folder=attempts_folder(self.log.path) / state.run_id / spec.task_id / attempt_id,
-            workdir=Path(state.workdir),
+            folder=f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}",
+            workdir=held.workdir,
             command=spec.command or (),
             env=process_environment(self._environ, state.environment, spec.env, spec.env_from, identity)
             if not call
@@ -367,38 +444,64 @@ class Dispatcher:
         state = held.state
         task = state.tasks[state.running[attempt_id]]
         self._launched[attempt_id] = run_id
+        runner = self._runner_of(task)
         missing = missing_variables(self._environ, task.task.env_from)
-        if missing:
-            error = f"not set in the dispatcher's environment: {', '.join(missing)}"
-            now_us = self._clock()
-            refused = Ended(
-                attempt_id, "not_started", error=error, retryable=False, started_at_us=now_us, ended_at_us=now_us
-            )
-            self._ends.append(refused)
-            return
-        if task.runner == "python":
-            assert task.started_at_us is not None
-            heapq.heappush(self._deadlines, (task.started_at_us + round(task.task.timeout_s * 1e6), attempt_id))
-        self.runners[task.runner or "shell"].start(self._launch(state, task, attempt_id))
+        if runner is None:
+            self._refuse(attempt_id, f"there is no runner {task.runner!r}")
+        elif missing:
+            self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
+        else:
+            if task.runner == "python":
+                heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
+            try:
+                runner.start(self._launch(held, task, attempt_id))
+            except Exception as error:  # A runner promises not to; the attempts after this one must be started.
+                logger.exception("attempt {} could not be started", attempt_id)
+                self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
+
+    def _refuse(self, attempt_id: str, error: str, *, retryable: bool = False) -> None:
+        now_us = self._clock()
+        self._ends.append(
+            Ended(attempt_id, "not_started", error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
+        )
+
+    def _runner_of(self, task: TaskState) -> Runner | None:
+        """Of a task that has been started."""
+        try:
+            return self.runners[task.runner or self._runner_name(task)]
+        except KeyError:
+            return None
 
     def _adopt(self, run_id: str) -> None:
         """Attempts that the log says are running, but that this process never started."""
         held = self.held.get(run_id)
         if held is None:
             return
-        by_runner: dict[str, list[Launch]] = {}
+        by_runner: dict[str, list[str]] = {}
         for attempt_id in self._occupancy.by_run.get(run_id, ()):
             if attempt_id in self._launched:
                 continue
+            task_id = held.state.running.get(attempt_id)
+            if task_id is not None and (run_id, task_id) in self.calls:
+                self._start(run_id, attempt_id)  # Nobody else could have: only its appending was not acknowledged.
+                continue
             self._launched[attempt_id] = run_id
-            task_id = held.state.running.get(attempt_id) or self._task_of_attempt(run_id, attempt_id)
-            task = held.state.tasks[task_id]
-            by_runner.setdefault(task.runner or "shell", []).append(self._launch(held.state, task, attempt_id))
-        for name, launches in by_runner.items():
-            self.runners[name].adopt(launches)
+            task = held.state.tasks[task_id or self._task_of_attempt(run_id, attempt_id)]
+            by_runner.setdefault(task.runner or self._runner_name(task), []).append(attempt_id)
+        for attempt_ids in by_runner.values():
+            tasks = [
+                held.state.tasks[held.state.running.get(attempt_id) or self._task_of_attempt(run_id, attempt_id)]
+                for attempt_id in attempt_ids
+            ]
+            runner = self._runner_of(tasks[0])
+            if runner is None:
+                for attempt_id in attempt_ids:
+                    self._refuse(attempt_id, f"there is no runner {tasks[0].runner!r}")
+                continue
+            runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
 
     def _stop_what_must_end(self) -> None:
-        now_us = self._clock()
+        now_us = self._steady()
         while self._deadlines and self._deadlines[0][0] <= now_us:
             _, attempt_id = heapq.heappop(self._deadlines)
             held = self.held.get(self._launched.get(attempt_id, ""))
@@ -408,13 +511,17 @@ class Dispatcher:
             state = held.state
             for attempt_id in self._occupancy.by_run.get(run_id, ()):
                 task_id = state.running.get(attempt_id)
-                if task_id is None or state.cancel_requested or state.tasks[task_id].cancel_requested:
+                if task_id is None:  # Undone by a rollback; which runner has it, the state does not say any more.
+                    for runner in self.runners.values():
+                        runner.stop(attempt_id)
+                elif state.cancel_requested or state.tasks[task_id].cancel_requested:
                     grace_s = state.grace_s if state.cancel_requested else 3.0
-                    name = state.tasks[task_id].runner if task_id else "shell"
-                    self.runners[name or "shell"].stop(attempt_id, grace_s=grace_s)
+                    runner_of = self._runner_of(state.tasks[task_id])
+                    if runner_of is not None:
+                        runner_of.stop(attempt_id, grace_s=grace_s)
 
     def _next_due(self) -> int | None:
-        due = [when for when, _ in self._deadlines[:1]]
+        due = [self._clock() + when - self._steady() for when, _ in self._deadlines[:1]]
         for held in self.held.values():
             for when in (held.agenda.next_due_us(held.state), decide.overdue_at_us(held.state)):
                 if when is not None:
@@ -424,7 +531,9 @@ class Dispatcher:
         return min(due, default=None)
 
 
-_RUN_LEVEL = (
-    ev.RunSubmitted, ev.RunClaimed, ev.RunReleased, ev.RunStarted, ev.RunPaused, ev.RunResumed, ev.RunCancelRequested,
-    ev.RunCompleted, ev.RunFailed, ev.RunCancelled, ev.RunRolledBack, ev.RunForked,
+_RUN_LEVEL = frozenset(
+    {
+        ev.RunSubmitted, ev.RunClaimed, ev.RunReleased, ev.RunStarted, ev.RunPaused, ev.RunResumed,
+        ev.RunCancelRequested, ev.RunCompleted, ev.RunFailed, ev.RunCancelled, ev.RunRolledBack, ev.RunForked,
+    }
 )  # fmt: skip

@@ -92,9 +92,15 @@ class Engine:
         """
         return self._callables.give_up(run_id)
 
+    def drain(self) -> None:
+        """Start nothing more in this process; what runs is recorded as it ends."""
+        self.dispatcher.drain()
+
     def close(self) -> None:
-        """Stop dispatching. Shell attempts that run go on, and can be adopted; callables end with the process."""
+        """Stop dispatching, and let others have the runs. Shell attempts that run go on, and can be adopted."""
         self.loop.stop()
+        if self.loop.failure is None:
+            self.dispatcher.leave()
         if self._sampler is not None:
             self._sampler.close()
         for runner in self._runners.values():

@@ -20,7 +20,7 @@ class Launch:
     run_id: str
     task_id: str
     attempt_id: str
-    folder: Path  # runs/<run>/<task>/<attempt>/; the runner makes it.
+    folder: str | Path  # runs/<run>/<task>/<attempt>/; the runner makes it.
     workdir: Path
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)  # The whole environment of the process, marker excluded.
