@@ -3,6 +3,7 @@
 # Started by `make demo`, which puts the command and its Python on the PATH. Ends with the exit code of the run.
 set -eu
 cd "$(dirname "$0")/.."
+root=$PWD
 
 number=1
 mkdir -p demo-output
@@ -26,19 +27,22 @@ show() {
   "$@"
 }
 
+trap : INT # Ctrl-C is for the run, which then starts nothing more; what follows says how it stands.
 code=0
 show parallel-agents run plan.yaml || code=$?
 show parallel-agents timeline || true
 show parallel-agents history || true
 
+here=../../.venv/bin/
+[ "$(command -v parallel-agents)" = "$root/.venv/bin/parallel-agents" ] || here=
 cat <<END
 
-All of it lies in  $PWD
-  the page         cd there, python3 -m service --port 8080, open http://127.0.0.1:8080
-  the reports      reports/qa.json (page and service checked together), reports/security.json
-  the archive      dist/checkout.tar.gz
-  what was made    git status
-  more to ask      parallel-agents status, parallel-agents logs latest qa, parallel-agents why latest deploy
-                   (the command is $(command -v parallel-agents))
+All of it lies in a repository of its own:
+                cd demo-output/$number
+  the page      ${here}python3 -m service --port 8080    then open http://127.0.0.1:8080
+  the reports   cat reports/qa.json reports/security.json
+  the archive   tar tzf dist/checkout.tar.gz
+  one task      ${here}parallel-agents logs latest qa    or show, why: latest qa
+  the log       ${here}parallel-agents verify            or status, history --task qa
 END
 exit "$code"
