@@ -122,7 +122,7 @@ class LiveView:
             rows.sort(key=lambda task: (_ORDER[task.status], -(task.ended_at_us or 0), task.index))
             rows, hidden = rows[: room - 1], rows[room - 1 :]
             rows.sort(key=lambda task: task.index)
-        made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
         made.add_column(no_wrap=True)
         made.add_column(no_wrap=True, max_width=32, overflow="ellipsis")
         made.add_column(no_wrap=True, max_width=24, overflow="ellipsis", style="dim")
