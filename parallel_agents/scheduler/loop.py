@@ -62,8 +62,8 @@ class Loop:
         self._due_us: int | None = None
         self._ticked = threading.Condition()
         options = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-        thread = {"default": _OneThread()}
-        self._scheduler = BackgroundScheduler(executors=thread, job_defaults=options, timezone=UTC)
+        self._thread = _OneThread()
+        self._scheduler = BackgroundScheduler(executors={"default": self._thread}, job_defaults=options, timezone=UTC)
         self._scheduler.add_listener(self._after_job, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
         self._listener = dispatcher.log.doorbell.listen()
         self._hung_up, self._hang_up = os.pipe()  # Ends what listens to the doorbell.
@@ -77,6 +77,11 @@ class Loop:
         self._scheduler.start()
         if self._listener is not None:
             self._ears.start()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it does nothing until ``wake``."""
+        return not self._awake.is_set()
 
     def wake(self) -> None:
         """Something happened: tick as soon as can be."""
@@ -101,7 +106,8 @@ class Loop:
         self._dirty.set()
         self._awake.set()
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=True)
+            self._thread.end()  # APScheduler would wait for it with locks in its hand that the job may want.
+            self._scheduler.shutdown(wait=False)
         os.close(self._hang_up)
         if self._ears.is_alive():
             self._ears.join(timeout=2)
@@ -229,11 +235,10 @@ class _OneThread(BaseExecutor):  # type: ignore[misc]  # APScheduler says nothin
         super().start(scheduler, alias)
         self._thread.start()
 
-    def shutdown(self, wait: bool = True) -> None:
-        """Called by the scheduler at its end; the job that runs ends first."""
+    def end(self) -> None:
+        """Wait for the job that runs, and run no other."""
         self._jobs.put(None)
-        if wait:
-            self._thread.join()
+        self._thread.join()
 
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
         self._jobs.put((job, run_times))
