@@ -1,0 +1,106 @@
+"""Makes the pictures of the README from a real run: ``.venv/bin/python docs/pictures/record.py``.
+
+Runs the demo's plan under a terminal of its own, takes the picture of the live view at the moment when most was to be seen,
+and the picture of its timeline afterwards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+PICTURES = Path(__file__).resolve().parent
+EXAMPLE = PICTURES.parents[1] / "examples" / "full_stack"
+WIDTH = 100
+BETWEEN_PICTURES = re.compile(r"(?:\r?\x1b\[2K)(?:\x1b\[1A\x1b\[2K)*")  # How Rich takes back what it drew last.
+NO_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Zac-ln-z]")  # All that moves or hides the cursor.
+SAME_COLOUR = re.compile(r"(\x1b\[[0-9;]+m)([^\x1b\n]*)\x1b\[0m\1")
+THEME = TerminalTheme(
+    (13, 17, 23),
+    (201, 209, 217),
+    [(72, 79, 88), (255, 123, 114), (63, 185, 80), (210, 153, 34), (88, 166, 255), (188, 140, 255), (57, 197, 207),
+     (177, 186, 196)],
+    [(110, 118, 129), (255, 161, 152), (86, 211, 100), (227, 179, 65), (121, 192, 255), (210, 168, 255), (86, 212, 221),
+     (240, 246, 252)],
+)  # fmt: skip
+# As Rich's own, without the frame of a window and without fonts from elsewhere.
+SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font: {char_height}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  line-height: {line_height}px; white-space: pre; }}
+{styles}
+</style>
+<defs>{lines}</defs>
+<rect width="100%" height="100%" rx="8" fill="#0d1117"/>
+<g transform="translate({terminal_x}, 12)">{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
+</svg>
+"""
+
+
+def seen_on_a_terminal(*command: str, cwd: Path) -> str:
+    """All that a command sends to a terminal of WIDTH columns and 30 lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, WIDTH, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            sent += os.read(ours, 65536)
+        except OSError:  # Linux says so when nobody has the other end any more.
+            break
+        if process.poll() is not None and not sent:
+            break
+    os.close(ours)
+    if process.wait() != 0:
+        sys.exit(sent.decode())
+    return sent.decode().replace("\r\n", "\n")
+
+
+def count(status: str, picture: str) -> int:
+    """How many tasks a picture of the live view says are in a state."""
+    found = re.search(rf"(\d+)(?:/\d+)? {status}", picture)
+    return int(found[1]) if found else 0
+
+
+def draw(picture: str, file: str) -> None:
+    """Write text with colours as an SVG."""
+    picture = NO_COLOUR.sub("", picture).strip("\n")
+    while (joined := SAME_COLOUR.sub(r"\1\2", picture)) != picture:  # Or a bar has a seam at every character.
+        picture = joined
+    lines = Text.from_ansi(picture)
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(lines, no_wrap=True, overflow="crop")
+    svg = console.export_svg(title="", theme=THEME, code_format=SVG, unique_id=file.removesuffix(".svg"))
+    (PICTURES / file).write_text(svg, encoding="utf-8")
+
+
+def main() -> None:
+    """Run, choose, draw."""
+    program = str(Path(sys.executable).with_name("parallel-agents"))
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "checkout-feature"
+        shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__"))
+        pictures = BETWEEN_PICTURES.split(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project))
+        draw(max(pictures, key=lambda picture: (count("running", picture), count("completed", picture))), "live.svg")
+        draw(seen_on_a_terminal(program, "timeline", cwd=project), "timeline.svg")
+
+
+if __name__ == "__main__":
+    main()
