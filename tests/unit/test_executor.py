@@ -503,7 +503,7 @@ def test_a_wrong_executor_is_refused(project: Path) -> None:
     with pytest.raises(InvalidUsage, match="there is no folder"):
         ParallelExecutor(project_root=project / "missing")
     with pytest.raises(InvalidUsage, match=r"on_event is .* cannot be called"):
-        ParallelExecutor(on_event="print")  # type: ignore[arg-type]
+        ParallelExecutor(on_event="print")
     configure(project, {"enabled": False})
     with pytest.raises(InvalidConfiguration, match="enabled = false"):
         ParallelExecutor().execute_parallel([agent("a", call=lambda: 1)])
