@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from parallel_agents.eventstore.log import Log
@@ -64,4 +63,5 @@ def _dispatch(engine: Engine, run_id: str) -> None:
 
 def _wait(engine: Engine, run_id: str) -> None:
     end = engine.wait(run_id, until=lambda progress: progress.status in ("completed", "failed", "cancelled"))
-    assert end is not None and end.status == "completed", end
+    assert end is not None
+    assert end.status == "completed", end

@@ -272,6 +272,8 @@ def _move(state: RunState, task: TaskState, status: str) -> None:
         return
     state.counts[before] -= 1
     state.counts[status] += 1
+    if before not in ENDED and status not in ENDED:
+        return
     if (change := satisfies(spec, status) - satisfies(spec, before)) != 0:
         for name in state.dependents.get(spec.task_id, ()):
             state.tasks[name].open_dependencies -= change
