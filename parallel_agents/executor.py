@@ -180,7 +180,7 @@ class ParallelExecutor:
     def shutdown(self, wait: bool = True) -> None:
         """End all runs of this executor, and with them the executor: it refuses further ones.
 
-        Called from ``on_event``, it does not wait: the run cannot end before that has returned.
+        Called from ``on_event`` or from a call of one of its runs, it does not wait: that run cannot end before.
 
         Args:
             wait: nothing starts any more, what runs finishes, what has not started is cancelled; returns when that is
@@ -199,7 +199,8 @@ class ParallelExecutor:
             else:
                 session.stop(execution, "emergency stop", at_once=True)
         session.retire()
-        if wait and threading.get_ident() not in {execution.thread for execution in executions}:
+        here = threading.get_ident()
+        if wait and not session.engine.calls_here() and all(execution.thread != here for execution in executions):
             session.closed.wait()
 
     def __enter__(self) -> Self:

@@ -84,6 +84,10 @@ class Engine:
 
         return progress[run_id] if self.loop.wait(done, timeout_s) else None
 
+    def calls_here(self) -> bool:
+        """Whether the current thread executes a call of a run of ours, which therefore cannot end meanwhile."""
+        return self._callables.calls_here()
+
     def give_up_callables(self, run_id: str) -> list[str]:
         """Let the calls of a run that were told to stop, and have not returned, count as stopped.
 

@@ -358,6 +358,15 @@ def test_a_listener_can_shut_down(wait: bool) -> None:
     assert engine_threads() == set()
 
 
+def test_a_call_can_shut_down(executor: ParallelExecutor) -> None:
+    """It does not wait for itself; what it returns still counts."""
+    tasks = [agent("a", call=executor.shutdown), agent("b", call=lambda: 1, dependencies=["a"])]
+    executor.execute_parallel(tasks)
+    assert [str(task.status) for task in tasks] == ["completed", "cancelled"]
+    executor.shutdown()
+    assert engine_threads() == set()
+
+
 # Interruptions.
 
 

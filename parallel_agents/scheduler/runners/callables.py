@@ -192,6 +192,11 @@ class CallableRunner:
                 ends.append(self._ends.popleft())
         return ends
 
+    def calls_here(self) -> bool:
+        """Whether the current thread is one that executes a call of ours."""
+        thread = threading.current_thread()
+        return isinstance(thread, _Worker) and thread.runner is self
+
     def running(self) -> int:
         """How many calls have been started and have not returned."""
         return len(self._contexts)
@@ -209,7 +214,7 @@ class CallableRunner:
         with self._size_lock:
             self._size += 1
         try:
-            threading.Thread(target=self._serve, name="callable", daemon=True).start()
+            _Worker(self).start()
         except RuntimeError:  # The system has no thread left; a call waits for one of those that there are.
             with self._size_lock:
                 self._size -= 1
@@ -296,6 +301,14 @@ class CallableRunner:
                 if before <= self._contexts.keys() and not self._work.empty():
                     for _ in range(waiting):
                         self._add_worker()
+
+
+class _Worker(threading.Thread):
+    """A thread of the pool."""
+
+    def __init__(self, runner: CallableRunner) -> None:
+        super().__init__(target=runner._serve, name="callable", daemon=True)
+        self.runner = runner
 
 
 def takes_context(call: Callable[..., Any]) -> bool:
