@@ -54,7 +54,7 @@ class Follower:
 
 
 def exit_code(state: RunState) -> int:
-    """What a command that waited for a run exits with (see DESIGN, section 12)."""
+    """What a command that waited for a run exits with (the table is in the README)."""
     if state.status == st.COMPLETED:
         return OK
     if state.ended:

@@ -11,7 +11,7 @@ class ParallelAgentsError(Exception):
 
     Attributes:
         code: a stable name for scripts, such as ``unknown_task``.
-        exit_code: what the command line exits with (see DESIGN, section 12).
+        exit_code: what the command line exits with (the table is in the README).
     """
 
     code = "error"
