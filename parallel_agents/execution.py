@@ -135,19 +135,23 @@ class Session:
         except BaseException:
             self.log.close()
             raise
-        self.engine.dispatcher.listeners.append(self._take)
         self.executions: dict[str, Execution] = {}
         self.retired = False  # No run will be begun any more.
         self.closed = threading.Event()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._started = False
         self._closing = False
+        self.engine.dispatcher.listeners.append(self._take)
+        try:
+            self.engine.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def usable(self) -> bool:
         """Whether another run can be begun: its engine goes, and is of this process and not of the one it forked from."""
-        return not self.retired and self.engine.loop.failure is None and self._pid == os.getpid()
+        return not (self.retired or self.foreign) and self.engine.loop.failure is None
 
     @property
     def foreign(self) -> bool:
@@ -157,6 +161,8 @@ class Session:
     def begin(self, plan: Plan, tasks: Sequence[AgentTask], *, project: Project, follows: bool) -> Execution:
         """Submit a run and dispatch it."""
         callables = any(task.call is not None for task in tasks)
+        if any(task.command is not None for task in tasks):
+            self.engine.need_shell()
         run_id = submit(self.log, plan, workdir=project.workdir, callables=callables, claim=identity(KIND))
         execution = Execution(run_id, tasks, follows=follows)
         calls = self.engine.dispatcher.calls
@@ -165,12 +171,7 @@ class Session:
             if task.call is not None:
                 calls[run_id, task.task_id] = (task.call, task)
         self.executions[run_id] = execution
-        if any(task.command is not None for task in tasks):
-            self.engine.need_shell()
         self.engine.hold(run_id)
-        if not self._started:
-            self._started = True
-            self.engine.start()
         return execution
 
     def follow(self, execution: Execution, tell: Tell | None) -> None:
