@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallel_agents.eventstore.errors import UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.projections import cost as cost_fold
@@ -111,18 +111,19 @@ class Projector:
         """The seq that ``--at`` names: a seq, or the last one at or before a time (local where it has no zone).
 
         Raises:
-            UnknownEvent: it lies past the end of the log, before its start, or is neither a seq nor a time.
+            UnknownEvent: it lies past the end of the log or before its start.
+            InvalidUsage: it is neither a seq nor a time.
         """
         last = self.log.last_seq()
-        if text.isdecimal() and len(text) <= 20:  # Python converts no number of thousands of digits.
-            seq = int(text)
+        if text.removeprefix("-").isdecimal():
+            seq = int(text) if len(text) <= 20 else 0  # Python converts no number of thousands of digits.
             if not 1 <= seq <= last:
-                raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {last}" if last else "")
+                raise UnknownEvent(f"there is no event {text[:40]}", hint=f"the log holds events 1 to {last}" if last else "")
             return seq
         try:
             at_us = from_rfc3339(text)
         except ValueError:
-            raise UnknownEvent(
+            raise InvalidUsage(
                 f"{text!r} is neither an event's number nor a time", hint="such as 412, or 2026-03-01T12:00:00Z"
             ) from None
         return self.log.seq_at(at_us)

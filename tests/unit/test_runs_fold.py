@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.errors import UnknownEvent, UnknownRun
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan, Task
@@ -136,9 +136,7 @@ def test_a_moment_without_a_zone_is_local(projector: Projector, monkeypatch: pyt
     ("text", "message"),
     [
         ("0", "no event 0"), ("6", "no event 6"), ("99999999999999999999", "no event 99999999999999999999"),
-        ("9" * 5000, "neither"), ("-1", "neither"), ("", "neither"), ("yesterday", "neither"), ("1.5", "neither"),
-        ("2026-02-30T12:00:00Z", "neither"), ("9999-12-31T23:59:59-14:00", "neither"), ("²", "neither"),
-        ("2026-03-01T11:59:59Z", "at or before"),
+        ("9" * 5000, "no event 9{40}$"), ("-1", "no event -1"), ("2026-03-01T11:59:59Z", "at or before"),
     ],
 )  # fmt: skip
 def test_a_moment_that_is_not_in_the_log_is_refused(projector: Projector, text: str, message: str) -> None:
@@ -147,6 +145,17 @@ def test_a_moment_that_is_not_in_the_log_is_refused(projector: Projector, text: 
         projector.moment(text)
     assert caught.value.exit_code == 3
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "yesterday", "1.5", "2026-02-30T12:00:00Z", "9999-12-31T23:59:59-14:00", "²"]
+)
+def test_what_names_no_moment_at_all_is_wrong_usage(projector: Projector, text: str) -> None:
+    """With exit code 2, and what is meant."""
+    with pytest.raises(InvalidUsage, match="neither") as caught:
+        projector.moment(text)
+    assert caught.value.exit_code == 2
+    assert "412" in caught.value.hint
 
 
 def test_an_empty_log_has_no_moment(tmp_path: Path) -> None:
