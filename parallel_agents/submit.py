@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan
+from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
@@ -59,7 +59,13 @@ def submit(
         claim: the identity of this process, if it will dispatch the run itself: held from its first moment.
     Returns:
         The run's id.
+    Raises:
+        InvalidUsage: the working directory's path is no UTF-8, so that no event could name it.
     """
+    try:
+        str(workdir).encode()
+    except UnicodeEncodeError:
+        raise InvalidUsage(f"the path {str(workdir)!r} is no UTF-8", hint="rename the folder") from None
     content = plan.to_bytes()
     digest = digest_of(content)
     run_id = new_id()

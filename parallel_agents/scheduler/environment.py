@@ -12,8 +12,8 @@ FROM_DISPATCHER = ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_RUNTIME_DI
 
 
 def recorded_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a submission records of its environment."""
-    return {name: environ[name] for name in RECORDED if name in environ}
+    """What a submission records of its environment. A byte that is no UTF-8, of a folder in PATH say, becomes a ``?``."""
+    return {name: environ[name].encode("utf-8", "replace").decode() for name in RECORDED if name in environ}
 
 
 def missing_variables(environ: Mapping[str, str], env_from: Sequence[str]) -> list[str]:
