@@ -50,11 +50,15 @@ def resolve_run(log: Log, named: str | None, upto: int | None = None) -> str:
     return fitting[0]
 
 
-def elapsed_s(line: dict[str, Any]) -> float | None:
-    """Seconds from ``started_at`` to ``ended_at``, or to now while it runs; None before the start."""
+def elapsed_s(line: dict[str, Any], now_us: int | None = None) -> float | None:
+    """Seconds from ``started_at`` to ``ended_at``, or to now while it runs; None before the start.
+
+    Args:
+        now_us: the moment that is looked at, where it is not this one.
+    """
     if not line["started_at"]:
         return None
-    end_us = from_rfc3339(line["ended_at"]) if line["ended_at"] else wall_clock_us()
+    end_us = from_rfc3339(line["ended_at"]) if line["ended_at"] else (now_us or wall_clock_us())
     return max(0, end_us - from_rfc3339(line["started_at"])) / 1e6
 
 
@@ -289,6 +293,23 @@ def history_row(row: Row) -> dict[str, Any]:
 def moment(log: Log, text: str | None) -> int | None:
     """The seq that ``--at`` names (see ``Projector.moment``); None where nothing was named."""
     return None if text is None else Projector(log).moment(text)
+
+
+def time_of(log: Log, seq: int | None) -> int | None:
+    """When an event was appended, in microseconds; None for none."""
+    row = None if seq is None else log.row(seq)
+    return None if row is None else row.at_us
+
+
+def slots(log: Log) -> list[dict[str, Any]]:
+    """Who holds the store's slots: one line a run, with whether a living process dispatches it."""
+    projector = Projector(log)
+    holders = {name: run.holder for name, run in projector.runs().items()}
+    held = {name: len(attempts) for name, attempts in projector.occupancy().by_run.items() if attempts}
+    return [
+        {"run_id": name, "slots": count, "dispatched": (who := holders[name]) is not None and holder_alive(who)}
+        for name, count in held.items()
+    ]
 
 
 def has_ended(log: Log, run_id: str) -> bool:

@@ -25,34 +25,37 @@ _STYLES = {
 }
 
 
-def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]]) -> None:
+def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]], now_us: int | None = None) -> None:
     """Print the timeline of a run.
 
     Args:
         found: its status, as ``look.status`` gives it.
         spans: its attempts, as ``look.timeline_of`` gives them.
+        now_us: the moment of the past that is shown.
     """
     from parallel_agents.cli.pages import head_line
 
     console = drawing.console()
-    console.print(head_line(found))
+    console.print(head_line(found, now_us))
     if not spans:
         console.print(Text("no attempt was started", style="dim"))
         return
     start_s = _stamp(found["started_at"] or spans[0]["started_at"])
-    end_s = max([_stamp(span["ended_at"]) for span in spans if span["ended_at"]] + [_now(found)])
+    end_s = max([_stamp(span["ended_at"]) for span in spans if span["ended_at"]] + [_now(found, now_us)])
     names = [task["task_id"] for task in found["tasks"]]
-    started = {span["task_id"] for span in spans}
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for span in spans:
+        by_task.setdefault(span["task_id"], []).append(span)
     label = max(len(name) for name in names)
     room = console.width if console.width < 1000 else 110
     width = max(LEAST_WIDTH, min(MOST_WIDTH, room - label - 24))
     scale = width / max(end_s - start_s, 1e-6)
     console.print(Text(" " * (label + 3)) + _axis(end_s - start_s, width))
     states = {task["task_id"]: task for task in found["tasks"]}
-    for name in sorted(names, key=lambda name: _first(spans, name)):
-        mine = [span for span in spans if span["task_id"] == name]
+    for name in sorted(names, key=lambda name: _first(by_task.get(name, ()))):
+        mine = by_task.get(name, [])
         sign, style = drawing.SIGNS[states[name]["status"]]
-        line = Text(sign, style=style) + Text(f" {name:<{label}} ", style="" if name in started else "dim")
+        line = Text(sign, style=style) + Text(f" {name:<{label}} ", style="" if mine else "dim")
         line.append_text(bar(mine, start_s, end_s, scale, width))
         line.append_text(Text(" " + _remark(mine, states[name]), style="dim"))
         console.print(line, crop=True, no_wrap=True, overflow="ellipsis")
@@ -62,15 +65,15 @@ def _stamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _now(found: dict[str, Any]) -> float:
+def _now(found: dict[str, Any], now_us: int | None) -> float:
     if found["ended_at"]:
         return _stamp(found["ended_at"])
     running = any(task["status"] == "running" for task in found["tasks"])
-    return time.time() if running else 0.0
+    return (time.time() if now_us is None else now_us / 1e6) if running else 0.0
 
 
-def _first(spans: Sequence[dict[str, Any]], name: str) -> float:
-    return min((_stamp(span["started_at"]) for span in spans if span["task_id"] == name), default=float("inf"))
+def _first(spans: Sequence[dict[str, Any]]) -> float:
+    return min((_stamp(span["started_at"]) for span in spans), default=float("inf"))
 
 
 def _axis(length_s: float, width: int) -> Text:

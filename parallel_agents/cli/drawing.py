@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -34,7 +33,7 @@ def console(file: IO[str] | None = None) -> Console:
     """A console on stdout (or ``file``): coloured and as wide as the terminal, plain and endless elsewhere."""
     out = file or sys.stdout
     on_terminal = out.isatty()
-    width = shutil.get_terminal_size((100, 24)).columns if on_terminal else _WIDE
+    width = None if on_terminal else _WIDE  # Rich asks the terminal, also where stdout is not the one.
     plain = not on_terminal or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     return Console(file=out, width=width, no_color=plain, highlight=False, markup=False, emoji=False, soft_wrap=False)
 

@@ -26,9 +26,11 @@ def runs(ctx: click.Context, as_json: bool, at: str | None) -> None:
     """List the runs, oldest first."""
     project = project_of(ctx)
     lines: list[dict[str, Any]] = []
+    now_us = None
     if project.store.exists() or store_is_named(ctx) or at is not None:
         with project.open() as log:
-            lines = look.runs(log, look.moment(log, at))
+            upto = look.moment(log, at)
+            lines, now_us = look.runs(log, upto), look.time_of(log, upto)
     if as_json:
         print_json(lines)
         return
@@ -45,7 +47,7 @@ def runs(ctx: click.Context, as_json: bool, at: str | None) -> None:
             line["strategy"],
             line["tasks"],
             drawing.local_time(line["submitted_at"]),
-            drawing.duration(look.elapsed_s(line)),
+            drawing.duration(look.elapsed_s(line, now_us)),
         )
         for line in lines
     ]
@@ -65,13 +67,13 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
     with opened(ctx) as log:
         upto = look.moment(log, at)
         run_id = look.resolve_run(log, run, upto)
-        found = look.status(log, run_id, upto)
+        found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
     if as_json:
         print_json(found)
         return
     from parallel_agents.cli.pages import status_page
 
-    status_page(found)
+    status_page(found, now_us)
 
 
 @click.command()
@@ -134,10 +136,10 @@ def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None)
         if as_json:
             print_json(spans)
             return
-        found = look.status(log, run_id, upto)
+        found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
     from parallel_agents.cli.bars import timeline_page
 
-    timeline_page(found, spans)
+    timeline_page(found, spans, now_us)
 
 
 @click.command()

@@ -127,10 +127,21 @@ def cli(ctx: click.Context, store: str | None) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the console script."""
     words = list(sys.argv[1:] if args is None else args)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal without the character for a state still shows the rest.
     sys.exit(exit_code_of(words))
+
+
+def _open_what_is_closed() -> None:
+    """Stand in for a standard stream that we were started without: its number must not become that of a store's file."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number, which is this one.
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def exit_code_of(words: list[str]) -> int:
@@ -145,6 +156,9 @@ def exit_code_of(words: list[str]) -> int:
     except ParallelAgentsError as error:
         complain(error.code, error.message, error.hint, as_json=as_json)
         return error.exit_code
+    except _HELP as error:
+        click.echo(error.format_message(), err=True)
+        return WRONG_USAGE
     except click.NoSuchOption as error:
         hint = f"did you mean {sorted(error.possibilities)[0]}?" if error.possibilities else _help_hint(error)
         complain("usage", f"there is no option {error.option_name}", hint, as_json=as_json)
@@ -169,6 +183,12 @@ def exit_code_of(words: list[str]) -> int:
         return WRONG_USAGE
 
 
+# What click 8.2 raises for a group without a verb; older ones print the help themselves.
+_HELP: tuple[type[click.UsageError], ...] = tuple(
+    kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
+)
+
+
 def _help_hint(error: click.UsageError) -> str:
     where = error.ctx.command_path if error.ctx is not None else "parallel-agents"
     return f"`{where} --help` shows how"
@@ -176,6 +196,7 @@ def _help_hint(error: click.UsageError) -> str:
 
 def complain(code: str, message: str, hint: str, *, as_json: bool) -> None:
     """Print an error where errors belong: for a person, or for a script that reads JSON."""
+    message, hint = _harmless(message), _harmless(hint)
     if as_json:
         click.echo(
             json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False), err=True
@@ -184,6 +205,13 @@ def complain(code: str, message: str, hint: str, *, as_json: bool) -> None:
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
     if hint:
         click.echo(click.style("hint: ", fg="cyan") + hint, err=True)
+
+
+def _harmless(text: str) -> str:
+    """The text, with what would move a cursor shown as an escape: names of files and runs come from anybody."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 Command = Callable[..., Any]

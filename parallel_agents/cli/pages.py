@@ -12,16 +12,20 @@ from parallel_agents import look
 from parallel_agents.cli import drawing
 
 
-def status_page(found: dict[str, Any]) -> None:
-    """One run: a head line, its tasks, and what failed in words."""
-    drawing.show(head_line(found))
+def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
+    """One run: a head line, its tasks, and what failed in words.
+
+    Args:
+        now_us: the moment of the past that is shown.
+    """
+    drawing.show(head_line(found, now_us))
     rows = [
         (
             drawing.state_text(task["status"]),
             task["task_id"],
             task["agent_type"],
             task["attempts"] or None,
-            drawing.duration(task["duration_s"] if task["duration_s"] is not None else look.elapsed_s(task)),
+            drawing.duration(task["duration_s"] if task["duration_s"] is not None else look.elapsed_s(task, now_us)),
             remark(task),
         )
         for task in found["tasks"]
@@ -32,15 +36,15 @@ def status_page(found: dict[str, Any]) -> None:
         drawing.show(f"cost {drawing.dollars(found['cost_usd'])}{budget}")
 
 
-def head_line(found: dict[str, Any]) -> Text:
+def head_line(found: dict[str, Any], now_us: int | None = None) -> Text:
     """Such as ``✓ completed  checkout-feature  k3v7...  5/7 completed  10.3 s``."""
     parts = [drawing.state_text(found["status"]), Text(found["name"], style="bold"), Text(found["run_id"])]
     parts.append(drawing.counts_text(found["counts"], len(found["tasks"])))
-    took = drawing.duration(look.elapsed_s(found))
+    took = drawing.duration(look.elapsed_s(found, now_us))
     if took is not None:
         parts.append(Text(took))
     if found["reason"] and found["status"] != "completed":
-        parts.append(Text(f"({found['reason'].replace('_', ' ')})", style="dim"))
+        parts.append(Text(f"({drawing.one_line(found['reason'].replace('_', ' '))})", style="dim"))
     return Text("  ").join(parts)
 
 
@@ -107,7 +111,9 @@ def show_page(found: dict[str, Any]) -> None:
             )
             for span in found["attempt_list"]
         ]
-        drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
+        attempts = drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES…"), lines, right=(0, 3))
+        attempts.columns[-1].no_wrap, attempts.columns[-1].overflow = False, "fold"  # Half a path helps nobody.
+        drawing.show(attempts)
 
 
 def outcome_text(outcome: str) -> Text:
@@ -136,8 +142,9 @@ def cost_page(found: dict[str, Any]) -> None:
 
 def why_page(found: dict[str, Any]) -> None:
     """The answer in a sentence, then the events it stands on."""
+    answer = Text(drawing.one_line(found["why"]))
     parts: list[Any] = [
-        Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), Text(found["why"])])
+        Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), answer])
     ]
     if found["events"]:
         named = ", ".join(f"{event['seq']} {event['type']}" for event in found["events"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
@@ -12,13 +14,14 @@ from typing import Any, TypeVar
 
 import click
 
-from parallel_agents import InvalidUsage, LeaseHeld
+from parallel_agents import InvalidPlan, InvalidUsage, LeaseHeld, StoreError
 from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
 from parallel_agents.configuration import Configuration
 from parallel_agents.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
+_PATIENCE_S = 2.0  # Without a slot, before it is said who has them.
 
 
 def _plan_options(command: F) -> F:
@@ -64,7 +67,10 @@ def _prepared(
     draft = load_plan_file(plan, configuration, strategy=strategy, max_parallel_agents=max_parallel_agents)
     for warning in draft.warnings:
         click.echo(f"warning: {warning}", err=True)
-    return make_plan(draft, configuration), configuration
+    try:
+        return make_plan(draft, configuration), configuration
+    except InvalidPlan as error:
+        raise InvalidPlan(f"{plan}: {error.message}", hint=error.hint) from None
 
 
 @click.command()
@@ -136,7 +142,12 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
     interrupts = foreground.Interrupts()
     quiet_logging()
     with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
-        foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
+        told = _also_say_who_holds_the_slots(log, follower, told)
+        try:
+            foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
+        except StoreError:
+            click.echo(f"run {run_id} stays as it is; `parallel-agents resume {run_id}` goes on with it", err=True)
+            raise
     _summarise(log, follower, as_json=as_json)
     if interrupts.count:
         if not follower.state.ended:
@@ -145,6 +156,38 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
             click.echo(f"cancelled; `parallel-agents retry {run_id}` opens what did not run", err=True)
         return INTERRUPTED
     return exit_code(follower.state)
+
+
+def _also_say_who_holds_the_slots(
+    log: Any, follower: Any, told: Callable[[list[Any]], None]
+) -> Callable[[list[Any]], None]:
+    """Say once on stderr whom a run waits for that has had ready tasks, and none running, for a while."""
+    from parallel_agents import look
+
+    since: list[float] = []
+
+    def also(records: list[Any]) -> None:
+        told(records)
+        state = follower.state
+        if state.running or not state.counts["queued"] or state.status != "running":
+            since.clear()
+            return
+        since.append(time.monotonic()) if not since else None
+        if time.monotonic() - since[0] < _PATIENCE_S:
+            return
+        since[0] = float("inf")
+        held = look.slots(log)
+        limit = state.plan.settings.store_limit
+        if sum(line["slots"] for line in held) < limit:
+            return
+        click.echo(f"waiting: all {limit} slots of this store are taken", err=True)
+        for line in held:
+            if not line["dispatched"]:
+                run_id = line["run_id"]
+                hint = f"`parallel-agents resume {run_id}` does, `parallel-agents cancel {run_id}` ends it"
+                click.echo(f"  {line['slots']} of them by run {run_id}, which no process dispatches: {hint}", err=True)
+
+    return also
 
 
 def quiet_logging() -> None:
@@ -179,7 +222,8 @@ def _view(
     log: Any, follower: Any, configuration: Configuration, *, as_json: bool, interrupts: Any = None
 ) -> Iterator[Callable[[list[Any]], None]]:
     """What new events are told to: a live view on a terminal, plain lines elsewhere, nothing but stderr for scripts."""
-    if sys.stderr.isatty() and not as_json and configuration.get("monitoring.realTimeProgress"):
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # One that can take back what it was shown.
+    if on_terminal and not as_json and configuration.get("monitoring.realTimeProgress"):
         from parallel_agents.cli.live import LiveView
 
         interval_s = configuration.get("monitoring.progressUpdateInterval")
@@ -192,7 +236,8 @@ def _view(
 
     def told(records: list[Any]) -> None:
         for line in notices.of(records, follower.state):
-            click.echo(line, err=True)
+            with contextlib.suppress(OSError):  # Nobody reads it any more, and that is no reason to leave the run.
+                click.echo(line, err=True)
 
     yield told
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from parallel_agents import UnknownRun
+from parallel_agents import InvalidUsage, UnknownRun
 from parallel_agents.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +58,10 @@ def run_and_task(words: Sequence[str]) -> tuple[str | None, str]:
 
 def project_of(ctx: click.Context) -> Project:
     """The project of the working directory, with the store that was named."""
-    return Project.find(store=ctx.find_root().obj["store"])
+    store = ctx.find_root().obj["store"]
+    if store is not None and not store.strip():  # A variable that is not set, more likely than the project's own store.
+        raise InvalidUsage("--store is empty", hint="name a file, or leave the option out")
+    return Project.find(store=store)
 
 
 def store_is_named(ctx: click.Context) -> bool:
