@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parallel_agents.configuration import Configuration, load_configuration
 from parallel_agents.eventstore.errors import InvalidUsage
 from parallel_agents.eventstore.location import find_project_root, make_home, store_path
 from parallel_agents.eventstore.log import Log
+
+if TYPE_CHECKING:
+    from parallel_agents.configuration import Configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +63,6 @@ class Project:
         environ: Mapping[str, str] | None = None,
     ) -> Configuration:
         """The effective configuration (see ``load_configuration``)."""
+        from parallel_agents.configuration import load_configuration  # Whoever only looks needs none.
+
         return load_configuration(self.root, config_path=config_path, flags=flags, environ=environ)

@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 class Event(BaseModel):
     """A fact. The class name is its `type`; ``schema_version`` grows when the meaning of a field changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     schema_version: ClassVar[int] = 1
     free_text: ClassVar[tuple[str, ...]] = ()  # Fields that people or programs wrote, redacted before the append.
