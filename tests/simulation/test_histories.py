@@ -59,7 +59,7 @@ def plain(state: RunState) -> dict[str, Any]:
 
 
 def history_that_counts(records: list[Recorded]) -> list[Recorded]:
-    """DESIGN 6 forwards: after a rollback the history is that of the last event at or before its target."""
+    """Forwards: after a rollback the history is that of the last event at or before its target."""
     after: dict[int, list[Recorded]] = {}
     counting: list[Recorded] = []
     for record in records:

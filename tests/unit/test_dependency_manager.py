@@ -45,7 +45,7 @@ def needs(graph: Graph) -> dict[str, set[str]]:
 
 @pytest.fixture
 def manager() -> DependencyManager:
-    """The manager of SEED.md, Automatic Dependency Resolution."""
+    """The manager that users know from the first example."""
     # Create dependency manager
     return DependencyManager(
         {
@@ -60,7 +60,7 @@ AGENTS = ["backend-engineer", "frontend-engineer", "qa-engineer", "software-arch
 
 
 def test_the_snippet_of_the_documentation_yields_the_order_and_groups_it_shows() -> None:
-    """SEED.md, Automatic Dependency Resolution: the results are those of its comments."""
+    """The order and the groups that its comments promise."""
     # fmt: off
     # Create dependency manager
     manager = DependencyManager({
@@ -96,7 +96,7 @@ def test_the_snippet_of_the_documentation_yields_the_order_and_groups_it_shows()
 
 
 def test_the_snippet_on_cycles_finds_none_until_there_is_one(manager: DependencyManager) -> None:
-    """SEED.md, Circular Dependency Detection."""
+    """As users ask for it."""
     assert manager.detect_circular_dependencies(AGENTS) is None
     manager.add_dependency("software-architect", ["qa-engineer"])
     cycle = manager.detect_circular_dependencies(AGENTS)

@@ -27,7 +27,7 @@ OUTSIDE = "z"  # Named as a dependency, never a key.
 UNHURRIED = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 DEEP = 100_000
 
-# SEED.md, use case 1.
+# The use case of a full stack feature.
 FULL_STACK: Graph = {
     "arch": [],
     "ux": ["arch"],
@@ -148,7 +148,7 @@ def test_no_question_is_answered_about_a_cyclic_graph(ask: Callable[[Mapping[str
 
 
 def test_the_full_stack_plan_has_five_levels() -> None:
-    """Use case 1 of SEED.md, in the stages that it describes."""
+    """A full stack feature, in the stages that users know."""
     assert levels(FULL_STACK) == [["arch"], ["ux", "backend"], ["frontend"], ["qa", "security"], ["deploy"]]
     assert topological_order(FULL_STACK) == ["arch", "ux", "backend", "frontend", "qa", "security", "deploy"]
 

@@ -54,7 +54,7 @@ def start_waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any
 
 
 def test_the_snippet_of_the_documentation_yields_the_critical_task() -> None:
-    """SEED.md, Priority-Based Task Queue."""
+    """As users know it."""
     # Create queue
     queue = TaskQueue(max_size=100)
 

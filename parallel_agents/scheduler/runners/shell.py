@@ -407,7 +407,7 @@ def _program() -> str:
 
         places.append(str(Path(psutil.__file__).resolve().parent.parent))
     return (
-        f"import sys; sys.path[:0] = {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
+        f"import sys; sys.path += {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
     )
 
 
