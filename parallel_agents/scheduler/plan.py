@@ -174,7 +174,12 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     freed = sum(state.tasks[name].status == st.QUEUED for name in ahead)
     room = state.plan.settings.max_queue_size - state.counts[st.QUEUED] + freed
     while True:
-        while room > 0 and (task := agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)) is not None:
+        # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
+        # more: it may be the one that they wait for.
+        while room > 0 or agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None:
+            task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
+            if task is None:
+                break
             heapq.heappush(agenda.queued, heapq.heappop(agenda.ready))
             ahead[task.task.task_id] = st.QUEUED
             decision.steps.append(("queue", task.task.task_id))

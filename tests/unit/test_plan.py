@@ -143,6 +143,42 @@ def test_no_more_tasks_are_queued_than_the_queue_takes(limit: int) -> None:
     assert max(itertools.accumulate(steps)) == limit
 
 
+def test_a_queue_full_of_tasks_that_cannot_start_lets_in_what_they_wait_for() -> None:
+    """One at a time: a stage that a retry has opened again, or a dependency; else nothing would ever move."""
+    stages = (Stage(name="one"), Stage(name="two"))
+    run = PaperRun(
+        plan_of(task("a"), task("b"), *(task(name, stage=1) for name in "xyz"), stages=stages, max_parallel_agents=1,
+                max_queue_size=1)
+    )  # fmt: skip
+    run.tick()
+    run.fail("a")
+    run.tick()
+    run.fail("b")
+    assert run.tick() == ["x"]
+    assert run.statuses()["y"] == "queued"
+    run.retry()
+    run.end("x")
+    assert run.run_to_its_end() == [["a"], ["b"], ["y"], ["z"]]
+    run = PaperRun(plan_of(task("a", allow_failure=True), task("b", "a"), task("c", "a"), max_parallel_agents=1,
+                           max_queue_size=1))  # fmt: skip
+    run.tick()
+    run.fail("a")
+    assert run.tick() == ["b"]
+    run.retry("a")
+    run.end("b")
+    assert run.run_to_its_end() == [["a"], ["c"]]
+
+
+def test_a_retry_that_rests_in_a_full_queue_keeps_no_slot_idle() -> None:
+    """What is ready goes past it."""
+    run = PaperRun(plan_of(task("a"), task("b"), task("c"), max_parallel_agents=1, max_queue_size=1))
+    run.tick()
+    run.end("a", error="exit code 1")
+    assert run.tick() == ["b"]
+    run.end("b")
+    assert run.tick() == ["c"]
+
+
 @pytest.mark.parametrize("event", [ev.RunPaused(), ev.RunCompleted(counts={}), ev.RunCancelRequested()])
 def test_nothing_starts_in_a_run_that_does_not_run(event: ev.Event) -> None:
     """Paused, ended or being cancelled."""
