@@ -41,7 +41,7 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
         try:
             if not _is_store(writer, path, release):
                 _make_tables(path, release)
-            return writer, _connect(path)
+            return _settled(writer, path), _settled(_connect(path), path)
         except BaseException:
             writer.close()
             raise
@@ -77,7 +77,7 @@ def _file_system_of(folder: Path) -> str:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    writable = _is_writable(path)
     mode = "rw" if writable else "ro"
     if not writable and not _wal(path).exists():
         mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
@@ -91,7 +91,20 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        if writable:
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _settled(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """The connection, with the journal that a store of ours has: to be asked for only once it is known to be ours."""
+    try:
+        if _is_writable(path):
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -149,7 +162,7 @@ def _make_tables(path: Path, release: str) -> None:
 
     from parallel_agents.eventstore.schema import metadata, store
 
-    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _settled(_connect(path), path), poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:

@@ -124,8 +124,10 @@ def test_somebody_elses_database_is_no_store_and_stays_as_it_is(tmp_path: Path) 
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, title TEXT)")
         connection.execute("INSERT INTO events VALUES (1, 'Concert')")
+    before = path.read_bytes()
     with pytest.raises(StoreError, match="not a store of parallel-agents"):
         Log(path)
+    assert path.read_bytes() == before
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT * FROM events").fetchall() == [(1, "Concert")]
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
