@@ -23,14 +23,15 @@ from typing import Any
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.schedulers.background import BackgroundScheduler
-from loguru import logger
 
 from parallel_agents.eventstore.doorbell import drain
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.dispatcher import Dispatcher
 
 INTERVAL_S = 1.0  # Reconcile: the truth behind every hint.
 LINGER_S = 0.05  # How long a job with attempts under way waits for the next end before it returns.
+_LATEST_US = 253_000_000_000_000_000  # In the year 9987: no calendar goes much further.
 SLICE_S = 0.5  # A job returns after that long in any case, and is started again at once.
 
 logging.getLogger("apscheduler").setLevel(logging.ERROR)  # It warns of every wake that met a running job.
@@ -60,6 +61,7 @@ class Loop:
         self._active = False
         self._closing = False
         self._due_us: int | None = None
+        self._ticked_at = time.monotonic()
         self._ticked = threading.Condition()
         options = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._thread = _OneThread()
@@ -75,8 +77,7 @@ class Loop:
             self._job, "interval", seconds=INTERVAL_S, id="dispatch", next_run_time=datetime.now(UTC)
         )
         self._scheduler.start()
-        if self._listener is not None:
-            self._ears.start()
+        self._ears.start()
 
     @property
     def resting(self) -> bool:
@@ -105,6 +106,8 @@ class Loop:
             self._closing = True
         self._dirty.set()
         self._awake.set()
+        with self._ticked:
+            self._ticked.notify_all()
         if self._scheduler.running:
             self._thread.end()  # APScheduler would wait for it with locks in its hand that the job may want.
             self._scheduler.shutdown(wait=False)
@@ -119,15 +122,17 @@ class Loop:
         """Block until a condition holds, looked at after every tick.
 
         Returns:
-            Whether it holds.
+            Whether it holds. False when the time is up, or the loop was stopped.
         Raises:
-            Whatever stopped the loop.
+            Whatever stopped the loop by itself.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         with self._ticked:
             while not done():
                 if self.failure is not None:
                     raise self.failure
+                if self._closing:
+                    return False
                 left = 1.0 if end is None else min(1.0, end - time.monotonic())
                 if left <= 0:
                     return False
@@ -149,6 +154,7 @@ class Loop:
             self._dirty.clear()
             due_us = self._tick()
             with self._ticked:
+                self._ticked_at = time.monotonic()
                 self._ticked.notify_all()
             if self.failure is not None or time.monotonic() > end:
                 self._dirty.set()
@@ -165,12 +171,12 @@ class Loop:
             if not self._retry_store_errors:
                 self.failure = error
             else:
-                logger.error(
+                trouble.report(
                     "the store refuses: {} ({}); attempts go on, and so does this once it is mended", error, error.hint
                 )
                 time.sleep(INTERVAL_S)
         except BaseException as error:  # APScheduler would swallow it.
-            logger.exception("dispatching stopped")
+            trouble.report_exception("dispatching stopped")
             self.failure = error
         return None
 
@@ -202,7 +208,7 @@ class Loop:
         if due_us is None or due_us == self._due_us:
             return
         self._due_us = due_us
-        when = datetime.fromtimestamp(due_us / 1e6, UTC)
+        when = datetime.fromtimestamp(min(due_us, _LATEST_US) / 1e6, UTC)
         self._scheduler.add_job(self._timer, "date", run_date=when, id="due", replace_existing=True, executor="default")
 
     def _timer(self) -> None:
@@ -210,14 +216,17 @@ class Loop:
         self.wake()
 
     def _hear(self) -> None:
-        assert self._listener is not None
+        """Take bells for wakes; and where no tick comes although it is time, because the clock was set back, be one."""
         bells = select.poll()
-        bells.register(self._listener, select.POLLIN)
         bells.register(self._hung_up, select.POLLIN)
+        if self._listener is not None:
+            bells.register(self._listener, select.POLLIN)
         while not self._closing:
-            bells.poll()
-            drain(self._listener)
-            if self._awake.is_set():
+            heard = bells.poll(2000 * INTERVAL_S)
+            if self._listener is not None:
+                drain(self._listener)
+            late = time.monotonic() - self._ticked_at > 2 * INTERVAL_S
+            if self._awake.is_set() and (heard or late):
                 self._go()
             self._awake.wait()  # While it rests, bells are left to ring.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,105 @@ def test_what_stops_a_loop_reaches_who_waits(ticker: Ticker) -> None:
     try:
         loop.start()
         with pytest.raises(StoreError, match="the disk is full"):
+            loop.wait(lambda: False, DEADLINE_S)
+    finally:
+        loop.stop()
+
+
+def test_no_wake_is_lost(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the loop is about when it comes: every change is seen by a tick that begins after it."""
+    monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 3600.0)
+    changes, seen = [0] * 3, [0] * 3
+
+    def at_tick() -> None:
+        seen[:] = changes
+
+    def change(number: int) -> None:
+        for _ in range(150):
+            changes[number] += 1
+            loop.wake()
+            if number:  # The first goes on without looking, the others change as soon as they were seen.
+                wait_until(lambda: seen[number] == changes[number], "a tick that sees the change")
+
+    ticker.at_tick = at_tick
+    loop = Loop(ticker)
+    loop.start()
+    threads = [threading.Thread(target=change, args=(number,), daemon=True) for number in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+        wait_until(lambda: seen == changes == [150] * 3, "the last tick")
+    finally:
+        loop.stop()
+
+
+def test_a_tick_comes_when_something_is_due(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before, and however far off it is."""
+    monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 3600.0)
+    due_us = time.time_ns() // 1000 + 150_000
+    ticks: list[int] = []
+
+    def at_tick() -> int:
+        ticks.append(time.time_ns() // 1000)
+        return due_us if len(ticks) == 1 else 10**18  # In 31,688 years, which no calendar knows.
+
+    ticker.at_tick = at_tick
+    loop = Loop(ticker)
+    try:
+        loop.start()
+        wait_until(lambda: len(ticks) == 2, "the tick that is due")
+        assert ticks[1] >= due_us
+        loop.wake()
+        wait_until(lambda: len(ticks) == 3, "a tick after that")
+    finally:
+        loop.stop()
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_ticks(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the next run of the job then lies an hour ahead."""
+    monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 0.05)
+    loop = Loop(ticker)
+    try:
+        loop.start()
+        wait_until(lambda: ticker.ticks > 1, "the first ticks")
+        loop._scheduler.modify_job("dispatch", next_run_time=datetime.now(UTC) + timedelta(hours=1))
+        before = ticker.ticks
+        wait_until(lambda: ticker.ticks > before + 2, "more ticks")
+    finally:
+        loop.stop()
+
+
+def test_who_waits_is_told_when_the_loop_is_stopped(ticker: Ticker) -> None:
+    """Nobody waits for what cannot come any more."""
+    loop = Loop(ticker)
+    loop.start()
+    answers: list[bool] = []
+    waiter = threading.Thread(target=lambda: answers.append(loop.wait(lambda: False)), daemon=True)
+    waiter.start()
+    wait_until(lambda: ticker.ticks, "the first tick")
+    loop.stop()
+    waiter.join(DEADLINE_S)
+    assert answers == [False]
+
+
+def test_a_loop_that_shall_survives_a_store_that_refuses(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ticks again and again until it is mended. Any other error stops it too, and is told."""
+    monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 0.01)
+    errors: list[Exception] = [StoreError("the disk is full"), StoreError("the disk is full")]
+
+    def at_tick() -> None:
+        if errors:
+            raise errors.pop()
+
+    ticker.at_tick = at_tick
+    loop = Loop(ticker, retry_store_errors=True)
+    try:
+        loop.start()
+        assert loop.wait(lambda: ticker.ticks > 3, DEADLINE_S)
+        errors.append(ValueError("a bug"))
+        with pytest.raises(ValueError, match="a bug"):
             loop.wait(lambda: False, DEADLINE_S)
     finally:
         loop.stop()
