@@ -10,6 +10,7 @@ from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.follow import Follower, is_dispatched
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.process import own_identity
 
@@ -56,6 +57,7 @@ def dispatch(
     """
     interrupts = interrupts or Interrupts()
     run_id = follower.run_id
+    trouble.say_plainly()
     engine = Engine(log, kind=kind)
     try:
         if any(task.command for task in follower.state.plan.tasks):
@@ -107,6 +109,7 @@ def settle_cancelled(log: Log, run_ids: list[str], *, timeout_s: float = 15.0) -
     lonely = [run_id for run_id in run_ids if not is_dispatched(log, run_id)]
     if not lonely:
         return []
+    trouble.say_plainly()
     engine = Engine(log, kind="cancel")
     try:
         for run_id in lonely:

@@ -140,7 +140,6 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
 
     follower = Follower(log, run_id)
     interrupts = foreground.Interrupts()
-    quiet_logging()
     with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
         told = _also_say_who_holds_the_slots(log, follower, told)
         try:
@@ -188,14 +187,6 @@ def _also_say_who_holds_the_slots(
                 click.echo(f"  {line['slots']} of them by run {run_id}, which no process dispatches: {hint}", err=True)
 
     return also
-
-
-def quiet_logging() -> None:
-    """Leave our own log to warnings: what happens to a run is in its events."""
-    from loguru import logger
-
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING", format="{level.name}: {message}", backtrace=False, diagnose=False)
 
 
 @contextmanager

@@ -83,7 +83,6 @@ def resume(ctx: click.Context, run: str | None, reason: str, as_json: bool) -> i
 def cancel(ctx: click.Context, words: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> int:
     """End a run, or one task of it: what has not started never will, what runs is stopped."""
     from parallel_agents import daemons, foreground, look, steer
-    from parallel_agents.cli.running import quiet_logging
 
     if len(words) > 2:
         raise click.UsageError(f"{len(words)} words where [RUN] [TASK] belongs")
@@ -100,7 +99,6 @@ def cancel(ctx: click.Context, words: tuple[str, ...], reason: str, yes: bool, a
             )
         steer.cancel(log, run_id, task_id, reason)
         if task_id is None and not daemons.is_there(project.store):
-            quiet_logging()
             foreground.settle_cancelled(log, [run_id])
     what = f"task {task_id} of run {run_id}" if task_id else f"run {run_id}"
     _say(as_json, {"run_id": run_id, "task_id": task_id, "cancelled": True}, f"{what} is being cancelled")
@@ -136,7 +134,6 @@ def retry(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
 def stop(ctx: click.Context, now: bool, yes: bool, as_json: bool) -> int:
     """Emergency stop: cancel every run of this store and kill what runs, without grace."""
     from parallel_agents import foreground, look, steer
-    from parallel_agents.cli.running import quiet_logging
 
     if not now:
         raise InvalidUsage(
@@ -145,7 +142,6 @@ def stop(ctx: click.Context, now: bool, yes: bool, as_json: bool) -> int:
         )
     with opened(ctx) as log:
         stopped = steer.stop_everything(log)
-        quiet_logging()
         foreground.settle_cancelled(log, stopped)
         left = look.wait_ended(log, stopped, timeout_s=10.0)
     _say(

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loguru import logger
-
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import Event
@@ -31,7 +29,7 @@ from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler import decide
+from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
 from parallel_agents.scheduler.process import holder_alive, own_identity
@@ -135,7 +133,7 @@ class Dispatcher:
                     self._leaving.add(run_id)
             self.log.transact(self._release_all, actor=str(self._me["kind"]))
         except StoreError as error:
-            logger.warning("could not let go of {}: {}", ", ".join(self.held) or "all runs", error)
+            trouble.warn("could not let go of {}: {}", ", ".join(self.held) or "all runs", error)
         self.held.clear()
 
     @property
@@ -408,7 +406,7 @@ class Dispatcher:
             try:
                 listener(fresh)
             except Exception:
-                logger.exception("a listener failed; dispatching goes on")
+                trouble.report_exception("a listener failed; dispatching goes on")
         for run_id in ended:
             del self.held[run_id]
 
@@ -416,7 +414,7 @@ class Dispatcher:
         try:
             self.projector.save_snapshot(state)
         except StoreError as error:  # A cache; and what was just decided is still to be started.
-            logger.warning("no snapshot of run {}: {}", state.run_id, error)
+            trouble.warn("no snapshot of run {}: {}", state.run_id, error)
 
     def _launch(self, held: Held, task: TaskState, attempt_id: str) -> Launch:
         state, spec = held.state, task.task
@@ -456,7 +454,7 @@ class Dispatcher:
             try:
                 runner.start(self._launch(held, task, attempt_id))
             except Exception as error:  # A runner promises not to; the attempts after this one must be started.
-                logger.exception("attempt {} could not be started", attempt_id)
+                trouble.report_exception("attempt {} could not be started", attempt_id)
                 self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
 
     def _refuse(self, attempt_id: str, error: str, *, retryable: bool = False) -> None:
