@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apscheduler.events import EVENT_JOB_EXECUTED
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Log
@@ -143,8 +144,32 @@ def test_what_stops_a_loop_reaches_who_waits(ticker: Ticker) -> None:
         loop.stop()
 
 
-def test_no_wake_is_lost(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the loop is about when it comes: every change is seen by a tick that begins after it."""
+@pytest.mark.parametrize("moment", ["in a tick", "at the end of the job"])
+def test_no_wake_is_lost(ticker: Ticker, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes during a tick, or when the job has taken its last look, is followed by a tick all the same."""
+    monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 3600.0)
+    monkeypatch.setattr("parallel_agents.scheduler.loop.LINGER_S", 0.0)
+    loop = Loop(ticker)
+    woken: list[int] = []
+
+    def wake(*_: object) -> None:
+        if len(woken) < 5:
+            woken.append(ticker.ticks)
+            loop.wake()
+
+    if moment == "in a tick":
+        ticker.at_tick = wake
+    else:
+        loop._scheduler._listeners.insert(0, (wake, EVENT_JOB_EXECUTED))  # Before the loop itself hears of the end.
+    try:
+        loop.start()
+        wait_until(lambda: len(woken) == 5 and ticker.ticks > woken[-1], "a tick after each wake")
+    finally:
+        loop.stop()
+
+
+def test_every_change_is_seen_by_a_tick_after_its_wake(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of several threads makes it."""
     monkeypatch.setattr("parallel_agents.scheduler.loop.INTERVAL_S", 3600.0)
     changes, seen = [0] * 3, [0] * 3
 
@@ -152,7 +177,7 @@ def test_no_wake_is_lost(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> Non
         seen[:] = changes
 
     def change(number: int) -> None:
-        for _ in range(150):
+        for _ in range(100):
             changes[number] += 1
             loop.wake()
             if number:  # The first goes on without looking, the others change as soon as they were seen.
@@ -167,7 +192,7 @@ def test_no_wake_is_lost(ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> Non
             thread.start()
         for thread in threads:
             thread.join(DEADLINE_S)
-        wait_until(lambda: seen == changes == [150] * 3, "the last tick")
+        wait_until(lambda: seen == changes == [100] * 3, "the last tick")
     finally:
         loop.stop()
 
