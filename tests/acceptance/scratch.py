@@ -1,0 +1,260 @@
+"""A project of its own for the command line, used as anybody uses it: by the console script, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from parallel_agents.eventstore.doorbell import doorbell_prefix
+from parallel_agents.scheduler.process import MARKER
+
+COMMAND = str(Path(sys.executable).with_name("parallel-agents"))
+DEADLINE_S = 60.0  # Only a hang reaches it.
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait for a condition and give what it gave."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return found
+
+
+class Said(NamedTuple):
+    """What a command said, and with which code it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The JSON document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON lines on stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def complaint(self) -> dict[str, str]:
+        """The one JSON document on stderr, of a command that was given ``--json`` and failed."""
+        error: dict[str, str] = json.loads(self.err)["error"]
+        assert set(error) == {"code", "message", "hint"}
+        return error
+
+
+class _Stem:
+    """The process of ``stem.py``; it ends when this one does, because nobody writes to it any more."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("stem.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="surrogateescape",
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+        )  # fmt: skip
+        self._lock = threading.Lock()
+
+    def ask(self, request: Mapping[str, Any]) -> int:
+        """Carry out one command line; its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            return int(self._process.stdout.readline())
+
+
+@cache
+def _stem() -> _Stem:
+    return _Stem()
+
+
+class Scratch:
+    """A project, what was started in it, and what is left of that.
+
+    Attributes:
+        root: its folder; ``HOME`` lies in it, so that every process of ours can be told by its environment.
+        environment: what commands are given; nothing of the developer's own configures us.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / ".git").mkdir(parents=True)  # Marks the root, wherever the tests themselves lie.
+        (root / "home").mkdir()
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(root / "home"),
+            "LANG": "C.UTF-8",
+        }
+        self._started: list[subprocess.Popen[str]] = []
+
+    @property
+    def store(self) -> Path:
+        """The store's file; nothing makes it but the command line."""
+        return self.root / ".parallel-agents" / "events.db"
+
+    def write(self, name: str, content: str | bytes | Mapping[str, Any]) -> Path:
+        """Write a file of the project; a mapping is a plan."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match content:
+            case bytes():
+                path.write_bytes(content)
+            case str():
+                path.write_text(content, encoding="utf-8")
+            case _:
+                path.write_text(json.dumps(content))
+        return path
+
+    def plan(self, *tasks: Mapping[str, Any], name: str = "plan", **head: Any) -> str:
+        """Write a plan whose tasks are not tried again unless they say so; its path."""
+        defaults = {"max_retries": 0, "agent_type": "worker", **head.pop("defaults", {})}
+        return str(self.write(f"{name}.json", {"name": name, **head, "defaults": defaults, "tasks": list(tasks)}))
+
+    def start(
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        script: str = "",
+        **more: Any,
+    ) -> Any:
+        """Start a command in the background; whatever is left of it is ended with the project.
+
+        Args:
+            env: on top of ``environment``; None takes a variable away.
+            script: a line of shell that the command, ``"$@"``, is part of.
+            more: for ``Popen``.
+        """
+        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        command = ["sh", "-c", script, "sh", COMMAND, *words] if script else [COMMAND, *words]
+        process = subprocess.Popen(
+            command, cwd=cwd or self.root, env=environment, encoding="utf-8", errors="replace", **streams
+        )
+        self._started.append(process)
+        return process
+
+    def said_by(self, process: Any) -> Said:
+        """Wait for the end of a command that was started, and what it said. No command ever shows a traceback."""
+        out, err = process.communicate(timeout=DEADLINE_S)
+        said = Said(process.returncode, out or "", err or "")
+        assert "Traceback" not in said.err + said.out, said.err
+        return said
+
+    def __call__(self, *words: str, code: int | None = 0, **more: Any) -> Said:
+        """Run a command to its end; it has to end with ``code``, unless that is None."""
+        said = self.said_by(self.start(*words, **more))
+        assert code is None or said.code == code, f"{words} ended with {said.code}:\n{said.out}\n{said.err}"
+        return said
+
+    def quick(
+        self,
+        *words: str,
+        code: int | None = 0,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+    ) -> Said:
+        """The same in a fork of a process that has imported everything: for the many commands that start nothing."""
+        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
+        files = {name: str(self.root / "home" / f"{name}.txt") for name in ("out", "err")}
+        request = {"words": words, "cwd": str(cwd or self.root), "environment": environment, **files}
+        ended_with = _stem().ask(request)
+        said = Said(ended_with, *(Path(path).read_text("utf-8", "replace") for path in files.values()))
+        assert "Traceback" not in said.err + said.out, said.err
+        assert code is None or said.code == code, f"{words} ended with {said.code}:\n{said.out}\n{said.err}"
+        return said
+
+    def event_count(self) -> int:
+        """How many events the store holds, without asking ourselves; 0 where there is no store."""
+        if not self.store.exists():
+            return 0
+        connection = sqlite3.connect(f"{self.store.as_uri()}?mode=ro", uri=True)
+        try:
+            return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+        finally:
+            connection.close()
+
+    def events(self, run: str = "latest", *more: str) -> list[dict[str, Any]]:
+        """The history of a run."""
+        return self("history", run, "--json", *more).lines
+
+    def until(self, condition: Callable[[dict[str, Any]], Any], what: str, run: str = "latest") -> dict[str, Any]:
+        """Wait until the status of a run satisfies a condition; that status."""
+
+        def look() -> dict[str, Any] | None:
+            said = self("status", run, "--json", code=None)
+            return said.data if said.code == 0 and condition(said.data) else None
+
+        found: dict[str, Any] = wait_until(look, what)
+        return found
+
+    def until_running(self, *task_ids: str, run: str = "latest") -> dict[str, Any]:
+        """Wait until just these tasks are running."""
+        wanted = set(task_ids)
+        return self.until(lambda found: in_state(found, "running") == wanted, f"{wanted} to run", run)
+
+    def ours(self) -> dict[int, str]:
+        """The processes of this project: commands, daemons, supervisors, attempts and what they left; pid -> command."""
+        home, root, bell = str(self.root / "home"), str(self.root), doorbell_prefix(self.store)
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+                environment = process.environ()
+                mine = environment.get("HOME") == home or bell in words or any(root in word for word in words)
+                if not mine and MARKER in environment:
+                    mine = process.cwd().startswith(root)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = " ".join(words)
+            except (psutil.Error, OSError):
+                continue  # It has ended, or is somebody else's.
+        found.pop(os.getpid(), None)
+        return found
+
+    def close(self) -> None:
+        """End whatever is left, each process by its own id."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=DEADLINE_S)
+        left = self.ours()
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + 2.0
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+            while left and time.monotonic() < deadline:
+                time.sleep(0.02)
+                left = self.ours()
+        assert left == {}
+
+
+def in_state(found: Mapping[str, Any], status: str) -> set[str]:
+    """The tasks of a status, as ``status --json`` gives it, that are in a state."""
+    return {task["task_id"] for task in found["tasks"] if task["status"] == status}
+
+
+def shell(task_id: str, script: str, *dependencies: str, **fields: Any) -> dict[str, Any]:
+    """A task that runs a line of shell."""
+    return {"task_id": task_id, "command": ["sh", "-c", script], "dependencies": list(dependencies), **fields}
+
+
+def until_file(name: str) -> str:
+    """A line of shell that goes on once a file is there."""
+    return f"until [ -e {name} ]; do sleep 0.02; done"
