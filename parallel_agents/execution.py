@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, as_json
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.foreground import identity
+from parallel_agents.notices import Notices
 from parallel_agents.project import Project
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
@@ -50,7 +52,7 @@ class Execution:
     leaves stands in its ``AgentTask`` before a task that depends on it begins.
     """
 
-    def __init__(self, run_id: str, tasks: Sequence[AgentTask], *, follows: bool) -> None:
+    def __init__(self, run_id: str, tasks: Sequence[AgentTask], *, follows: bool, notices: Notices | None) -> None:
         self.run_id = run_id
         self.tasks = {task.task_id: task for task in tasks}
         self.cost = Cost()
@@ -60,7 +62,9 @@ class Execution:
         self.left = False  # Nobody waits for it any more.
         self.thread = threading.get_ident()  # That waits for it.
         self.bell: SimpleQueue[None] = SimpleQueue()  # Rung when it has ended; at every commit if somebody follows.
-        self.follows = follows
+        self.follows = follows or notices is not None
+        self.notices = notices
+        self.lines: SimpleQueue[str] = SimpleQueue()  # Notifications that are still to be printed.
         self.seq = 0  # Of the last event that has been taken.
         self.told_version = 0
         self.complaints: Counter[str] = Counter()  # What the caller's own code has raised.
@@ -86,6 +90,9 @@ class Execution:
                     fill(self.tasks[task_id], state.tasks[task_id], self.usage.calls[task_id])
                 except Exception as problem:  # A class of the caller's own may refuse; the run must end all the same.
                     self.complaints[f"{task_id}: cannot be filled in: {type(problem).__name__}: {problem}"] += 1
+            if self.notices is not None:
+                for line in self.notices.of(records, state):
+                    self.lines.put(line)
         self.seq = records[-1].seq
         self.ended = state is not None and state.ended  # After all else: then somebody reads it.
         if self.ended or self.follows or self.draining:
@@ -120,6 +127,12 @@ def _error(state: TaskState) -> str | None:
 def moment(at_us: int | None) -> datetime | None:
     """Microseconds since the epoch as an aware time."""
     return None if at_us is None else _EPOCH + timedelta(microseconds=at_us)
+
+
+def _print_lines(execution: Execution) -> None:
+    with contextlib.suppress(Empty, OSError, ValueError):  # A program may have closed its stderr.
+        while True:
+            print(execution.lines.get_nowait(), file=sys.stderr, flush=True)
 
 
 class Session:
@@ -158,13 +171,20 @@ class Session:
         """Whether it belongs to the process that this one was forked from."""
         return self._pid != os.getpid()
 
-    def begin(self, plan: Plan, tasks: Sequence[AgentTask], *, project: Project, follows: bool) -> Execution:
-        """Submit a run and dispatch it."""
+    def begin(
+        self, plan: Plan, tasks: Sequence[AgentTask], *, project: Project, follows: bool, notices: Notices | None
+    ) -> Execution:
+        """Submit a run and dispatch it.
+
+        Args:
+            follows: whether somebody wants to be told of every event.
+            notices: what is printed on stderr while it runs.
+        """
         callables = any(task.call is not None for task in tasks)
         if any(task.command is not None for task in tasks):
             self.engine.need_shell()
         run_id = submit(self.log, plan, workdir=project.workdir, callables=callables, claim=identity(KIND))
-        execution = Execution(run_id, tasks, follows=follows)
+        execution = Execution(run_id, tasks, follows=follows, notices=notices)
         calls = self.engine.dispatcher.calls
         for task in tasks:
             clear(task)
@@ -192,6 +212,7 @@ class Session:
                     execution.bell.get_nowait()
             if self.engine.loop.failure is not None and not execution.ended:
                 raise self.engine.loop.failure
+            _print_lines(execution)
             if tell is not None:
                 self._tell(execution, tell)
             progress = self.engine.dispatcher.progress.get(execution.run_id)
@@ -199,6 +220,7 @@ class Session:
                 self.stop(execution, "its executor was shut down")
             if execution.give_up_at is not None and time.monotonic() >= execution.give_up_at:
                 execution.given_up += self.engine.give_up_callables(execution.run_id)
+        _print_lines(execution)
         if tell is not None:
             self._tell(execution, tell)
 

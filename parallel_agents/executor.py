@@ -17,6 +17,7 @@ from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.execution import MB, Execution, Session, moment
+from parallel_agents.notices import Notices
 from parallel_agents.plan_fields import RUNNERS
 from parallel_agents.planfile import draft_from_tasks
 from parallel_agents.project import Project
@@ -71,7 +72,8 @@ class ParallelExecutor:
     """Runs tasks in parallel: commands as processes, Python callables in threads of this process.
 
     Every run is one of the project's store, as `parallel-agents runs` lists them. An executor may be used for several
-    runs, one after another or from several threads at once. It prints nothing: ``on_event`` tells what happens.
+    runs, one after another or from several threads at once. Notifications go to stderr, unless the configuration switches
+    them off (``monitoring.realTimeProgress``, ``notifications``).
 
     Args:
         config_path: a configuration file that takes the place of the project's own.
@@ -241,7 +243,9 @@ class ParallelExecutor:
                         hint="give this run tasks of its own",
                     )
             follows = self._on_event is not None
-            execution = session.begin(plan, tasks, project=self._project, follows=follows)
+            wanted = self._configuration.get("monitoring.realTimeProgress")
+            notices = Notices(self._configuration) if wanted else None
+            execution = session.begin(plan, tasks, project=self._project, follows=follows, notices=notices)
             self._remember(execution)
             return session, execution
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parallel_agents.configuration import Configuration
@@ -26,7 +26,7 @@ class Notices:
         if not configuration.get("monitoring.successNotifications"):
             self._formats.pop("agentCompleted", None)
 
-    def of(self, records: list[Recorded], state: RunState) -> Iterator[str]:
+    def of(self, records: Sequence[Recorded], state: RunState) -> Iterator[str]:
         """The lines for new events, oldest first.
 
         Args:
