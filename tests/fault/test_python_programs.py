@@ -58,6 +58,7 @@ class Programs:
         self._begun: list[subprocess.Popen[str]] = []
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "XDG_RUNTIME_DIR") if name in os.environ}
         self._environ = {**kept, "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+        self._environ["PARALLEL_AGENTS_MONITORING__REAL_TIME_PROGRESS"] = "false"  # Whatever is on stderr is a complaint.
 
     def begin(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a program."""
