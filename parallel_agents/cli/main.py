@@ -173,14 +173,22 @@ def exit_code_of(words: list[str]) -> int:
         complain("interrupted", "interrupted", "", as_json=as_json)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has seen enough; nothing more can be flushed, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_what_cannot_be_printed()  # Whoever read us has seen enough.
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
             raise
+        _drop_what_cannot_be_printed()
         complain("system", f"{error.strerror}" + (f": {error.filename}" if error.filename else ""), "", as_json=as_json)
         return WRONG_USAGE
+
+
+def _drop_what_cannot_be_printed() -> None:
+    """Let what is left for stdout go nowhere, or the interpreter tries it once more at its end and complains."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # What click 8.2 raises for a group without a verb; older ones print the help themselves.
