@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, TextIO
 
 from loguru import logger
 
@@ -19,6 +21,8 @@ from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
+
+DETACH_S: Final = 4.0  # From a signal to the end of the process, at most.
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,60 +45,87 @@ def log_file(store: Path) -> Path:
 
 
 def find_daemon(store: Path) -> DaemonInfo | None:
-    """The living daemon of a store, or None."""
+    """The living daemon of a store, once it dispatches, or None."""
+    who = _written(store)
+    if who is None or "started_at" not in who or not is_alive(ProcessIdentity.from_dict(who)):
+        return None
+    return DaemonInfo(ProcessIdentity.from_dict(who), str(who["started_at"]), str(log_file(store)))
+
+
+def _written(store: Path) -> dict[str, Any] | None:
+    """What the lock file says: who holds it, in a second line since when it dispatches. None where that is nothing."""
     try:
-        written = json.loads(lock_file(store).read_text())
-        identity = ProcessIdentity.from_dict(written)
+        who: dict[str, Any] = {}
+        for line in lock_file(store).read_text().splitlines():
+            who.update(json.loads(line))
+        ProcessIdentity.from_dict(who)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not is_alive(identity):
-        return None
-    return DaemonInfo(identity, str(written.get("started_at", "")), str(log_file(store)))
+    return who
 
 
 @contextlib.contextmanager
-def _only_daemon(store: Path, started_at: str) -> Iterator[None]:
+def _only_daemon(store: Path) -> Iterator[TextIO]:
+    """Hold the lock of a store's daemon, saying who we are. Gives the file."""
     make_home(store)
     with open(lock_file(store), "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            written = file.read()
-            pid = json.loads(written).get("pid") if written.strip() else "unknown"
+            pid = (_written(store) or {"pid": "unknown"})["pid"]
             raise LeaseHeld(
                 f"a daemon dispatches this store already: pid {pid}", hint="`parallel-agents daemon stop` ends it"
             ) from None
         os.fchmod(file.fileno(), 0o600)
         file.truncate(0)
-        file.write(json.dumps({**own_identity().to_dict(), "started_at": started_at}))
-        file.flush()
+        _write_line(file, own_identity().to_dict())
         try:
-            yield
+            yield file
         finally:
             file.truncate(0)
+
+
+def _write_line(file: TextIO, values: dict[str, Any]) -> None:
+    file.write(json.dumps(values) + "\n")
+    file.flush()
 
 
 def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = None) -> None:
     """Dispatch until SIGTERM or SIGINT. Then detach: attempts go on, and whoever comes next adopts them.
 
+    Args:
+        started_at: this moment, as it is told to those who ask.
+        stop: ends it too, within half a second.
     Raises:
         LeaseHeld: another daemon has this store.
         StoreError: the store cannot be opened.
     """
-    stop = stop or threading.Event()
-    with _only_daemon(store, started_at), Log(store, actor="daemon") as log:
+    # A handler must not touch a lock that the main thread may hold: it writes to a pipe.
+    asked, ask = os.pipe()
+    os.set_blocking(ask, False)
+    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
+                signal.signal(number, lambda *_: os.write(ask, b"!"))
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         engine = Engine(log, kind="daemon", takes_all=True)
         engine.start()
+        _write_line(file, {"started_at": started_at})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
         try:
-            while not stop.wait(0.5):
+            while not (stop is not None and stop.is_set()):
+                if select.select([asked], [], [], 0.5)[0]:
+                    _leave_in_time()
+                    break
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
         finally:
             engine.close()
             logger.info("daemon {} detached", os.getpid())
+
+
+def _leave_in_time() -> None:
+    """Whatever holds us up (a store that somebody has locked), we are gone in time: nothing of ours needs a farewell."""
+    timer = threading.Timer(DETACH_S, os._exit, [0])
+    timer.daemon = True
+    timer.start()

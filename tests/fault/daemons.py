@@ -1,0 +1,155 @@
+"""Real daemons and other processes on one store, for the tests that kill them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded
+from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.daemon import find_daemon
+from parallel_agents.scheduler.process import carriers, identity_of, send_signal
+from parallel_agents.submit import submit
+
+DEADLINE_S = 60.0
+DAEMON = """
+import sys
+from pathlib import Path
+from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.scheduler.daemon import run_daemon
+try:
+    run_daemon(Path(sys.argv[1]), started_at="today")
+except ParallelAgentsError as error:
+    sys.exit(f"error: {error} ({error.hint})")
+"""
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+    return found
+
+
+def task(task_id: str, script: str, *dependencies: str, **fields: Any) -> Task:
+    """A task that runs a shell script."""
+    return Task(task_id=task_id, command=("sh", "-c", script), dependencies=dependencies, **fields)
+
+
+def plan_of(tasks: Sequence[Task], **limits: int) -> Plan:
+    """A plan whose retries come soon."""
+    settings = RunSettings(retry=RetryPolicy(delay_s=0.05, exponential=False), **limits)
+    return Plan(name="fault", tasks=tuple(tasks), settings=settings)
+
+
+class Store:
+    """A store in a folder, and every process that a test starts on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / ".parallel-agents" / "events.db"
+        self.path.parent.mkdir()
+        self.log = Log(self.path)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, program: str, *words: str) -> subprocess.Popen[str]:
+        """A process that runs a Python program; its first argument is the store."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(self.path), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def daemon(self) -> subprocess.Popen[str]:
+        """One that dispatches."""
+        process = self.start(DAEMON)
+
+        def dispatches() -> bool:
+            assert process.poll() is None, process.communicate()[1]
+            found = find_daemon(self.path)
+            return found is not None and found.identity.pid == process.pid
+
+        wait_until(dispatches, "the daemon")
+        return process
+
+    @staticmethod
+    def kill(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> None:
+        """Signal one, and wait until it has gone."""
+        process.send_signal(signum)
+        process.communicate(timeout=DEADLINE_S)
+
+    def submit(self, *tasks: Task, **limits: int) -> str:
+        """A run that nobody holds yet."""
+        return submit(self.log, plan_of(tasks, **limits), workdir=self.folder)
+
+    def state(self, run_id: str) -> RunState:
+        """How it stands."""
+        return Projector(self.log).state(run_id)
+
+    def ended(self, run_id: str) -> str:
+        """Wait for its end, and give its status."""
+        wait_until(lambda: self.state(run_id).ended, f"the end of {run_id}")
+        return self.state(run_id).status
+
+    def events(self, run_id: str, event_type: type[ev.Event]) -> list[Any]:
+        """Its events of one type."""
+        return [record.event for record in self.records(run_id) if isinstance(record.event, event_type)]
+
+    def records(self, run_id: str) -> list[Recorded]:
+        """All its events."""
+        return self.log.read_run(run_id)
+
+    def lines(self, name: str) -> list[str]:
+        """What tasks wrote into a file of their working directory."""
+        path = self.folder / name
+        return path.read_text().split() if path.exists() else []
+
+    def command_of(self, run_id: str, task_id: str) -> int:
+        """The pid of a task's command, once it runs."""
+
+        def found() -> int:
+            attempt_id = self.state(run_id).tasks[task_id].attempt_id
+            return min(carriers([attempt_id]), default=0) if attempt_id else 0
+
+        pid: int = wait_until(found, f"the command of {task_id}")
+        return pid
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                self.kill(process)
+        attempts = [record.event.attempt_id for record in self.log.read() if isinstance(record.event, ev.TaskStarted)]
+        for pid in carriers(attempts):
+            who = identity_of(pid)
+            if who is not None:
+                send_signal(who, signal.SIGKILL)
+        self.log.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether no process has this pid."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        who = identity_of(pid)
+        return who is None
+    return True
