@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,11 +142,10 @@ class Scratch:
             more: for ``Popen``.
         """
         environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        text = {"encoding": "utf-8", "errors": "replace"}
         command = ["sh", "-c", script, "sh", COMMAND, *words] if script else [COMMAND, *words]
-        process = subprocess.Popen(
-            command, cwd=cwd or self.root, env=environment, encoding="utf-8", errors="replace", **streams
-        )
+        process = subprocess.Popen(command, cwd=cwd or self.root, env=environment, **{**streams, **text, **more})
         self._started.append(process)
         return process
 
@@ -171,14 +170,24 @@ class Scratch:
         env: Mapping[str, str | None] | None = None,
     ) -> Said:
         """The same in a fork of a process that has imported everything: for the many commands that start nothing."""
-        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
         files = {name: str(self.root / "home" / f"{name}.txt") for name in ("out", "err")}
-        request = {"words": words, "cwd": str(cwd or self.root), "environment": environment, **files}
-        ended_with = _stem().ask(request)
+        ended_with = self.ask(words, files, cwd=cwd, env=env)
         said = Said(ended_with, *(Path(path).read_text("utf-8", "replace") for path in files.values()))
         assert "Traceback" not in said.err + said.out, said.err
         assert code is None or said.code == code, f"{words} ended with {said.code}:\n{said.out}\n{said.err}"
         return said
+
+    def ask(
+        self,
+        words: Sequence[str],
+        files: Mapping[str, str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+    ) -> int:
+        """Run a command on these files (see ``stem.py``); its exit code."""
+        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
+        return _stem().ask({"words": words, "cwd": str(cwd or self.root), "environment": environment, **files})
 
     def event_count(self) -> int:
         """How many events the store holds, without asking ourselves; 0 where there is no store."""
@@ -198,7 +207,7 @@ class Scratch:
         """Wait until the status of a run satisfies a condition; that status."""
 
         def look() -> dict[str, Any] | None:
-            said = self("status", run, "--json", code=None)
+            said = self.quick("status", run, "--json", code=None)
             return said.data if said.code == 0 and condition(said.data) else None
 
         found: dict[str, Any] = wait_until(look, what)

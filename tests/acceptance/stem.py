@@ -1,6 +1,6 @@
 """Carries out command lines in forks of one process: the start of an interpreter costs twenty times what most of them do.
 
-Reads a JSON line for each (``words``, ``cwd``, ``environment``, ``out``, ``err``) and answers with its exit code.
+Reads a JSON line for each (``words``, ``cwd``, ``environment``, ``out``, ``err``, ``terminal``) and answers with its exit code.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ def carry_out(request: dict[str, Any]) -> None:
     """Be the command: never returns."""
     code = 127
     try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.setsid()  # So that a terminal which is opened now becomes ours.
+        os.dup2(os.open(request.get("terminal", os.devnull), os.O_RDWR), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", -1, "utf-8", closefd=False) for number in (1, 2))
         os.environ.clear()
         os.environ.update(request["environment"])
         time.tzset()
