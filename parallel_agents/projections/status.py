@@ -202,7 +202,6 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
             state.active_since_us = record.at_us
-            state.touched.update(state.tasks)
         case ev.RunCancelRequested(reason=reason):
             state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
