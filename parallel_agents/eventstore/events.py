@@ -16,6 +16,9 @@ Rfc3339 = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,
 Count = Annotated[int, Field(ge=0)]
 
 
+_set = object.__setattr__  # Past the lock of frozen models.
+
+
 class Event(BaseModel):
     """A fact. The class name is its `type`; ``schema_version`` grows when the meaning of a field changes."""
 
@@ -24,6 +27,7 @@ class Event(BaseModel):
     schema_version: ClassVar[int] = 1
     free_text: ClassVar[tuple[str, ...]] = ()  # Fields that people or programs wrote, redacted before the append.
     field_defaults: ClassVar[dict[str, Any]] = {}
+    field_names: ClassVar[set[str]] = set()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -32,16 +36,20 @@ class Event(BaseModel):
             for name, field in cls.model_fields.items()
             if not field.is_required()
         }
+        cls.field_names = set(cls.model_fields)
         EVENT_TYPES[cls.__name__] = cls
 
     @classmethod
     def trusted(cls, body: dict[str, Any]) -> Self:
         """An event from a stored body, which was validated when it was appended and is covered by the chain since."""
-        event = cls.__new__(cls)
-        object.__setattr__(event, "__dict__", {**cls.field_defaults, **body} if cls.field_defaults else body)
-        object.__setattr__(event, "__pydantic_fields_set__", set(body))
-        object.__setattr__(event, "__pydantic_extra__", None)
-        object.__setattr__(event, "__pydantic_private__", None)
+        event = object.__new__(cls)
+        given = cls.field_names  # One set for all of them: nothing changes it.
+        if len(body) != len(given):  # Written by a release that knew fewer fields.
+            given, body = set(body), {**cls.field_defaults, **body}
+        _set(event, "__dict__", body)
+        _set(event, "__pydantic_fields_set__", given)
+        _set(event, "__pydantic_extra__", None)
+        _set(event, "__pydantic_private__", None)
         return event
 
 

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import StaleRun, UnknownEvent
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.record import GENESIS, RUN_LEVEL, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import GENESIS, RUN_LEVEL, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.sqlite import data_version, explained, open_store
 from parallel_agents.version import RELEASE
@@ -26,7 +27,8 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
-_COLUMNS = "seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash"
+_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
+_COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
 _CHUNK = 2000
 _FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
 
@@ -231,39 +233,91 @@ class Log:
         Args:
             where: a literal condition on the row; never built from input.
         """
+        return map(Row._make, self._pages(_COLUMNS, after, upto, run_id, where, limit))
+
+    def _pages(
+        self,
+        columns: str,
+        after: int,
+        upto: int | None,
+        run_id: str | None = None,
+        where: str = "",
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rows in chunks. The columns begin with those of ``_EVENT``."""
         if where:
             where = f" AND {where}"
-        who, key = (" AND run_id = ?", [run_id]) if run_id is not None else ("", [])
+        who, by, place = "", "seq", 0
+        key: list[str] = []
+        if run_id is not None:
+            # From its start on a run is read by its own index; its last events in the order of the log, where little
+            # else has come since. (The sign keeps SQLite from sorting all of the run for every chunk.)
+            who, key = " AND +run_id = ?", [run_id]
+            if not after:
+                who, by, place = " AND run_id = ?", "version", 2
         end = self.last_seq() if upto is None else upto
         first = after + 1 if after else _FIRST
         left = limit
         while first <= end and (left is None or left > 0):
             size = _CHUNK if left is None else min(_CHUNK, left)
-            chunk = self._select(
-                f"SELECT {_COLUMNS} FROM events WHERE seq >= ? AND seq <= ?{who}{where} ORDER BY seq LIMIT ?",
+            chunk = self._fetch(
+                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{who}{where} ORDER BY {by} LIMIT ?",
                 [first, end, *key, size],
             )
             yield from chunk
             if len(chunk) < size:
                 return
-            first = chunk[-1].seq + 1
+            first = chunk[-1][place] + 1
             left = None if left is None else left - len(chunk)
 
-    def _select(self, query: str, values: Sequence[object]) -> list[Row]:
+    def _fetch(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         with self._lock, explained(self.path):
             reader = self._reader
             try:
-                found = reader.execute(query, values).fetchall()
+                return reader.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
                 if "decode" not in str(error):
                     raise
                 # A damaged text is read as the bytes that it is now, so that `verify` can name its event.
                 reader.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
                 try:
-                    found = reader.execute(query, values).fetchall()
+                    return reader.execute(query, values).fetchall()
                 finally:
                     reader.text_factory = str
-        return list(map(Row._make, found))
+
+    def _select(self, query: str, values: Sequence[object]) -> list[Row]:
+        return list(map(Row._make, self._fetch(query, values)))
+
+    def briefs(
+        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = ""
+    ) -> Iterator[Brief]:
+        """What folds need of the rows of one run, from a version on and up to a seq.
+
+        Args:
+            where: a literal condition on the row; never built from input.
+        """
+        condition = f" AND {where}" if where else ""
+        end = self.last_seq() if upto is None else upto
+        while True:
+            chunk = self._fetch(
+                "SELECT seq, version, type, at, body FROM events WHERE run_id = ? AND version > ?"
+                f" AND seq <= ?{condition}"
+                " ORDER BY version LIMIT ?",
+                (run_id, after_version, end, _CHUNK),
+            )
+            yield from cast("list[Brief]", chunk)
+            if len(chunk) < _CHUNK:
+                return
+            after_version = chunk[-1][1]
+
+    def rolled_back(self, run_id: str, after_version: int = 0, upto: int | None = None) -> bool:
+        """Whether a rollback is among the events that ``briefs`` would give."""
+        found = self._fetch(
+            f"SELECT 1 FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack' AND +run_id = ? AND version > ?"
+            " AND seq <= ? LIMIT 1",
+            (run_id, after_version, 2**62 if upto is None else upto),
+        )
+        return bool(found)
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""
@@ -275,15 +329,17 @@ class Log:
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
         """The same as ``rows``, decoded."""
-        return map(decode, self.rows(after, upto, run_id=run_id))
+        return map(decode, self._pages(_EVENT, after, upto, run_id))
 
     def read_run(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Recorded]:
         """The same as ``run_rows``, decoded."""
-        return [decode(row) for row in self.run_rows(run_id, after_version, upto)]
+        end = 2**62 if upto is None else upto
+        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version"
+        return list(map(decode, self._fetch(query, (run_id, after_version, end))))
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
-        return map(decode, self.rows(0, upto, where=RUN_LEVEL))
+        return map(decode, self._pages(_EVENT, 0, upto, where=RUN_LEVEL))
 
     def last_seq(self) -> int:
         """The seq of the last event; 0 in an empty store."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, from_rfc3339
+from parallel_agents.eventstore.record import Recorded, decode_brief, from_rfc3339
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
@@ -14,6 +14,7 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
 from parallel_agents.projections.occupancy import Occupancy
+from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 
@@ -49,6 +50,8 @@ class Projector:
 
     def _state_at(self, run_id: str, upto: int) -> RunState:
         base = self._from_snapshot(run_id, upto)
+        if not self.log.rolled_back(run_id, base.version, upto):
+            return replay(base, self.log.briefs(run_id, base.version, upto), self.log.blob)
         tail = self.log.read_run(run_id, base.version, upto)
         kept, jumped_to = effective(tail)
         if jumped_to is not None and jumped_to < base.seq:
@@ -73,14 +76,21 @@ class Projector:
     def cost(self, run_id: str, upto: int | None = None) -> Cost:
         """What a run has cost, undone work included."""
         total = Cost()
-        for record in self.log.read_run(run_id, 0, upto):
-            cost_fold.fold(total, record)
+        for row in self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"):
+            cost_fold.fold(total, decode_brief(run_id, row))
         return total
 
     def view(self, run_id: str, upto: int | None = None) -> RunView:
         """State and cost of one moment."""
         end = self.log.last_seq() if upto is None else upto
-        return RunView(self.state(run_id, end), self.cost(run_id, end))
+        state = self._from_snapshot(run_id, end)
+        if state.version > 0 or self.log.rolled_back(run_id, 0, end):
+            return RunView(self.state(run_id, end), self.cost(run_id, end))
+        cost = Cost()  # Both in one pass, where it begins at the first event.
+        replay(state, self.log.briefs(run_id, 0, end), self.log.blob, cost)
+        if state.version == 0:
+            raise unknown_run(self.log, run_id, upto)
+        return RunView(state, cost)
 
     def runs(self, upto: int | None = None) -> dict[str, RunSummary]:
         """All runs, oldest first."""
@@ -92,8 +102,8 @@ class Projector:
         for summary in self.runs(upto).values():
             if summary.status in status_fold.ENDED and summary.holder is None:
                 continue
-            for record in self.log.read_run(summary.run_id, 0, upto):
-                occupancy_fold.fold(state, record)
+            for row in self.log.briefs(summary.run_id, 0, upto, where="type NOT IN ('TaskQueued', 'CostCharged')"):
+                occupancy_fold.fold(state, decode_brief(summary.run_id, row))
         return state
 
     def records(self, run_id: str, upto: int | None = None) -> list[Recorded]:
@@ -118,7 +128,9 @@ class Projector:
         if text.removeprefix("-").isdecimal():
             seq = int(text) if len(text) <= 20 else 0  # Python converts no number of thousands of digits.
             if not 1 <= seq <= last:
-                raise UnknownEvent(f"there is no event {text[:40]}", hint=f"the log holds events 1 to {last}" if last else "")
+                raise UnknownEvent(
+                    f"there is no event {text[:40]}", hint=f"the log holds events 1 to {last}" if last else ""
+                )
             return seq
         try:
             at_us = from_rfc3339(text)

@@ -15,7 +15,7 @@ import orjson
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
-from parallel_agents.eventstore.submission import Plan, Task, load_plan
+from parallel_agents.eventstore.submission import Plan, Task, load_plan, uncollected
 
 NAME = "status"
 VERSION = 1
@@ -114,6 +114,8 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
     """
     event = record.event
     match event:
+        case ev.CostCharged():  # Folded by cost; first here, because there is one for every attempt.
+            pass
         case ev.TaskQueued(task_id=task_id):
             task = state.tasks[task_id]
             task.queued_at_us = record.at_us
@@ -212,13 +214,7 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
         case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack() | ev.RunForked():
             pass  # Leases are folded by occupancy, rollbacks by effective.
-        case (
-            ev.CostCharged()
-            | ev.BudgetThresholdReached()
-            | ev.BudgetExceeded()
-            | ev.ResultDiscarded()
-            | ev.SecretScrubbed()
-        ):
+        case ev.BudgetThresholdReached() | ev.BudgetExceeded() | ev.ResultDiscarded() | ev.SecretScrubbed():
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.CheckpointRestored() | ev.ConflictDetected() | ev.ConflictResolved():
             pass
@@ -234,11 +230,13 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
     state.budget_usd_micros, state.submitted_at_us = event.budget_usd_micros, at_us
     state.stage_open = [0] * len(plan.stages)
     dependents: dict[str, list[str]] = {}
-    for index, task in enumerate(plan.tasks):
-        state.tasks[task.task_id] = TaskState(task, index, len(task.dependencies))
-        state.stage_open[task.stage] += 1
-        for name in task.dependencies:
-            dependents.setdefault(name, []).append(task.task_id)
+    with uncollected():
+        for index, task in enumerate(plan.tasks):
+            task_id, needed = task.task_id, task.dependencies
+            state.tasks[task_id] = TaskState(task, index, len(needed))
+            state.stage_open[task.stage] += 1
+            for name in needed:
+                dependents.setdefault(name, []).append(task_id)
     state.dependents = dependents
     state.counts[PENDING] = len(plan.tasks)
     state.touched.update(state.tasks)
