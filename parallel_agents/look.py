@@ -165,7 +165,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     ]  # fmt: skip
     lines = []
     for name in chosen:
-        state = projector.state(name, upto)
+        state = projector.state(name, end)
         agenda = Agenda(state)
         facts = Facts(len(slots.slots), slots.of_run(name))
         seen = outlook(state, facts, now_us)

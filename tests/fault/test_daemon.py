@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +165,26 @@ def test_a_daemon_detaches_in_time_although_the_store_is_locked(store: Store) ->
         other.close()
     assert daemon.returncode == 0
     assert not gone(command)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process limit the files of another")
+def test_a_daemon_whose_disk_is_full_loses_no_end_and_goes_on_when_there_is_room(store: Store) -> None:
+    """It says so, again and again; what ended meanwhile is recorded then, once."""
+    run_id = store.submit(task("a", "echo a >> lines; while ! test -e go; do sleep 0.02; done"),
+                          task("b", "echo b >> lines", "a"))  # fmt: skip
+    daemon = store.daemon()
+    wait_until(lambda: store.lines("lines") == ["a"], "the first task")
+    limit = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    (store.folder / "go").touch()
+    assert daemon.stderr is not None
+    refused = 0
+    while refused < 2:
+        refused += "the store refuses" in daemon.stderr.readline()
+    assert store.state(run_id).tasks["a"].status == "running"
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, limit)
+    assert store.ended(run_id) == "completed"
+    assert store.lines("lines") == ["a", "b"]
+    assert len(store.events(run_id, ev.TaskStarted)) == len(store.events(run_id, ev.TaskCompleted)) == 2
 
 
 def test_a_run_whose_holder_dies_is_taken_over(store: Store) -> None:
