@@ -26,16 +26,16 @@ def test_there_is_one_daemon_and_it_can_be_asked_after_and_ended(cli: Scratch) -
     """With exit code 7 where there is none."""
     for verb in ("status", "stop"):
         assert cli.quick("daemon", verb, "--json", code=7).complaint["code"] == "no_daemon"
-    started = cli("daemon", "start", "--json").data
+    started = cli.quick("daemon", "start", "--json").data
     assert {"pid", "start_time", "boot_id", "started_at", "log_file"} <= set(started)
-    assert started == cli("daemon", "status", "--json").data
+    assert started == cli.quick("daemon", "status", "--json").data
     pid = started["pid"]
     assert psutil.Process(pid).cwd() == "/"  # It keeps no folder of anybody's from being removed.
     for verb in ("start", "run"):
         assert f"pid {pid}" in cli("daemon", verb, code=2).err
     assert cli.quick("daemon", "start", "--json", code=2).complaint["code"] == "lease_held"
     assert daemon_pid(cli) == pid
-    assert cli("daemon", "stop").out == f"daemon {pid} has ended\n"
+    assert cli.quick("daemon", "stop").out == f"daemon {pid} has ended\n"
     assert cli.ours() == {}
     assert f"daemon {pid} detached" in Path(started["log_file"]).read_text()
     cli.quick("daemon", "status", code=7)
@@ -43,7 +43,7 @@ def test_there_is_one_daemon_and_it_can_be_asked_after_and_ended(cli: Scratch) -
 
 def test_a_daemon_in_the_foreground_ends_by_ctrl_c_or_sigterm(cli: Scratch) -> None:
     """Within moments, with code 0; what runs goes on, and the next one takes it over."""
-    cli("submit", cli.plan(shell("slow", f"echo x >> slow.txt; {until_file('go')}")))
+    cli.quick("submit", cli.plan(shell("slow", f"echo x >> slow.txt; {until_file('go')}")))
     for number in (signal.SIGINT, signal.SIGTERM):
         daemon = cli.start("daemon", "run")
         attempt = cli.until_running("slow")["tasks"][0]["attempt_id"]
@@ -53,12 +53,12 @@ def test_a_daemon_in_the_foreground_ends_by_ctrl_c_or_sigterm(cli: Scratch) -> N
         assert said.code == 0
         assert "dispatches" in said.err
         assert any("until [ -e go ]" in command for command in cli.ours().values())
-    cli("daemon", "start")
+    cli.quick("daemon", "start")
     cli.write("go", "")
-    found = cli("wait", "--json").data
+    found = cli.quick("wait", "--json").data
     assert (found["status"], found["tasks"][0]["attempt_id"]) == ("completed", attempt)
     assert (cli.root / "slow.txt").read_text() == "x\n"
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")
     assert cli.ours() == {}
 
 
@@ -73,22 +73,22 @@ def test_a_daemon_that_is_killed_twice_runs_no_task_twice_and_leaves_none_out(cl
         )
         for index, name in enumerate(names)
     ]
-    cli("submit", cli.plan(*tasks, name="twelve", max_parallel_agents=4))
+    cli.quick("submit", cli.plan(*tasks, name="twelve", max_parallel_agents=4))
     for third in range(3):
-        cli("daemon", "start")
+        cli.quick("daemon", "start")
         cli.until(lambda found: len(in_state(found, "running")) == 4, "four to run")
         if third < 2:
             os.kill(daemon_pid(cli), signal.SIGKILL)
             wait_until(lambda: cli.quick("daemon", "status", code=None).code == 7, "its death to be seen")
         cli.write(f"go-{third}", "")
-    assert cli("wait", "--json").data["counts"] == {"completed": 12}
+    assert cli.quick("wait", "--json").data["counts"] == {"completed": 12}
     assert sorted((cli.root / "ran.txt").read_text().split()) == names
     events = cli.events()
     for kind in ("TaskStarted", "TaskCompleted"):
         assert Counter(event["data"]["task_id"] for event in events if event["type"] == kind) == Counter(names)
     assert sum(event["type"] == "RunClaimed" for event in events) == 3
     assert cli.quick("verify", "--json").data["ok"]
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")
     assert cli.ours() == {}
 
 
@@ -96,9 +96,9 @@ def test_a_daemon_takes_the_runs_that_nobody_holds_and_no_others(cli: Scratch) -
     """The process that was started with a run keeps it."""
     mine = cli.start("run", cli.plan(shell("a", until_file("go")), name="mine"), "--json")
     cli.until_running("a")
-    cli("daemon", "start")
+    cli.quick("daemon", "start")
     other = cli.quick("submit", cli.plan(shell("b", "true"), name="other")).out.strip()
-    cli("wait", other)
+    cli.quick("wait", other)
     cli.write("go", "")
     assert cli.said_by(mine).code == 0
     holders = {
@@ -114,7 +114,7 @@ def test_a_daemon_that_cannot_start_says_why(cli: Scratch) -> None:
     """In its own words, with its log named; nothing is left of it."""
     cli.store.parent.mkdir()
     cli.store.write_text("Buy milk.\n" * 500)
-    said = cli("daemon", "start", code=1)
+    said = cli.quick("daemon", "start", code=1)
     assert "did not come up" in said.err
     assert "not an SQLite file" in said.err
     assert "events.daemon.log" in said.err

@@ -35,13 +35,13 @@ def test_one_changed_byte_in_the_log_is_found_with_its_seq(cli: Scratch) -> None
     """By its exit code too; the events before it are vouched for, and reading goes on."""
     cli("run", cli.plan(shell("a", "echo honest"), shell("b", "true", "a")))
     count = cli.event_count()
-    assert cli("verify").out.startswith(f"ok: {count} events, the chain holds")
+    assert cli.quick("verify").out.startswith(f"ok: {count} events, the chain holds")
     connection = sqlite3.connect(cli.store)
     (seq,) = connection.execute("SELECT seq FROM events WHERE type = 'TaskCompleted' ORDER BY seq LIMIT 1").fetchone()
     with connection:
         connection.execute("UPDATE events SET body = replace(body, 'honest', 'honesT') WHERE seq = ?", (seq,))
     connection.close()
-    said = cli("verify", code=8)
+    said = cli.quick("verify", code=8)
     assert f"event {seq} was changed" in said.err
     assert f"the {seq - 1} events before it" in said.err
     found = cli.quick("verify", "--json", code=8)
@@ -128,10 +128,10 @@ def test_a_project_may_lie_anywhere_and_somebody_may_have_no_home(make_project: 
     cli("run", plan, env=bare)
     assert cli.quick("logs", "a", env=bare).out == f"{cli.root}\nnone\n"
     cli("run", "plan.json", env={"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0"})
-    cli("daemon", "start", env=bare)
-    cli("run", "--detach", plan, env=bare)
-    assert "completed" in cli("wait", env=bare).out
-    cli("daemon", "stop", env=bare)
+    cli.quick("daemon", "start", env=bare)
+    cli.quick("run", "--detach", plan, env=bare)
+    assert "completed" in cli.quick("wait", env=bare).out
+    cli.quick("daemon", "stop", env=bare)
     assert {line["status"] for line in cli.quick("runs", "--json").data} == {"completed"}
 
 
@@ -140,11 +140,11 @@ def test_a_task_works_in_the_folder_where_its_run_was_submitted(cli: Scratch) ->
     below = cli.root / "below"
     below.mkdir()
     plan = cli.plan(shell("a", "pwd"))
-    cli("submit", plan, cwd=below)
-    cli("daemon", "start", cwd=Path("/"), env={"PARALLEL_AGENTS_STORE": str(cli.store)})
-    cli("wait")
+    cli.quick("submit", plan, cwd=below)
+    cli.quick("daemon", "start", cwd=Path("/"), env={"PARALLEL_AGENTS_STORE": str(cli.store)})
+    cli.quick("wait")
     assert cli.quick("logs", "a").out == f"{below}\n"
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")
 
 
 def test_a_plan_of_thousands_is_submitted_looked_at_and_steered(cli: Scratch) -> None:
@@ -153,14 +153,14 @@ def test_a_plan_of_thousands_is_submitted_looked_at_and_steered(cli: Scratch) ->
         {"task_id": f"t{number}", "command": ["true"], "dependencies": [f"t{(number - 1) // 2}"] if number else []}
         for number in range(MANY)
     ]
-    run = cli("submit", cli.plan(*tasks, name="thousands")).out.strip()
+    run = cli.quick("submit", cli.plan(*tasks, name="thousands")).out.strip()
     found = cli.quick("status", "--json").data
     assert (len(found["tasks"]), found["counts"]) == (MANY, {"pending": MANY})
     assert "waiting for t2499" in cli.quick("why", f"t{MANY - 1}").out
     assert len(cli.quick("runs", "--json").data) == 1
     waves = {task["wave"] for task in cli.quick("run", "thousands.json", "--dry-run", "--json").data["tasks"]}
     assert waves == set(range(1, 14))
-    cli("cancel", run)
+    cli.quick("cancel", run)
     assert cli.quick("status", "--json").data["counts"] == {"cancelled": MANY}
     assert cli.event_count() > MANY
 

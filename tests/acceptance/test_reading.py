@@ -48,14 +48,14 @@ class Story:
         quick = "--set=execution.retryPolicy.retryDelay=0.05"
         process = scratch.start("run", plan, quick, env={"LANG": "C"})
         scratch.until(lambda found: {"slow", "doomed"} <= in_state(found, "running"), "the slow ones to run")
-        scratch("pause", "--reason", f"lunch {COLOUR}")
-        scratch("cancel", "latest", "doomed", "--reason", f"no time {COLOUR}")
+        scratch.quick("pause", "--reason", f"lunch {COLOUR}")
+        scratch.quick("cancel", "latest", "doomed", "--reason", f"no time {COLOUR}")
         scratch.until(lambda found: "doomed" in in_state(found, "cancelled"), "the doomed one to be cancelled")
         scratch.write("go", "")
         said = scratch.said_by(process)
         assert said.code == 5, said  # Paused: only a person can go on.
         self.paused = said
-        self.resumed = scratch("resume", "--json", code=1)
+        self.resumed = scratch.quick("resume", "--json", code=1)
         self.events: list[dict[str, Any]] = scratch.events()
         self.run_id: str = self.events[0]["run_id"]
 
@@ -188,17 +188,17 @@ def test_the_shapes_of_status_runs_and_queue(story: Story) -> None:
         assert {name for name, kind in TASK_FIELDS.items() if not isinstance(task[name], kind)} == set()
         for name in ("started_at", "ended_at"):
             assert task[name] is None or (task[name].endswith("Z") and datetime.fromisoformat(task[name]).tzinfo)
-    (line,) = story.cli("runs", "--json").data
+    (line,) = story.cli.quick("runs", "--json").data
     assert {"run_id", "name", "status", "strategy", "tasks", "submitted_at", "started_at", "ended_at"} <= set(line)
     assert (line["status"], line["tasks"]) == ("failed", len(TASKS))
-    assert story.cli("queue", "--json").data == []
+    assert story.cli.quick("queue", "--json").data == []
 
 
 def test_history_is_a_line_an_event_oldest_first_and_never_changes(story: Story) -> None:
     """Each with its own hash, as it stands in the log; narrowed by type, task and moment."""
     said = story.cli("history", "--json")
     assert said.lines == story.events
-    assert said.out == story.cli("history", "--all", "--json").out
+    assert said.out == story.cli.quick("history", "--all", "--json").out
     for event in story.events:
         assert set(event) == {"seq", "run_id", "version", "type", "at", "actor", "data", "hash"}
         assert len(bytes.fromhex(event["hash"])) == 32
@@ -223,7 +223,7 @@ def test_what_run_and_resume_summarise_is_what_the_log_says(story: Story) -> Non
     assert story.resumed.data["counts"] == counts
     assert story.resumed.data["status"] == "failed"
     assert f"run {story.run_id} paused" in story.paused.out
-    waited = story.cli("wait", code=1).out
+    waited = story.cli.quick("wait", code=1).out
     assert "failed: 5/10 completed" in waited
     assert all(
         part in waited for part in ("2 failed", "2 skipped", "1 cancelled", "  broken: exit code 3: no such luck")
@@ -233,7 +233,7 @@ def test_what_run_and_resume_summarise_is_what_the_log_says(story: Story) -> Non
 
 def test_show_tells_a_tasks_whole_life(story: Story) -> None:
     """What was asked, each attempt with its files, and what became of it."""
-    found = story.cli("show", "flaky", "--json").data
+    found = story.cli.quick("show", "flaky", "--json").data
     first, second = found["attempt_list"]
     assert (first["outcome"], second["outcome"], found["attempts"]) == ("failed", "completed", 2)
     assert Path(second["folder"], "stdout.log").is_file()
@@ -250,7 +250,7 @@ def test_logs_are_what_an_attempt_wrote_byte_by_byte(story: Story) -> None:
     out = story.cli.start("logs", "last", encoding=None, errors=None).communicate()[0]
     assert out == b"caf\xc3\xa9 \xff\n"
     assert story.cli.quick("logs", "last", "--json").data["stdout"] == "café \ufffd\n"
-    assert story.cli("logs", "broken", "--attempt", "1").out == "no such luck\n"
+    assert story.cli.quick("logs", "broken", "--attempt", "1").out == "no such luck\n"
     found = story.cli.quick("logs", "broken", "--json").data
     assert (found["stdout"], found["stderr"]) == ("", "no such luck\n")
     said = story.cli.quick("logs", "never")
@@ -259,16 +259,16 @@ def test_logs_are_what_an_attempt_wrote_byte_by_byte(story: Story) -> None:
 
 def test_timeline_cost_and_why(story: Story) -> None:
     """Every attempt as a span; nothing was paid; each reason is the scheduler's own."""
-    spans = story.cli("timeline", "--json").data
+    spans = story.cli.quick("timeline", "--json").data
     assert [span["attempt_id"] for span in spans] == [
         event["data"]["attempt_id"] for event in story.events if event["type"] == "TaskStarted"
     ]
     assert all(span["started_at"] <= span["ended_at"] for span in spans)
     page = story.cli.quick("timeline").out.splitlines()
     assert len(page) == 2 + len(TASKS)
-    cost = story.cli("cost", "--by", "agent", "--json").data
+    cost = story.cli.quick("cost", "--by", "agent", "--json").data
     assert (cost["cost_usd"], cost["groups"]) == (0.0, [])
-    found = story.cli("why", "after-never", "--json").data
+    found = story.cli.quick("why", "after-never", "--json").data
     assert "broken" in found["why"]
     assert story.cli.quick("why", "doomed").out.startswith("⊘ cancelled  doomed")
     paused = next(event["seq"] for event in story.events if event["type"] == "RunPaused")
@@ -277,7 +277,7 @@ def test_timeline_cost_and_why(story: Story) -> None:
 
 def test_verify_doctor_and_config(story: Story) -> None:
     """They keep house, and look at it."""
-    found = story.cli("verify", "--json").data
+    found = story.cli.quick("verify", "--json").data
     assert (found["ok"], found["events"], found["broken"], found["missing_plans"]) == (
         True,
         len(story.events),
@@ -285,12 +285,12 @@ def test_verify_doctor_and_config(story: Story) -> None:
         [],
     )
     assert found["head"] == story.events[-1]["hash"]
-    findings = story.cli("doctor", "--json").data
+    findings = story.cli.quick("doctor", "--json").data
     assert {"check", "level", "detail", "hint"} == set(findings[0])
     assert {finding["level"] for finding in findings} <= {"ok", "warning"}
     assert any(finding["check"] == "runner shell" and finding["level"] == "ok" for finding in findings)
-    assert story.cli("config", "show", "--json").data["maxParallelAgents"] == 5
-    schema = story.cli("config", "schema").data
+    assert story.cli.quick("config", "show", "--json").data["maxParallelAgents"] == 5
+    schema = story.cli.quick("config", "schema").data
     assert {"name", "strategy", "tasks", "defaults"} <= set(schema["properties"])
     assert "maxParallelAgents" in story.cli.quick("config", "schema", "configuration").data["properties"]
     shown = story.cli.quick(
@@ -367,7 +367,7 @@ def test_completion_knows_verbs_runs_and_tasks(story: Story) -> None:
     def completed(*words: str) -> list[str]:
         env = {"_PARALLEL_AGENTS_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("parallel-agents", *words)),
                "COMP_CWORD": str(len(words))}  # fmt: skip
-        return [line.partition(",")[2] for line in story.cli(env=env).out.splitlines()]
+        return [line.partition(",")[2] for line in story.cli.quick(env=env).out.splitlines()]
 
     assert {"status", "stop"} <= set(completed("st"))
     assert completed("status", story.run_id[:3]) == [story.run_id]

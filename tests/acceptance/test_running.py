@@ -119,36 +119,36 @@ def test_eight_submitters_and_four_runs_at_once_lose_nothing(cli: Scratch) -> No
 def test_what_was_submitted_waits_until_somebody_dispatches(cli: Scratch) -> None:
     """Waiting says so; a daemon takes it up, and who waits ends with the run's code."""
     plan = cli.plan(shell("a", "true"), shell("b", "exit 3", "a"))
-    run = cli("submit", plan).out.strip()
+    run = cli.quick("submit", plan).out.strip()
     assert cli.quick("status", "--json").data["status"] == "submitted"
     assert "no process dispatches" in cli.quick("why", "a").out
-    said = cli("wait", run, "--timeout", "0.5", code=6)
+    said = cli.quick("wait", run, "--timeout", "0.5", code=6)
     assert said.out == ""
     assert "has not ended after 0.5 s: it is submitted" in said.err
     waiting, following = cli.start("wait", "--json"), cli.start("attach", run[:6])
     assert "no process dispatches run" in waiting.stderr.readline()
-    cli("daemon", "start")
+    cli.quick("daemon", "start")
     waited, followed = cli.said_by(waiting), cli.said_by(following)
     assert (waited.code, followed.code) == (1, 1)
     assert waited.data["run_id"] == run
     assert waited.data["counts"] == {"completed": 1, "failed": 1}
     assert "❌ Agent failed: worker - exit code 3" in followed.err
     assert f"run {run} failed: 1/2 completed, 1 failed" in followed.out
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")
     assert cli.ours() == {}
 
 
 def test_a_detached_run_prints_its_id_and_starts_a_daemon_where_there_is_none(cli: Scratch) -> None:
     """Only one, however many are detached."""
     plan = cli.plan(shell("a", "true"))
-    first = cli("run", "--detach", plan)
-    second = cli("run", plan, "--detach", "--json")
+    first = cli.quick("run", "--detach", plan)
+    second = cli.quick("run", plan, "--detach", "--json")
     assert re.fullmatch(r"[a-z][a-z2-7]{9}\n", first.out)
     assert re.fullmatch(r"daemon \d+ started\n", first.err)
     assert second.err == ""
     for run in (first.out.strip(), second.data["run_id"]):
-        cli("wait", run)
-    cli("daemon", "stop")
+        cli.quick("wait", run)
+    cli.quick("daemon", "stop")
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -180,7 +180,7 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_it(cli: Scratch, times: 
         assert (status["status"], kinds[-1]) == ("cancelled", "RunCancelled")
         assert f"`parallel-agents retry {run}` opens" in said.err
         cli.write("go", "")
-        assert "open again: running, next" in cli("retry").out
+        assert "open again: running, next" in cli.quick("retry").out
         assert cli("resume").out.startswith(f"run {run} completed: 2/2")
     assert cli.ours() == {}
 
@@ -232,7 +232,7 @@ def test_a_run_that_waits_for_slots_says_who_has_them(cli: Scratch) -> None:
             assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
             break
     assert "no slot: 5 of 5" in cli.quick("why", "patient").out
-    cli("cancel", held)
+    cli.quick("cancel", held)
     assert cli.said_by(waiting).code == 0
 
 

@@ -15,7 +15,7 @@ def begin(cli: Scratch, dispatcher: str, plan: str, *more: str) -> Any:
     """Let a plan run, by the process of a kind; what follows it to its end."""
     if dispatcher == "run":
         return cli.start("run", plan, *more, "--json")
-    cli("run", plan, *more, "--detach")
+    cli.quick("run", plan, *more, "--detach")
     return cli.start("wait", "--json")
 
 
@@ -39,7 +39,7 @@ def test_a_pause_starts_nothing_more_until_the_run_is_resumed(cli: Scratch, disp
     resumed = cli("resume", "--json")
     if dispatcher == "daemon":
         assert resumed.data["status"] == "running"
-        assert cli("wait", "--json").data["status"] == "completed"
+        assert cli.quick("wait", "--json").data["status"] == "completed"
     else:
         assert resumed.data["status"] == "completed"
     seen = kinds(cli)
@@ -98,14 +98,14 @@ def test_a_cancelled_run_ends_at_once_with_all_its_processes(cli: Scratch, dispa
 def test_a_cancelled_run_that_nobody_dispatches_ends_too(cli: Scratch) -> None:
     """Who cancels does what is left to do, also where the process that held it was killed."""
     plan = cli.plan(shell("a", "sleep 300"), shell("b", "true", "a"))
-    cli("submit", plan)
-    cli("cancel")
+    cli.quick("submit", plan)
+    cli.quick("cancel")
     assert cli.quick("status", "--json").data["counts"] == {"cancelled": 2}
     process = cli.start("run", plan)
     cli.until_running("a")
     process.kill()
     process.communicate()
-    cli("cancel")
+    cli.quick("cancel")
     assert cli.quick("status", "--json").data["counts"] == {"cancelled": 2}
     assert cli.ours() == {}
 
@@ -132,11 +132,11 @@ def test_an_emergency_stop_ends_every_run_of_the_store(cli: Scratch) -> None:
     """Whoever dispatches them, without grace; the daemon stays."""
     held = [cli.start("run", cli.plan(shell("a", "trap '' TERM; sleep 300"), name="mine"))]
     cli.until_running("a")
-    cli("submit", cli.plan(shell("b", "sleep 300"), name="daemon's"))
-    cli("daemon", "start")
+    cli.quick("submit", cli.plan(shell("b", "sleep 300"), name="daemon's"))
+    cli.quick("daemon", "start")
     cli.until_running("b")
     assert "--now" in cli.quick("stop", code=2).err
-    found = cli("stop", "--now", "--json").data
+    found = cli.quick("stop", "--now", "--json").data
     assert (len(found["stopped"]), found["left"]) == (2, [])
     assert cli.said_by(held[0]).code == 1
     lines = cli.quick("runs", "--json").data
@@ -181,7 +181,7 @@ def test_a_run_that_takes_longer_than_it_may_ends_with_a_code_of_its_own(cli: Sc
 def test_a_steering_verb_tells_scripts_what_it_did(cli: Scratch) -> None:
     """As JSON, with the run that was meant."""
     plan = cli.plan(shell("a", "true"), shell("b", "true"))
-    run = cli("submit", plan, "--json").data["run_id"]
+    run = cli.quick("submit", plan, "--json").data["run_id"]
     assert cli.quick("pause", "--json").data == {"run_id": run, "status": "paused"}
     assert cli.quick("cancel", run, "b", "--json").data == {"run_id": run, "task_id": "b", "cancelled": True}
     wait_until(lambda: in_state(cli.quick("status", "--json").data, "cancelled") == {"b"}, "b to be cancelled")
