@@ -67,6 +67,7 @@ def dispatch(
         while True:
             engine.wait(run_id, until=lambda progress: progress.status in _ENDED or progress.stuck, timeout_s=every_s)
             told(follower.catch_up())
+            log.check_in_place()
             if follower.settled:
                 break
             if _obey(log, run_id, interrupts):

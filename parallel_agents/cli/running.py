@@ -145,7 +145,8 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
         try:
             foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
         except StoreError:
-            click.echo(f"run {run_id} stays as it is; `parallel-agents resume {run_id}` goes on with it", err=True)
+            if log.path.exists():
+                click.echo(f"run {run_id} stays as it is; `parallel-agents resume {run_id}` goes on with it", err=True)
             raise
     _summarise(log, follower, as_json=as_json)
     if interrupts.count:

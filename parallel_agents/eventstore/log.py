@@ -7,6 +7,7 @@ decoded by ``record``. Acknowledged means committed.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import StaleRun, UnknownEvent
+from parallel_agents.eventstore.errors import StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import GENESIS, RUN_LEVEL, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
@@ -36,6 +37,14 @@ _FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen
 def digest_of(content: bytes) -> str:
     """The name of a blob: SHA-256 in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def wall_clock_us() -> int:
@@ -120,6 +129,7 @@ class Log:
         self._lock = threading.RLock()
         # Driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
         self._writer, self._reader = open_store(path, release=RELEASE, create=create)
+        self._file = _file_at(path)
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
@@ -136,6 +146,18 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def check_in_place(self) -> None:
+        """Refuse to go on once the store's path names another file, or none: SQLite would append to what nobody can find.
+
+        Raises:
+            StoreError: the file was removed or replaced.
+        """
+        if _file_at(self.path) != self._file:
+            raise StoreError(
+                f"{self.path} was removed or replaced while it was in use",
+                hint="keep it out of what is cleaned while runs go on, as with `git clean -e .parallel-agents`",
+            )
 
     def append(
         self,

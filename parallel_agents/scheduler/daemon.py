@@ -98,7 +98,7 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
         stop: ends it too, within half a second.
     Raises:
         LeaseHeld: another daemon has this store.
-        StoreError: the store cannot be opened.
+        StoreError: the store cannot be opened, or was removed.
     """
     # A handler must not touch a lock that the main thread may hold: it writes to a pipe.
     asked, ask = os.pipe()
@@ -119,6 +119,7 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
                     break
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
+                log.check_in_place()
         finally:
             engine.close()
             logger.info("daemon {} detached", os.getpid())

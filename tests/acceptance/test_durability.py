@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scratch import Scratch, in_state, shell, until_file
+from scratch import Scratch, in_state, shell, until_file, wait_until
 
 MANY = 5000
 
@@ -100,6 +100,23 @@ def test_on_a_full_disk_a_run_says_so_and_can_be_gone_on_with(cli: Scratch) -> N
         assert found["run_id"] == run
         assert found["status"] in ("completed", "failed")  # The end of an attempt may have found no room on that disk.
         assert cli.ours() == {}
+
+
+def test_a_store_that_is_removed_under_a_run_is_missed(cli: Scratch) -> None:
+    """By the process that dispatches, which would go on writing where nobody can read; a daemon does not stay for ever."""
+    plan = cli.plan(shell("a", f"{until_file('go')}; sleep 0.1"))
+    process = cli.start("run", plan)
+    cli.until_running("a")
+    shutil.rmtree(cli.store.parent)
+    said = cli.said_by(process)
+    assert said.code == 2
+    assert f"{cli.store} was removed or replaced" in said.err
+    cli.quick("run", "--detach", plan)
+    cli.until_running("a")
+    cli.store.parent.rename(cli.root / "moved")
+    cli.write("go", "")
+    wait_until(lambda: cli.ours() == {}, "daemon, supervisors and attempts to end")
+    assert cli.quick("runs", "--json").data == []
 
 
 def test_what_is_read_only_can_be_read_and_says_what_it_is(cli: Scratch) -> None:
