@@ -68,20 +68,25 @@ def dispatch(
             engine.wait(run_id, until=lambda progress: progress.status in _ENDED or progress.stuck, timeout_s=every_s)
             told(follower.catch_up())
             log.check_in_place()
-            if follower.settled:
+            if follower.state.ended or (follower.settled and _let_go(engine, run_id)):
                 break
             if _obey(log, run_id, interrupts):
                 engine.loop.wake()  # Our own bell is not rung for us.
-        if not follower.state.ended:
-            engine.dispatcher.let_go(run_id)
-            engine.loop.wake()
-            engine.loop.wait(lambda: run_id not in engine.dispatcher.held, LEAVE_S)
-            told(follower.catch_up())
+        told(follower.catch_up())
     finally:
         engine.close()
 
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+def _let_go(engine: Engine, run_id: str) -> bool:
+    """Release a run that only a person can move. False where somebody just did."""
+    dispatcher = engine.dispatcher
+    dispatcher.let_go(run_id)
+    engine.loop.wake()
+    engine.loop.wait(lambda: run_id not in dispatcher.held or not dispatcher.progress[run_id].stuck, LEAVE_S)
+    return run_id not in dispatcher.held
 
 
 def _obey(log: Log, run_id: str, interrupts: Interrupts) -> bool:

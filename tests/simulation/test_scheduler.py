@@ -20,7 +20,7 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 
 # A failure prints its seed. Nothing is shrunk: another seed is another story, a smaller one no simpler.
-STORIES = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+STORIES = settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
 SEED = st.integers(0, 2**32)
 
 
