@@ -116,7 +116,7 @@ def _refuse_unreadable(error: OSError | ValueError, refuse: Refusal) -> NoReturn
 def _near_file(path: Path) -> str:
     """The file beside a missing one that was probably meant."""
     try:
-        names = [entry.name for entry in os.scandir(path.parent) if form_of(Path(entry.name))]
+        names = [entry.name for entry in os.scandir(path.parent) if form_of(Path(entry.name)) and entry.is_file()]
     except (OSError, ValueError):
         return ""
     return escaped(nearest_name(path.name, sorted(names)[:1000])) if names else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -293,6 +294,8 @@ def wait(ctx: click.Context, run: str | None, timeout_s: float | None, as_json: 
     from parallel_agents import look
     from parallel_agents.follow import LIMIT_REACHED, Follower, exit_code
 
+    if timeout_s is not None and math.isnan(timeout_s):
+        raise InvalidUsage("--timeout is no number", hint="give seconds, such as 30 or 0.5")
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with opened(ctx) as log:
         follower = Follower(log, look.resolve_run(log, run))

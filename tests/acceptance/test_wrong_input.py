@@ -112,11 +112,13 @@ def test_a_plan_that_is_no_file_of_a_plans_size_is_refused(cli: Scratch) -> None
     cli.plan(shell("a", "true"), name="release")
     (cli.root / "folder").mkdir()
     os.mkfifo(cli.root / "pipe.yaml")
+    (cli.root / "link.yaml").symlink_to("nowhere.yaml")
     with cli.write("big.yaml", "name: big\n").open("r+b") as big:
         big.truncate(50 * 1024 * 1024)
     cli.write("plan.toml", "tasks = []\n")
     for name, wanted in {
         "relaese.json": ("relaese.json", "no such plan file", "did you mean 'release.json'?"),
+        "link.yaml": ("link.yaml", "no such plan file", "did you mean 'big.yaml'?"),
         "folder": ("folder", "is a directory"),
         "pipe.yaml": ("pipe.yaml", "is a pipe"),
         "big.yaml": ("big.yaml", "32 MiB"),
@@ -169,6 +171,7 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "value that no key has": (("run", "plan.json", "--set", "maxParallelAgents=0"), 2, ("maxParallelAgents", "1 to 10000")),
     "no number": (("submit", "plan.json", "--max-parallel-agents", "many"), 2, ("--max-parallel-agents", "'many'")),
     "too few": (("submit", "plan.json", "--max-parallel-agents", "0"), 2, ("max_parallel_agents", "1 to 10000")),
+    "no time to wait": (("wait", "--timeout", "nan"), 2, ("--timeout", "such as 30")),
     "unknown strategy": (("submit", "plan.json", "--strategy", "hybird"), 2, ("strategy", "did you mean 'hybrid'?")),
     "missing configuration": (("run", "plan.json", "--config", "plans.json"), 2, ("no such configuration", "'plan.json'")),
     "stop of everything, by mistake": (("stop",), 2, ("everything", "--now")),
