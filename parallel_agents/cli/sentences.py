@@ -70,6 +70,8 @@ def sentence(event: dict[str, Any]) -> str:
             took = f"after {duration(data['duration_s'])}: " if "duration_s" in data else ""
             return took + str(data["error"])
         case "TaskRetryScheduled":
+            if not data["failures"]:  # It never began.
+                return "again at once"
             return f"failed {data['failures']} times, again in {data['wait_s']:.1f} s"
         case "TaskSkipped":
             return f"because {data['because']} failed" + (

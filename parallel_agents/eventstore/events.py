@@ -226,6 +226,7 @@ class AttemptLost(Event):
     attempt_id: str
     error: str
     retryable: bool = True
+    began: bool = True  # False: nothing of it ever ran, so it counts against no retries.
 
 
 class ResultDiscarded(Event):

@@ -146,7 +146,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.exit_code, task.error = None, event.error
             task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
-            task.failures += 1
+            task.failures += event.began
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.TaskRetryScheduled(task_id=task_id):
             task = state.tasks[task_id]

@@ -59,6 +59,16 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[
     end = _end_event(task, ended)
     if isinstance(end, ev.TaskCompleted):
         return [end]
+    if isinstance(end, ev.AttemptLost) and not end.began:
+        # Its dispatcher died in between. That is no failure of the task, and there is nothing to wait for.
+        now = rfc3339(now_us)
+        return [
+            end,
+            ev.TaskRetryScheduled(
+                task_id=task_id, attempt_id=ended.attempt_id, failures=task.failures, not_before=now, wait_s=0.0,
+                jitter_s=0.0,
+            ),
+        ]  # fmt: skip
     failures = task.failures + 1
     policy = state.plan.settings.retry
     if not retries_left(failures, task.task.max_retries, policy, retryable=ended.retryable):
@@ -112,7 +122,9 @@ def _end_event(task: TaskState, ended: Ended) -> Event:
         )  # fmt: skip
     if ended.outcome == "lost":
         error = ended.error or "its process vanished and left no result"
-        return ev.AttemptLost(task_id=task_id, attempt_id=attempt_id, error=error, retryable=ended.retryable)
+        return ev.AttemptLost(
+            task_id=task_id, attempt_id=attempt_id, error=error, retryable=ended.retryable, began=ended.began
+        )
     return ev.TaskFailed(
         task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, error=ended.error or ended.outcome,
         exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, cpu_s=ended.cpu_s,

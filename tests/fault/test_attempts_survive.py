@@ -329,7 +329,7 @@ def test_dispatcher_and_supervisor_killed_together_are_recovered_from(scene: Sce
     scene.kill(dispatcher)
     assert send_signal(supervisor, signal.SIGKILL)
     ended = scene.end(scene.adopt(launch), launch)
-    assert ended.outcome == "lost"
+    assert (ended.outcome, ended.began) == ("lost", True)
     assert scene.nothing_left(launch)
     assert (launch.folder / "revoked").exists()
 
@@ -337,7 +337,8 @@ def test_dispatcher_and_supervisor_killed_together_are_recovered_from(scene: Sce
 def test_an_attempt_that_never_began_is_lost_and_a_late_start_is_refused(scene: Scene, tmp_path: Path) -> None:
     """Between the log's word and the start lies a kill -9: whoever recovers makes sure that it never starts."""
     launch = scene.launch("touch ran")
-    assert scene.end(scene.adopt(launch), launch).outcome == "lost"
+    lost = scene.end(scene.adopt(launch), launch)
+    assert (lost.outcome, lost.began, lost.error) == ("lost", False, "it never began: its dispatcher died first")
     late = scene.runner()
     late.start(launch)
     ended = scene.end(late, launch)

@@ -179,7 +179,7 @@ class Referee:
                 task.status = "cancelled"
             case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
                 task.status = "failed"
-                task.failures += 1
+                task.failures += event.__dict__.get("began", True)
 
     def _retry(self, event: ev.TaskRetryScheduled, run: RunHistory) -> None:
         task, before = run.now.tasks[event.task_id], self._before

@@ -81,7 +81,7 @@ class MachineRunner:
             self.mine.add(launch.attempt_id)
             if launch.attempt_id not in self.machine.running and launch.attempt_id not in self.machine.exit_files:
                 self.machine.revoked.add(launch.attempt_id)
-                self.machine.exit_files[launch.attempt_id] = Ended(launch.attempt_id, "lost")
+                self.machine.exit_files[launch.attempt_id] = Ended(launch.attempt_id, "lost", began=False)
 
     def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
         """Ask; when it listens is up to the machine."""

@@ -69,6 +69,21 @@ def test_an_attempt_that_took_too_long_or_was_lost_is_tried_again_too() -> None:
     assert isinstance(retry, ev.TaskRetryScheduled)
 
 
+def test_an_attempt_that_never_began_is_no_failure_of_its_task() -> None:
+    """Its dispatcher died before the start: the task is tried again at once, even one that must not be retried."""
+    run = running(max_retries=0)
+    lost, retry = end(run, "it never began", outcome="lost", exit_code=None, began=False)
+    assert lost == ev.AttemptLost(task_id="a", attempt_id="a1", error="it never began", began=False)
+    assert retry == ev.TaskRetryScheduled(
+        task_id="a", attempt_id="a1", failures=0, not_before="1970-01-01T00:01:40.000000Z", wait_s=0.0, jitter_s=0.0
+    )
+    run.add(lost, retry)
+    assert run.tick() == ["a"]
+    assert (run.state.tasks["a"].attempts, run.state.tasks["a"].failures) == (2, 0)
+    run.end("a", error="exit code 1")
+    assert run.statuses() == {"a": "failed"}
+
+
 @pytest.mark.parametrize(
     ("fields", "given"),
     [({"max_retries": 0}, {}), ({}, {"retryable": False}), ({}, {"outcome": "not_started", "retryable": False})],

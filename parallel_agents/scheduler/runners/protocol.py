@@ -43,6 +43,7 @@ class Ended:
     ended_at_us: int = 0
     cpu_s: float = 0.0  # Of the whole process tree.
     peak_memory_bytes: int = 0
+    began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
 
 
 class Runner(Protocol):

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 class _Live:
     """An attempt that has not ended, as far as we know."""
 
-    __slots__ = ("launch", "link", "pid", "recovering", "stop")
+    __slots__ = ("adopted", "launch", "link", "pid", "recovering", "stop")
 
     def __init__(self, launch: Launch, link: _Link | None) -> None:
         self.launch = launch
@@ -56,6 +56,7 @@ class _Live:
         self.pid = 0
         self.stop: tuple[bool, float] | None = None  # (timed out, grace_s) once it shall end.
         self.recovering = False
+        self.adopted = False  # From another dispatcher.
 
 
 class ShellRunner:
@@ -113,7 +114,8 @@ class ShellRunner:
         """Take over by their files; what is lost is revoked, ended and reported, in the background."""
         with self._lock:
             for launch in launches:
-                self._live.setdefault(launch.attempt_id, _Live(launch, None))
+                live = self._live.setdefault(launch.attempt_id, _Live(launch, None))
+                live.adopted = live.link is None
             self._watch()
 
     def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
@@ -271,12 +273,15 @@ class ShellRunner:
         """Make sure that lost attempts neither run nor ever start, then report them. We hold their locks."""
         roots = []
         revoked: set[str] = set()
+        never_began: set[str] = set()
         for live, _ in lost:
             folder = os.path.abspath(live.launch.folder)
             with contextlib.suppress(OSError):
                 os.close(os.open(f"{folder}/{REVOKED}", os.O_WRONLY | os.O_CREAT, 0o600))
                 revoked.add(live.launch.attempt_id)
             data = read_object(folder, PROCESS)
+            if live.adopted and live.launch.attempt_id in revoked and not os.path.lexists(f"{folder}/{PROCESS}"):
+                never_began.add(live.launch.attempt_id)  # Only a dispatcher's death does that, so it cannot go on for ever.
             if data is not None and data.get("state") == "running":
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     roots.append(ProcessIdentity.from_dict(data))
@@ -285,7 +290,7 @@ class ShellRunner:
         rest = "" if clean else "; some of its processes cannot be ended"
         for live, fd in lost:
             attempt_id = live.launch.attempt_id
-            self._take([_lost(live, rest)])
+            self._take([_lost(live, rest, began=attempt_id not in never_began)])
             # Where the disk did not take the mark, our lock is what keeps a late start away.
             if fd >= 0 and attempt_id in revoked:
                 os.close(fd)
@@ -406,9 +411,7 @@ def _program() -> str:
         import psutil
 
         places.append(str(Path(psutil.__file__).resolve().parent.parent))
-    return (
-        f"import sys; sys.path += {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
-    )
+    return f"import sys; sys.path += {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
 
 
 def _ask_to_stop(folder: str, timed_out: bool, grace_s: float) -> None:
@@ -430,9 +433,11 @@ def _not_started(attempt_id: str, error: Exception) -> Ended:
     return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
 
 
-def _lost(live: _Live, rest: str) -> Ended:
+def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     attempt_id = live.launch.attempt_id
     if live.stop is not None:
         return _ended_now(attempt_id, "timed_out" if live.stop[0] else "stopped", f"stopped{rest}")
+    if not began:
+        return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
     return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
