@@ -103,12 +103,14 @@ class Engine:
     def close(self) -> None:
         """Stop dispatching, and let others have the runs. Shell attempts that run go on, and can be adopted."""
         self.loop.stop()
-        if self.loop.failure is None:
-            self.dispatcher.leave()
-        if self._sampler is not None:
-            self._sampler.close()
-        for runner in self._runners.values():
-            runner.close()
+        try:
+            if self.loop.failure is None:
+                self.dispatcher.leave()
+        finally:
+            if self._sampler is not None:
+                self._sampler.close()
+            for runner in self._runners.values():
+                runner.close()
 
     def _wake(self) -> None:
         self.loop.wake()
