@@ -149,7 +149,8 @@ class Dispatcher:
         Raises:
             StoreError: the store refuses; nothing was appended, running attempts go on, the next tick starts anew.
         """
-        self._poll()
+        for runner in self.runners.values():
+            self._ends += map(self._measured, runner.poll())
         while self._requests:
             what, run_id = self._requests.popleft()
             (self._wanted if what == "hold" else self._leaving).add(run_id)
@@ -186,16 +187,6 @@ class Dispatcher:
             self._adopt(run_id)
         self._stop_what_must_end()
         return self._next_due()
-
-    def _poll(self) -> None:
-        """Take over what has ended. What ends at the same moment shall be one commit: a turn is left to it."""
-        taken = -1
-        while taken < len(self._ends):
-            taken = len(self._ends)
-            for runner in self.runners.values():
-                self._ends += map(self._measured, runner.poll())
-            if taken < len(self._ends) < len(self._launched):
-                time.sleep(0)
 
     def _load(self) -> None:
         end = self.log.last_seq()

@@ -10,6 +10,7 @@ other threads may still wait for their runs: jobs run on a thread of ours instea
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -63,6 +64,7 @@ class Loop:
         self._due_us: int | None = None
         self._ticked_at = time.monotonic()
         self._ticked = threading.Condition()
+        self._awaited: list[Callable[[], bool]] = []
         options = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._thread = _OneThread()
         self._scheduler = BackgroundScheduler(executors={"default": self._thread}, job_defaults=options, timezone=UTC)
@@ -128,16 +130,29 @@ class Loop:
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         with self._ticked:
-            while not done():
-                if self.failure is not None:
-                    raise self.failure
-                if self._closing:
-                    return False
-                left = 1.0 if end is None else min(1.0, end - time.monotonic())
-                if left <= 0:
-                    return False
-                self._ticked.wait(left)
+            self._awaited.append(done)
+            try:
+                while not done():
+                    if self.failure is not None:
+                        raise self.failure
+                    if self._closing:
+                        return False
+                    left = 1.0 if end is None else min(1.0, end - time.monotonic())
+                    if left <= 0:
+                        return False
+                    self._ticked.wait(left)
+            finally:
+                self._awaited.remove(done)
         return True
+
+    def _tell_who_waits(self) -> None:
+        """After a tick. Who still has to wait is not woken: that would cost more than many a tick."""
+        with self._ticked:
+            self._ticked_at = time.monotonic()
+            with contextlib.suppress(Exception):  # Whoever made the condition is told, and meets it again.
+                if self.failure is None and not any(done() for done in self._awaited):
+                    return
+            self._ticked.notify_all()
 
     def _kick(self) -> None:
         try:
@@ -153,9 +168,7 @@ class Loop:
         while not self._closing:
             self._dirty.clear()
             due_us = self._tick()
-            with self._ticked:
-                self._ticked_at = time.monotonic()
-                self._ticked.notify_all()
+            self._tell_who_waits()
             if self.failure is not None or time.monotonic() > end:
                 self._dirty.set()
                 return
@@ -204,8 +217,8 @@ class Loop:
         return False
 
     def _set_timer(self, due_us: int | None) -> None:
-        """One date job for whatever is due next. It only wakes; what is due is in the log."""
-        if due_us is None or due_us == self._due_us:
+        """One date job for whatever is due next. It only wakes, and may do so early; what is due is in the log."""
+        if due_us is None or (self._due_us is not None and self._due_us <= due_us):
             return
         self._due_us = due_us
         when = datetime.fromtimestamp(min(due_us, _LATEST_US) / 1e6, UTC)

@@ -69,8 +69,13 @@ class Agenda:
         self._ranks: list[Rank] = [
             (PRIORITIES.index(task.priority), -tail[task.task_id], index) for index, task in enumerate(tasks)
         ]
-        self.ready: list[Rank] = []  # Pending, dependencies satisfied, in an open stage.
-        self.queued: list[Rank] = []
+        # Places in the order of ranks stand for the ranks in the heaps: numbers are compared five times as fast.
+        self._index_at = [index for _, _, index in sorted(self._ranks)]
+        self._place = [0] * len(tasks)
+        for place, index in enumerate(self._index_at):
+            self._place[index] = place
+        self.ready: list[int] = []  # Places of what is pending, dependencies satisfied, in an open stage.
+        self.queued: list[int] = []
         self.resting: list[tuple[int, int]] = []  # (not before, in microseconds; position) of queued tasks.
         self.later: dict[int, list[int]] = {}  # Ready but for their stage: positions by stage.
         self.stage = 0
@@ -98,12 +103,12 @@ class Agenda:
                 if task.not_before_us is not None and task.not_before_us > now_us:
                     heapq.heappush(self.resting, (task.not_before_us, task.index))
                 else:
-                    heapq.heappush(self.queued, self._ranks[task.index])
+                    heapq.heappush(self.queued, self._place[task.index])
         state.touched.clear()
         while self.resting and self.resting[0][0] <= now_us:
             due, index = heapq.heappop(self.resting)
             if state.tasks[self._ids[index]].not_before_us == due:  # Else it rested in an earlier life of the task.
-                heapq.heappush(self.queued, self._ranks[index])
+                heapq.heappush(self.queued, self._place[index])
 
     def open_stages(self, state: RunState, skips: Mapping[str, Skip]) -> None:
         """Go on to the first stage that has something open, and take up what was ready but for its stage.
@@ -117,10 +122,10 @@ class Agenda:
         for stage in [stage for stage in self.later if stage <= self.stage]:
             for index in self.later.pop(stage):
                 queued = state.tasks[self._ids[index]].status == st.QUEUED
-                heapq.heappush(self.queued if queued else self.ready, self._ranks[index])
+                heapq.heappush(self.queued if queued else self.ready, self._place[index])
 
     def best(
-        self, state: RunState, heap: list[Rank], status: str, ahead: Mapping[str, str], now_us: int
+        self, state: RunState, heap: list[int], status: str, ahead: Mapping[str, str], now_us: int
     ) -> TaskState | None:
         """The first task of a heap that is still in that status. Stale entries are dropped on the way.
 
@@ -128,7 +133,7 @@ class Agenda:
             ahead: statuses by task that this very decision will bring about.
         """
         while heap:
-            index = heap[0][2]
+            index = self._index_at[heap[0]]
             task = state.tasks[self._ids[index]]
             if ahead.get(task.task.task_id, task.status) == status:
                 if task.task.stage > self.stage:  # A retry has opened an earlier stage again.

@@ -485,6 +485,17 @@ def test_calls_that_do_not_return_keep_nobody_waiting(callables: Callables, tmp_
     assert {callables.end_of(launch.attempt_id).outcome for launch in endless} == {"stopped"}
 
 
+def test_calls_that_wait_for_each_other_are_all_under_way(callables: Callables) -> None:
+    """A wake is not spent on every call, yet none sleeps on beside a free thread, mixed with short calls as they may be."""
+    for _ in range(50):
+        meeting = threading.Barrier(5)
+        waiting = [
+            callables.start(callables.launch(call=lambda meeting=meeting: meeting.wait(20) >= 0)) for _ in range(5)
+        ]
+        short = [callables.start(callables.launch(call=lambda: None)) for _ in range(5)]
+        assert [callables.end_of(one).error for one in (*waiting, *short)] == [None] * 10
+
+
 def test_a_stopped_call_counts_until_it_returns(callables: Callables) -> None:
     """There is no end before the thread is free, and then the result is dropped."""
     go_on = threading.Event()

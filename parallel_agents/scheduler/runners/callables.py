@@ -106,7 +106,9 @@ class CallableRunner:
         self._auto_scale = auto_scale
         self._threshold = scaling_threshold
         self._takes_context = lru_cache(maxsize=256)(takes_context)
-        self._work: SimpleQueue[tuple[Launch, TaskContext] | None] = SimpleQueue()
+        self._work: deque[tuple[Launch, TaskContext]] = deque()
+        self._bell: SimpleQueue[bool] = SimpleQueue()  # What idle threads wait for; False sends one home.
+        self._rung = False  # Nobody has answered the last ring yet.
         self._contexts: dict[str, TaskContext] = {}
         self._ends: deque[Ended] = deque()
         self._size = 0
@@ -133,7 +135,8 @@ class CallableRunner:
         context = TaskContext(launch.task, launch.workdir)
         context._launch = launch
         self._contexts[launch.attempt_id] = context
-        self._work.put((launch, context))
+        self._work.append((launch, context))
+        self._ring()
         wanted = len(self._contexts)
         if self._size < self._max_workers and (self._size == 0 or wanted / self._size >= self._threshold):
             self._add_worker()
@@ -185,11 +188,18 @@ class CallableRunner:
         return given_up
 
     def poll(self) -> list[Ended]:
-        """The ends since the last call."""
-        ends = []
-        with contextlib.suppress(IndexError):
-            while True:
-                ends.append(self._ends.popleft())
+        """The ends since the last call.
+
+        Calls that end at the same moment shall be one commit. So while some have ended, those that are about to are left
+        a turn of the interpreter.
+        """
+        ends: list[Ended] = []
+        while self._ends:
+            with contextlib.suppress(IndexError):
+                while True:
+                    ends.append(self._ends.popleft())
+            if self._contexts:
+                time.sleep(0)
         return ends
 
     def calls_here(self) -> bool:
@@ -207,7 +217,7 @@ class CallableRunner:
         for context in list(self._contexts.values()):
             context._cancel("stopped")
         for _ in range(self._size):
-            self._work.put(None)
+            self._bell.put(False)
         self._stalled.set()
 
     def _add_worker(self) -> None:
@@ -220,26 +230,40 @@ class CallableRunner:
                 self._size -= 1
 
     def _serve(self) -> None:
-        get = self._work.get
+        work = self._work
         contexts = self._contexts
-        while True:
-            item = get()
-            if item is None:
-                break
-            ended = self._execute(*item)
-            if contexts.pop(ended.attempt_id, None) is None:
-                return  # It was given up, and this thread with it.
-            self._ends.append(ended)
-            self._on_end()
-            if self._size > self._max_workers and self._leave():
-                return
+        while self._bell.get():
+            self._rung = False
+            while work:
+                try:
+                    item = work.popleft()
+                except IndexError:  # Another thread was quicker.
+                    break
+                if work:
+                    self._ring()
+                ended = self._execute(*item)
+                if contexts.pop(ended.attempt_id, None) is None:
+                    return  # It was given up, and this thread with it.
+                self._ends.append(ended)
+                self._on_end()
+                if self._size > self._max_workers and self._leave():
+                    return
         with self._size_lock:
             self._size -= 1
+
+    def _ring(self) -> None:
+        """Wake one thread, unless one is waking up already: it will wake the next one if it finds more than one call.
+
+        To wake one for every call would take longer than a short call itself, which the first can do in passing.
+        """
+        if not self._rung:
+            self._rung = True
+            self._bell.put(True)
 
     def _leave(self) -> bool:
         """Whether this thread is one more than shall stay, and nothing waits for it."""
         with self._size_lock:
-            if self._size <= self._max_workers or not self._work.empty():
+            if self._size <= self._max_workers or self._work:
                 return False
             self._size -= 1
             return True
@@ -298,7 +322,7 @@ class CallableRunner:
             while (waiting := len(self._contexts) - self._size) > 0 and not self._closed:
                 before = set(self._contexts)
                 time.sleep(_STALL_S)
-                if before <= self._contexts.keys() and not self._work.empty():
+                if before <= self._contexts.keys() and self._work:
                     for _ in range(waiting):
                         self._add_worker()
 
