@@ -281,7 +281,7 @@ class ShellRunner:
                 revoked.add(live.launch.attempt_id)
             data = read_object(folder, PROCESS)
             if live.adopted and live.launch.attempt_id in revoked and not os.path.lexists(f"{folder}/{PROCESS}"):
-                never_began.add(live.launch.attempt_id)  # Only a dispatcher's death does that, so it cannot go on for ever.
+                never_began.add(live.launch.attempt_id)  # Each time takes a dispatcher's death: it is no endless loop.
             if data is not None and data.get("state") == "running":
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     roots.append(ProcessIdentity.from_dict(data))
