@@ -47,10 +47,7 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     """
     found = find_daemon(store)
     if found is not None:
-        raise LeaseHeld(
-            f"a daemon dispatches this store already: pid {found.identity.pid}",
-            hint="`parallel-agents daemon stop` ends it",
-        )
+        raise _held(found)
     make_home(store)
     log = log_file(store)
     began = log.stat().st_size if log.exists() else 0
@@ -61,6 +58,8 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         found = find_daemon(store)
+        if found is not None and found.identity.pid != process.pid:
+            raise _held(found)  # Started at the same moment as ours, which ends by itself.
         if found is not None:
             return found
         if process.poll() is not None:
@@ -68,6 +67,13 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
         time.sleep(_LOOK_S)
     said = _tail(log, began)
     raise DaemonFailed(f"the daemon did not come up: {said}", hint=f"its log is {log}")
+
+
+def _held(found: DaemonInfo) -> LeaseHeld:
+    return LeaseHeld(
+        f"a daemon dispatches this store already: pid {found.identity.pid}",
+        hint="`parallel-agents daemon stop` ends it",
+    )
 
 
 def _tail(log: Path, began: int) -> str:

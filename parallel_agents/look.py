@@ -419,6 +419,23 @@ def attempt(
     raise UnknownEvent(f"task {task_id!r} has no attempt {number}", hint=f"it has {len(attempts)}")
 
 
+def wait_for_attempt(log: Log, run_id: str, task_id: str) -> dict[str, Any] | None:
+    """Wait until a task has been started, and give its attempt; None where it has ended without one."""
+    listener = log.doorbell.listen()
+    try:
+        while True:
+            found = show(log, run_id, task_id)
+            if found["attempt_list"]:
+                first: dict[str, Any] = found["attempt_list"][-1]
+                return first
+            if found["status"] in st.ENDED or has_ended(log, run_id):
+                return None
+            wait_for_bell(listener, POLL_S)
+    finally:
+        if listener is not None:
+            listener.close()
+
+
 def is_running(log: Log, run_id: str, attempt_id: str) -> bool:
     """Whether the log says that an attempt runs."""
     return attempt_id in Projector(log).state(run_id).running

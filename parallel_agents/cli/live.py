@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -68,7 +69,8 @@ class LiveView:
         with self._lock:
             self._left = True
             self._look_at_output()
-        self._live.stop()
+        with contextlib.suppress(OSError):  # The terminal has gone away.
+            self._live.stop()
 
     def told(self, records: list[Any]) -> None:
         """Take up what is new."""

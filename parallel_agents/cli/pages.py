@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from rich.console import Group
 from rich.text import Text
 
 from parallel_agents import look
@@ -111,9 +110,8 @@ def show_page(found: dict[str, Any]) -> None:
             )
             for span in found["attempt_list"]
         ]
-        attempts = drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES…"), lines, right=(0, 3))
-        attempts.columns[-1].no_wrap, attempts.columns[-1].overflow = False, "fold"  # Half a path helps nobody.
-        drawing.show(attempts)
+        # The last column is not cut: half a path helps nobody.
+        drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
 
 
 def outcome_text(outcome: str) -> Text:
@@ -143,12 +141,10 @@ def cost_page(found: dict[str, Any]) -> None:
 def why_page(found: dict[str, Any]) -> None:
     """The answer in a sentence, then the events it stands on."""
     answer = Text(drawing.one_line(found["why"]))
-    parts: list[Any] = [
-        Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), answer])
-    ]
+    parts = [Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), answer])]
     if found["events"]:
         named = ", ".join(f"{event['seq']} {event['type']}" for event in found["events"])
         parts.append(Text(f"events: {named}", style="dim"))
     if found.get("note"):
         parts.append(Text(f"note: {found['note']}", style="yellow"))
-    drawing.show(Group(*parts))
+    drawing.show(*parts)

@@ -85,6 +85,9 @@ def logs(
         upto = look.moment(log, at)
         run_id = look.resolve_run(log, run, upto)
         attempt = look.attempt(log, run_id, task_id, number, upto)
+        if attempt is None and follow:
+            click.echo(f"task {task_id} of run {run_id} has not been started yet; waiting for it", err=True)
+            attempt = look.wait_for_attempt(log, run_id, task_id)
         if attempt is None:
             if as_json:
                 print_json({"run_id": run_id, "task_id": task_id, "attempt_id": None, "stdout": "", "stderr": ""})

@@ -149,14 +149,16 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
             if log.path.exists():
                 click.echo(f"run {run_id} stays as it is; `parallel-agents resume {run_id}` goes on with it", err=True)
             raise
-    _summarise(log, follower, as_json=as_json)
-    if interrupts.count:
+    if not interrupts.count:
+        _summarise(log, follower, as_json=as_json)
+        return exit_code(follower.state)
+    with contextlib.suppress(OSError):  # The terminal may be what went away.
+        _summarise(log, follower, as_json=as_json)
         if not follower.state.ended:
             click.echo(f"paused; `parallel-agents resume {run_id}` goes on", err=True)
         elif follower.state.status == "cancelled":
             click.echo(f"cancelled; `parallel-agents retry {run_id}` opens what did not run", err=True)
-        return INTERRUPTED
-    return exit_code(follower.state)
+    return INTERRUPTED
 
 
 def _also_say_who_holds_the_slots(
