@@ -116,9 +116,10 @@ class Agenda:
         Args:
             skips: tasks that this very decision ends; a stage of which nothing else is left is done.
         """
-        leaving = Counter(state.tasks[name].task.stage for name in skips)
-        while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == leaving[self.stage]:
-            self.stage += 1
+        if self.stage < len(state.stage_open) - 1:
+            leaving = Counter(state.tasks[name].task.stage for name in skips)
+            while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == leaving[self.stage]:
+                self.stage += 1
         for stage in [stage for stage in self.later if stage <= self.stage]:
             for index in self.later.pop(stage):
                 queued = state.tasks[self._ids[index]].status == st.QUEUED
@@ -228,6 +229,8 @@ def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
         first_open: no stage before this one has an open task.
     """
     skips: dict[str, Skip] = {}
+    if not state.broken and not state.stage_failed:
+        return skips
     leaving: Counter[int] = Counter()
 
     def skip(name: str, because: str, reason: str) -> None:
