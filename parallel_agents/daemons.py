@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parallel_agents.eventstore.errors import LeaseHeld, ParallelAgentsError
 from parallel_agents.eventstore.location import make_home
-from parallel_agents.scheduler.daemon import DaemonInfo, find_daemon, log_file
+from parallel_agents.scheduler.daemon import DaemonInfo, find_daemon, find_holder, log_file
 from parallel_agents.scheduler.process import is_alive, send_signal
 
 START_S = 20.0  # A daemon that does not hold its lock by then is not coming.
@@ -47,7 +47,7 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     """
     found = find_daemon(store)
     if found is not None:
-        raise _held(found)
+        raise _held(found.identity.pid)
     make_home(store)
     log = log_file(store)
     began = log.stat().st_size if log.exists() else 0
@@ -58,22 +58,20 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         found = find_daemon(store)
-        if found is not None and found.identity.pid != process.pid:
-            raise _held(found)  # Started at the same moment as ours, which ends by itself.
-        if found is not None:
+        if found is not None and found.identity.pid == process.pid:
             return found
         if process.poll() is not None:
+            holder = find_holder(store)
+            if holder is not None:  # Started at the same moment as ours, and first.
+                raise _held(holder.pid)
             break
         time.sleep(_LOOK_S)
     said = _tail(log, began)
     raise DaemonFailed(f"the daemon did not come up: {said}", hint=f"its log is {log}")
 
 
-def _held(found: DaemonInfo) -> LeaseHeld:
-    return LeaseHeld(
-        f"a daemon dispatches this store already: pid {found.identity.pid}",
-        hint="`parallel-agents daemon stop` ends it",
-    )
+def _held(pid: int) -> LeaseHeld:
+    return LeaseHeld(f"a daemon dispatches this store already: pid {pid}", hint="`parallel-agents daemon stop` ends it")
 
 
 def _tail(log: Path, began: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from parallel_agents.version import RELEASE
 
 INTERRUPTED = 130
 WRONG_USAGE = 2
+_COLLECT_AFTER = 20_000  # New objects; Python's own 700 make an import of ours look through all others fifty times.
 
 # Heading -> verb -> (module of this room, what it does). Help is printed from here, so that no verb is imported for it.
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
@@ -127,11 +129,15 @@ def cli(ctx: click.Context, store: str | None) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the console script."""
     words = list(sys.argv[1:] if args is None else args)
+    gc.set_threshold(_COLLECT_AFTER)
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal without the character for a state still shows the rest.
-    sys.exit(exit_code_of(words))
+    code = exit_code_of(words)
+    _drop_what_cannot_be_printed()
+    gc.freeze()  # Or the interpreter looks through everything once more before it goes.
+    sys.exit(code)
 
 
 def _open_what_is_closed() -> None:
@@ -149,7 +155,8 @@ def exit_code_of(words: list[str]) -> int:
     as_json = "--json" in words
     try:
         code = cli.main(args=words, prog_name="parallel-agents", standalone_mode=False)
-        sys.stdout.flush()
+        if code != INTERRUPTED:  # There the terminal may have gone away, and that is what the code says.
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -184,11 +191,12 @@ def exit_code_of(words: list[str]) -> int:
 
 
 def _drop_what_cannot_be_printed() -> None:
-    """Let what is left for stdout go nowhere, or the interpreter tries it once more at its end and complains."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let what is left for a stream go nowhere, or the interpreter tries it once more at its end and complains."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # What click 8.2 raises for a group without a verb; older ones print the help themselves.

@@ -52,6 +52,13 @@ def find_daemon(store: Path) -> DaemonInfo | None:
     return DaemonInfo(ProcessIdentity.from_dict(who), str(who["started_at"]), str(log_file(store)))
 
 
+def find_holder(store: Path) -> ProcessIdentity | None:
+    """The living daemon of a store, also while it still starts or already ends; or None."""
+    who = _written(store)
+    found = None if who is None else ProcessIdentity.from_dict(who)
+    return found if found is not None and is_alive(found) else None
+
+
 def _written(store: Path) -> dict[str, Any] | None:
     """What the lock file says: who holds it, in a second line since when it dispatches. None where that is nothing."""
     try:

@@ -41,6 +41,16 @@ def test_there_is_one_daemon_and_it_can_be_asked_after_and_ended(cli: Scratch) -
     cli.quick("daemon", "status", code=7)
 
 
+def test_of_daemons_started_at_once_one_wins_and_the_others_name_it(cli: Scratch) -> None:
+    """None says that it was the one that somebody else started."""
+    said = [cli.said_by(process) for process in [cli.start("daemon", "start") for _ in range(3)]]
+    pid = daemon_pid(cli)
+    assert sorted(one.code for one in said) == [0, 2, 2]
+    assert [one.out for one in said if one.code == 0] == [f"daemon {pid} dispatches {cli.store}\n"]
+    assert all(f"pid {pid}" in one.err for one in said if one.code == 2)
+    cli.quick("daemon", "stop")
+
+
 def test_a_daemon_in_the_foreground_ends_by_ctrl_c_or_sigterm(cli: Scratch) -> None:
     """Within moments, with code 0; what runs goes on, and the next one takes it over."""
     cli.quick("submit", cli.plan(shell("slow", f"echo x >> slow.txt; {until_file('go')}")))

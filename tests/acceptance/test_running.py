@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import signal
+import termios
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from scratch import Scratch, in_state, shell, until_file, wait_until
+from scratch import DEADLINE_S, Scratch, in_state, shell, until_file, wait_until
 from terminal import on_terminal
 
 INPUTS = 7
@@ -372,3 +375,43 @@ def test_following_goes_on_until_the_end_and_no_longer(cli: Scratch) -> None:
     assert logs.stdout.read() == "two\n"
     assert len(history.stdout.readlines()) + 1 == len(cli.events())
     assert (logs.wait(), history.wait()) == (0, 0)
+
+
+def test_following_what_a_task_writes_waits_for_its_start(cli: Scratch) -> None:
+    """And says so; a task that never starts ends the wait."""
+    plan = cli.plan(
+        shell("a", until_file("go")), shell("b", "echo at last", "a"), shell("c", "true", "d"), shell("d", "false")
+    )
+    running = cli.start("run", plan)
+    cli.until(lambda found: in_state(found, "skipped") == {"c"}, "c to be skipped")
+    logs = cli.start("logs", "b", "--follow")
+    assert "waiting" in logs.stderr.readline()
+    cli.write("go", "")
+    assert cli.said_by(logs).out == "at last\n"
+    assert cli.said_by(running).code == 1
+    assert "not been started" in cli("logs", "c", "--follow").err
+
+
+def test_a_terminal_that_goes_away_interrupts_its_run(cli: Scratch) -> None:
+    """Nothing goes on unseen; the exit code says what it was, though nobody sees a word of it."""
+    plan = cli.plan(shell("a", until_file("go")))
+    terminal, other_end = pty.openpty()
+
+    def become_its_own() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    running = cli.start(
+        "run",
+        plan,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        preexec_fn=become_its_own,
+    )
+    os.close(other_end)
+    cli.until_running("a")
+    os.close(terminal)
+    assert running.wait(DEADLINE_S) == 130
+    assert cli.quick("status", "--json").data["status"] == "cancelled"
+    assert cli.ours() == {}
