@@ -15,7 +15,7 @@ import orjson
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
-from parallel_agents.eventstore.submission import Plan, Task, load_plan, uncollected
+from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, uncollected
 
 NAME = "status"
 VERSION = 1
@@ -69,7 +69,7 @@ class RunState:
     name: str = ""
     status: str = ""
     plan_digest: str = ""
-    plan: Plan = field(default_factory=lambda: Plan(name="", tasks=()))
+    plan: Plan = NO_PLAN
     workdir: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     callables: bool = False
@@ -319,7 +319,7 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     """The state of a snapshot; what hangs on the statuses is derived again."""
     raw = orjson.loads(snapshot)
     state = RunState(run_id)
-    plan = load_plan(blob(raw["plan_digest"])) if raw["plan_digest"] else Plan(name="", tasks=())
+    plan = load_plan(blob(raw["plan_digest"])) if raw["plan_digest"] else NO_PLAN
     submitted = ev.RunSubmitted(
         name=raw["name"], plan_digest=raw["plan_digest"], task_count=len(plan.tasks), strategy=plan.strategy,
         workspace=plan.workspace, workdir=raw["workdir"],

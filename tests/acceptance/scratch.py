@@ -17,21 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from waiting import DEADLINE_S as DEADLINE_S
+from waiting import wait_until as wait_until
 
 from parallel_agents.eventstore.doorbell import doorbell_prefix
 from parallel_agents.scheduler.process import MARKER
 
 COMMAND = str(Path(sys.executable).with_name("parallel-agents"))
-DEADLINE_S = 60.0  # Only a hang reaches it.
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Said(NamedTuple):

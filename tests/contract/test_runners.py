@@ -15,22 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import DEADLINE_S, wait_until
 
 from parallel_agents.scheduler.process import MARKER, identity_of, is_alive
 from parallel_agents.scheduler.runners.callables import CallableRunner, TaskContext
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
-
-DEADLINE_S = 30.0
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 class Stage:

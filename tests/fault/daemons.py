@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from waiting import DEADLINE_S as DEADLINE_S
+from waiting import wait_until as wait_until
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
@@ -22,7 +24,6 @@ from parallel_agents.scheduler.daemon import find_daemon
 from parallel_agents.scheduler.process import carriers, identity_of, send_signal
 from parallel_agents.submit import submit
 
-DEADLINE_S = 60.0
 DAEMON = """
 import sys
 from pathlib import Path
@@ -33,15 +34,6 @@ try:
 except ParallelAgentsError as error:
     sys.exit(f"error: {error} ({error.hint})")
 """
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return found
 
 
 def task(task_id: str, script: str, *dependencies: str, **fields: Any) -> Task:

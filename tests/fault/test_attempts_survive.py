@@ -13,18 +13,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import DEADLINE_S, wait_until
 
 from parallel_agents.scheduler.process import ProcessIdentity, carriers, is_alive, process_row, send_signal
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
 
-DEADLINE_S = 30.0
 NEEDS_SUBREAPER = pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to a supervisor")
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -66,15 +65,6 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 class Scene:

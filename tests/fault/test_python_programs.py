@@ -8,19 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import DEADLINE_S, wait_until
 
 from parallel_agents import look
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity, is_alive
-
-DEADLINE_S = 30.0
 
 PREAMBLE = """
 import os, signal, sys, threading, time
@@ -40,15 +38,6 @@ run_daemon(Path(sys.argv[1]), started_at="2026-01-01T00:00:00Z")
 """
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
-
-
 class Programs:
     """Python programs in a project of their own, none of which outlives the test."""
 
@@ -58,7 +47,9 @@ class Programs:
         self._begun: list[subprocess.Popen[str]] = []
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "XDG_RUNTIME_DIR") if name in os.environ}
         self._environ = {**kept, "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
-        self._environ["PARALLEL_AGENTS_MONITORING__REAL_TIME_PROGRESS"] = "false"  # Whatever is on stderr is a complaint.
+        self._environ["PARALLEL_AGENTS_MONITORING__REAL_TIME_PROGRESS"] = (
+            "false"  # Whatever is on stderr is a complaint.
+        )
 
     def begin(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a program."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import DEADLINE_S
 
 from parallel_agents import (
     AgentStatus,
@@ -27,17 +28,7 @@ from parallel_agents import (
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import as_json
 
-DEADLINE_S = 30.0
 NO_RETRIES = {"retryPolicy": {"enabled": False}}
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -6,28 +6,17 @@ import contextlib
 import gc
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import DEADLINE_S, wait_until
 
 from parallel_agents import AgentTask, NotAllowed, ParallelExecutionResult, ParallelExecutor, TaskContext, look, steer
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.process import MARKER
-
-DEADLINE_S = 30.0
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -11,21 +11,11 @@ from typing import Any
 
 import pytest
 from apscheduler.events import EVENT_JOB_EXECUTED
+from waiting import DEADLINE_S, wait_until
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.loop import Loop
-
-DEADLINE_S = 30.0
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 class Ticker:

@@ -9,25 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from parallel_agents.scheduler import process
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity
-
-DEADLINE_S = 30.0
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition and give what it gave; fail after a deadline that only a hang reaches."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture
