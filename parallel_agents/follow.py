@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parallel_agents.eventstore.doorbell import drain
 from parallel_agents.eventstore.events import RunRolledBack
@@ -19,6 +19,9 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.decide import MAX_EXECUTION, is_stuck
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import STDOUT, last_line
+
+if TYPE_CHECKING:
+    import socket
 
 OK, TASK_FAILED, WAITS_FOR_PERSON, LIMIT_REACHED, INTERRUPTED = 0, 1, 5, 6, 130
 POLL_S = 0.5  # The truth behind the doorbell.

@@ -9,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import socket
 import stat
-import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket  # Imported by those who ring or listen: whoever only reads the store does neither.
 
 
 def doorbell_folder() -> Path | None:
     """The private folder (0700, ours) for sockets, or None where there is none to be had: then polling must do."""
+    import tempfile
+
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = (
         Path(runtime) / "parallel-agents" if runtime else Path(tempfile.gettempdir()) / f"parallel-agents-{os.getuid()}"
@@ -43,16 +48,21 @@ class Doorbell:
     """The bell of one store: ``ring`` after a commit, ``listen`` to be rung. Both are safe from any thread."""
 
     def __init__(self, store: Path) -> None:
-        self.folder = doorbell_folder()
-        self._folder = str(self.folder)
         self.prefix = doorbell_prefix(store)
         self._sender: socket.socket | None = None
         self._seen_mtime_ns = -1
         self._others: list[str] = []
         self._own: Path | None = None
 
+    @cached_property
+    def folder(self) -> Path | None:
+        """Where the sockets lie; None where there is no such place."""
+        return doorbell_folder()
+
     def listen(self) -> socket.socket | None:
         """A socket that becomes readable when somebody rings, or None where sockets cannot be had."""
+        import socket
+
         if self.folder is None:
             return None
         path = self.folder / f"{self.prefix}{os.getpid()}-{os.urandom(4).hex()}.sock"
@@ -71,7 +81,7 @@ class Doorbell:
         if self.folder is None:
             return
         try:
-            changed = os.stat(self._folder).st_mtime_ns
+            changed = os.stat(self.folder).st_mtime_ns
             if changed != self._seen_mtime_ns:
                 # A second change in the same step of the clock would look like none: then look again next time.
                 self._seen_mtime_ns = changed if changed < time.time_ns() - _TICK_NS else -1
@@ -85,6 +95,8 @@ class Doorbell:
                 return
             sender = self._sender
             if sender is None:
+                import socket
+
                 sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 sender.setblocking(False)
         except OSError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from parallel_agents.eventstore.events import Event
@@ -45,11 +46,6 @@ _VALUE = r"[^\s\"',;\\]+(?(scheme)|(?:[ \t]+[A-Za-z0-9._~+/=-]{8,})?)"
 _HEADER = rf"(?P<kept>{_HEADER_NAME}(?P<scheme>{_SCHEME})?){_VALUE}"
 # In a plan only a literal counts: neither a variable nor prose, which has no digits or capitals within its words.
 _LITERAL_HEADER = rf"{_HEADER_NAME}(?:{_SCHEME})?(?=\S*(?:\d|[a-z][A-Z]|=))[A-Za-z0-9._~+/=-]{{8,}}"
-_ANY = re.compile("|".join([_HEADER, *(rf"(?<![A-Za-z0-9]){pattern}" for _, _, pattern in _RULES)]))
-_EACH = (
-    ("Authorization header", re.compile(_LITERAL_HEADER)),
-    *((name, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})")) for name, _, pattern in _RULES),
-)
 _SECRET_NAME = re.compile(r"secret|passw(?:or)?d|passphrase|token|credential|api_?key|(?:^|_)key(?:$|_)", re.IGNORECASE)
 _MARKS = sorted({mark for _, marks, _ in _RULES for mark in marks})
 _MARKS_BY_PUNCTUATION = tuple((sign, tuple(mark for mark in _MARKS if sign in mark)) for sign in "-_")
@@ -69,6 +65,17 @@ def _may_hold_one(text: str) -> bool:
     return "authorization" in text.lower()
 
 
+@cache  # Compiled when a mark is met for the first time, which most processes never do.
+def _any() -> re.Pattern[str]:
+    return re.compile("|".join([_HEADER, *(rf"(?<![A-Za-z0-9]){pattern}" for _, _, pattern in _RULES)]))
+
+
+@cache
+def _each() -> list[tuple[str, re.Pattern[str]]]:
+    rules = [(name, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})")) for name, _, pattern in _RULES]
+    return [("Authorization header", re.compile(_LITERAL_HEADER)), *rules]
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name is taken to hold a secret (password, token, key and the like)."""
     return bool(_SECRET_NAME.search(name))
@@ -78,7 +85,7 @@ def find_secret(text: str) -> str | None:
     """The name of the first rule that finds a secret in the text, or None."""
     if not _may_hold_one(text):
         return None
-    return next((name for name, pattern in _EACH if pattern.search(text)), None)
+    return next((name for name, pattern in _each() if pattern.search(text)), None)
 
 
 class Redactor:
@@ -98,7 +105,7 @@ class Redactor:
         if self._values is not None:
             text = self._values.sub(REDACTED, text)
         if _may_hold_one(text):
-            text = _ANY.sub(lambda match: (match["kept"] or "") + REDACTED, text)
+            text = _any().sub(lambda match: (match["kept"] or "") + REDACTED, text)
         return text
 
     def value(self, value: Any) -> Any:

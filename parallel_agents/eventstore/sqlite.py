@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import sys
 import time
@@ -234,6 +233,7 @@ def _explanation(path: Path, error: BaseException) -> StoreError:
 def _is_full(path: Path) -> bool:
     """Whether the disk has no room for the index of a write-ahead log, which SQLite reports as an input error."""
     try:
-        return shutil.disk_usage(path.parent).free < 65_536
+        found = os.statvfs(path.parent)
+        return found.f_bavail * found.f_frsize < 65_536
     except OSError:
         return False

@@ -9,8 +9,7 @@ import contextlib
 import gc
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -51,6 +50,18 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
+    field_defaults: ClassVar[dict[str, Any]] = {}
+    field_names: ClassVar[set[str]] = set()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.field_defaults = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
+        cls.field_names = set(cls.model_fields)
+
     @classmethod
     def trusted(cls, fields: dict[str, Any]) -> Self:
         """A document of fields that were validated before they were stored; ten times faster than to do it again.
@@ -58,28 +69,14 @@ class Document(BaseModel):
         Whoever only reads never makes a validator: that takes longer than most commands.
         """
         document = object.__new__(cls)
-        _set(document, "__dict__", {**_defaults(cls), **fields})
-        _set(document, "__pydantic_fields_set__", _names(cls))
+        _set(document, "__dict__", {**cls.field_defaults, **fields})
+        _set(document, "__pydantic_fields_set__", cls.field_names)  # One set for all of them: nothing changes it.
         _set(document, "__pydantic_extra__", None)
         _set(document, "__pydantic_private__", None)
         return document
 
 
 _set = object.__setattr__  # Past the lock of frozen models.
-
-
-@cache
-def _defaults(cls: type[Document]) -> dict[str, Any]:
-    return {
-        name: field.get_default(call_default_factory=True)
-        for name, field in cls.model_fields.items()
-        if not field.is_required()
-    }
-
-
-@cache
-def _names(cls: type[Document]) -> set[str]:
-    return set(cls.model_fields)  # One set for all documents of a class: nothing changes it.
 
 
 class Task(Document):

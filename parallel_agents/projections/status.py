@@ -320,10 +320,7 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     raw = orjson.loads(snapshot)
     state = RunState(run_id)
     plan = load_plan(blob(raw["plan_digest"])) if raw["plan_digest"] else NO_PLAN
-    submitted = ev.RunSubmitted(
-        name=raw["name"], plan_digest=raw["plan_digest"], task_count=len(plan.tasks), strategy=plan.strategy,
-        workspace=plan.workspace, workdir=raw["workdir"],
-    )  # fmt: skip
+    submitted = ev.RunSubmitted.trusted({name: raw[name] for name in ("name", "plan_digest", "workdir")})
     if raw["plan_digest"]:
         _submitted(state, submitted, raw["submitted_at_us"], plan)
     for task_id, values in raw["tasks"].items():

@@ -55,8 +55,7 @@ def example_of(cls: type[ev.Event], *, full: bool) -> ev.Event:
     values = {}
     for name, field in cls.model_fields.items():
         if full or field.is_required():
-            annotation = cls.__annotations__[name]
-            values[name] = SAMPLES[eval(annotation, {**vars(ev), "Any": Any})]
+            values[name] = SAMPLES[cls.__annotations__[name]]
     return cls(**values)
 
 
