@@ -73,6 +73,13 @@ def test_whatever_is_changed_in_the_store_is_found(cli: Scratch, damage: str, wh
     assert re.search(rf"event {where} " if where else "plans are gone", said.err), said.err
 
 
+def _fill_up(other: Path) -> None:
+    """Take what room there is, that of a write that was taken back included."""
+    with other.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
 def test_on_a_full_disk_a_run_says_so_and_can_be_gone_on_with(cli: Scratch) -> None:
     """Nothing is half written, what runs goes on, and with room again the same run is resumed to its end."""
     cli.store.parent.mkdir()
@@ -82,18 +89,21 @@ def test_on_a_full_disk_a_run_says_so_and_can_be_gone_on_with(cli: Scratch) -> N
         cli.until_running("first")
         run = cli.quick("status", "--json").data["run_id"]
         other = cli.store.parent / "other"
-        with other.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"x" * 4096):
-                pass
+        reader = sqlite3.connect(cli.store, isolation_level=None)  # As long as it reads, no old pages are written anew.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
         for words in (("pause",), ("submit", str(cli.root / "plan.json"))):
+            _fill_up(other)
             said = cli.quick(*words, code=2)
             assert "is full; nothing was written" in said.err
             assert "free some space" in said.err
+        _fill_up(other)
         cli.write("go", "")
         said = cli.said_by(process)
         assert said.code == 2
         assert "is full" in said.err
         assert f"`parallel-agents resume {run}` goes on with it" in said.err
+        reader.close()
         other.unlink()
         assert cli.quick("verify", "--json").data["ok"]
         found = cli("resume", "--json", code=None).data

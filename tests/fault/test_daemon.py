@@ -26,7 +26,7 @@ from parallel_agents.scheduler.process import carriers
 SUBMITTER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = [sys.argv[3], f"{sys.argv[3]}/.."]
 from daemons import plan_of, task
 from parallel_agents.eventstore.log import Log
 from parallel_agents.submit import submit
@@ -39,7 +39,7 @@ with Log(Path(sys.argv[1])) as log:
 CLAIMER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], f"{sys.argv[2]}/.."]
 from daemons import plan_of, task
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.process import own_identity
