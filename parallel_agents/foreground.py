@@ -58,10 +58,8 @@ def dispatch(
     interrupts = interrupts or Interrupts()
     run_id = follower.run_id
     trouble.say_plainly()
-    engine = Engine(log, kind=kind)
+    engine = Engine(log, kind=kind, shell=any(task.command for task in follower.state.plan.tasks))
     try:
-        if any(task.command for task in follower.state.plan.tasks):
-            engine.need_shell()  # It starts while we do.
         engine.hold(run_id)
         engine.start()
         while True:

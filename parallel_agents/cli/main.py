@@ -130,6 +130,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the console script."""
     words = list(sys.argv[1:] if args is None else args)
     gc.set_threshold(_COLLECT_AFTER)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # To look for some takes longer than `--version`.
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -7,7 +7,6 @@ from typing import Any
 
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
-from parallel_agents.scheduler.loop import Loop
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners.callables import CallableRunner
 from parallel_agents.scheduler.runners.protocol import Runner
@@ -22,6 +21,7 @@ class Engine:
         takes_all: whether it claims every run that nobody holds.
         pool: keyword arguments of ``CallableRunner``.
         rests: whether it does nothing at all while it holds no run (see ``Loop``).
+        shell: whether there will be shell attempts; otherwise the supervisor is started when the first one is.
     """
 
     def __init__(
@@ -33,19 +33,22 @@ class Engine:
         pool: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         rests: bool = False,
+        shell: bool = False,
     ) -> None:
         self.log = log
         self._callables = CallableRunner(self._wake, **(pool or {}))
         self._runners: dict[str, Runner] = {"python": self._callables}
         self._shell: ShellRunner | None = None
         self._sampler: Sampler | None = None
+        if takes_all or shell:
+            self.need_shell()
+        from parallel_agents.scheduler.loop import Loop  # It takes as long to come as the supervisor to start.
+
         runners = _Runners(self._runners, self.need_shell)
         self.dispatcher = Dispatcher(
             log, runners, kind=kind, takes_all=takes_all, environ=environ, peak_memory=self._peak_memory
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests)
-        if takes_all:
-            self.need_shell()
 
     def need_shell(self) -> None:
         """Start the supervisor of shell attempts now, if it does not run yet; it takes a moment."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-import psutil
-
 INTERVAL_S = 1.0
 _FIELDS = ["pid", "ppid", "memory_info"]
 
@@ -17,6 +15,8 @@ def tree_memory(roots: Mapping[str, int]) -> dict[str, int]:
     Args:
         roots: attempt id -> pid of its first process.
     """
+    import psutil  # A run of less than a second takes no sample.
+
     children: dict[int, list[int]] = {}
     memory: dict[int, int] = {}
     for process in psutil.process_iter(_FIELDS):
