@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -31,6 +32,8 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.usage import Usage
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.submit import submit
+
+import_module("parallel_agents.scheduler.loop")  # Now: the engine may be made when the main thread has ended, then it cannot.
 
 KIND = "python"  # What leases and events call a program that dispatches its own runs.
 MB = 1024 * 1024
