@@ -33,7 +33,8 @@ from parallel_agents.projections.usage import Usage
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.submit import submit
 
-import_module("parallel_agents.scheduler.loop")  # Now: the engine may be made when the main thread has ended, then it cannot.
+# Now, because an engine may be made when the main thread has ended, and then APScheduler cannot be imported any more.
+import_module("parallel_agents.scheduler.loop")
 
 KIND = "python"  # What leases and events call a program that dispatches its own runs.
 MB = 1024 * 1024
