@@ -15,19 +15,27 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import orjson
 from huey import SqliteHuey
 from huey.signals import SIGNAL_COMPLETE
 
 from bench.dispatching import run_callables
 from bench.measure import Goal, ratio, scratch, take_turns, tell
-from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import new_id
 
-TASKS = 1000
+TASKS = 3000
 BATCH = 100
 DEADLINE_S = 60
+# What each of the three events holds besides the task's id.
+LIFE: dict[str, dict[str, Any]] = {
+    "TaskQueued": {"reason": ""},
+    "TaskStarted": {"attempt_id": "k3j5h2l4m6", "attempt": 1, "runner": "python", "model": None, "base_commit": None,
+                    "facts": {"run_slots": 63, "store_slots": 63}},
+    "TaskCompleted": {"attempt_id": "k3j5h2l4m6", "duration_s": 0.000123, "exit_code": 0, "output": None, "cpu_s": 0.0001,
+                      "peak_memory_bytes": 104857600},
+}  # fmt: skip
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -68,31 +76,25 @@ def huey(path: Path) -> float:
 
 
 def stdlib(path: Path) -> float:
-    """Tasks a second by hand: three commits for a batch of tasks, their events chained."""
+    """Tasks a second by hand: three commits for a batch of tasks, their events made as JSON and chained."""
     Log(path, environ={}).close()  # For the table alone.
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    attempt_id = new_id()
-    life = [
-        (type(event).__name__, event.model_dump_json())
-        for event in (
-            ev.TaskQueued(task_id="task-100"),
-            ev.TaskStarted(task_id="task-100", attempt_id=attempt_id, attempt=1, runner="python"),
-            ev.TaskCompleted(task_id="task-100", attempt_id=attempt_id, duration_s=0.000123, exit_code=0),
-        )
-    ]
     prev_hash, seq = bytes(32), 0
     begun = time.perf_counter()
-    for _ in range(TASKS // BATCH):
-        for type_, body in life:
+    for first in range(0, TASKS, BATCH):
+        for type_, fields in LIFE.items():
             rows = []
-            for _ in range(BATCH):
+            for number in range(first, first + BATCH):
                 seq += 1
-                digest = hashlib.sha256(body.encode()).digest()
+                body = orjson.dumps({"task_id": f"task-{number}", **fields})
+                digest = hashlib.sha256(body).digest()
                 envelope = f"{seq}\x1fabcdefghij\x1f{seq}\x1f{type_}\x1f1700000000000000\x1flocal\x1f".encode()
                 link = hashlib.sha256(prev_hash + envelope + digest).digest()
-                rows.append((seq, "abcdefghij", seq, type_, 1700000000000000, "local", body, digest, prev_hash, link))
+                rows.append(
+                    (seq, "abcdefghij", seq, type_, 1700000000000000, "local", body.decode(), digest, prev_hash, link)
+                )
                 prev_hash = link
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_INSERT, rows)

@@ -92,6 +92,8 @@ class Loop:
         self._go()
 
     def _go(self) -> None:
+        if self._active and self._dirty.is_set():
+            return  # The job has still to look, and whatever happened before this line is there for it to see.
         with self._lock:
             self._dirty.set()
             if self._active or self._closing or not self._scheduler.running:

@@ -116,6 +116,8 @@ class CallableRunner:
         self._stalled = threading.Event()
         self._stall_watcher: threading.Thread | None = None
         self._closed = False
+        self._measured_at_us = 0
+        self._peak_memory_bytes = 0
         for _ in range(min(min_workers, self._max_workers) if auto_scale else self._max_workers):
             self._add_worker()
 
@@ -284,19 +286,21 @@ class CallableRunner:
         if context._stop is not None:
             outcome, exit_code, output = context._stop, None, None
             error = "stopped" if outcome == "stopped" else f"timed out after {launch.timeout_s:g} s"
+        ended_at_us, cpu_s = time.time_ns() // 1000, time.thread_time() - cpu_began_s
+        peak = self._peak_memory(started_at_us, ended_at_us)
         return Ended(
-            launch.attempt_id,
-            outcome,
-            exit_code,
-            error,
-            True,
-            output,
-            started_at_us,
-            time.time_ns() // 1000,
-            time.thread_time() - cpu_began_s,
-            # Of this whole process, and of its whole life so far: memory belongs to no thread.
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES,
+            launch.attempt_id, outcome, exit_code, error, True, output, started_at_us, ended_at_us, cpu_s, peak
         )
+
+    def _peak_memory(self, began_us: int, now_us: int) -> int:
+        """Of this whole process, and of its whole life so far: memory belongs to no thread.
+
+        The system sums up all threads to say it, so for calls of less than a millisecond it is asked only now and then.
+        """
+        if now_us - began_us > 1000 or abs(now_us - self._measured_at_us) > 10_000:
+            self._measured_at_us = now_us
+            self._peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
+        return self._peak_memory_bytes
 
     def _call(self, launch: Launch, context: TaskContext) -> Any:
         call = launch.call
