@@ -59,6 +59,10 @@ class Doorbell:
         """Where the sockets lie; None where there is no such place."""
         return doorbell_folder()
 
+    @cached_property
+    def _folder(self) -> str:
+        return str(self.folder)
+
     def listen(self) -> socket.socket | None:
         """A socket that becomes readable when somebody rings, or None where sockets cannot be had."""
         import socket
@@ -81,7 +85,7 @@ class Doorbell:
         if self.folder is None:
             return
         try:
-            changed = os.stat(self.folder).st_mtime_ns
+            changed = os.stat(self._folder).st_mtime_ns
             if changed != self._seen_mtime_ns:
                 # A second change in the same step of the clock would look like none: then look again next time.
                 self._seen_mtime_ns = changed if changed < time.time_ns() - _TICK_NS else -1

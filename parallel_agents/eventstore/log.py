@@ -62,6 +62,7 @@ class Draft:
 
     def __init__(self, log: Log, actor: str) -> None:
         self._log = log
+        self._redacted = log._redactor.event
         self._actor = actor
         self.seq, self.prev_hash, last_at = log._tail
         self.at_us = max(log._clock(), last_at)
@@ -88,10 +89,12 @@ class Draft:
     def add(self, run_id: str, event: Event) -> Recorded:
         """Number, redact, serialise and chain one event. If it cannot be serialised, the draft is as it was before."""
         if event.free_text:
-            event = self._log._redactor.event(event)
+            event = self._redacted(event)
         body = encode(event)
         digest = hashlib.sha256(body).digest()
-        seq, version, type_ = self.seq + 1, self.version(run_id) + 1, type(event).__name__
+        version = self.versions.get(run_id)
+        version = (self._log._version(run_id) if version is None else version) + 1
+        seq, type_ = self.seq + 1, type(event).__name__
         at_us, actor, prev_hash = self.at_us, self._actor, self.prev_hash
         link = event_hash(prev_hash, seq, run_id, version, type_, at_us, actor, digest)
         self.rows.append((seq, run_id, version, type_, at_us, actor, body.decode(), digest, prev_hash, link))

@@ -47,22 +47,22 @@ _HEADER = rf"(?P<kept>{_HEADER_NAME}(?P<scheme>{_SCHEME})?){_VALUE}"
 # In a plan only a literal counts: neither a variable nor prose, which has no digits or capitals within its words.
 _LITERAL_HEADER = rf"{_HEADER_NAME}(?:{_SCHEME})?(?=\S*(?:\d|[a-z][A-Z]|=))[A-Za-z0-9._~+/=-]{{8,}}"
 _SECRET_NAME = re.compile(r"secret|passw(?:or)?d|passphrase|token|credential|api_?key|(?:^|_)key(?:$|_)", re.IGNORECASE)
-_MARKS = sorted({mark for _, marks, _ in _RULES for mark in marks})
-_MARKS_BY_PUNCTUATION = tuple((sign, tuple(mark for mark in _MARKS if sign in mark)) for sign in "-_")
-_PLAIN_MARKS = tuple(mark for mark in _MARKS if "-" not in mark and "_" not in mark)
+# Every mark holds one of these, which ordinary text holds seldom: a look for each of them ends nearly every search.
+_SELDOM = "_-JKzxS"
+_MARKS: dict[str, list[str]] = {}
+for _mark in sorted({mark for _, marks, _ in _RULES for mark in marks}):
+    _MARKS.setdefault(next(one for one in _SELDOM if one in _mark), []).append(_mark)
+_BY_CHARACTER = tuple(_MARKS.items())
 
 
 def _may_hold_one(text: str) -> bool:
     """A look at the marks alone: twenty times faster than the patterns, and nearly every text ends here."""
-    for mark in _PLAIN_MARKS:
-        if mark in text:
-            return True
-    for sign, marks in _MARKS_BY_PUNCTUATION:
-        if sign in text:
+    for character, marks in _BY_CHARACTER:
+        if character in text:
             for mark in marks:
                 if mark in text:
                     return True
-    return "authorization" in text.lower()
+    return ("z" in text or "Z" in text) and "authorization" in text.lower()
 
 
 @cache  # Compiled when a mark is met for the first time, which most processes never do.
