@@ -78,15 +78,15 @@ def main() -> None:
             return folder / f"{next(number)}.db"
 
         for what, commits, per_commit, goal in (
-            ("append: one event a commit", 1000, 1, Goal(0.8, 0.9)),
-            ("append: 100 events a commit", 150, 100, Goal(0.6, 0.8)),
+            ("append: one event a commit", 300, 1, Goal(0.8, 0.9)),
+            ("append: 100 events a commit", 60, 100, Goal(0.6, 0.8)),
         ):
             found = take_turns(
                 {
                     "ours": lambda commits=commits, each=per_commit: ours(store(), commits, each),
                     "stdlib": lambda commits=commits, each=per_commit: stdlib(store(), commits, each),
                 },
-                rounds=7,
+                rounds=15,
             )
             detail = f"{median(found['ours']):,.0f}/s against {median(found['stdlib']):,.0f}/s of stdlib sqlite3"
             tell(what, ratio(found["ours"], found["stdlib"]), goal, detail)
