@@ -69,6 +69,7 @@ class Doorbell:
 
         if self.folder is None:
             return None
+        _sweep(self._folder)
         path = self.folder / f"{self.prefix}{os.getpid()}-{os.urandom(4).hex()}.sock"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
@@ -123,6 +124,26 @@ class Doorbell:
         if self._sender is not None:
             self._sender.close()
             self._sender = None
+
+
+def _sweep(folder: str) -> None:
+    """Take away the sockets of listeners that were killed, whatever their store.
+
+    Nobody may ever ring for theirs again, and every ringer of every store would have to look through them.
+    """
+    import socket
+
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        for name in os.listdir(folder):
+            if name.endswith(".sock"):
+                path = f"{folder}/{name}"
+                try:
+                    probe.connect(path)  # Says nothing to whoever listens.
+                except ConnectionRefusedError:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                except OSError:
+                    continue
 
 
 def drain(listener: socket.socket) -> None:

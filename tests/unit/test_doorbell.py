@@ -149,6 +149,23 @@ def test_the_socket_of_a_dead_listener_is_removed(
     ringer.ring()
 
 
+def test_who_begins_to_listen_takes_away_what_the_dead_of_any_store_left(
+    tmp_path: Path, runtime: Path, bell_at: Callable[[Path], Doorbell]
+) -> None:
+    """And nothing of the living, nor what is no socket of ours."""
+    living = bell_at(tmp_path / "living")
+    with listen(living) as listener:
+        for number in range(3):
+            listen(bell_at(tmp_path / f"dead-{number}")).close()
+        other = runtime / "parallel-agents" / "note"
+        other.touch()
+        with listen(bell_at(tmp_path / "new")):
+            names = {path.name[:13] for path in (runtime / "parallel-agents").iterdir()}
+        assert names == {"note", doorbell_prefix(tmp_path / "living"), doorbell_prefix(tmp_path / "new")}
+        assert not rung(listener)
+        other.unlink()
+
+
 def test_closing_takes_the_socket_away(tmp_path: Path, runtime: Path, bell_at: Callable[[Path], Doorbell]) -> None:
     """Nothing is left in the runtime folder, and closing twice is no error."""
     bell = bell_at(tmp_path / "x")
