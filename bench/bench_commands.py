@@ -67,8 +67,10 @@ def status(folder: Path) -> None:
     """``status`` of a run of seven tasks against the imports that it needs."""
     plan_runs(folder, [{"task_id": f"task-{number}", "command": ["true"]} for number in range(7)], 4)()
     project = folder / "project-0"
-    modules = (
-        "import parallel_agents.cli.main, parallel_agents.cli.looking, parallel_agents.cli.pages, parallel_agents.look"
+    modules = (  # With the collector set as the command sets it.
+        "import gc; gc.set_threshold(20_000); "
+        "import parallel_agents.cli.main, parallel_agents.cli.looking, parallel_agents.cli.pages, parallel_agents.look; "
+        "gc.freeze()"
     )
     found = take_turns(
         {
