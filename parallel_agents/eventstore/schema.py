@@ -1,6 +1,6 @@
 """The tables of a store. Nothing here is particular to SQLite but the literal condition of the partial index.
 
-What it comes to on SQLite stands in ``tables``, so that no command has to wait for SQLAlchemy.
+Imported only to make a store: SQLAlchemy takes a quarter of a second to come, and a reader of a store needs none of it.
 """
 
 from __future__ import annotations

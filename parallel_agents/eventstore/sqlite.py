@@ -155,19 +155,26 @@ def _is_store(connection: sqlite3.Connection, path: Path, release: str) -> bool:
 
 def _make_tables(path: Path, release: str) -> None:
     """Make the tables, in one transaction; another process may have been first."""
-    from parallel_agents.eventstore.tables import STATEMENTS
+    from sqlalchemy import create_engine, event, inspect
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
 
-    writer = _settled(_connect(path), path)
+    from parallel_agents.eventstore.schema import metadata, store
+
+    engine = create_engine("sqlite://", creator=lambda: _settled(_connect(path), path), poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     try:
-        writer.execute("BEGIN IMMEDIATE")
-        if not _tables(writer):
-            for statement in STATEMENTS:
-                writer.execute(statement)
-            rows = [("format", str(STORE_FORMAT)), ("release", release)]
-            writer.executemany("INSERT INTO store (key, value) VALUES (?, ?)", rows)
-        writer.execute("COMMIT")
-    finally:
-        writer.close()  # Which takes back what was not committed.
+        with engine.begin() as writer:
+            if not inspect(writer).get_table_names():
+                metadata.create_all(writer)
+                rows = [{"key": "format", "value": str(STORE_FORMAT)}, {"key": "release", "value": release}]
+                writer.execute(store.insert(), rows)
+    except DBAPIError as error:
+        raise error.orig or error from None
 
 
 def data_version(connection: sqlite3.Connection) -> int:
