@@ -125,7 +125,7 @@ class Dispatcher:
         """
         if not self.held:
             return
-        self._draining = True
+        self.drain()
         try:
             self.tick()
             for run_id, held in self.held.items():

@@ -48,7 +48,7 @@ class Engine:
         self.dispatcher = Dispatcher(
             log, runners, kind=kind, takes_all=takes_all, environ=environ, peak_memory=self._peak_memory
         )
-        self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests)
+        self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
     def need_shell(self) -> None:
         """Start the supervisor of shell attempts now, if it does not run yet; it takes a moment."""
@@ -99,10 +99,6 @@ class Engine:
         """
         return self._callables.give_up(run_id)
 
-    def drain(self) -> None:
-        """Start nothing more in this process; what runs is recorded as it ends."""
-        self.dispatcher.drain()
-
     def close(self) -> None:
         """Stop dispatching, and let others have the runs. Shell attempts that run go on, and can be adopted."""
         self.loop.stop()
@@ -114,6 +110,11 @@ class Engine:
                 self._sampler.close()
             for runner in self._runners.values():
                 runner.close()
+
+    def _heard(self) -> None:
+        """The supervisor of an adopted attempt rings when that has ended."""
+        if self._shell is not None:
+            self._shell.hint()
 
     def _wake(self) -> None:
         self.loop.wake()

@@ -45,15 +45,24 @@ class Loop:
         retry_store_errors: go on after a ``StoreError`` instead of stopping.
         rests: once there was nothing to dispatch for a second, do nothing at all until ``wake``; what other processes
             append in the meantime is then not looked at.
+        on_bell: called, in a thread of ours, when another process has rung.
     Attributes:
         failure: what stopped the loop, or None. Attempts that run go on.
     """
 
-    def __init__(self, dispatcher: Dispatcher, *, retry_store_errors: bool = False, rests: bool = False) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        retry_store_errors: bool = False,
+        rests: bool = False,
+        on_bell: Callable[[], None] = lambda: None,
+    ) -> None:
         self.dispatcher = dispatcher
         self.failure: BaseException | None = None
         self._retry_store_errors = retry_store_errors
         self._rests = rests
+        self._on_bell = on_bell
         self._idle_since: float | None = None
         self._awake = threading.Event()
         self._awake.set()
@@ -241,6 +250,8 @@ class Loop:
             if self._listener is not None:
                 drain(self._listener)
             late = time.monotonic() - self._ticked_at > 2 * INTERVAL_S
+            if heard and not self._closing:
+                self._on_bell()
             if self._awake.is_set() and (heard or late):
                 self._go()
             self._awake.wait()  # While it rests, bells are left to ring.

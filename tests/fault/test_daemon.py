@@ -264,6 +264,24 @@ def put_to_sleep(store: Store, daemon: subprocess.Popen[str]) -> None:
             daemon.send_signal(signal.SIGCONT)
 
 
+def test_the_end_of_an_adopted_attempt_is_heard(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its supervisor rings; nobody has to wait until its files are looked at again."""
+    run_id = store.submit(task("a", "while ! test -e go; do sleep 0.02; done; echo over"))
+    daemon = store.daemon()
+    store.command_of(run_id, "a")
+    store.kill(daemon)
+    monkeypatch.setattr("parallel_agents.scheduler.runners.shell.WATCH_S", 3600.0)
+    engine = Engine(store.log, kind="run")
+    try:
+        engine.hold(run_id)
+        engine.start()
+        wait_until(lambda: run_id in engine.dispatcher.held, "the run to be ours")
+        (store.folder / "go").touch()
+        assert store.ended(run_id) == "completed"
+    finally:
+        engine.close()
+
+
 def test_a_sleeping_daemon_is_not_dead_and_one_that_lost_its_run_leaves_it_alone(store: Store) -> None:
     """While it sleeps nobody takes the run by himself. Where somebody was told to, the woken one notices the lease."""
     run_id = store.submit(
