@@ -67,7 +67,8 @@ class RunSubmitted(Event):
     workspace: str
     workdir: str
     environment: dict[str, str] = Field(default_factory=dict)  # PATH, LANG and their like; never a secret.
-    base_commit: str | None = None
+    base_commit: str | None = None  # Where its files start from; None where they are not versioned.
+    repository: str | None = None  # The git repository: the top of the user's working tree, or the shadow repository.
     budget_usd_micros: int | None = None
     callables: bool = False  # Tasks hold Python callables: no other process can ever take this run over.
 
@@ -140,7 +141,11 @@ class RunCancelled(Event):
 class RunRolledBack(Event):
     """The run goes on from where it stood at ``to_seq``; what came after is undone, never deleted."""
 
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
     to_seq: Count
+    commit: str | None = None  # The integration line there: where the branch goes.
+    reason: str = ""
 
 
 class RunForked(Event):
@@ -151,6 +156,12 @@ class RunForked(Event):
     parent: str
     seq: Count
     overrides: dict[str, Any] = Field(default_factory=dict)
+    state_digest: str = ""  # Of the blob that holds the parent's state there, as a snapshot of the status fold.
+    plan_digest: str = ""  # Of the plan with the overrides in it.
+    name: str = ""
+    strategy: str = ""
+    task_count: Count = 0
+    commit: str | None = None  # The parent's integration line there.
 
 
 class TaskQueued(Event):
@@ -184,6 +195,7 @@ class TaskCompleted(Event):
     output: Any = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    commit: str | None = None  # The integration line with its work merged; None where files are not versioned.
 
 
 class TaskFailed(Event):
@@ -289,12 +301,19 @@ class TaskReopened(Event):
 
 
 class TaskBlocked(Event):
-    """The task waits for a person."""
+    """The task waits for a person. An attempt whose work waits holds no slot meanwhile."""
 
     free_text: ClassVar[tuple[str, ...]] = ("reason",)
 
     task_id: str
-    reason: str
+    reason: str  # approval, approval of its result, or conflict; more may follow a colon.
+    attempt_id: str | None = None  # Whose work waits to be merged; None where nothing has been started.
+    commit: str | None = None  # That work.
+    output: Any = None
+    exit_code: int | None = None
+    duration_s: float | None = None
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
 
 
 class TaskUnblocked(Event):
@@ -304,19 +323,27 @@ class TaskUnblocked(Event):
 
     task_id: str
     reason: str = ""
+    attempt: Count | None = None  # The number of the attempt that was approved; an approval holds for no later one.
 
 
 class CheckpointCreated(Event):
-    """The files of one moment are held by a commit."""
+    """The files of one moment are held by a commit, and the commit by a ref ``refs/parallel-agents/<run>/<checkpoint>``."""
 
-    free_text: ClassVar[tuple[str, ...]] = ("label",)
+    free_text: ClassVar[tuple[str, ...]] = ("label", "description")
 
     checkpoint_id: str
-    kind: str
+    kind: str  # before_run, before_attempt, after_attempt, stage, after_run, manual, or before_restore.
     label: str = ""
     commit: str | None = None
     task_id: str | None = None
     attempt_id: str | None = None
+    stage: Count | None = None  # Of kind stage: the stage that is over, by number.
+    changed: Count | None = None  # Paths that differ from where the attempt began.
+    description: str = ""
+    agent_type: str | None = None
+    level: str = ""  # Of the checkpoint engine: agent_execution, quality_gate, commit_preparation, manual.
+    tags: list[str] = Field(default_factory=list)
+    branch: str | None = None  # That was checked out in the user's working tree.
 
 
 class CheckpointRestored(Event):
@@ -326,6 +353,8 @@ class CheckpointRestored(Event):
 
     checkpoint_id: str
     reason: str = ""
+    commit: str | None = None  # Where the integration line goes; None where files were restored elsewhere.
+    into: str = ""  # The folder that they were restored into, where it is not the integration line.
 
 
 class CostCharged(Event):
@@ -361,9 +390,15 @@ class BudgetExceeded(Event):
 class ConflictDetected(Event):
     """Two tasks changed the same paths in ways that do not merge."""
 
-    task_id: str
-    other_task_id: str
+    task_id: str  # Whose work does not merge.
+    other_task_id: str  # Whose work was there first, or runs at the same time; empty where it cannot be told.
     paths: list[str]
+    kinds: list[str] = Field(default_factory=list)  # git's words for each path: contents, add/add, modify/delete ...
+    attempt_id: str | None = None
+    early: bool = False  # Found while both run: a warning, nothing is decided yet.
+    onto: str | None = None  # The integration line that it does not merge with; of an early one the other's work.
+    commit: str | None = None  # The work.
+    round: Count = 0  # How many attempts of this task have met a conflict, this one included.
 
 
 class ConflictResolved(Event):
@@ -372,7 +407,44 @@ class ConflictResolved(Event):
     free_text: ClassVar[tuple[str, ...]] = ("how",)
 
     task_id: str
-    how: str
+    how: str  # ours, theirs, both, files, rebase or abort.
+    attempt_id: str | None = None
+    commit: str | None = None  # The merge, where there is one.
+    paths: list[str] = Field(default_factory=list)
+
+
+class GateChecked(Event):
+    """A quality gate was run on files: one command of ``qualityGates.commands``."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("command", "output")
+
+    scope: str  # task, merge or stage.
+    command: str
+    passed: bool
+    exit_code: int | None = None
+    duration_s: float = 0.0
+    output: str = ""  # The end of what it printed; all of it lies in the file ``log``.
+    log: str = ""  # Below the store's folder.
+    commit: str | None = None
+    task_id: str | None = None
+    attempt_id: str | None = None
+    stage: Count | None = None
+
+
+class SharedStateChanged(Event):
+    """While an attempt ran, something of the user's repository changed that no attempt should touch."""
+
+    task_id: str
+    attempt_id: str
+    what: list[str]  # Such as ``config``, ``stash``, ``branch main``, ``hooks/pre-commit``.
+
+
+class RunMerged(Event):
+    """The result of a run was brought to a branch of the user's, because somebody asked for it."""
+
+    into: str  # The branch.
+    commit: str  # Its tip afterwards.
+    squash: bool = False
 
 
 class DispatchThrottled(Event):

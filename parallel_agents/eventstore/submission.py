@@ -16,9 +16,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PRIORITIES = ("critical", "high", "medium", "low")
 STRATEGIES = ("concurrent", "pipeline", "hybrid")
+WORKSPACES = ("worktree", "shared", "none")
+APPROVALS = ("required", "result")
+CONFLICTS = ("interactive", "ours", "theirs", "rebase", "abort")
 
 Priority = Literal["critical", "high", "medium", "low"]
 Strategy = Literal["concurrent", "pipeline", "hybrid"]
+Workspace = Literal["worktree", "shared", "none"]
+Approval = Literal["required", "result"]
+ConflictStrategy = Literal["interactive", "ours", "theirs", "rebase", "abort"]
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
 
@@ -99,6 +105,11 @@ class Task(Document):
     allow_failure: bool = False
     expected_s: Seconds | None = None  # Expected duration; weighs the longest path to the end of the graph.
     stage: Annotated[int, Field(ge=0)] = 0  # Index into the plan's stages, assigned at submission.
+    files: tuple[Text, ...] = ()  # Globs of what it means to change; tasks whose globs meet never run at once.
+    approval: Approval | None = None  # required: before it starts; result: before its work is merged.
+    setup: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # Run before the command, in its checkout.
+    teardown: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # After it, however it ended.
+    setup_timeout_s: Seconds = 600.0  # Of each of the two.
 
 
 class Stage(Document):
@@ -122,6 +133,31 @@ class RetryPolicy(Document):
     ceiling_s: Annotated[float, Field(gt=0)] = 3600.0
 
 
+class Gate(Document):
+    """A quality gate: a command that says by its exit code whether files are good enough."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    after: Literal["task", "stage"] = "stage"
+    timeout_s: Seconds = 600.0
+
+
+class FileSettings(Document):
+    """What a run does about its files: checkpoints, conflicts, quality gates."""
+
+    before_run: bool = True  # Checkpoints, by the moment that they are made at.
+    after_run: bool = True
+    per_agent: bool = True
+    between_stages: bool = True
+    rollback_on_failure: bool = True
+    preserve_successful: bool = True
+    conflicts: ConflictStrategy = "interactive"
+    detect_early: bool = True  # Whether unfinished work is compared while it runs.
+    pause_on_conflict: bool = True
+    gates: tuple[Gate, ...] = ()
+    fail_on_gates: bool = True
+    rollback_on_gates: bool = False
+
+
 class RunSettings(Document):
     """The effective configuration of one run, as recorded in ``RunSubmitted``."""
 
@@ -137,7 +173,9 @@ class Plan(Document):
 
     name: str
     strategy: Strategy = "concurrent"
-    workspace: Literal["shared", "none"] = "shared"
+    workspace: Workspace = "shared"
+    sparse: tuple[Text, ...] = ()  # Folders of the repository that a checkout holds; none means all of it.
+    files: FileSettings = Field(default_factory=lambda: FileSettings.trusted({}))
     stages: tuple[Stage, ...] = Field(default_factory=lambda: (Stage.trusted({"name": "all"}),))
     tasks: tuple[Task, ...]
     settings: RunSettings = Field(default_factory=lambda: RunSettings.trusted({}))
@@ -147,7 +185,7 @@ class Plan(Document):
         return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True))
 
 
-_SEQUENCES = frozenset({"dependencies", "tags", "command", "outputs", "env_from"})
+_SEQUENCES = frozenset({"dependencies", "tags", "command", "outputs", "env_from", "files", "setup", "teardown"})
 NO_PLAN = Plan.trusted({"name": "", "tasks": ()})  # Of a run before its first event.
 
 
@@ -178,6 +216,13 @@ def load_plan(stored: bytes) -> Plan:
         plan["tasks"] = tuple(map(trusted_task, plan["tasks"]))
     if "stages" in plan:
         plan["stages"] = tuple(map(Stage.trusted, plan["stages"]))
+    if "sparse" in plan:
+        plan["sparse"] = tuple(plan["sparse"])
+    if "files" in plan:
+        files = plan["files"]
+        if "gates" in files:
+            files["gates"] = tuple(Gate.trusted({**gate, "command": tuple(gate["command"])}) for gate in files["gates"])
+        plan["files"] = FileSettings.trusted(files)
     if "settings" in plan:
         settings = plan["settings"]
         if "retry" in settings:
