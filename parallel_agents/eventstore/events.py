@@ -162,6 +162,10 @@ class RunForked(Event):
     strategy: str = ""
     task_count: Count = 0
     commit: str | None = None  # The parent's integration line there.
+    status: str = "submitted"  # Of the parent there, as the four below.
+    started_at_us: int | None = None
+    ended_at_us: int | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
 
 
 class TaskQueued(Event):

@@ -41,7 +41,7 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
             state.by_run.setdefault(record.run_id, set()).add(attempt_id)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             _free(state, event.attempt_id)
-        case ev.TaskCancelled(attempt_id=attempt_id):
+        case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
             _free(state, attempt_id or "")  # Empty: no attempt of it was running.
         case ev.RunClaimed():
             state.leases[record.run_id] = Lease(event.holder, event.epoch)
@@ -60,7 +60,7 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
 _FOLDED = frozenset(
     {
         ev.TaskStarted, ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost,
-        ev.ResultDiscarded, ev.RunClaimed, ev.RunReleased, ev.RunCompleted, ev.RunFailed, ev.RunCancelled,
+        ev.TaskBlocked, ev.ResultDiscarded, ev.RunClaimed, ev.RunReleased, ev.RunCompleted, ev.RunFailed, ev.RunCancelled,
     }
 )  # fmt: skip
 

@@ -44,6 +44,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                 if type_ == "TaskStarted" and status == QUEUED:
                     attempt_id, runner, model = data["attempt_id"], data["runner"], data["model"]
                     task.attempts, task.attempt_id, task.runner, task.model = data["attempt"], attempt_id, runner, model
+                    task.base_commit, task.work_commit, task.approved_attempt = data["base_commit"], None, None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
                     continue
@@ -52,6 +53,8 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.exit_code, task.output, task.error = data["exit_code"], data["output"], None
                     task.duration_s, task.cpu_s, task.peak_memory_bytes = duration_s, cpu_s, peak
                     task.status, task.ended_at_us = COMPLETED, at_us
+                    if (commit := data.get("commit")) is not None:
+                        state.integration = commit
                     continue
                 if type_ == "TaskQueued" and status == PENDING and not data["reason"]:
                     task.status, task.queued_at_us = QUEUED, at_us

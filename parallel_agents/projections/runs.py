@@ -39,6 +39,7 @@ class RunSummary:
     epoch: int = 0
     callables: bool = False
     cancel_requested: bool = False
+    parent: str | None = None  # The run that it was forked from.
     history: list[Standing] = field(default_factory=list)  # For rollbacks, oldest first.
 
 
@@ -50,6 +51,10 @@ def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]
             run_id, event.name, "submitted", event.strategy, event.task_count, record.at_us, record.seq,
             callables=event.callables,
         )  # fmt: skip
+        _remember(runs[run_id], record.seq)
+        return runs
+    if isinstance(event, ev.RunForked) and event.state_digest:
+        runs[run_id] = forked(run_id, event, record)
         _remember(runs[run_id], record.seq)
         return runs
     run = runs.get(run_id)
@@ -83,6 +88,14 @@ def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]
     run.seq = record.seq
     _remember(run, record.seq)
     return runs
+
+
+def forked(run_id: str, event: ev.RunForked, record: Recorded) -> RunSummary:
+    """A fork as the list shows it: it stands where its parent stood."""
+    return RunSummary(
+        run_id, event.name, event.status, event.strategy, event.task_count, record.at_us, record.seq,
+        started_at_us=event.started_at_us, ended_at_us=event.ended_at_us, counts=event.counts, parent=event.parent,
+    )  # fmt: skip
 
 
 def _remember(run: RunSummary, seq: int) -> None:

@@ -18,7 +18,7 @@ from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, uncollected
 
 NAME = "status"
-VERSION = 1
+VERSION = 2
 
 PENDING, QUEUED, RUNNING, COMPLETED = "pending", "queued", "running", "completed"
 FAILED, CANCELLED, SKIPPED, BLOCKED = "failed", "cancelled", "skipped", "blocked"
@@ -54,6 +54,10 @@ class TaskState:
     cancel_requested: bool = False
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    base_commit: str | None = None  # Where the last attempt's files started from.
+    work_commit: str | None = None  # What a blocked attempt has left, which waits to be merged.
+    approved_attempt: int | None = None  # The number of the attempt that a person has let start.
+    conflicts: int = 0  # Attempts that ended in a conflict, since it was last opened.
 
 
 @dataclass(slots=True)
@@ -73,6 +77,11 @@ class RunState:
     workdir: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     callables: bool = False
+    repository: str | None = None
+    base_commit: str | None = None  # Where its files started from; None where they are not versioned.
+    integration: str | None = None  # The commit that holds all merged work: where the next attempt starts from.
+    stages_passed: int = 0  # Stages whose end has its checkpoint.
+    merged_into: str | None = None  # The user's branch that the result was last brought to.
     budget_usd_micros: int | None = None
     submitted_at_us: int = 0
     started_at_us: int | None = None
@@ -129,6 +138,8 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, None
             task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            if event.commit is not None:
+                state.integration = event.commit
             _end_attempt(state, task, event.attempt_id, COMPLETED, record.at_us)
         case ev.TaskFailed(task_id=task_id):
             task = state.tasks[task_id]
@@ -170,22 +181,31 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.TaskReopened(task_id=task_id):
             task = state.tasks[task_id]
             task.failures, task.because, task.reason, task.error = 0, None, "", None
-            task.not_before_us = task.ended_at_us = None
-            task.cancel_requested = False
+            task.not_before_us = task.ended_at_us = task.work_commit = task.approved_attempt = None
+            task.cancel_requested, task.conflicts = False, 0
+            state.stages_passed = min(state.stages_passed, task.task.stage)
             _move(state, task, PENDING)
             needed = (state.tasks[name] for name in task.task.dependencies)
             state.broken.update(o.task.task_id for o in needed if o.status in ENDED and not satisfies(o.task, o.status))
         case ev.TaskBlocked(task_id=task_id):
-            state.tasks[task_id].reason = event.reason
-            _move(state, state.tasks[task_id], BLOCKED)
+            _blocked(state, state.tasks[task_id], event)
         case ev.TaskUnblocked(task_id=task_id):
-            state.tasks[task_id].reason = ""
-            _move(state, state.tasks[task_id], PENDING)
+            task = state.tasks[task_id]
+            task.reason, task.approved_attempt = "", event.attempt
+            _move(state, task, PENDING)
+        case ev.ConflictDetected(task_id=task_id):
+            if not event.early:
+                state.tasks[task_id].conflicts = event.round
         case ev.CheckpointCreated():
             if event.task_id is not None and event.task_id in state.tasks:
                 state.tasks[event.task_id].checkpoint_id = event.checkpoint_id
+            if event.stage is not None:
+                state.stages_passed = max(state.stages_passed, event.stage + 1)
         case ev.RunSubmitted():
             _submitted(state, event, record.at_us, load_plan(blob(event.plan_digest)))
+        case ev.RunForked():
+            if event.state_digest:  # Release 0.1.0 knew the name of the event, and no way to make it.
+                state = _forked(state.run_id, event, record.at_us, blob)
         case _:
             _run_level(state, record)
     state.seq, state.version = record.seq, record.version
@@ -212,12 +232,16 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
-        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack() | ev.RunForked():
+        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
+        case ev.CheckpointRestored(commit=commit):
+            state.integration = commit or state.integration
+        case ev.RunMerged(into=into):
+            state.merged_into = into
         case ev.BudgetThresholdReached() | ev.BudgetExceeded() | ev.ResultDiscarded() | ev.SecretScrubbed():
             pass  # Folded by cost and occupancy, in scope ALL.
-        case ev.CheckpointRestored() | ev.ConflictDetected() | ev.ConflictResolved():
-            pass
+        case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
+            pass  # What they led to is in the events of the task.
         case ev.DispatchThrottled() | ev.DispatchUnthrottled():
             pass
         case _:
@@ -228,6 +252,7 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
     state.name, state.status, state.plan, state.plan_digest = event.name, SUBMITTED, plan, event.plan_digest
     state.workdir, state.environment, state.callables = event.workdir, event.environment, event.callables
     state.budget_usd_micros, state.submitted_at_us = event.budget_usd_micros, at_us
+    state.repository, state.base_commit, state.integration = event.repository, event.base_commit, event.base_commit
     state.stage_open = [0] * len(plan.stages)
     dependents: dict[str, list[str]] = {}
     with uncollected():
@@ -242,9 +267,32 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
     state.touched.update(state.tasks)
 
 
+def _forked(run_id: str, event: ev.RunForked, at_us: int, blob: Callable[[str], bytes]) -> RunState:
+    """The parent's state there, with a plan of its own. What ran there is running here only until it is queued again."""
+    state = load(run_id, blob(event.state_digest), blob)
+    plan = load_plan(blob(event.plan_digest))
+    for task, spec in zip(state.tasks.values(), plan.tasks, strict=True):
+        task.task = spec
+    state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
+    state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
+    state.touched.update(state.tasks)
+    return state
+
+
+def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
+    task.reason, task.work_commit = event.reason, event.commit
+    if event.attempt_id is not None:
+        state.running.pop(event.attempt_id, None)
+        task.exit_code, task.output, task.error = event.exit_code, event.output, None
+        task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+        task.cancel_requested = False
+    _move(state, task, BLOCKED)
+
+
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
-    task.runner, task.model = event.runner, event.model
+    task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
+    task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
     task.cancel_requested = False
     state.running[event.attempt_id] = event.task_id
@@ -256,7 +304,7 @@ def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, statu
         state.running.pop(attempt_id, None)
     if task.cancel_requested and status != CANCELLED:
         task.reason = ""  # It ended before it could be stopped.
-    task.ended_at_us, task.cancel_requested = at_us, False
+    task.ended_at_us, task.cancel_requested, task.work_commit = at_us, False, None
     _move(state, task, status)
 
 
@@ -300,6 +348,7 @@ _TASK_BLANK = {name: TaskState.__dataclass_fields__[name].default for name in _T
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
+    "repository", "base_commit", "integration", "stages_passed", "merged_into",
 )  # fmt: skip
 
 

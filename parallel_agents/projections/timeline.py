@@ -32,6 +32,7 @@ _OUTCOMES: dict[type[ev.Event], str] = {
     ev.TaskTimedOut: "timed_out",
     ev.TaskCancelled: "cancelled",
     ev.AttemptLost: "lost",
+    ev.TaskBlocked: "blocked",
     ev.ResultDiscarded: "discarded",
 }
 

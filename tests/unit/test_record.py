@@ -41,7 +41,7 @@ TIME = "2026-03-01T12:00:00.000000Z"
 SAMPLES: dict[Any, Any] = {
     str: "x", int: 3, float: 1.5, bool: True, dict[str, str]: {"A": "b"}, dict[str, int]: {"completed": 2},
     dict[str, Any]: {"pid": 1}, list[str]: ["a"], Any: {"made": [1, 2.5, None]},
-    ev.Rfc3339: TIME, ev.Count: 3, str | None: "x", int | None: 3, float | None: 1.5,
+    ev.Rfc3339: TIME, ev.Count: 3, ev.Count | None: 3, str | None: "x", int | None: 3, float | None: 1.5,
 }  # fmt: skip
 
 
