@@ -1,0 +1,186 @@
+"""Git commands that nobody else notices: no hook runs, nothing is signed, no reflog grows, and no identity is needed.
+
+Plain processes, because they are quicker than any library and the only thing that follows every setting of a repository.
+The user's own configuration stays in force where it says what files are: which are ignored, which filters they pass.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parallel_agents.eventstore.errors import ParallelAgentsError
+
+IDENTITY = ("parallel-agents", "parallel-agents@localhost")
+
+QUIET: tuple[str, ...] = tuple(
+    part
+    for setting in (
+        "core.hooksPath=/dev/null",
+        "core.fsmonitor=false",
+        "core.untrackedCache=false",
+        "core.splitIndex=false",  # A split index would leave a second file in the user's git directory.
+        "core.logAllRefUpdates=false",
+        "core.quotePath=false",
+        "core.ignoreStat=false",
+        "core.filesRefLockTimeout=10000",  # Milliseconds; git gives up after a tenth of a second by itself.
+        "core.packedRefsTimeout=10000",
+        "core.fsync=committed",  # What an event names must outlive a power cut, as the event does.
+        "core.fsyncMethod=batch",
+        "gc.auto=0",
+        "maintenance.auto=false",
+        "commit.gpgSign=false",
+        "i18n.commitEncoding=UTF-8",
+        "advice.addEmbeddedRepo=false",
+        "advice.updateSparsePath=false",
+        "advice.detachedHead=false",
+        "submodule.recurse=false",
+    )
+    for part in ("-c", setting)
+)
+
+RAW: tuple[str, ...] = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.safecrlf=false")
+"""Bytes are kept as they are: what a user's configuration does to line ends does not come back the same.
+
+What the project itself says in its ``.gitattributes`` stays in force.
+"""
+
+# Where the user's configuration lies is theirs to say; every other variable would point a command at another repository.
+_KEPT = {
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_EXEC_PATH",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+}
+
+
+class GitFailed(ParallelAgentsError):
+    """A git command failed, or something in a repository cannot be kept exactly."""
+
+    code = "git"
+
+
+class Output(NamedTuple):
+    """What a command said."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+class Git:
+    """Commands on one repository, with or without a working tree, on its own index or another one.
+
+    Args:
+        git_dir: the repository's directory, or that of one of its worktrees.
+        work_tree: the top of the files that commands see; None where there are none.
+        index: another file to use as the index.
+        settings: options before the command, such as ``RAW``.
+    """
+
+    def __init__(
+        self, git_dir: Path, work_tree: Path | None = None, *, index: Path | None = None, settings: Sequence[str] = ()
+    ) -> None:
+        self.git_dir = git_dir
+        self.work_tree = work_tree
+        self.settings = (*QUIET, *settings)
+        self._env = {"GIT_DIR": str(git_dir)}
+        if work_tree is not None:
+            self._env["GIT_WORK_TREE"] = str(work_tree)
+        if index is not None:
+            self._env["GIT_INDEX_FILE"] = str(index)
+
+    def run(
+        self, *args: str, stdin: bytes = b"", ok: Collection[int] = (0,), env: Mapping[str, str] | None = None
+    ) -> Output:
+        """Run one command and give what it said.
+
+        Raises:
+            GitFailed: git is missing, or ended with a code that is not in ``ok``.
+        """
+        return execute(
+            (*self.settings, *args),
+            self.work_tree or self.git_dir,
+            env={**self._env, **(env or {})},
+            stdin=stdin,
+            ok=ok,
+        )
+
+    def text(self, *args: str) -> str:
+        """What a command printed, its last line end taken off. Bytes that are no UTF-8 survive as surrogates."""
+        return decoded(self.run(*args).out).removesuffix("\n")
+
+
+def execute(
+    args: Sequence[str],
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    ok: Collection[int] = (0,),
+) -> Output:
+    """Run git in a folder, in a cleaned environment.
+
+    Raises:
+        GitFailed: git or the folder is missing, or the command ended with a code that is not in ``ok``.
+    """
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=folder, env={**environment(), **(env or {})}, input=stdin, capture_output=True
+        )
+    except FileNotFoundError as error:
+        if folder.is_dir() and shutil.which("git") is None:
+            raise GitFailed("git was not found on PATH", hint="install git, at least version 2.38") from None
+        raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from None
+    except OSError as error:
+        raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from error
+    output = Output(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+    if done.returncode not in ok:
+        raise GitFailed(f"{_spoken(args)} failed in {folder}: {last_words(output)}")
+    return output
+
+
+def environment() -> dict[str, str]:
+    """The environment of every git command: ours without what leads elsewhere, a fixed identity, plain English."""
+    name, address = IDENTITY
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key in _KEPT},
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": address,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": address,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "LC_ALL": "C",
+    }
+
+
+def last_words(output: Output) -> str:
+    """What git said last, without its own prefixes; the exit code where it said nothing."""
+    lines = [line for line in output.err.splitlines() if line.strip() and not line.startswith("hint:")]
+    said = "; ".join(lines[-3:]).replace("fatal: ", "").replace("error: ", "")
+    return said or f"exit code {output.code}"
+
+
+def decoded(raw: bytes) -> str:
+    """A path or a line of git as text. What is no UTF-8 survives as surrogates, as in the paths of Python."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str) -> bytes:
+    """The bytes that ``decoded`` made this text of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _spoken(args: Sequence[str]) -> str:
+    """The command without the settings before it, such as ``git worktree add``."""
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        at += 2 if args[at] in ("-c", "-C") else 1
+    return " ".join(["git", *(arg for arg in args[at : at + 2] if not arg.startswith("-"))])

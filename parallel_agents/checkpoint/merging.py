@@ -1,0 +1,239 @@
+"""Merging without a checkout: two commits in, a commit or its conflicts out, and nothing else is touched."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from parallel_agents.checkpoint.git import Git, GitFailed, decoded, encoded
+from parallel_agents.checkpoint.repository import Repository
+from parallel_agents.checkpoint.snapshot import commit_tree, temporary_index, tree_of
+
+Entry = tuple[str, str]  # Mode and object, as a tree has them.
+Take = Literal["", "ours", "theirs", "both"]
+
+# The outcome is recorded, so it must not hang on what a user has set.
+_SETTINGS = (
+    *("-c", "merge.conflictStyle=merge", "-c", "merge.renames=true", "-c", "merge.directoryRenames=conflict"),
+    *("-c", "merge.renameLimit=7000", "-c", "merge.renormalize=false", "-c", "merge.verbosity=2"),
+)
+_MARKERS = re.compile(rb"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
+
+
+class Conflict(NamedTuple):
+    """A path that two sides changed in ways that do not fit together. What a side does not have there is None."""
+
+    path: str
+    kind: str  # In git's words: content, add/add, modify/delete, rename/rename, rename/delete, binary, ...
+    base: Entry | None = None
+    ours: Entry | None = None
+    theirs: Entry | None = None
+
+
+class Merge(NamedTuple):
+    """What a merge came to. ``commit`` is None where conflicts are left; ``tree`` then holds them with markers."""
+
+    commit: str | None
+    tree: str
+    conflicts: tuple[Conflict, ...] = ()
+
+
+class _Probe(NamedTuple):
+    """A merge as git reports it."""
+
+    tree: str
+    conflicts: tuple[Conflict, ...]
+    renamed: dict[str, tuple[str, ...]]  # Where a path had to make way in the tree: its names there.
+
+
+def merge(
+    repository: Repository,
+    onto: str,
+    work: str,
+    *,
+    message: str,
+    at_us: int,
+    take: Take = "",
+    files: Mapping[str, bytes | None] = MappingProxyType({}),
+) -> Merge:
+    """Merge one commit onto another, objects only.
+
+    Args:
+        repository: that holds both.
+        onto: what was there first ("ours").
+        work: what comes to it ("theirs").
+        message: of the merge commit.
+        at_us: its date, microseconds since the epoch.
+        take: how every path in conflict is resolved: by one side whole, or by the lines of both.
+        files: what single paths are to hold, before ``take`` is asked; None removes the path.
+    Returns:
+        ``work`` itself where it has ``onto`` among its ancestors, ``onto`` where it has ``work``; else a commit of both.
+    Raises:
+        GitFailed: ``both`` is asked for files without lines, or git failed.
+    """
+    base = _merge_base(repository, onto, work)
+    if not files and base in (onto, work):
+        there = work if base == onto else onto
+        return Merge(there, tree_of(repository, there))
+    probe = _probe(repository, onto, work)
+    tree, left = probe.tree, probe.conflicts
+    if files or (left and take):
+        tree, left = _resolved(repository, probe, take, files)
+    if left:
+        return Merge(None, tree, left)
+    return Merge(commit_tree(repository, tree, message=message, parents=(onto, work), at_us=at_us), tree)
+
+
+def leftover_markers(content: bytes) -> bool:
+    """Whether a file still holds a line that a merge has put there. A row of seven ``=`` alone is a heading."""
+    return _MARKERS.search(content) is not None
+
+
+def hunks(repository: Repository, onto: str, work: str, path: str) -> str:
+    """A file in conflict as a merge leaves it, with markers, for people to read; empty where there is no such file."""
+    probe = _probe(repository, onto, work)
+    for name in (*probe.renamed.get(path, ()), path):
+        said = repository.git().run("cat-file", "blob", f"{probe.tree}:{name}", ok=(0, 128))
+        if said.code == 0:
+            return said.out.decode("utf-8", "replace")
+    return ""
+
+
+def _merge_base(repository: Repository, onto: str, work: str) -> str | None:
+    """The nearest common ancestor; None where the histories have nothing in common."""
+    said = repository.git().run("merge-base", onto, work, ok=(0, 1))
+    return decoded(said.out).strip() or None
+
+
+def _probe(repository: Repository, onto: str, work: str) -> _Probe:
+    said = Git(repository.git_dir, settings=_SETTINGS).run(
+        "merge-tree", "-z", "--write-tree", "--messages", "--allow-unrelated-histories", onto, work, ok=(0, 1)
+    )
+    if said.code == 0:
+        return _Probe(said.out.partition(b"\0")[0].decode(), (), {})
+    return _parsed(said.out, (onto, work))
+
+
+def _parsed(out: bytes, sides: tuple[str, str]) -> _Probe:
+    """Read what `merge-tree -z --messages` printed: the tree, stages of paths, and messages of a type each."""
+    head, _, messages = out.partition(b"\0\0")
+    tree, *stages = head.split(b"\0")
+    kinds = _kinds(messages.split(b"\0"), sides)
+    entries: dict[str, list[Entry | None]] = {}
+    renamed: dict[str, set[str]] = {}
+    for line in stages:
+        about, _, name = line.partition(b"\t")
+        mode, oid, stage = about.decode().split(" ")
+        path = _original(decoded(name), sides)
+        if path != decoded(name):
+            renamed.setdefault(path, set()).add(decoded(name))
+        entries.setdefault(path, [None, None, None])[int(stage) - 1] = (mode, oid)
+    conflicts = tuple(Conflict(path, kinds.get(path, "content"), *three) for path, three in sorted(entries.items()))
+    return _Probe(tree.decode(), conflicts, {path: tuple(sorted(names)) for path, names in renamed.items()})
+
+
+def _kinds(fields: list[bytes], sides: tuple[str, str]) -> dict[str, str]:
+    """The kind of conflict of each path. Messages are a count of paths, the paths, a stable type and a sentence."""
+    kinds: dict[str, str] = {}
+    at = 0
+    while at < len(fields) and fields[at].strip():
+        count = int(fields[at])
+        paths = fields[at + 1 : at + 1 + count]
+        stable, sentence = decoded(fields[at + 1 + count]), decoded(fields[at + 2 + count])
+        at += count + 3
+        if stable == "CONFLICT (binary)":
+            kind = "binary"
+        elif named := re.match(r"CONFLICT \(([^)]*)\)", sentence):
+            kind = named[1]
+        else:
+            continue
+        for path in paths:
+            kinds.setdefault(_original(decoded(path), sides), kind)
+    return kinds
+
+
+def _original(path: str, sides: tuple[str, str]) -> str:
+    """The path as the sides know it. Where a file is in another one's way, git puts it at `path~side`."""
+    found = re.match(
+        rf"(.*)~(?:{'|'.join(re.escape(side.replace('/', '_')) for side in sides)})(?:_\d+)?\Z", path, re.S
+    )
+    return found[1] if found else path
+
+
+def _resolved(
+    repository: Repository, probe: _Probe, take: Take, files: Mapping[str, bytes | None]
+) -> tuple[str, tuple[Conflict, ...]]:
+    """The tree with conflicts resolved, and the conflicts that are left."""
+    chosen: dict[str, Entry | None] = {}
+    conflicts = {conflict.path: conflict for conflict in probe.conflicts}
+    for path, content in files.items():
+        mode = _file_mode(conflicts[path]) if path in conflicts else _mode_in(repository, probe.tree, path)
+        chosen[path] = None if content is None else (mode, _blob(repository, content))
+    for path, conflict in conflicts.items():
+        if path not in chosen and take:
+            chosen[path] = _taken(repository, conflict, take)
+    left = tuple(conflict for conflict in probe.conflicts if conflict.path not in chosen)
+    nothing = ("0", "0" * len(probe.tree))
+    records = [(name, nothing) for path in chosen for name in (path, *probe.renamed.get(path, ()))]
+    records += [(path, entry) for path, entry in chosen.items() if entry]
+    lines = b"".join(encoded(f"{mode} {oid}\t{name}\0") for name, (mode, oid) in records)
+    with temporary_index(repository) as index:
+        git = Git(repository.git_dir, index=index)
+        git.run("read-tree", probe.tree)
+        git.run("update-index", "-z", "--index-info", stdin=lines)
+        return git.text("write-tree"), left
+
+
+def _taken(repository: Repository, conflict: Conflict, take: Take) -> Entry | None:
+    """What one way of resolving makes of a path."""
+    if conflict.kind == "file location":  # Not a disagreement about the file, which only one side has.
+        return conflict.ours or conflict.theirs
+    if take == "both":
+        return _union(repository, conflict)
+    return conflict.ours if take == "ours" else conflict.theirs
+
+
+def _union(repository: Repository, conflict: Conflict) -> Entry:
+    """The lines of both sides, in order, where both have a text file."""
+    ours, theirs, base = conflict.ours, conflict.theirs, conflict.base
+    if not ours or not theirs or not all(entry[0].startswith("100") for entry in (ours, theirs)):
+        raise GitFailed(
+            f"{conflict.path} cannot be taken from both sides ({conflict.kind})",
+            hint="take ours or theirs, or name a file",
+        )
+    git = repository.git()
+    with tempfile.TemporaryDirectory(prefix="union-", dir=repository.own_folder()) as folder:
+        names = [Path(folder) / side for side in ("ours", "base", "theirs")]
+        for name, entry in zip(names, (ours, base, theirs), strict=True):
+            text = entry is not None and entry[0].startswith("100")
+            name.write_bytes(git.run("cat-file", "blob", entry[1]).out if text and entry else b"")
+        said = git.run("merge-file", "-p", "--union", *map(str, names), ok=range(256))
+    if said.code:
+        raise GitFailed(
+            f"{conflict.path} cannot be taken from both sides: it has no lines",
+            hint="take ours or theirs, or name a file",
+        )
+    return _file_mode(conflict), _blob(repository, said.out)
+
+
+def _file_mode(conflict: Conflict) -> str:
+    """The mode of a file that is written anew: executable where a side has made it so, or both had it so."""
+    base = conflict.base[0] if conflict.base else ""
+    modes = [entry[0] for entry in (conflict.ours, conflict.theirs) if entry and entry[0].startswith("100")]
+    changed = [mode for mode in modes if mode != base]
+    return (changed or modes or ["100644"])[0]
+
+
+def _mode_in(repository: Repository, tree: str, path: str) -> str:
+    """The mode of a file that is replaced; that of a plain file where there is none, or no file."""
+    said = repository.git().run("--literal-pathspecs", "ls-tree", "-z", tree, "--", path).out
+    mode = said[:6].decode()
+    return mode if mode.startswith("100") else "100644"
+
+
+def _blob(repository: Repository, content: bytes) -> str:
+    return decoded(repository.git().run("hash-object", "-w", "--stdin", stdin=content).out).strip()

@@ -1,0 +1,302 @@
+"""A commit of everything that lies in a working tree, and the way back.
+
+Both work through a temporary index, so neither the index nor the HEAD of the tree is changed. The temporary index begins
+as a copy of the real one, with its times: git then reads only files that changed since, and knows which of them it
+cannot tell by their time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parallel_agents.checkpoint.git import RAW, Git, GitFailed, Output, decoded, encoded, last_words
+from parallel_agents.checkpoint.repository import NOT_OURS, Repository
+from parallel_agents.eventstore.location import FOLDER
+
+SPARSE_MARK = "# parallel-agents"  # The first line of a sparse-checkout file of ours.
+_GITLINK_MODE = b"\x00\x00\xe0\x00"  # As an index stores it.
+_TRIES = 5  # While somebody writes in the tree, files vanish or grow under the reader.
+_TEMPORARY_FAILURES = ("No such file or directory", "short read", "unable to stat", "file changed")
+
+
+class Snapshot(NamedTuple):
+    """The commit that was made, and its tree."""
+
+    commit: str
+    tree: str
+
+
+class Change(NamedTuple):
+    """A path that differs between two commits; status is git's letter: A, M, D or T."""
+
+    path: str
+    status: str
+
+
+class _Entries(NamedTuple):
+    """What has to be known of an index before the tree is compared with it."""
+
+    assumed: list[bytes]  # Never looked at, because the user said so.
+    converted: list[bytes]  # Their bytes in the tree are not those in the repository.
+    ours: list[bytes]  # Of the store; tracked by mistake.
+
+
+def snapshot(repository: Repository, folder: Path, *, message: str, parents: Sequence[str], at_us: int) -> Snapshot:
+    """Commit a whole working tree, untracked files included and ignored ones not; nobody's HEAD or index moves.
+
+    The same files, parents, message and second make the same commit.
+
+    Args:
+        repository: of which the folder is a working tree.
+        folder: the top of that tree: the user's own, or a worktree.
+        message: of the commit.
+        parents: of the commit; the first one stands in where the tree has no index.
+        at_us: the date of the commit, microseconds since the epoch.
+    Raises:
+        GitFailed: something in the tree cannot be kept exactly, such as a repository in the repository.
+    """
+    with _captured(repository, folder, parents[0] if parents else None) as git:
+        tree = git.text("write-tree")
+    return Snapshot(commit_tree(repository, tree, message=message, parents=parents, at_us=at_us), tree)
+
+
+def commit_tree(repository: Repository, tree: str, *, message: str, parents: Sequence[str], at_us: int) -> str:
+    """A commit of a tree that depends on nothing but the arguments."""
+    date = f"@{at_us // 1_000_000} +0000"
+    said = repository.git().run(
+        "commit-tree",
+        tree,
+        *(part for parent in parents for part in ("-p", parent)),
+        "-F",
+        "-",
+        stdin=encoded(message),
+        env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
+    )
+    return decoded(said.out).strip()
+
+
+def tree_of(repository: Repository, commit: str) -> str:
+    """The tree of a commit.
+
+    Raises:
+        GitFailed: there is no such commit.
+    """
+    return repository.git().text("rev-parse", "--verify", f"{commit}^{{tree}}")
+
+
+def changed_paths(repository: Repository, a: str, b: str) -> list[Change]:
+    """What differs between two commits or trees, path by path; a rename is a deletion and an addition."""
+    said = repository.git().run("diff-tree", "-r", "-z", "--no-renames", "--name-status", a, b)
+    fields = said.out.split(b"\0")
+    return [Change(decoded(path), decoded(status)) for status, path in zip(fields[::2], fields[1::2], strict=False)]
+
+
+def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool = False) -> int:
+    """Write the files of a commit; the index and the HEAD of nobody change.
+
+    Args:
+        repository: that holds the commit.
+        commit: whose files are wanted.
+        folder: a new or empty folder; in place, the top of a working tree that is made equal to the commit.
+        in_place: make the folder equal to the commit. What is there and not ignored is replaced: snapshot it first.
+    Returns:
+        How many files were written or removed.
+    Raises:
+        GitFailed: the folder is not empty; in place, ignored files lie where files of the commit belong.
+    """
+    if in_place:
+        return _restore_in_place(repository, commit, folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_index(repository) as index:
+        git = Git(repository.git_dir, folder, index=index, settings=(*RAW, "-c", "core.sparseCheckout=false"))
+        git.run("read-tree", "-u", "--reset", commit)
+    return repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.count(b"\0")
+
+
+def _restore_in_place(repository: Repository, commit: str, folder: Path) -> int:
+    with _captured(repository, folder, None) as git:
+        before = git.text("write-tree")
+        changes = changed_paths(repository, before, commit)
+        if not changes:
+            return 0
+        covered = _ignored_in_the_way(repository, before, folder, changes)
+        if covered:
+            shown = ", ".join(covered[:5]) + (f" and {len(covered) - 5} more" if len(covered) > 5 else "")
+            raise GitFailed(
+                f"ignored files in {folder} would be overwritten: {shown}",
+                hint="move them away, or restore into a new folder",
+            )
+        git.run("read-tree", "-m", "-u", before, commit)
+    return len(changes)
+
+
+def _ignored_in_the_way(repository: Repository, before: str, folder: Path, changes: Sequence[Change]) -> list[str]:
+    """What lies where a commit has files, and is in no snapshot: git would write over it without a word."""
+    appearing = [change.path for change in changes if change.status in "AT"]
+    if not appearing:
+        return []
+    names = repository.git().run("ls-tree", "-r", "-z", "--name-only", before).out
+    kept = set(names.split(b"\0"))
+    found = set()
+    top = os.fsencode(folder)
+    for path in map(encoded, appearing):
+        parts = path.split(b"/")
+        for depth in range(1, len(parts)):
+            above = b"/".join(parts[:depth])
+            there = os.path.join(top, above)
+            if os.path.islink(there) or os.path.isfile(there):
+                if above not in kept:
+                    found.add(above)
+                break
+        else:
+            found.update(name for name in _everything_at(top, path) if name not in kept)
+    return sorted(map(decoded, found))
+
+
+def _everything_at(top: bytes, path: bytes) -> Iterator[bytes]:
+    """The path itself where it is a file, else every file below it."""
+    there = os.path.join(top, path)
+    if os.path.isdir(there) and not os.path.islink(there):
+        for name in os.listdir(there):
+            yield from _everything_at(top, path + b"/" + name)
+    elif os.path.lexists(there):
+        yield path
+
+
+@contextlib.contextmanager
+def temporary_index(repository: Repository) -> Iterator[Path]:
+    """A name for an index that nobody else sees; what is there at the end is removed."""
+    with tempfile.TemporaryDirectory(prefix="index-", dir=repository.own_folder()) as folder:
+        yield Path(folder) / "index"
+
+
+@contextlib.contextmanager
+def _captured(repository: Repository, folder: Path, parent: str | None) -> Iterator[Git]:
+    """Commands on a temporary index that holds all that lies in a tree."""
+    git_dir = repository.git_dir_of(folder)
+    with temporary_index(repository) as index:
+        git = Git(git_dir, folder, index=index, settings=(*RAW, *sparse_settings(git_dir)))
+        _begin(git, git_dir, index, parent)
+        _add_all(git, folder)
+        if index.exists() and _GITLINK_MODE in index.read_bytes():
+            _refuse_dirty_submodules(git, folder)
+        yield git
+        if repository.shadow:  # Its index is ours: the next snapshot begins where this one ended.
+            os.replace(index, git_dir / "index")
+
+
+def sparse_settings(git_dir: Path) -> tuple[str, ...]:
+    """What a command must be told in a sparse worktree of ours: the shared configuration says nothing of it."""
+    try:
+        with open(git_dir / "info" / "sparse-checkout", encoding="utf-8", errors="replace") as file:
+            ours = file.readline().startswith(SPARSE_MARK)
+    except OSError:
+        ours = False
+    return ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true") if ours else ()
+
+
+def _begin(git: Git, git_dir: Path, index: Path, parent: str | None) -> None:
+    """Copy the real index, and make it look at every file."""
+    try:
+        shutil.copy2(git_dir / "index", index)  # With its time: a file as young as its index is compared by content.
+    except FileNotFoundError:
+        if parent is not None:
+            git.run("read-tree", parent)
+        return
+    entries = _entries(git)
+    if entries.ours:
+        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=b"\0".join(entries.ours))
+    if entries.assumed:
+        git.run("update-index", "--no-assume-unchanged", "-z", "--stdin", stdin=b"\0".join(entries.assumed))
+    if entries.converted:
+        where = ("--pathspec-from-file=-", "--pathspec-file-nul")
+        git.run("--literal-pathspecs", "add", "--renormalize", "--sparse", *where, stdin=b"\0".join(entries.converted))
+
+
+_CONVERTING = re.compile(rb"true|input", re.IGNORECASE)
+_DEBUGGED = re.compile(
+    rb"(?P<tag>[A-Za-z?]) (?P<mode>\d+) (?P<oid>[0-9a-f]+) \d\t(?P<path>[^\0]*)\0"
+    rb"  ctime: [^\n]*\n  mtime: [^\n]*\n  dev: [^\n]*\n  uid: [^\n]*\n  size: (?P<size>\d+)\t[^\n]*\n"
+)
+
+
+def _entries(git: Git) -> _Entries:
+    """Look through an index for what `git add` passes over."""
+    store = f"{FOLDER}/".encode()
+    # Asked without our settings, which say that nothing is converted.
+    plain = Git(git.git_dir, git.work_tree)
+    autocrlf = plain.run("config", "--get", "core.autocrlf", ok=(0, 1)).out
+    if not _CONVERTING.match(autocrlf):
+        listed = [(line[:1], line[2:]) for line in git.run("ls-files", "-v", "-z").out.split(b"\0") if line]
+        converted = []
+    else:
+        found = list(_DEBUGGED.finditer(git.run("ls-files", "-v", "-s", "-z", "--debug").out))
+        listed = [(entry["tag"], entry["path"]) for entry in found]
+        files = [entry for entry in found if entry["mode"].startswith(b"100") and entry["tag"] not in b"Ss"]
+        asked = b"\n".join(entry["oid"] for entry in files)
+        sizes = git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).out.split()
+        converted = [
+            entry["path"]
+            for entry, size in zip(files, sizes, strict=True)
+            if size.isdigit() and int(size) & 0xFFFFFFFF != int(entry["size"])
+        ]
+    return _Entries(
+        assumed=[path for tag, path in listed if tag.islower()],
+        converted=converted,
+        ours=[path for _, path in listed if path.startswith(store) or b"/" + store in path],
+    )
+
+
+def _add_all(git: Git, folder: Path) -> None:
+    """Bring a temporary index to what lies in the tree now.
+
+    Raises:
+        GitFailed: something cannot be kept.
+    """
+    # Sparse, so that a file is looked at that lies where none was checked out.
+    settings = ("-c", "core.sparseCheckout=true", "-c", "sparse.expectFilesOutsideOfPatterns=false")
+    for tries in range(1, _TRIES + 1):
+        said = git.run(*settings, "add", "-A", "--sparse", "--", *NOT_OURS, ok=range(256))
+        if said.code == 0 or tries == _TRIES or not any(words in said.err for words in _TEMPORARY_FAILURES):
+            break
+    nested = re.findall(r"adding embedded git repository: (.*)|'(.*)/' does not have a commit checked out", said.err)
+    if nested:
+        names = sorted(first or second for first, second in nested)
+        raise GitFailed(
+            f"{folder} holds repositories that a snapshot cannot keep: {', '.join(names)}",
+            hint="add them to .gitignore, move them out, or make them submodules",
+        )
+    if said.code or "could not open directory" in said.err:
+        raise GitFailed(
+            f"not every file in {folder} can be read: {_without_warnings(said)}", hint="look at its permissions"
+        )
+
+
+def _without_warnings(said: Output) -> str:
+    """Git's last words without those about line ends and hints."""
+    lines = [line for line in said.err.splitlines() if "will be replaced by" not in line]
+    return last_words(said._replace(err="\n".join(lines)))
+
+
+def _refuse_dirty_submodules(git: Git, folder: Path) -> None:
+    """A snapshot keeps of a submodule which commit it stands on, and nothing else."""
+    said = git.run("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=none")
+    dirty = [
+        decoded(fields[8])
+        for record in said.out.split(b"\0")
+        if len(fields := record.split(b" ", 8)) == 9 and fields[0] == b"1" and re.match(rb"S.(M.|.U)", fields[2])
+    ]
+    if dirty:
+        raise GitFailed(
+            f"submodules in {folder} hold changes that a snapshot cannot keep: {', '.join(dirty)}",
+            hint="commit them there first",
+        )
