@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from parallel_agents.agent_task import AgentStatus, AgentTask, ExecutionStrategy
     from parallel_agents.dependency_manager import AgentDependency, DependencyManager
     from parallel_agents.eventstore.errors import (
+        Ambiguous,
         ChainBroken,
         InvalidConfiguration,
         InvalidPlan,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         NotAllowed,
         ParallelAgentsError,
         StoreError,
+        UnknownCheckpoint,
         UnknownRun,
         UnknownTask,
     )
@@ -33,6 +35,7 @@ __all__ = [
     "AgentDependency",
     "AgentStatus",
     "AgentTask",
+    "Ambiguous",
     "ChainBroken",
     "DependencyManager",
     "ExecutionStrategy",
@@ -49,6 +52,7 @@ __all__ = [
     "StoreError",
     "TaskContext",
     "TaskQueue",
+    "UnknownCheckpoint",
     "UnknownRun",
     "UnknownTask",
     "__version__",
@@ -59,6 +63,7 @@ _HOMES = {
     "AgentDependency": "dependency_manager",
     "AgentStatus": "agent_task",
     "AgentTask": "agent_task",
+    "Ambiguous": _ERRORS,
     "ChainBroken": _ERRORS,
     "DependencyManager": "dependency_manager",
     "ExecutionStrategy": "agent_task",
@@ -75,6 +80,7 @@ _HOMES = {
     "StoreError": _ERRORS,
     "TaskContext": "scheduler.runners.callables",
     "TaskQueue": "task_queue",
+    "UnknownCheckpoint": _ERRORS,
     "UnknownRun": _ERRORS,
     "UnknownTask": _ERRORS,
 }

@@ -78,6 +78,19 @@ class UnknownEvent(ParallelAgentsError):
     exit_code = 3
 
 
+class UnknownCheckpoint(ParallelAgentsError):
+    """No checkpoint is called that, or none fits the words."""
+
+    code = "unknown_checkpoint"
+    exit_code = 3
+
+
+class Ambiguous(ParallelAgentsError):
+    """Words that fit several checkpoints equally well; the message names them all."""
+
+    code = "ambiguous"
+
+
 class StaleRun(ParallelAgentsError):
     """Another process appended to the run first; reload it and decide again."""
 

@@ -359,6 +359,7 @@ class CheckpointRestored(Event):
     reason: str = ""
     commit: str | None = None  # Where the integration line goes; None where files were restored elsewhere.
     into: str = ""  # The folder that they were restored into, where it is not the integration line.
+    in_place: bool = False  # Into the folder that checkpoints are made of: those after this one are off its line.
 
 
 class CostCharged(Event):
