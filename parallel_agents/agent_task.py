@@ -72,7 +72,7 @@ class AgentTask:
     call: Callable[[TaskContext], Any] | Callable[[], Any] | None = field(default=None, kw_only=True)
     runner: str | None = field(default=None, kw_only=True)  # shell or python; None: what fits.
     model: str | None = field(default=None, kw_only=True)
-    files: Sequence[str] | None = field(default=None, kw_only=True)
+    files: Sequence[str] | None = field(default=None, kw_only=True)  # Globs of what it means to change.
     timeout_s: float | None = field(default=None, kw_only=True)
     max_retries: int | None = field(default=None, kw_only=True)
     budget_usd: float | None = field(default=None, kw_only=True)
@@ -80,7 +80,10 @@ class AgentTask:
     outputs: Sequence[str] = field(default_factory=list, kw_only=True)  # Files that must exist afterwards.
     env: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     env_from: Sequence[str] = field(default_factory=list, kw_only=True)  # Names, taken from this process's environment.
-    approval: str | None = field(default=None, kw_only=True)
+    approval: str | None = field(default=None, kw_only=True)  # required: before its start; result: before its merge.
+    setup: Sequence[str] | None = field(default=None, kw_only=True)  # A command before its own, in its checkout.
+    teardown: Sequence[str] | None = field(default=None, kw_only=True)  # And one after it, however it ended.
+    setup_timeout_s: float | None = field(default=None, kw_only=True)  # Of each of the two.
     expected_s: float | None = field(default=None, kw_only=True)  # How long it is expected to take.
 
 

@@ -19,6 +19,7 @@ from parallel_agents.configuration_keys import (
     BY_PATH,
     KEYS,
     NOTIFICATIONS,
+    TO_COME,
     Key,
     fitted,
     misfit_of_format,
@@ -26,6 +27,7 @@ from parallel_agents.configuration_keys import (
 )
 from parallel_agents.documents import Loaded, Refusal, form_of, parse, read_text, unlocated
 from parallel_agents.eventstore.errors import InvalidConfiguration
+from parallel_agents.plan_secrets import text_misfit
 from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
 ENVIRONMENT_PREFIX = "PARALLEL_AGENTS_"
@@ -208,6 +210,8 @@ def _hint_for_key(word: str, spelled: tuple[str, ...], known: Mapping[str, str],
 def _checked(key: Key, value: Any, spelled: tuple[str | int, ...], layer: _Layer, label: str) -> Any:
     """The value as it will be held, or the layer's refusal. ``label`` is how the source calls the key."""
     try:
+        if isinstance(value, str) and (why := TO_COME.get(key.path, {}).get(value)):
+            raise Misfit((), f"is {shown(value)}: {why}", f"until then: {', '.join(key.shape['enum'])}")
         value = fitted(value, key.shape, snake=layer.snake)
         if special := _special_misfit(key.path, value):
             raise special
@@ -246,6 +250,20 @@ def _special_misfit(path: str, value: Any) -> Misfit | None:
                 agents[agent] = entry[name]
     if path.startswith("notifications.") and path.endswith(".format"):
         return misfit_of_format(value, NOTIFICATIONS[path.split(".")[1]][1])
+    if path == "qualityGates.commands":
+        return next((misfit for index, gate in enumerate(value) if (misfit := _gate_misfit(index, gate))), None)
+    return None
+
+
+def _gate_misfit(index: int, gate: list[str] | dict[str, Any]) -> Misfit | None:
+    """Why a gate could not be run, or must not be written down: it is kept with every run."""
+    words, path = (gate, (index,)) if isinstance(gate, list) else (gate["command"], (index, "command"))
+    if not words[0].strip():
+        return Misfit((*path, 0), "is empty, where the name of a program belongs")
+    if any("\0" in word for word in words):
+        return Misfit(path, "holds a NUL character, which no command can carry")
+    if misfit := text_misfit(path, " ".join(words)):
+        return Misfit(path, misfit.message, "let the command take it from a file or from its environment")
     return None
 
 
@@ -309,6 +327,7 @@ def _apply_flags(flags: Mapping[str, Any], values: dict[str, Any], origins: dict
 
 def _check_together(values: dict[str, Any], origins: dict[str, str]) -> None:
     """What two keys say must be possible at once. A default gives way to what somebody set."""
+    _check_rollback(values, origins)
     low, high = "execution.workerPool.minWorkers", "execution.workerPool.maxWorkers"
     least = values.get(low, BY_PATH[low].default)
     most = values.get(high, BY_PATH[high].default)
@@ -323,3 +342,14 @@ def _check_together(values: dict[str, Any], origins: dict[str, str]) -> None:
         values[high] = least
     else:
         values[low] = most
+
+
+def _check_rollback(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """A failed gate can only take files back to a checkpoint."""
+    wanted, checkpoints = "qualityGates.autoRollbackOnFailure", "checkpointIntegration.enabled"
+    if values.get(wanted) and values.get("qualityGates.enabled", True) and not values.get(checkpoints, True):
+        raise InvalidConfiguration(
+            f"{escaped(origins[wanted])}: {wanted} is true, and without checkpoints there is nothing to roll back to: "
+            f"{checkpoints} = false ({escaped(origins[checkpoints])})",
+            hint="switch one on, or the other off",
+        )

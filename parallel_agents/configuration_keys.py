@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from parallel_agents.eventstore.submission import PRIORITIES, STRATEGIES
+from parallel_agents.eventstore.submission import CONFLICTS, PRIORITIES, STRATEGIES
 from parallel_agents.wording import Misfit, nearest_name, shown
 
 Shape = Mapping[str, Any]
@@ -75,6 +75,23 @@ GRAPH: Shape = {
     "additionalProperties": record({}, {"dependsOn": (TEXTS, []), "provides": (TEXTS, [])}),
 }
 AGENTS_WIDE = whole(1, 10_000)
+# A command, word by word. A gate is one, or one with what it says about itself; `after` depends on runBetweenStages.
+WORDS: Shape = {"type": "array", "items": {"type": "string", "minLength": 0, "maxLength": 100_000}, "minItems": 1}
+GATE: Shape = {
+    "anyOf": [
+        WORDS,
+        {
+            "type": "object",
+            "properties": {
+                "command": WORDS,
+                "after": choice("task", "stage"),
+                "timeout": {**SECONDS, "default": 600},
+            },
+            "required": ["command"],
+            "additionalProperties": False,
+        },
+    ]
+}
 
 DEFAULT_PIPELINE = [
     {"stage": "design", "agents": ["software-architect", "ux-designer"], "parallel": True},
@@ -108,8 +125,16 @@ NOTIFICATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+# Values that a key will have one day, and when.
+TO_COME = {"conflictResolution.strategy": {"agent": "agents that resolve conflicts come with agent runners"}}
+
+
 def _not_built(prefix: str, keys: Mapping[str, tuple[Shape, Any]]) -> list[Key]:
     return [Key(f"{prefix}.{name}", shape, default, "not built") for name, (shape, default) in keys.items()]
+
+
+def _in_force(prefix: str, keys: Mapping[str, tuple[Shape, Any]]) -> list[Key]:
+    return [Key(f"{prefix}.{name}", shape, default) for name, (shape, default) in keys.items()]
 
 
 def _switches(*names: str, on: bool = True) -> dict[str, tuple[Shape, Any]]:
@@ -160,7 +185,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("strategies.pipeline.enabled", SWITCH, True),
     Key("strategies.pipeline.defaultPipeline", STAGES, DEFAULT_PIPELINE),
-    Key("strategies.pipeline.checkpointBetweenStages", SWITCH, True, "not built"),
+    Key("strategies.pipeline.checkpointBetweenStages", SWITCH, True),
     Key("strategies.pipeline.failFast", SWITCH, True),
     Key("strategies.hybrid.enabled", SWITCH, True),
     Key("strategies.hybrid.rules", RULES, []),
@@ -182,7 +207,7 @@ KEYS: tuple[Key, ...] = (
             "api.rateLimitPerMinute": (whole(1, 1_000_000), 100),
         },
     ),
-    *_not_built(
+    *_in_force(
         "checkpointIntegration",
         _switches(
             "enabled",
@@ -210,21 +235,22 @@ KEYS: tuple[Key, ...] = (
     Key("monitoring.performanceMetrics", SWITCH, True, "fixed", "what attempts take and use is always measured"),
     Key("monitoring.failureNotifications", SWITCH, True),
     Key("monitoring.successNotifications", SWITCH, True),
-    *_not_built(
-        "conflictResolution",
-        {
-            **_switches("enabled"),
-            "strategy": (TEXT, "interactive"),
-            **_switches("autoMerge", on=False),
-            **_switches("fileConflictDetection", "pauseOnConflict"),
-        },
+    Key("conflictResolution.enabled", SWITCH, True),
+    Key("conflictResolution.strategy", choice(*CONFLICTS), "interactive"),
+    Key(
+        "conflictResolution.autoMerge",
+        SWITCH,
+        False,
+        "fixed",
+        "a result comes to your branch by `parallel-agents merge`, when you ask for it",
     ),
-    *_not_built(
+    *_in_force("conflictResolution", _switches("fileConflictDetection", "pauseOnConflict")),
+    *_in_force(
         "qualityGates",
         {
             **_switches("enabled", "runBetweenStages", "failOnQualityIssues"),
             **_switches("autoRollbackOnFailure", on=False),
-            "commands": ({"type": "array", "items": ANYTHING}, []),
+            "commands": ({"type": "array", "items": GATE}, []),
         },
     ),
     *_not_built(
@@ -287,6 +313,11 @@ def fitted(value: Any, shape: Shape, *, snake: bool, path: tuple[str | int, ...]
             hint = nearest_name(value, shape["enum"]) if isinstance(value, str) else ""
             raise Misfit(path, f"is {shown(value)}, not {expected(shape)}", hint)
         return value
+    if "anyOf" in shape:
+        for one in shape["anyOf"]:
+            if _is_type(value, one["type"]):
+                return fitted(value, one, snake=snake, path=path)
+        raise Misfit(path, f"is {shown(value)}, not {expected(shape)}", _words_hint(value))
     if not _is_type(value, shape["type"]) or not _in_range(value, shape):
         raise Misfit(path, f"is {shown(value)}, not {expected(shape)}", _type_hint(value, shape))
     match shape["type"]:
@@ -315,7 +346,8 @@ def _fitted_fields(value: dict[Any, Any], shape: Shape, snake: bool, path: tuple
         if name not in result:
             if name in shape["required"]:
                 raise Misfit(path, f"has no {name!r}")
-            result[name] = fields[name]["default"]
+            if "default" in fields[name]:
+                result[name] = fields[name]["default"]
     return result
 
 
@@ -356,15 +388,24 @@ def _in_range(value: Any, shape: Shape) -> bool:
 def _type_hint(value: Any, shape: Shape) -> str:
     if isinstance(value, str) and shape["type"] in ("integer", "number", "boolean"):
         return "write it without quotes" if re.fullmatch(r"-?\d+(\.\d+)?|true|false", value) else ""
+    if shape is WORDS:
+        return _words_hint(value)
     if isinstance(value, str) and shape["type"] == "array":
         return "write it as a list, in square brackets"
     return ""
+
+
+def _words_hint(value: Any) -> str:
+    words = f'["sh", "-c", {shown(value)}]' if isinstance(value, str) and value.strip() else '["make", "test"]'
+    return f"write a command as a list of its words: {words}"
 
 
 def expected(shape: Shape) -> str:
     """What a shape wants, in words that fit behind "is X, not ..."."""
     if "enum" in shape:
         return "one of " + ", ".join(shape["enum"])
+    if "anyOf" in shape:
+        return " or ".join(map(expected, shape["anyOf"]))
     match shape["type"]:
         case "boolean":
             return "true or false"

@@ -8,17 +8,22 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from parallel_agents.eventstore.submission import PRIORITIES, Task
+from parallel_agents.eventstore.submission import APPROVALS, PRIORITIES, Task
 from parallel_agents.wording import Misfit, nearest_name, shown
 
 # Fields whose part is not built yet: nothing but "no" may be said with them.
-NOT_BUILT_PLAN = frozenset({"budget_usd", "include_uncommitted", "setup"})
-NOT_BUILT_TASK = frozenset({"model", "files", "approval", "budget_usd", "setup"})
+NOT_BUILT_PLAN = frozenset({"budget_usd"})
+NOT_BUILT_TASK = frozenset({"model", "budget_usd"})
 
+# What prepares a checkout: fields of a task that may also stand at the plan itself, for all tasks that say nothing.
+PREPARATION = ("setup", "teardown", "setup_timeout_s")
 # `$schema` names the JSON Schema to editors; `stage` of a task is worked out, never written.
-PLAN_FIELDS = frozenset({"name", "strategy", "workspace", "max_parallel_agents", "defaults", "tasks", "$schema"})
+PLAN_FIELDS = frozenset(
+    {"name", "strategy", "workspace", "sparse", "include_uncommitted", "max_parallel_agents", "defaults", "tasks"}
+) | {*PREPARATION, "$schema"}
 TASK_FIELDS = frozenset(Task.model_fields) - {"stage"} | NOT_BUILT_TASK
-SEQUENCES = frozenset({"dependencies", "tags", "command", "outputs", "env_from"})
+COMMANDS = ("command", "setup", "teardown")
+SEQUENCES = frozenset({"dependencies", "tags", "outputs", "env_from", "files", *COMMANDS})
 
 STRATEGY_RULES = "stages and rules belong to the configuration: strategies.pipeline, strategies.hybrid"
 # What people write who know other tools; difflib finds none of these.
@@ -39,6 +44,11 @@ TASK_WORDS = {
     "timeout": "timeout_s",
     "retries": "max_retries",
     "environment": "env",
+    "scope": "files",
+    "paths": "files",
+    "approve": "approval",
+    "prepare": "setup",
+    "cleanup": "teardown",
 }
 
 # What can run a task. Names of agents come when their runners do.
@@ -48,21 +58,25 @@ MAX_CONTEXT_DEPTH = 64  # The store's JSON writer gives up at 254 levels.
 
 _SECONDS = "a number of seconds above 0, at most 31536000"
 _TEXTS = "a list of texts"
+_WORDS = "a list of at least one text"
+_CHOICES = {"priority": PRIORITIES, "approval": APPROVALS}
 _EXPECTED = {
     "task_id": "a text",
     "agent_type": "a text of 1 to 200 characters",
     "description": "a text",
-    "priority": "one of " + ", ".join(PRIORITIES),
+    **{field: "one of " + ", ".join(names) for field, names in _CHOICES.items()},
     "dependencies": "a list of task ids",
     "context": "a mapping",
     "tags": _TEXTS,
-    "command": "a list of at least one text",
+    **dict.fromkeys(COMMANDS, _WORDS),
     "runner": "one of " + ", ".join(RUNNERS),
     "outputs": "a list of paths",
+    "files": "a list of globs",
     "env": "a mapping of names to texts",
     "env_from": "a list of names of variables",
     "timeout_s": _SECONDS,
     "expected_s": _SECONDS,
+    "setup_timeout_s": _SECONDS,
     "max_retries": "a whole number from 0 to 100",
     "allow_failure": "true or false",
 }
@@ -85,7 +99,7 @@ def explain(detail: Mapping[str, Any]) -> Misfit:
     wanted = _EXPECTED[field] if len(path) == 1 else "a text"
     hint = ""
     if kind == "literal_error":
-        hint = nearest_name(value, PRIORITIES) if isinstance(value, str) else ""
+        hint = nearest_name(value, _CHOICES[field]) if isinstance(value, str) and value else ""
     elif kind == "string_type" and isinstance(value, int | float):
         hint = "write it in quotes"
     elif isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|true|false", value) and kind != "string_type":
@@ -97,10 +111,10 @@ def list_misfit(field: str, value: Any) -> Misfit:
     """What is wrong with a value where a list belongs, and how its writer would put it."""
     hint = ""
     if isinstance(value, str) and len(value) <= 200 and value.isprintable():
-        words = f'["sh", "-c", {shown(value)}]' if field == "command" else f"[{shown(value)}]"
+        words = f'["sh", "-c", {shown(value)}]' if field in COMMANDS else f"[{shown(value)}]"
         hint = f"write {field}: {words}"
-    elif field == "command":
-        hint = 'write it as a list of words, such as command: ["make", "test"]'
+    elif field in COMMANDS:
+        hint = f'write it as a list of words, such as {field}: ["make", "test"]'
     return Misfit((field,), f"is {shown(value)}, not {_EXPECTED[field]}", hint)
 
 
@@ -115,13 +129,18 @@ def special_misfit(task: Task, given: Mapping[str, Any]) -> Misfit | None:
     """What the types of a task cannot say. Only the fields in ``given`` are looked at."""
     if "agent_type" in given and not task.agent_type.isprintable():
         return Misfit(("agent_type",), f"is {shown(task.agent_type)}, which holds control characters")
-    if "command" in given and task.command is not None and not task.command[0].strip():
-        return Misfit(("command", 0), "is empty, where the name of a program belongs")
+    for name in COMMANDS:
+        if name in given and (words := getattr(task, name)) is not None and not words[0].strip():
+            return Misfit((name, 0), "is empty, where the name of a program belongs")
     if "outputs" in given:
         for index, path in enumerate(task.outputs):
-            if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            if not _is_below(path):
                 message = f"is {shown(path)}, which is no path below the working directory"
-                return Misfit(("outputs", index), message, "write it relative to the working directory, without ..")
+                return Misfit(("outputs", index), message, _BELOW_HINT)
+    if "files" in given:
+        for index, glob in enumerate(task.files):
+            if misfit := _glob_misfit(glob):
+                return Misfit(("files", index), misfit.message, misfit.hint)
     if "env" in given:
         for name in task.env:
             if not name or "=" in name:
@@ -131,6 +150,42 @@ def special_misfit(task: Task, given: Mapping[str, Any]) -> Misfit | None:
             if not name or "=" in name:
                 message = f"is {shown(name)}, which cannot be the name of a variable"
                 return Misfit(("env_from", index), message, "env_from lists names; values come from the environment")
+    return None
+
+
+_BELOW_HINT = "write it relative to the working directory, without .."
+
+
+def _is_below(path: str) -> bool:
+    """Whether a path cannot lead out of the folder that it is taken from."""
+    return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+
+
+def _glob_misfit(glob: str) -> Misfit | None:
+    """Why a text is no scope. What other tools understand in globs and we do not would fail to keep tasks apart."""
+    if not _is_below(glob):
+        return Misfit((), f"is {shown(glob)}, which names nothing below the working directory", _BELOW_HINT)
+    if glob.startswith("!"):
+        message = f"is {shown(glob)}: a scope cannot take anything out"
+        return Misfit((), message, "name only what the task means to change")
+    if re.search(r"\{[^{}]*,[^{}]*\}", glob):
+        return Misfit((), f"is {shown(glob)}: braces are not understood", "write one glob for each of them")
+    return None
+
+
+def sparse_misfit(value: Any) -> Misfit | None:
+    """What is wrong with a plan's list of folders, if anything."""
+    if not isinstance(value, list | tuple):
+        hint = f"write sparse: [{shown(value)}]" if isinstance(value, str) else ""
+        return Misfit((), f"is {shown(value)}, not a list of folders", hint)
+    for index, folder in enumerate(value):
+        if not isinstance(folder, str) or not folder.isprintable():
+            return Misfit((index,), f"is {shown(folder)}, not the name of a folder")
+        if not _is_below(folder) or not PurePosixPath(folder).parts:
+            message = f"is {shown(folder)}, which is no folder below the repository's top"
+            return Misfit((index,), message, "write it relative to the repository's top, without ..")
+        if "*" in folder or "?" in folder:
+            return Misfit((index,), f"is {shown(folder)}: a folder, not a pattern, belongs here")
     return None
 
 

@@ -78,9 +78,10 @@ def _texts(task: Task) -> Iterator[Text]:
     """Every text of a task that a person chose freely. A command is one text: a secret may span its words."""
     yield ("description",), task.description
     yield ("agent_type",), task.agent_type
-    if task.command:
-        yield ("command",), " ".join(task.command)
-    for field in ("tags", "outputs", "env_from"):
+    for field, words in (("command", task.command), ("setup", task.setup), ("teardown", task.teardown)):
+        if words:
+            yield (field,), " ".join(words)
+    for field in ("tags", "outputs", "env_from", "files"):
         for index, text in enumerate(getattr(task, field)):
             yield (field, index), text
     for name, value in task.env.items():

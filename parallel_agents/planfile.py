@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from parallel_agents.configuration import Configuration
 from parallel_agents.documents import Form, Loaded, Refusal, Where, form_of, parse, read_text, unlocated
 from parallel_agents.eventstore.errors import InvalidPlan
-from parallel_agents.eventstore.submission import STRATEGIES, Strategy, Task
+from parallel_agents.eventstore.submission import STRATEGIES, WORKSPACES, Strategy, Task, Workspace
 from parallel_agents.plan_fields import (
+    COMMANDS,
     NOT_BUILT_PLAN,
     NOT_BUILT_TASK,
     PLAN_FIELDS,
     PLAN_WORDS,
+    PREPARATION,
     RUNNERS,
     SEQUENCES,
     TASK_FIELDS,
@@ -31,6 +33,7 @@ from parallel_agents.plan_fields import (
     explain,
     list_misfit,
     name_misfit,
+    sparse_misfit,
     special_misfit,
 )
 from parallel_agents.plan_secrets import secret_tasks, secrets_in, text_misfit
@@ -40,8 +43,6 @@ MAX_EXPANDED_BYTES = 256 * 1024 * 1024  # Of a plan in which every task carries 
 MAX_COUNTED = 1000  # Problems; whoever has more of them made the same mistake everywhere.
 TASKS_IN_PYTHON = "tasks"  # The source of what never was a file.
 
-Workspace = Literal["shared", "none"]
-WORKSPACES = ("shared", "none")
 BUILT_FIELDS = TASK_FIELDS - NOT_BUILT_TASK
 
 NO_COMMAND_HINT = (
@@ -56,10 +57,23 @@ class PlanDraft:
 
     name: str
     strategy: Strategy
-    workspace: Workspace
+    workspace: Workspace | None  # None: the plan does not say; whoever submits it looks where its files are.
     max_parallel_agents: int | None  # None: the plan sets no limit of its own.
     tasks: tuple[Task, ...]
     warnings: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()  # Folders that a checkout holds; none means all of them.
+    include_uncommitted: bool = False  # Whether a run starts from the working tree as it is, not from its HEAD.
+
+
+class _Head(NamedTuple):
+    """What a plan says besides its tasks."""
+
+    name: str
+    strategy: Strategy
+    workspace: Workspace | None
+    limit: int | None
+    sparse: tuple[str, ...]
+    include_uncommitted: bool
 
 
 def load_plan_file(
@@ -185,7 +199,7 @@ def _draft(loaded: Loaded, source: str, configuration: Configuration, *, python:
         hint = "a plan is a mapping with at least 'tasks', a list of tasks"
         problems.add((), f"is {shown(plan)}, not a mapping", hint)
         problems.refuse_if_any()
-    name, strategy, workspace, limit = _read_head(plan, source, configuration, problems)
+    head = _read_head(plan, source, configuration, problems)
     defaults = _read_defaults(plan, problems)
     raw_tasks = plan.get("tasks")
     if not isinstance(raw_tasks, list):
@@ -205,23 +219,32 @@ def _draft(loaded: Loaded, source: str, configuration: Configuration, *, python:
         tasks.append(_read_task(raw, index, base, problems, python=python))
         if problems.count >= MAX_COUNTED:
             break
+    if head.workspace == "none":
+        _check_unversioned(plan, raw_tasks, tasks, problems)
     warnings = _check_graph(raw_tasks, tasks, problems)
     sound = [(index, task) for index, task in enumerate(tasks) if task is not None]
     for index, misfits in secret_tasks(sound):
         for misfit in misfits:
             problems.add_misfit(("tasks", index), misfit)
     problems.refuse_if_any()
-    return PlanDraft(name, strategy, workspace, limit, tuple(task for _, task in sound), tuple(warnings))
+    return PlanDraft(
+        head.name,
+        head.strategy,
+        head.workspace,
+        head.limit,
+        tuple(task for _, task in sound),
+        tuple(warnings),
+        head.sparse,
+        head.include_uncommitted,
+    )
 
 
 def _size(defaults: Mapping[str, Any]) -> int:
     return sum(len(orjson.dumps(value)) for value in defaults.values())
 
 
-def _read_head(
-    plan: dict[str, Any], source: str, configuration: Configuration, problems: _Problems
-) -> tuple[str, Strategy, Workspace, int | None]:
-    """The fields of the plan itself: name, strategy, workspace and limit. An empty one counts as left out."""
+def _read_head(plan: dict[str, Any], source: str, configuration: Configuration, problems: _Problems) -> _Head:
+    """The fields of the plan itself. An empty one counts as left out."""
     for field in plan:
         if field in NOT_BUILT_PLAN:
             _check_not_built((field,), plan[field], problems)
@@ -238,16 +261,49 @@ def _read_head(
         if not configuration.get(key):
             message = f"is {strategy}, which is switched off: {key} = false ({escaped(configuration.origin(key))})"
             problems.add(("strategy",), message, "choose another strategy, or switch this one on")
-    workspace = plan.get("workspace", "shared")
-    if workspace == "worktree":
-        message = 'is "worktree": this part is not built yet; shared and none are'
-        problems.add(("workspace",), message, "write workspace: shared, or leave it out")
-    else:
+    workspace = plan.get("workspace")
+    if workspace is not None:
         _is_one_of(workspace, WORKSPACES, ("workspace",), problems)
+    sparse, uncommitted = _read_files(plan, workspace, problems)
     limit = plan.get("max_parallel_agents")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= 10_000):
         problems.add(("max_parallel_agents",), f"is {shown(limit)}, not a whole number from 1 to 10000")
-    return name, strategy, workspace, limit
+    return _Head(name, strategy, workspace, limit, sparse, uncommitted)
+
+
+def _read_files(plan: dict[str, Any], workspace: Any, problems: _Problems) -> tuple[tuple[str, ...], bool]:
+    """What of the project's files a run begins with: the folders, and whether uncommitted changes come along."""
+    sparse = plan.get("sparse", ())
+    misfit = sparse_misfit(sparse)
+    if misfit is None and sparse:
+        found = (text_misfit((index,), folder) for index, folder in enumerate(sparse))
+        misfit = next((one for one in found if one), None)
+    if misfit:
+        problems.add_misfit(("sparse",), misfit)
+    elif sparse and workspace in ("shared", "none"):
+        message = f"is about checkouts, and with workspace: {workspace} there are none"
+        problems.add(("sparse",), message, "write workspace: worktree, or leave sparse out")
+    uncommitted = plan.get("include_uncommitted", False)
+    if type(uncommitted) is not bool:
+        problems.add(("include_uncommitted",), f"is {shown(uncommitted)}, not true or false")
+    elif uncommitted and workspace == "none":
+        message = "is true, and with workspace: none no files are kept"
+        problems.add(("include_uncommitted",), message, "leave it out, or write workspace: worktree")
+    return (tuple(sparse) if misfit is None else ()), uncommitted is True
+
+
+def _check_unversioned(
+    plan: dict[str, Any], raw_tasks: list[Any], tasks: Sequence[Task | None], problems: _Problems
+) -> None:
+    """Refuse an approval of results where no files are kept, so that there would be nothing to approve."""
+    for index, task in enumerate(tasks):
+        if task is not None and task.approval == "result":
+            own = "approval" in raw_tasks[index]
+            path: Where = ("tasks", index, "approval") if own else ("defaults", "approval")
+            message = "is result, and with workspace: none no files are kept that could be looked at"
+            problems.add(path, message, "write approval: required, which is asked for before the start")
+            if not own:
+                return
 
 
 def _is_one_of(value: Any, known: Sequence[str], path: Where, problems: _Problems) -> bool:
@@ -282,20 +338,30 @@ def _configured(configuration: Configuration) -> dict[str, Any]:
 
 def _read_defaults(plan: dict[str, Any], problems: _Problems) -> dict[str, Any]:
     """The plan's ``defaults``, checked as if they were a task; a field of a task replaces its default whole."""
+    above = {name: plan[name] for name in PREPARATION if plan.get(name) is not None}
     defaults = plan.get("defaults")
     if defaults is None:
-        return {}
+        return _read_fields(above, (), problems)
     if not isinstance(defaults, dict):
         problems.add(("defaults",), f"is {shown(defaults)}, not a mapping", "write fields of a task below it")
         return {}
     if "task_id" in defaults:
         problems.add(("defaults", "task_id"), "cannot be the same for all tasks", "give each task its own")
-    task = _checked({**defaults, "task_id": "x"}, defaults, ("defaults",), problems)
+    for name in above.keys() & defaults.keys():
+        problems.add(("defaults", name), "is said by the plan itself as well", "keep one of the two")
+    return _read_fields(above, (), problems) | _read_fields(defaults, ("defaults",), problems)
+
+
+def _read_fields(fields: dict[str, Any], path: Where, problems: _Problems) -> dict[str, Any]:
+    """Fields that hold for tasks in general, as a task would hold them."""
+    if not fields:
+        return {}
+    task = _checked({**fields, "task_id": "x"}, fields, path, problems)
     if task is None:
         return {}
     for misfit in secrets_in(task):
-        problems.add_misfit(("defaults",), misfit)
-    return {name: getattr(task, name) for name in defaults if name in Task.model_fields and name != "task_id"}
+        problems.add_misfit(path, misfit)
+    return {name: getattr(task, name) for name in fields if name in Task.model_fields and name != "task_id"}
 
 
 def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, *, python: bool) -> Task | None:
@@ -318,6 +384,9 @@ def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, 
         problems.add(path, "has a command and is a callable", "give it one of the two")
     elif call and task.runner != "python":
         problems.add((*path, "runner"), f"is {shown(task.runner)}, but a callable is run by python")
+    elif call and (said := [name for name in PREPARATION if raw.get(name) is not None]):
+        message = "is for commands; a callable has no process and no checkout to prepare"
+        problems.add((*path, said[0]), message, "leave it out, and do it in the callable")
     elif not call and task.runner == "python":
         problems.add((*path, "runner"), 'is "python", which runs callables', "give the task call= in the Python API")
     elif not call and task.command is None:
@@ -336,7 +405,7 @@ def _checked(fields: dict[str, Any], raw: dict[str, Any], path: Where, problems:
         value = raw[name]
         if isinstance(value, list):
             fields[name] = tuple(value)
-        elif not isinstance(value, tuple) and not (value is None and name == "command"):
+        elif not isinstance(value, tuple) and not (value is None and name in COMMANDS):
             problems.add_misfit(path, list_misfit(name, value))
             del fields[name]
     if raw.get("context") and (misfit := context_misfit(raw["context"], ("context",))):

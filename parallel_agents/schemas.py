@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from parallel_agents.configuration_keys import ALIASES, KEYS, Key
-from parallel_agents.eventstore.submission import PRIORITIES, STRATEGIES
+from parallel_agents.eventstore.submission import APPROVALS, PRIORITIES, STRATEGIES, WORKSPACES
 from parallel_agents.plan_fields import NOT_BUILT_PLAN, NOT_BUILT_TASK, RUNNERS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _NOTHING: dict[str, Any] = {"enum": [None, False, "", [], {}], "description": "Not built yet: leave it out."}
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
+_NULLABLE = ["array", "null"]
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000}
 
 
 def _texts(description: str, **more: Any) -> dict[str, Any]:
     return {"type": "array", "items": _TEXT, "description": description, **more}
 
+
+# What prepares a checkout; it may stand at a task and, for all tasks that say nothing, at the plan.
+_PREPARATION: dict[str, dict[str, Any]] = {
+    "setup": {**_texts("Run before the command, in its checkout.", minItems=1), "type": _NULLABLE},
+    "teardown": {**_texts("Run after the command, however it ended.", minItems=1), "type": _NULLABLE},
+    "setup_timeout_s": {**_SECONDS, "description": "Seconds that setup and teardown may take each; default 600."},
+}
 
 _TASK_ID = {
     "type": "string",
@@ -33,13 +41,19 @@ _TASK: dict[str, dict[str, Any]] = {
     "dependencies": {"type": "array", "items": _TASK_ID, "description": "Tasks that must have ended well before."},
     "context": {"type": "object", "description": "Free data that the task is handed."},
     "tags": _texts("Labels."),
-    "command": {**_texts("What the shell runner starts, word by word.", minItems=1), "type": ["array", "null"]},
+    "command": {**_texts("What the shell runner starts, word by word.", minItems=1), "type": _NULLABLE},
     "runner": {"enum": [*RUNNERS, None], "description": "What runs the task; python is for the Python API."},
     "outputs": _texts("Paths below the working directory that must exist afterwards."),
     "env": {"type": "object", "additionalProperties": _TEXT, "description": "Variables; never secrets."},
     "env_from": _texts("Names of variables taken from the dispatcher's environment, such as secrets."),
     "timeout_s": {**_SECONDS, "description": "Seconds from the start of the process; fractions allowed."},
     "max_retries": {"type": "integer", "minimum": 0, "maximum": 100, "description": "Attempts after the first."},
+    "files": _texts("Globs of what it means to change; tasks whose globs meet never run at once."),
+    "approval": {
+        "enum": [*APPROVALS, None],
+        "description": "Waits for a person: required, before it starts; result, before its work is merged.",
+    },
+    **_PREPARATION,
     "allow_failure": {"type": "boolean", "description": "true: dependents run although the task failed."},
     "expected_s": {
         **_SECONDS,
@@ -56,7 +70,13 @@ def plan_schema() -> dict[str, Any]:
         "$schema": {"type": "string", "description": "Where an editor finds this schema; ignored."},
         "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 200, "description": "Default: the file's."},
         "strategy": {"enum": [*STRATEGIES, None], "description": "Default: the configuration's."},
-        "workspace": {"enum": ["shared", "none", None], "description": "Where tasks work; default: shared."},
+        "workspace": {
+            "enum": [*WORKSPACES, None],
+            "description": "Where tasks work. Default: worktree in a git repository that has a commit, else shared.",
+        },
+        "sparse": {**_texts("Folders of the repository that a checkout holds; none means all."), "type": _NULLABLE},
+        "include_uncommitted": {"type": ["boolean", "null"], "description": "Start from the files as they are."},
+        **_PREPARATION,
         "max_parallel_agents": {"type": ["integer", "null"], "minimum": 1, "maximum": 10_000},
         "defaults": {
             "type": ["object", "null"],

@@ -13,6 +13,7 @@ from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan,
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
+from parallel_agents.file_settings import file_settings
 from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
@@ -35,7 +36,9 @@ def make_plan(draft: PlanDraft, configuration: Configuration) -> Plan:
     return Plan(
         name=draft.name,
         strategy=strategy,
-        workspace=draft.workspace,
+        workspace=draft.workspace or "shared",
+        sparse=draft.sparse,
+        files=file_settings(configuration),
         stages=stages,
         tasks=tuple(tasks),
         settings=run_settings(configuration, draft.max_parallel_agents),

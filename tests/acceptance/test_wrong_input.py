@@ -76,7 +76,12 @@ PLANS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "YAML bomb": (BOMB + "tasks: *h\n", ("line", "aliases")),
     "nested without end": ("[" * 5000, ("line 1", "nested")),
     "a Python object": ("tasks: !!python/object/apply:os.system [touch made]\n", ("line 1", "tag")),
-    "a part that is not built yet": ("workspace: worktree\n" + one(""), ("line 1", "workspace", "not built yet")),
+    "a part that is not built yet": ("budget_usd: 5\n" + one(""), ("line 1", "budget_usd", "not built yet")),
+    "scope outside": (one("files: [../other/*]"), ("line 2", "files[0]", "../other/*", "without ..")),
+    "approval of nothing": (
+        "workspace: none\n" + one("approval: result"),
+        ("line 3", "approval", "none", "approval: required"),
+    ),
     "secret in a variable": (one(f"env: {{API_TOKEN: {TOKEN}}}"), ("line 2", "env.API_TOKEN", "secret", "env_from")),
     "secret in a command": (
         f'tasks:\n  - {{task_id: a, command: [curl, -H, "Authorization: token {TOKEN}"]}}\n',

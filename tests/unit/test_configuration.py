@@ -226,7 +226,19 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
         ("strategies.hybrid.rules", [{"condition": "a", "strategy": "hybrid", "agents": ["x"]}], "[0].strategy is"),
         ("dependencies.dependencyGraph", {"a": {"dependson": []}}, ".a.dependson is no field of this key"),
         ("costOptimization.costThresholds.warning", 1.5, "is 1.5, not a number above 0, at most 1"),
-        ("conflictResolution.strategy", 5, "is 5, not a text"),
+        ("conflictResolution.strategy", 5, "is 5, not one of interactive, ours, theirs, rebase, abort"),
+        ("conflictResolution.strategy", "their", 'is "their", not one of interactive'),
+        ("qualityGates.commands", "make test", 'is "make test", not a list'),
+        ("qualityGates.commands", [{"after": "task"}], "[0] has no 'command'"),
+        ("qualityGates.commands", [{"command": ["x"], "after": "run"}], '[0].after is "run", not one of task, stage'),
+        ("qualityGates.commands", [{"command": ["x"], "timeout": 0}], "[0].timeout is 0, not a number above 0"),
+        ("qualityGates.commands", [{"command": ["x"], "timeout_s": 1}], "[0].timeout_s is no field of this key"),
+        ("qualityGates.commands", [[]], "[0] is an empty list, not a list of at least one"),
+        ("qualityGates.commands", [["x"], [""]], "[1][0] is empty, where the name of a program belongs"),
+        ("qualityGates.commands", [["x", 1]], "[0][1] is 1, not a text"),
+        ("qualityGates.commands", [["a\0b"]], "[0] holds a NUL character"),
+        ("qualityGates.commands", [7], "[0] is 7, not a list of at least one or a mapping"),
+        ("qualityGates.commands", [{"command": ["x", "sk-ant-" + "a1B2c3D4e5F6"]}], "[0].command holds a secret"),
     ],
 )
 def test_a_value_of_the_wrong_type_or_size_is_refused(tmp_path: Path, path: str, value: Any, found: str) -> None:
@@ -250,8 +262,8 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, text: str) -> No
 
 def test_a_key_of_a_part_to_come_is_refused_by_name_at_another_value(tmp_path: Path) -> None:
     """Accepting it would promise what nobody does."""
-    error = refusal(tmp_path, '{"checkpointIntegration":\n {"rollbackOnFailure": false}}')
-    wanted = "checkpointIntegration.rollbackOnFailure = false: this part is not built yet; only true is accepted"
+    error = refusal(tmp_path, '{"outputAggregation":\n {"combineOutputs": false}}')
+    wanted = "outputAggregation.combineOutputs = false: this part is not built yet; only true is accepted"
     assert error.message == f"{tmp_path / JSON_FILE}, line 2: {wanted}"
 
 
@@ -260,6 +272,7 @@ def test_a_key_of_a_part_to_come_is_refused_by_name_at_another_value(tmp_path: P
     [
         ("execution.taskQueue.priorityLevels", ["low", "high"]),
         ("dependencies.circularDependencyDetection", False),
+        ("conflictResolution.autoMerge", True),
         ("notifications.agentFailed.channels", ["console", "email"]),
         ("experimentalFeatures.aiTaskScheduling.enabled", True),
         ("resourceManagement.memory.maxMemoryMB", 1),
@@ -271,6 +284,44 @@ def test_a_key_with_one_possible_value_names_it(tmp_path: Path, path: str, value
     message = refusal(tmp_path, json.dumps(nested(path, value))).message
     assert f"{path} = " in message
     assert f"only {json.dumps(BY_PATH[path].default)} is accepted" in message
+
+
+def test_agents_do_not_resolve_conflicts_yet(tmp_path: Path) -> None:
+    """Said by name, with what there is until then."""
+    error = refusal(tmp_path, '{"conflictResolution": {"strategy": "agent"}}')
+    wanted = 'conflictResolution.strategy is "agent": agents that resolve conflicts come with agent runners'
+    assert error.message.endswith(wanted)
+    assert "interactive, ours, theirs, rebase, abort" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("item", "hint"),
+    [
+        ("make test", '["sh", "-c", "make test"]'),
+        ({"command": "make test"}, '["sh", "-c", "make test"]'),
+        ("", '["make", "test"]'),
+    ],
+)
+def test_a_gate_that_is_one_text_is_refused_with_how_to_write_it(tmp_path: Path, item: Any, hint: str) -> None:
+    """The commonest mistake, as with the command of a task."""
+    assert hint in refusal(tmp_path, json.dumps({"qualityGates": {"commands": [item]}})).hint
+
+
+def test_gates_come_from_the_environment_too(tmp_path: Path) -> None:
+    """As JSON; what an item does not say stays unsaid, but for the time it may take."""
+    text = '[["make", "test"], {"command": ["make", ""], "after": "task"}]'
+    commands = load(tmp_path, environ={"PARALLEL_AGENTS_QUALITY_GATES__COMMANDS": text}).get("qualityGates.commands")
+    assert commands == [["make", "test"], {"command": ["make", ""], "after": "task", "timeout": 600}]
+
+
+def test_gates_cannot_roll_back_where_there_are_no_checkpoints(tmp_path: Path) -> None:
+    """Both keys are named, and either way out works."""
+    tree = {"checkpointIntegration": {"enabled": False}, "qualityGates": {"autoRollbackOnFailure": True}}
+    error = refusal(tmp_path, json.dumps(tree))
+    assert "qualityGates.autoRollbackOnFailure is true" in error.message
+    assert "checkpointIntegration.enabled = false" in error.message
+    tree["qualityGates"]["enabled"] = False
+    assert load(tmp_path, json.dumps(tree)).get("qualityGates.autoRollbackOnFailure") is True
 
 
 def test_the_three_groups_at_top_level_mean_the_ones_below(tmp_path: Path) -> None:
@@ -363,7 +414,8 @@ def test_rows_tell_value_origin_and_whether_a_key_acts_yet(tmp_path: Path) -> No
     """Mere description is not shown."""
     rows = {key: rest for key, *rest in load(tmp_path, '{"enabled": true, "version": "1"}').rows()}
     assert rows["enabled"] == [True, f"project file {tmp_path / JSON_FILE}", True]
-    assert rows["checkpointIntegration.enabled"] == [True, "default", False]
+    assert rows["outputAggregation.enabled"] == [True, "default", False]
+    assert rows["checkpointIntegration.enabled"] == [True, "default", True]
     assert "version" not in rows
 
 
@@ -413,7 +465,8 @@ def test_the_schema_knows_exactly_the_keys_that_are_read() -> None:
     walk(schema, "")
     assert set(found) == set(BY_PATH)
     assert found["maxParallelAgents"] == {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 5}
-    assert found["checkpointIntegration.rollbackOnFailure"]["const"] is True
+    assert found["outputAggregation.combineOutputs"]["const"] is True
+    assert found["checkpointIntegration.rollbackOnFailure"] == {"type": "boolean", "default": True}
     assert schema["properties"]["retryPolicy"]["$ref"] == "#/properties/execution/properties/retryPolicy"
     json.dumps(schema)
 

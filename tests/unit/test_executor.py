@@ -413,9 +413,7 @@ def test_parts_that_are_not_built_are_refused_by_name(name: str) -> None:
         ParallelExecutor(**{name: object()})
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("model", "opus"), ("files", ["docs/**"]), ("budget_usd", 1.0), ("approval", "required")]
-)
+@pytest.mark.parametrize(("field", "value"), [("model", "opus"), ("budget_usd", 1.0)])
 def test_fields_of_parts_that_are_not_built_are_refused_by_name(
     executor: ParallelExecutor, project: Path, field: str, value: Any
 ) -> None:

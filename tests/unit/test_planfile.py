@@ -59,7 +59,11 @@ def test_a_plan_is_read_from_yaml_and_json_alike(tmp_path: Path) -> None:
     body = {
         "name": "checkout",
         "strategy": "pipeline",
-        "workspace": "none",
+        "workspace": "worktree",
+        "sparse": ["docs", "src/api"],
+        "include_uncommitted": True,
+        "setup": ["npm", "ci"],
+        "setup_timeout_s": 30,
         "max_parallel_agents": 5,
         "defaults": {"timeout_s": 900, "tags": ["d"]},
         "tasks": [
@@ -79,6 +83,10 @@ def test_a_plan_is_read_from_yaml_and_json_alike(tmp_path: Path) -> None:
                 "max_retries": 1,
                 "allow_failure": True,
                 "expected_s": 12,
+                "files": ["docs/**", "README.md"],
+                "approval": "result",
+                "setup": None,
+                "teardown": ["make", "clean"],
                 "context": {"a": [1, {"b": None}]},
             },
             {"task_id": "ux", "command": ["true"], "dependencies": ["arch"]},
@@ -91,11 +99,15 @@ def test_a_plan_is_read_from_yaml_and_json_alike(tmp_path: Path) -> None:
     assert (draft.name, draft.strategy, draft.workspace, draft.max_parallel_agents) == (
         "checkout",
         "pipeline",
-        "none",
+        "worktree",
         5,
     )
+    assert (draft.sparse, draft.include_uncommitted) == (("docs", "src/api"), True)
     arch, ux = draft.tasks
     assert (arch.timeout_s, arch.tags, arch.expected_s) == (0.5, ("design",), 12)
+    assert (arch.files, arch.approval) == (("docs/**", "README.md"), "result")
+    assert (arch.setup, arch.teardown, arch.setup_timeout_s) == (None, ("make", "clean"), 30)
+    assert (ux.setup, ux.teardown, ux.setup_timeout_s, ux.approval) == (("npm", "ci"), None, 30, None)
     assert (ux.timeout_s, ux.tags, ux.dependencies, ux.runner) == (900, ("d",), ("arch",), "shell")
     Plan(name=draft.name, tasks=draft.tasks).to_bytes()
 
@@ -111,7 +123,7 @@ def test_what_plan_and_task_leave_open_comes_from_the_configuration(tmp_path: Pa
     )
     draft = plan("tasks: [{task_id: a, command: [x]}]", "dir/my plan.yaml", configuration)
     task = draft.tasks[0]
-    assert (draft.name, draft.strategy, draft.workspace) == ("my plan", "hybrid", "shared")
+    assert (draft.name, draft.strategy, draft.workspace) == ("my plan", "hybrid", None)
     assert (task.timeout_s, task.priority, task.max_retries) == (60, "low", 7)
     text = "defaults: {max_retries: 5, priority: high}\ntasks: [{task_id: a, command: [x], priority: critical}]"
     task = plan(text, "p.yaml", configuration).tasks[0]
@@ -178,8 +190,23 @@ FIELDS_OF_A_TASK = [
     ("context: {a: 99999999999999999999999}", "which has more than 64 bits", ""),
     ("context: {a: " + "[" * 70 + "]" * 70 + "}", "is nested deeper than 64 levels", ""),
     ("model: opus", 'model (task "second") = "opus": this part is not built yet', ""),
-    ("files: [docs/**]", "this part is not built yet", ""),
-    ("approval: required", "this part is not built yet", ""),
+    ("files: docs/**", 'is "docs/**", not a list of globs', 'write files: ["docs/**"]'),
+    ("files: [/etc/*]", 'files[0] (task "second") is "/etc/*", which names nothing below', "without .."),
+    ("files: [docs, ../x/**]", 'files[1] (task "second") is "../x/**", which names nothing below', "without .."),
+    ("files: ['']", "which names nothing below the working directory", ""),
+    ("files: ['!docs/old']", "a scope cannot take anything out", "only what"),
+    ("files: ['src/{a,b}/*']", "braces are not understood", "one glob for each"),
+    ("approval: require", 'is "require", not one of required, result', "'required'"),
+    ("approval: ''", 'is "", not one of required, result', ""),
+    ("approval: true", "is true, not one of required, result", ""),
+    ("setup: npm ci", 'setup (task "second") is "npm ci", not a list', 'write setup: ["sh", "-c", "npm ci"]'),
+    ("setup: []", "is an empty list, not a list of at least one text", ""),
+    ("teardown: [' ']", 'teardown[0] (task "second") is empty, where the name of a program belongs', ""),
+    ("setup_timeout_s: 0", "is 0, not a number of seconds above 0", ""),
+    ("scope: [docs]", "is no field of a task", "'files'"),
+    (f"setup: [x, {KEY}]", 'setup (task "second") holds a secret', "env_from"),
+    (f"teardown: [x, {KEY}]", 'teardown (task "second") holds a secret', "env_from"),
+    (f"files: [{KEY}]", 'files[0] (task "second") holds a secret', "env_from"),
     ("budget_usd: 1.0", 'budget_usd (task "second") = 1.0: this part is not built yet', ""),
 ]
 
@@ -194,7 +221,7 @@ def test_a_wrong_field_of_a_task_is_refused_with_its_line(line: str, found: str,
     assert hint in error.hint
 
 
-@pytest.mark.parametrize("field", ["model:", "files: []", "approval: ''", "budget_usd: null"])
+@pytest.mark.parametrize("field", ["model:", "model: ''", "budget_usd: null"])
 def test_a_field_of_a_part_to_come_may_say_nothing(field: str) -> None:
     """As it holds anyway."""
     assert len(plan(TWO + f"  {field}\n").tasks) == 2
@@ -234,14 +261,37 @@ def test_a_task_without_a_command_is_told_which_runners_there_are() -> None:
     [
         ("strategy: pipelne", 'strategy is "pipelne", not one of concurrent, pipeline, hybrid', "'pipeline'"),
         ("strategy: 1", "strategy is 1, not one of", ""),
-        ("workspace: worktree", "this part is not built yet; shared and none are", "shared"),
-        ("workspace: share", 'workspace is "share", not one of shared, none', "'shared'"),
+        ("workspace: share", 'workspace is "share", not one of worktree, shared, none', "'shared'"),
         ("max_parallel_agents: 0", "is 0, not a whole number from 1 to 10000", ""),
         ("max_parallel_agents: true", "is true, not a whole number", ""),
         ("max_parallel_agents: -3", "is -3, not a whole number", ""),
         ("maxParallelAgents: 3", "maxParallelAgents is no field of a plan", "'max_parallel_agents'"),
         ("budget_usd: 5.00", "budget_usd = 5.0: this part is not built yet", ""),
-        ("include_uncommitted: true", "this part is not built yet", ""),
+        ("include_uncommitted: 1", "include_uncommitted is 1, not true or false", ""),
+        ("{workspace: none, include_uncommitted: true, ", "with workspace: none no files are kept", "worktree"),
+        ("sparse: docs", 'sparse is "docs", not a list of folders', 'write sparse: ["docs"]'),
+        ("sparse: [docs, ../x]", 'sparse[1] is "../x", which is no folder below', "without .."),
+        ("sparse: [/docs]", "which is no folder below the repository's top", ""),
+        ("sparse: [.]", "which is no folder below the repository's top", ""),
+        ("sparse: [src/*]", "a folder, not a pattern, belongs here", ""),
+        ("sparse: [1]", "sparse[0] is 1, not the name of a folder", ""),
+        (f"sparse: [{KEY}]", "sparse[0] holds a secret", ""),
+        ("{workspace: none, sparse: [docs], ", "with workspace: none there are none", "worktree"),
+        ("{workspace: shared, sparse: [docs], ", "with workspace: shared there are none", "worktree"),
+        ("setup: make", 'setup is "make", not a list', 'write setup: ["sh", "-c", "make"]'),
+        ("teardown: ['']", "teardown[0] is empty, where the name of a program belongs", ""),
+        ("setup_timeout_s: -1", "setup_timeout_s is -1, not a number of seconds above 0", ""),
+        (f"setup: [x, {KEY}]", "setup holds a secret", "env_from"),
+        (
+            "{setup: [x], defaults: {setup: [y]}, ",
+            "defaults.setup is said by the plan itself as well",
+            "one of the two",
+        ),
+        (
+            "{workspace: none, defaults: {approval: result}, ",
+            "defaults.approval is result, and with workspace: none no files are kept",
+            "approval: required",
+        ),
         ("rules: []", "rules is no field of a plan", "configuration"),
         ("pipeline: {}", "pipeline is no field of a plan", "configuration"),
         ("defaults: []", "defaults is an empty list, not a mapping", ""),
@@ -255,7 +305,11 @@ def test_a_task_without_a_command_is_told_which_runners_there_are() -> None:
 )
 def test_a_wrong_field_of_the_plan_is_refused_with_its_line(head: str, found: str, hint: str) -> None:
     """Also where it stands among the defaults; then it is told once, not once for every task."""
-    error = refusal(TWO.replace("name: two", head))
+    if head.startswith("{"):  # Several fields at once.
+        text = head + "tasks: [{task_id: first, command: [make]}, {task_id: second, command: [make, test]}]}"
+    else:
+        text = TWO.replace("name: two", head)
+    error = refusal(text)
     assert error.message.startswith("plan.yaml, line 1: ")
     assert found in error.message
     assert "more problem" not in error.message
@@ -416,7 +470,7 @@ def test_tasks_made_in_python_take_the_same_route() -> None:
     assert [task.runner for task in draft.tasks] == ["python", "python"]
     assert (draft.workspace, draft.strategy, draft.tasks[0].timeout_s) == ("none", "concurrent", 600)
     mixed = draft_from_tasks([*tasks, {"task_id": "c", "command": ["x"]}], name="n", configuration=DEFAULTS)
-    assert mixed.workspace == "shared"
+    assert mixed.workspace is None
 
 
 @pytest.mark.parametrize(
@@ -425,6 +479,10 @@ def test_tasks_made_in_python_take_the_same_route() -> None:
         ({"task_id": "a"}, 'tasks[0] (task "a") has no command, and no agent runner is configured'),
         ({"task_id": "a", "call": True, "command": ["x"]}, "has a command and is a callable"),
         ({"task_id": "a", "call": True, "runner": "shell"}, "but a callable is run by python"),
+        ({"task_id": "a", "call": True, "setup": ["x"]}, 'tasks[0].setup (task "a") is for commands'),
+        ({"task_id": "a", "call": True, "teardown": ["x"]}, "a callable has no process and no checkout"),
+        ({"task_id": "a", "call": True, "approval": "result"}, "with workspace: none no files are kept"),
+        ({"task_id": "a", "command": ["x"], "files": "docs"}, "not a list of globs"),
         ({"task_id": "a", "command": ["x"], "priority": "urgent"}, "tasks[0].priority"),
         ({"task_id": "a", "command": ["\ud800"]}, "half of a surrogate pair"),
         ({"task_id": "a", "command": ["x"], "context": {"a": object()}}, "is a Python object, which JSON cannot hold"),
@@ -440,6 +498,34 @@ def test_tasks_made_in_python_are_refused_in_the_same_words(task: Any, found: st
         draft_from_tasks([task], name="n", configuration=DEFAULTS)
     assert found in caught.value.message
     assert caught.value.message.startswith("tasks[0]")
+
+
+def test_a_task_beats_the_plans_preparation_and_its_null_takes_it_away() -> None:
+    """Plan, defaults and task say it one nearer than the other."""
+    text = "setup: [npm, ci]\nteardown: [x]\ndefaults: {setup_timeout_s: 5}\ntasks:\n"
+    text += "- {task_id: a, command: [x], setup: [pip]}\n- {task_id: b, command: [x], setup: null}\n"
+    tasks = plan(text).tasks
+    assert [(task.setup, task.teardown, task.setup_timeout_s) for task in tasks] == [
+        (("pip",), ("x",), 5), (None, ("x",), 5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workspace", ["worktree", "shared", None])
+def test_results_can_wait_for_approval_wherever_files_are_kept(workspace: str | None) -> None:
+    """A workspace that nobody named is not none."""
+    head = {} if workspace is None else {"workspace": workspace}
+    draft = plan(
+        {**head, "include_uncommitted": True, "tasks": [{"task_id": "a", "command": ["x"], "approval": "result"}]}
+    )
+    assert (draft.workspace, draft.include_uncommitted, draft.tasks[0].approval) == (workspace, True, "result")
+
+
+def test_without_kept_files_a_start_can_still_wait_for_approval() -> None:
+    """Of a command and of a callable; declared scopes keep tasks apart there too."""
+    given = {"task_id": "a", "approval": "required", "files": ["docs"]}
+    assert plan({"workspace": "none", "tasks": [{**given, "command": ["x"]}]}).tasks[0].approval == "required"
+    draft = draft_from_tasks([{**given, "call": True}], name="n", configuration=DEFAULTS)
+    assert (draft.workspace, draft.tasks[0].approval, draft.tasks[0].files) == ("none", "required", ("docs",))
 
 
 def test_no_tasks_at_all_are_refused_in_python_too() -> None:
