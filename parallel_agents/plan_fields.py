@@ -168,6 +168,9 @@ def _glob_misfit(glob: str) -> Misfit | None:
     if glob.startswith("!"):
         message = f"is {shown(glob)}: a scope cannot take anything out"
         return Misfit((), message, "name only what the task means to change")
+    if "\\" in glob:
+        message = f"is {shown(glob)}: a backslash means nothing here"
+        return Misfit((), message, "write / between folders, and [*] for a star that is part of a name")
     if re.search(r"\{[^{}]*,[^{}]*\}", glob):
         return Misfit((), f"is {shown(glob)}: braces are not understood", "write one glob for each of them")
     return None

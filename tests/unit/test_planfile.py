@@ -195,6 +195,7 @@ FIELDS_OF_A_TASK = [
     ("files: [docs, ../x/**]", 'files[1] (task "second") is "../x/**", which names nothing below', "without .."),
     ("files: ['']", "which names nothing below the working directory", ""),
     ("files: ['!docs/old']", "a scope cannot take anything out", "only what"),
+    ("files: ['src\\a.py']", "a backslash means nothing here", "/ between folders"),
     ("files: ['src/{a,b}/*']", "braces are not understood", "one glob for each"),
     ("approval: require", 'is "require", not one of required, result', "'required'"),
     ("approval: ''", 'is "", not one of required, result', ""),
