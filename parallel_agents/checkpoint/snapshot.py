@@ -98,7 +98,15 @@ def changed_paths(repository: Repository, a: str, b: str) -> list[Change]:
     return [Change(decoded(path), decoded(status)) for status, path in zip(fields[::2], fields[1::2], strict=False)]
 
 
-def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool = False) -> int:
+class ChangedMeanwhile(GitFailed):
+    """The files of a folder are not those that were looked at before; somebody writes there."""
+
+    code = "changed_meanwhile"
+
+
+def restore(
+    repository: Repository, commit: str, folder: Path, *, in_place: bool = False, over: str | None = None
+) -> int:
     """Write the files of a commit; the index and the HEAD of nobody change.
 
     Args:
@@ -106,13 +114,15 @@ def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool
         commit: whose files are wanted.
         folder: a new or empty folder; in place, the top of a working tree that is made equal to the commit.
         in_place: make the folder equal to the commit. What is there and not ignored is replaced: snapshot it first.
+        over: the tree of that snapshot; in place, nothing else is replaced.
     Returns:
         How many files were written or removed.
     Raises:
         GitFailed: the folder is not empty; in place, ignored files lie where files of the commit belong.
+        ChangedMeanwhile: in place, the folder holds another tree than ``over``.
     """
     if in_place:
-        return _restore_in_place(repository, commit, folder)
+        return _restore_in_place(repository, commit, folder, over)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,13 +132,15 @@ def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool
     return repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.count(b"\0")
 
 
-def _restore_in_place(repository: Repository, commit: str, folder: Path) -> int:
+def _restore_in_place(repository: Repository, commit: str, folder: Path, over: str | None) -> int:
     with _captured(repository, folder, None) as git:
         before = git.text("write-tree")
+        if over not in (None, before):
+            raise ChangedMeanwhile(f"files in {folder} have just been changed", hint="wait until nobody writes there")
         changes = changed_paths(repository, before, commit)
         if not changes:
             return 0
-        covered = _ignored_in_the_way(repository, before, folder, changes)
+        covered = ignored_in_the_way(repository, before, folder, changes)
         if covered:
             shown = ", ".join(covered[:5]) + (f" and {len(covered) - 5} more" if len(covered) > 5 else "")
             raise GitFailed(
@@ -139,8 +151,13 @@ def _restore_in_place(repository: Repository, commit: str, folder: Path) -> int:
     return len(changes)
 
 
-def _ignored_in_the_way(repository: Repository, before: str, folder: Path, changes: Sequence[Change]) -> list[str]:
-    """What lies where a commit has files, and is in no snapshot: git would write over it without a word."""
+def ignored_in_the_way(repository: Repository, before: str, folder: Path, changes: Sequence[Change]) -> list[str]:
+    """What lies where a commit has files, and is in no snapshot: git would write over it without a word.
+
+    Args:
+        before: the tree that a snapshot of the folder gave.
+        changes: what is to be changed of it.
+    """
     appearing = [change.path for change in changes if change.status in "AT"]
     if not appearing:
         return []

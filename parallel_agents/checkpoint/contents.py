@@ -1,0 +1,57 @@
+"""What a commit holds, and how two of them differ, for people and programs to read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from parallel_agents.checkpoint.git import decoded
+from parallel_agents.checkpoint.repository import Repository
+
+
+class File(NamedTuple):
+    """One file of a commit: its path, git's mode (such as 100755) and its size in bytes."""
+
+    path: str
+    mode: str
+    size: int
+
+
+def files_of(repository: Repository, commit: str) -> list[File]:
+    """The files of a commit in the order of their paths; a submodule has size 0."""
+    said = repository.git().run("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+    found = []
+    for record in said.out.split(b"\0")[:-1]:
+        fields, _, path = record.partition(b"\t")
+        mode, _, _, size = fields.split()
+        found.append(File(decoded(path), decoded(mode), int(size) if size.isdigit() else 0))
+    return found
+
+
+def patch(repository: Repository, a: str, b: str) -> bytes:
+    """The unified difference between two commits or trees, whatever the user's configuration says of differences."""
+    plain = ("--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+    return repository.git().run("diff-tree", "-r", "-p", *plain, a, b).out
+
+
+def has_commit(repository: Repository, commit: str) -> bool:
+    """Whether a commit, and with it all of its files, is in a repository."""
+    return repository.git().run("cat-file", "-e", f"{commit}^{{commit}}", ok=(0, 1, 128)).code == 0
+
+
+def first_parent(repository: Repository, commit: str) -> str | None:
+    """The commit before; None where there is none."""
+    said = repository.git().run("rev-parse", "--verify", "--quiet", f"{commit}^1", ok=(0, 1, 128))
+    return decoded(said.out).strip() or None
+
+
+def is_left_out(repository: Repository, path: Path) -> bool:
+    """Whether a file is in no snapshot: it lies outside of the working tree, or is ignored."""
+    try:
+        below = path.resolve().relative_to(repository.top.resolve())
+    except ValueError:
+        return True
+    git = repository.git(repository.top)
+    # Asked from the top; a name that begins with a dash or holds signs of its own is taken as it is.
+    return git.run("check-ignore", "-q", "-z", "--stdin", stdin=os.fsencode(below) + b"\0", ok=(0, 1)).code == 0
