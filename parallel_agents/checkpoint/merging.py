@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -99,8 +99,13 @@ def hunks(repository: Repository, onto: str, work: str, path: str) -> str:
     for name in (*probe.renamed.get(path, ()), path):
         said = repository.git().run("cat-file", "blob", f"{probe.tree}:{name}", ok=(0, 128))
         if said.code == 0:
-            return said.out.decode("utf-8", "replace")
+            text = said.out.decode("utf-8", "replace")
+            return re.sub(f"^(<{{7}} {onto}|>{{7}} {work})", _side_name, text, flags=re.MULTILINE)
     return ""
+
+
+def _side_name(marker: re.Match[str]) -> str:
+    return "<<<<<<< ours" if marker[0].startswith("<") else ">>>>>>> theirs"
 
 
 def _merge_base(repository: Repository, onto: str, work: str) -> str | None:
@@ -110,19 +115,54 @@ def _merge_base(repository: Repository, onto: str, work: str) -> str | None:
 
 
 def _probe(repository: Repository, onto: str, work: str) -> _Probe:
-    said = Git(repository.git_dir, settings=_SETTINGS).run(
-        "merge-tree", "-z", "--write-tree", "--messages", "--allow-unrelated-histories", onto, work, ok=(0, 1)
-    )
+    git = Git(repository.git_dir, settings=_SETTINGS)
+    command = ("merge-tree", "-z", "--write-tree", "--messages", "--allow-unrelated-histories", onto, work)
+    said = git.run(*command, ok=(0, 1))
+    attributes = _attributes(git, onto, _merged_paths(said.out, (onto, work)))
+    if attributes:
+        # Without a working tree no attributes are read, and a file may have asked for a merge of its own kind.
+        with tempfile.TemporaryDirectory(prefix="attributes-", dir=repository.own_folder()) as folder:
+            for name, oid in attributes:
+                named = Path(folder) / name
+                named.parent.mkdir(parents=True, exist_ok=True)
+                named.write_bytes(git.run("cat-file", "blob", oid).out)
+            said = Git(repository.git_dir, Path(folder), settings=_SETTINGS).run(*command, ok=(0, 1))
     if said.code == 0:
         return _Probe(said.out.partition(b"\0")[0].decode(), (), {})
     return _parsed(said.out, (onto, work))
+
+
+def _merged_paths(out: bytes, sides: tuple[str, str]) -> set[str]:
+    """The paths whose content was merged, with or without a conflict."""
+    messages = out.partition(b"\0\0")[2]
+    return {_original(decoded(path), sides) for paths, _, _ in _messages(messages) for path in paths}
+
+
+def _attributes(git: Git, commit: str, paths: Collection[str]) -> list[tuple[str, str]]:
+    """The files ``.gitattributes`` of a commit that speak of some paths: their names and objects."""
+    folders = {folder for path in paths for folder in PurePosixPath(path).parents}
+    names = sorted(str(folder / ".gitattributes") for folder in folders)
+    if not names:
+        return []
+    said = git.run("--literal-pathspecs", "ls-tree", "-z", commit, "--", *names)
+    entries = (line.partition(b"\t") for line in said.out.split(b"\0") if line.startswith(b"100"))
+    return [(decoded(name), about.split(b" ")[2].decode()) for about, _, name in entries]
+
+
+def _messages(stream: bytes) -> Iterator[tuple[list[bytes], str, str]]:
+    """The messages of a merge: a count of paths, the paths, a stable type and a sentence, one after another."""
+    fields = iter(stream.split(b"\0"))
+    for count in fields:
+        if count.strip():
+            paths = [next(fields) for _ in range(int(count))]
+            yield paths, decoded(next(fields)), decoded(next(fields))
 
 
 def _parsed(out: bytes, sides: tuple[str, str]) -> _Probe:
     """Read what `merge-tree -z --messages` printed: the tree, stages of paths, and messages of a type each."""
     head, _, messages = out.partition(b"\0\0")
     tree, *stages = head.split(b"\0")
-    kinds = _kinds(messages.split(b"\0"), sides)
+    kinds = _kinds(messages, sides)
     entries: dict[str, list[Entry | None]] = {}
     renamed: dict[str, set[str]] = {}
     for line in stages:
@@ -136,15 +176,10 @@ def _parsed(out: bytes, sides: tuple[str, str]) -> _Probe:
     return _Probe(tree.decode(), conflicts, {path: tuple(sorted(names)) for path, names in renamed.items()})
 
 
-def _kinds(fields: list[bytes], sides: tuple[str, str]) -> dict[str, str]:
-    """The kind of conflict of each path. Messages are a count of paths, the paths, a stable type and a sentence."""
+def _kinds(stream: bytes, sides: tuple[str, str]) -> dict[str, str]:
+    """The kind of conflict of each path, in the words of the first message about it."""
     kinds: dict[str, str] = {}
-    at = 0
-    while at < len(fields) and fields[at].strip():
-        count = int(fields[at])
-        paths = fields[at + 1 : at + 1 + count]
-        stable, sentence = decoded(fields[at + 1 + count]), decoded(fields[at + 2 + count])
-        at += count + 3
+    for paths, stable, sentence in _messages(stream):
         if stable == "CONFLICT (binary)":
             kind = "binary"
         elif named := re.match(r"CONFLICT \(([^)]*)\)", sentence):

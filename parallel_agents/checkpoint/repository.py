@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,6 @@ from parallel_agents.eventstore.location import FOLDER
 OURS = "parallel-agents"  # The branch folder, the ref folder, and our folder in a git directory.
 NOT_OURS = (".", f":(exclude,glob)**/{FOLDER}/**")  # Of all commands that look through a working tree.
 _OLDEST = (2, 38)  # The first git with `merge-tree --write-tree`.
-_SUBMODULE = b"160000 commit "
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +148,21 @@ def obstacles(repository: Repository) -> list[Obstacle]:
             )
         )
     if head_commit(repository) is not None:
-        lines = git.run("ls-tree", "-r", "-z", "HEAD").out
-        modules = [decoded(line.partition(b"\t")[2]) for line in lines.split(b"\0") if line.startswith(_SUBMODULE)]
-        if modules:
-            found.append(
-                Obstacle(
-                    f"submodules are not kept yet: {', '.join(modules[:5])}" + (" ..." if len(modules) > 5 else ""),
-                    "use workspace none, or run inside the submodule",
-                )
-            )
+        found += _obstacles_in(git.run("ls-tree", "-r", "-z", "HEAD").out)
     return found
+
+
+def _obstacles_in(tree: bytes) -> Iterator[Obstacle]:
+    """What no checkout of a tree could keep, or what it would take away from us."""
+    modules = re.findall(rb"160000 commit [0-9a-f]+\t([^\0]*)", tree)
+    if modules:
+        shown = ", ".join(map(decoded, modules[:5])) + (" ..." if len(modules) > 5 else "")
+        yield Obstacle(f"submodules are not kept: {shown}", "use workspace none, or run inside the submodule")
+    if re.search(rb"[\t/]%s/" % re.escape(FOLDER.encode()), tree):
+        yield Obstacle(
+            f"files of {FOLDER} are tracked by git, where every merge would change them",
+            f"git rm -r --cached {FOLDER}, and commit",
+        )
 
 
 @cache

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_agents.checkpoint.git import RAW, Git, GitFailed, Output, decoded, encoded, last_words
+from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, Output, decoded, encoded, last_words
 from parallel_agents.checkpoint.repository import NOT_OURS, Repository
 from parallel_agents.eventstore.location import FOLDER
 
@@ -48,7 +48,15 @@ class _Entries(NamedTuple):
     ours: list[bytes]  # Of the store; tracked by mistake.
 
 
-def snapshot(repository: Repository, folder: Path, *, message: str, parents: Sequence[str], at_us: int) -> Snapshot:
+def snapshot(
+    repository: Repository,
+    folder: Path,
+    *,
+    message: str,
+    parents: Sequence[str],
+    at_us: int,
+    as_committed: bool = False,
+) -> Snapshot:
     """Commit a whole working tree, untracked files included and ignored ones not; nobody's HEAD or index moves.
 
     The same files, parents, message and second make the same commit.
@@ -59,10 +67,12 @@ def snapshot(repository: Repository, folder: Path, *, message: str, parents: Seq
         message: of the commit.
         parents: of the commit; the first one stands in where the tree has no index.
         at_us: the date of the commit, microseconds since the epoch.
+        as_committed: line ends as the user's own commit would have them, instead of those of the files. For what is to
+            be merged into the user's branch: with ``core.autocrlf`` every file would differ there.
     Raises:
         GitFailed: something in the tree cannot be kept exactly, such as a repository in the repository.
     """
-    with _captured(repository, folder, parents[0] if parents else None) as git:
+    with _captured(repository, folder, parents[0] if parents else None, () if as_committed else RAW) as git:
         tree = git.text("write-tree")
     return Snapshot(commit_tree(repository, tree, message=message, parents=parents, at_us=at_us), tree)
 
@@ -127,7 +137,7 @@ def restore(
         raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_index(repository) as index:
-        git = Git(repository.git_dir, folder, index=index, settings=(*RAW, "-c", "core.sparseCheckout=false"))
+        git = Git(repository.git_dir, folder, index=index, settings=(*RAW, *WRITING, "-c", "core.sparseCheckout=false"))
         git.run("read-tree", "-u", "--reset", commit)
     return repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.count(b"\0")
 
@@ -147,7 +157,7 @@ def _restore_in_place(repository: Repository, commit: str, folder: Path, over: s
                 f"ignored files in {folder} would be overwritten: {shown}",
                 hint="move them away, or restore into a new folder",
             )
-        git.run("read-tree", "-m", "-u", before, commit)
+        git.run(*WRITING, "read-tree", "-m", "-u", before, commit)
     return len(changes)
 
 
@@ -197,14 +207,16 @@ def temporary_index(repository: Repository) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _captured(repository: Repository, folder: Path, parent: str | None) -> Iterator[Git]:
+def _captured(
+    repository: Repository, folder: Path, parent: str | None, line_ends: Sequence[str] = RAW
+) -> Iterator[Git]:
     """Commands on a temporary index that holds all that lies in a tree."""
     git_dir = repository.git_dir_of(folder)
     with temporary_index(repository) as index:
-        git = Git(git_dir, folder, index=index, settings=(*RAW, *sparse_settings(git_dir)))
-        _begin(git, git_dir, index, parent)
+        git = Git(git_dir, folder, index=index, settings=(*line_ends, *sparse_settings(git_dir)))
+        _begin(git, git_dir, index, parent, raw=bool(line_ends))
         _add_all(git, folder)
-        if index.exists() and _GITLINK_MODE in index.read_bytes():
+        if _GITLINK_MODE in index.read_bytes():
             _refuse_dirty_submodules(git, folder)
         yield git
         if repository.shadow:  # Its index is ours: the next snapshot begins where this one ended.
@@ -221,15 +233,14 @@ def sparse_settings(git_dir: Path) -> tuple[str, ...]:
     return ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true") if ours else ()
 
 
-def _begin(git: Git, git_dir: Path, index: Path, parent: str | None) -> None:
+def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: bool) -> None:
     """Copy the real index, and make it look at every file."""
     try:
         shutil.copy2(git_dir / "index", index)  # With its time: a file as young as its index is compared by content.
     except FileNotFoundError:
-        if parent is not None:
-            git.run("read-tree", parent)
+        git.run("read-tree", parent or "--empty")
         return
-    entries = _entries(git)
+    entries = _entries(git, raw)
     if entries.ours:
         git.run("update-index", "--force-remove", "-z", "--stdin", stdin=b"\0".join(entries.ours))
     if entries.assumed:
@@ -240,37 +251,37 @@ def _begin(git: Git, git_dir: Path, index: Path, parent: str | None) -> None:
 
 
 _CONVERTING = re.compile(rb"true|input", re.IGNORECASE)
+_ASSUMED = re.compile(rb"(?:\A|\0)[a-z] ([^\0]+)")
+_OF_THE_STORE = re.compile(rb"(?:\A|\0)[A-Za-z?] ((?:[^\0]*/)?%s/[^\0]+)" % re.escape(FOLDER.encode()))
 _DEBUGGED = re.compile(
     rb"(?P<tag>[A-Za-z?]) (?P<mode>\d+) (?P<oid>[0-9a-f]+) \d\t(?P<path>[^\0]*)\0"
     rb"  ctime: [^\n]*\n  mtime: [^\n]*\n  dev: [^\n]*\n  uid: [^\n]*\n  size: (?P<size>\d+)\t[^\n]*\n"
 )
 
 
-def _entries(git: Git) -> _Entries:
+def _entries(git: Git, raw: bool) -> _Entries:
     """Look through an index for what `git add` passes over."""
-    store = f"{FOLDER}/".encode()
+    listed = git.run("ls-files", "-v", "-z").out
     # Asked without our settings, which say that nothing is converted.
-    plain = Git(git.git_dir, git.work_tree)
-    autocrlf = plain.run("config", "--get", "core.autocrlf", ok=(0, 1)).out
-    if not _CONVERTING.match(autocrlf):
-        listed = [(line[:1], line[2:]) for line in git.run("ls-files", "-v", "-z").out.split(b"\0") if line]
-        converted = []
-    else:
-        found = list(_DEBUGGED.finditer(git.run("ls-files", "-v", "-s", "-z", "--debug").out))
-        listed = [(entry["tag"], entry["path"]) for entry in found]
-        files = [entry for entry in found if entry["mode"].startswith(b"100") and entry["tag"] not in b"Ss"]
-        asked = b"\n".join(entry["oid"] for entry in files)
-        sizes = git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).out.split()
-        converted = [
-            entry["path"]
-            for entry, size in zip(files, sizes, strict=True)
-            if size.isdigit() and int(size) & 0xFFFFFFFF != int(entry["size"])
-        ]
+    converting = raw and Git(git.git_dir, git.work_tree).run("config", "--get", "core.autocrlf", ok=(0, 1)).out
     return _Entries(
-        assumed=[path for tag, path in listed if tag.islower()],
-        converted=converted,
-        ours=[path for _, path in listed if path.startswith(store) or b"/" + store in path],
+        assumed=_ASSUMED.findall(listed),
+        converted=_converted(git) if converting and _CONVERTING.match(converting) else [],
+        ours=_OF_THE_STORE.findall(listed) if FOLDER.encode() in listed else [],
     )
+
+
+def _converted(git: Git) -> list[bytes]:
+    """Files that are of another size than what the index has of them, so that their line ends have been converted."""
+    found = _DEBUGGED.finditer(git.run("ls-files", "-v", "-s", "-z", "--debug").out)
+    files = [entry for entry in found if entry["mode"].startswith(b"100") and entry["tag"] not in b"Ss"]
+    asked = b"\n".join(entry["oid"] for entry in files)
+    sizes = git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).out.split(b"\n")
+    return [
+        entry["path"]
+        for entry, size in zip(files, sizes, strict=False)
+        if size.isdigit() and int(size) & 0xFFFFFFFF != int(entry["size"])
+    ]
 
 
 def _add_all(git: Git, folder: Path) -> None:
@@ -291,6 +302,11 @@ def _add_all(git: Git, folder: Path) -> None:
         raise GitFailed(
             f"{folder} holds repositories that a snapshot cannot keep: {', '.join(names)}",
             hint="add them to .gitignore, move them out, or make them submodules",
+        )
+    names = re.findall(r"invalid path '(.*)'", said.err)
+    if names:
+        raise GitFailed(
+            f"{folder} holds names that git does not keep: {', '.join(names)}", hint="rename them, or ignore them"
         )
     if said.code or "could not open directory" in said.err:
         raise GitFailed(

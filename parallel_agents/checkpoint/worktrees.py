@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_agents.checkpoint.git import RAW, Git, GitFailed, decoded
+from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, decoded
 from parallel_agents.checkpoint.repository import NOT_OURS, OURS, Repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import SPARSE_MARK, sparse_settings
 from parallel_agents.eventstore.location import FOLDER
@@ -45,7 +45,7 @@ def add(repository: Repository, path: Path, commit: str, *, sparse: Sequence[str
     Raises:
         GitFailed: something that is not ours lies at the path, or git failed.
     """
-    path = Path(os.path.abspath(path))
+    path = _place(path)
     with _alone(repository):
         _clear(repository, path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,7 @@ def add(repository: Repository, path: Path, commit: str, *, sparse: Sequence[str
             "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
         )
         _check_out(repository, path, commit, sparse)
+    _sweep(path.parent)
 
 
 def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: Sequence[str] = ()) -> None:
@@ -61,7 +62,7 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
     Quicker than a new one, because only files that differ are written. Where the old one cannot be trusted, a new one is
     made all the same.
     """
-    old, new = Path(os.path.abspath(old)), Path(os.path.abspath(new))
+    old, new = _place(old), _place(new)
     with _alone(repository):
         admin = linked_git_dir(old)
         if admin is None or not _is_ours(repository, admin, old) or not (admin / "index").exists():
@@ -75,6 +76,7 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
             return
         if old != new:
             _clear(repository, old)
+    _sweep(old.parent)
     add(repository, new, commit, sparse=sparse)
 
 
@@ -84,8 +86,10 @@ def remove(repository: Repository, path: Path) -> None:
     Raises:
         GitFailed: what lies there is not ours.
     """
+    path = _place(path)
     with _alone(repository):
-        _clear(repository, Path(os.path.abspath(path)))
+        _clear(repository, path)
+    _sweep(path.parent)
 
 
 def listed(repository: Repository, below: Path | None = None) -> list[Worktree]:
@@ -149,7 +153,7 @@ def _check_out(repository: Repository, path: Path, commit: str, sparse: Sequence
     admin = _admin_of(path)
     _set_sparse(repository, admin, sparse)
     settings = (*RAW, *(sparse_settings(admin) or _NO_SPARSE))
-    Git(admin, path, settings=settings).run("read-tree", "-m", "-u", commit)
+    Git(admin, path, settings=settings).run(*WRITING, "read-tree", "-m", "-u", commit)
 
 
 def _admin_of(path: Path) -> Path:
@@ -196,7 +200,7 @@ def _set_to(repository: Repository, admin: Path, path: Path, commit: str, sparse
     try:
         if any(line[:1].islower() for line in git.run("ls-files", "-v", "-z").out.split(b"\0")):
             return False
-        git.run("read-tree", "--reset", "-u", commit)
+        git.run(*WRITING, "read-tree", "--reset", "-u", commit)
         git.run("clean", "-ffdxq")
     except GitFailed:
         return False
@@ -221,9 +225,18 @@ def _clear(repository: Repository, path: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         (repository.git_dir / "worktrees").rmdir()
-    if path.parent.is_dir():
-        for left in path.parent.glob(f"{_TRASH}*"):
-            _delete(left)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what was put aside in a folder, by us or by a process that is no more. Long, so nobody waits for it."""
+    for left in folder.glob(f"{_TRASH}*"):
+        _delete(left)
+
+
+def _place(path: Path) -> Path:
+    """A path as git writes it down: without links on the way to it."""
+    path = Path(os.path.abspath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _registered(repository: Repository) -> list[Path]:
@@ -244,7 +257,7 @@ def _path_of(admin: Path) -> Path | None:
 
 def _is_ours(repository: Repository, admin: Path, path: Path) -> bool:
     """Whether an entry is a worktree of this repository that we made: by its lock, or by where it lies."""
-    if admin.parent != repository.git_dir / "worktrees":
+    if os.path.realpath(admin.parent) != os.path.realpath(repository.git_dir / "worktrees"):
         return False
     try:
         reason = (admin / "locked").read_text(errors="replace").strip()
