@@ -46,6 +46,7 @@ class _Entries(NamedTuple):
     assumed: list[bytes]  # Never looked at, because the user said so.
     converted: list[bytes]  # Their bytes in the tree are not those in the repository.
     ours: list[bytes]  # Of the store; tracked by mistake.
+    sparse: bool = False  # Some files are not checked out.
 
 
 def snapshot(
@@ -214,8 +215,8 @@ def _captured(
     git_dir = repository.git_dir_of(folder)
     with temporary_index(repository) as index:
         git = Git(git_dir, folder, index=index, settings=(*line_ends, *sparse_settings(git_dir)))
-        _begin(git, git_dir, index, parent, raw=bool(line_ends))
-        _add_all(git, folder)
+        sparse = _begin(git, git_dir, index, parent, raw=bool(line_ends))
+        _add_all(git, folder, sparse)
         if _GITLINK_MODE in index.read_bytes():
             _refuse_dirty_submodules(git, folder)
         yield git
@@ -233,13 +234,13 @@ def sparse_settings(git_dir: Path) -> tuple[str, ...]:
     return ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true") if ours else ()
 
 
-def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: bool) -> None:
-    """Copy the real index, and make it look at every file."""
+def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: bool) -> bool:
+    """Copy the real index, and make it look at every file. Gives whether some files are not checked out."""
     try:
         shutil.copy2(git_dir / "index", index)  # With its time: a file as young as its index is compared by content.
     except FileNotFoundError:
         git.run("read-tree", parent or "--empty")
-        return
+        return False
     entries = _entries(git, raw)
     if entries.ours:
         git.run("update-index", "--force-remove", "-z", "--stdin", stdin=b"\0".join(entries.ours))
@@ -248,10 +249,12 @@ def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: boo
     if entries.converted:
         where = ("--pathspec-from-file=-", "--pathspec-file-nul")
         git.run("--literal-pathspecs", "add", "--renormalize", "--sparse", *where, stdin=b"\0".join(entries.converted))
+    return entries.sparse
 
 
 _CONVERTING = re.compile(rb"true|input", re.IGNORECASE)
 _ASSUMED = re.compile(rb"(?:\A|\0)[a-z] ([^\0]+)")
+_NOT_CHECKED_OUT = re.compile(rb"(?:\A|\0)[Ss] ")
 _OF_THE_STORE = re.compile(rb"(?:\A|\0)[A-Za-z?] ((?:[^\0]*/)?%s/[^\0]+)" % re.escape(FOLDER.encode()))
 _DEBUGGED = re.compile(
     rb"(?P<tag>[A-Za-z?]) (?P<mode>\d+) (?P<oid>[0-9a-f]+) \d\t(?P<path>[^\0]*)\0"
@@ -268,6 +271,7 @@ def _entries(git: Git, raw: bool) -> _Entries:
         assumed=_ASSUMED.findall(listed),
         converted=_converted(git) if converting and _CONVERTING.match(converting) else [],
         ours=_OF_THE_STORE.findall(listed) if FOLDER.encode() in listed else [],
+        sparse=_NOT_CHECKED_OUT.search(listed) is not None,
     )
 
 
@@ -284,14 +288,15 @@ def _converted(git: Git) -> list[bytes]:
     ]
 
 
-def _add_all(git: Git, folder: Path) -> None:
+def _add_all(git: Git, folder: Path, sparse: bool) -> None:
     """Bring a temporary index to what lies in the tree now.
+
+    In a sparse tree a file is looked at too that lies where none was checked out; that takes twice as long.
 
     Raises:
         GitFailed: something cannot be kept.
     """
-    # Sparse, so that a file is looked at that lies where none was checked out.
-    settings = ("-c", "core.sparseCheckout=true", "-c", "sparse.expectFilesOutsideOfPatterns=false")
+    settings = ("-c", "core.sparseCheckout=true", "-c", "sparse.expectFilesOutsideOfPatterns=false") if sparse else ()
     for tries in range(1, _TRIES + 1):
         said = git.run(*settings, "add", "-A", "--sparse", "--", *NOT_OURS, ok=range(256))
         if said.code == 0 or tries == _TRIES or not any(words in said.err for words in _TEMPORARY_FAILURES):
