@@ -86,6 +86,27 @@ def understand(phrase: str, checkpoints: Iterable[Found], now: datetime) -> Unde
     raise UnknownCheckpoint(f"no checkpoint fits {phrase!r}", hint=_offer(rest, known.all))
 
 
+def find_by_name(text: str, checkpoints: Iterable[Found]) -> Understood | None:
+    """The checkpoint of that id, or of that label, or whose id begins so; None where there is none.
+
+    Raises:
+        Ambiguous: several have that label, or ids that begin so.
+    """
+    return _Known(checkpoints).by_name(text, (text.strip(),))
+
+
+def fitting(text: str, checkpoints: Iterable[Found]) -> list[Found]:
+    """The checkpoints whose texts fit the words best, equally well, oldest first."""
+    asked = [word for word in words(text) if word not in FILLERS]
+    return _Known(checkpoints).fitting(asked) if asked else []
+
+
+def standing_at(checkpoints: Iterable[Found], at: datetime) -> Found | None:
+    """The last checkpoint made at a time or before, and not undone by then; None where there is none."""
+    until = [one for one in _Known(checkpoints).all if _at(one) <= at and not _was_undone(one, at)]
+    return until[-1] if until else None
+
+
 def describe(checkpoint: Found) -> str:
     """A checkpoint in words: its id, label and time."""
     label = f' "{checkpoint["label"]}"' if checkpoint.get("label") else ""
@@ -191,7 +212,7 @@ class _Known:
         if found:
             fitting = f"of {found[0]['agent_type']}"
         else:
-            found = self._fitting(asked) if asked else self.all
+            found = self.fitting(asked) if asked else self.all
         if not found:
             return None
         if which is not None:
@@ -217,7 +238,7 @@ class _Known:
     def _of_agent(self, asked: Sequence[str]) -> list[Found]:
         return [one for one in self.all if one.get("agent_type") and words(str(one["agent_type"])) == list(asked)]
 
-    def _fitting(self, asked: Sequence[str]) -> list[Found]:
+    def fitting(self, asked: Sequence[str]) -> list[Found]:
         """Those that fit best, by three measures: how many of the words, whether they are all of the label, and where."""
         scored = []
         whole = {stem(word) for word in asked}

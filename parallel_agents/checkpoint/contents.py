@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from parallel_agents.checkpoint.git import decoded
 from parallel_agents.checkpoint.repository import Repository
+from parallel_agents.eventstore.location import FOLDER
 
 
 class File(NamedTuple):
@@ -52,6 +52,7 @@ def is_left_out(repository: Repository, path: Path) -> bool:
         below = path.resolve().relative_to(repository.top.resolve())
     except ValueError:
         return True
-    git = repository.git(repository.top)
-    # Asked from the top; a name that begins with a dash or holds signs of its own is taken as it is.
-    return git.run("check-ignore", "-q", "-z", "--stdin", stdin=os.fsencode(below) + b"\0", ok=(0, 1)).code == 0
+    if FOLDER in below.parts:
+        return True
+    asked = repository.git(repository.top).run("check-ignore", "-z", "--stdin", stdin=bytes(below) + b"\0", ok=(0, 1))
+    return asked.code == 0

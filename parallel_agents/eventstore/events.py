@@ -348,6 +348,7 @@ class CheckpointCreated(Event):
     level: str = ""  # Of the checkpoint engine: agent_execution, quality_gate, commit_preparation, manual.
     tags: list[str] = Field(default_factory=list)
     branch: str | None = None  # That was checked out in the user's working tree.
+    folder: str = ""  # The top of those files, where it was made by hand and the store is not the project's own.
 
 
 class CheckpointRestored(Event):

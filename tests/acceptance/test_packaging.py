@@ -24,9 +24,13 @@ from packaging.utils import canonicalize_name
 from parallel_agents.version import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT_NAMES = {"checkpoint/__init__.py", "checkpoint/py.typed"}
 LINKS = ("eventstore", "projections", "scheduler", "cli")
 # Names that a user's own files have, and that ours must neither shadow nor be shadowed by.
-USER_FILES = ("cli", "scheduler", "eventstore", "projections", "plan", "status", "errors", "version", "process")
+USER_FILES = (
+    *("cli", "scheduler", "eventstore", "projections", "checkpoint"),
+    *("plan", "status", "errors", "version", "process"),
+)
 IMPORT_ALL = """
 import importlib, pathlib, pkgutil, sys
 import parallel_agents
@@ -118,12 +122,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-def test_the_wheel_holds_one_package_and_nothing_else(wheel: Path) -> None:
-    """No tests, no examples, and no links under other names; every module, and the mark of its types."""
+def test_the_wheel_holds_one_package_and_the_name_for_checkpoints(wheel: Path) -> None:
+    """No tests, no examples, and no links under other names; every module, and the marks of their types."""
     shipped = {name for name in names_in(wheel) if not re.match(r"parallel_agent_orchestrator-[^/]+\.dist-info/", name)}
     on_disk = {str(path.relative_to(ROOT)) for path in (ROOT / "parallel_agents").rglob("*.py")}
-    assert {name.split("/")[0] for name in shipped} == {"parallel_agents"}
-    assert {name for name in shipped if name.endswith(".py")} == on_disk
+    assert {name for name in shipped if not name.startswith("parallel_agents/")} == CHECKPOINT_NAMES
+    assert {name for name in shipped if name.endswith(".py")} == {*on_disk, "checkpoint/__init__.py"}
     assert "parallel_agents/py.typed" in shipped
     assert not [name for name in shipped if "__pycache__" in name]
 
@@ -175,6 +179,22 @@ def test_a_plan_runs_from_what_was_installed(installed: Path, tmp_path: Path) ->
     (tmp_path / "plan.yaml").write_text(f"name: small\ntasks: {tasks}\n")
     run(installed / "parallel-agents", "run", "plan.yaml", cwd=tmp_path)
     assert (tmp_path / "made.txt").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("kind", ["wheel", "checkout"])
+def test_checkpoints_are_imported_by_the_name_that_programs_know(
+    kind: str, installed: Path, checkout_without_links: Path, tmp_path: Path
+) -> None:
+    """From a wheel and from a checkout, and they are the ones of the package."""
+    code = (
+        "from checkpoint import CheckpointEngine, MultiAgentCoordinator; import checkpoint, parallel_agents.checkpoint as room;"
+        "assert room.CheckpointEngine is CheckpointEngine; print(checkpoint.__file__)"
+    )
+    python, cwd, home = {
+        "wheel": (installed / "python", tmp_path, installed.parent),
+        "checkout": (Path(sys.executable), checkout_without_links, checkout_without_links),
+    }[kind]
+    assert Path(run(python, "-c", code, cwd=cwd).strip()).is_relative_to(home)
 
 
 def pinned() -> dict[str, str]:
