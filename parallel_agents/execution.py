@@ -32,6 +32,7 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.usage import Usage
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.submit import submit
+from parallel_agents.versioning import Start
 
 # Now, because an engine may be made when the main thread has ended, and then APScheduler cannot be imported any more.
 import_module("parallel_agents.scheduler.loop")
@@ -176,18 +177,27 @@ class Session:
         return self._pid != os.getpid()
 
     def begin(
-        self, plan: Plan, tasks: Sequence[AgentTask], *, project: Project, follows: bool, notices: Notices | None
+        self,
+        plan: Plan,
+        tasks: Sequence[AgentTask],
+        *,
+        project: Project,
+        follows: bool,
+        notices: Notices | None,
+        start: Start | None = None,
     ) -> Execution:
         """Submit a run and dispatch it.
 
         Args:
             follows: whether somebody wants to be told of every event.
             notices: what is printed on stderr while it runs.
+            start: where its files are; without it nothing is versioned.
         """
         callables = any(task.call is not None for task in tasks)
         if any(task.command is not None for task in tasks):
             self.engine.need_shell()
-        run_id = submit(self.log, plan, workdir=project.workdir, callables=callables, claim=identity(KIND))
+        claim = identity(KIND)
+        run_id = submit(self.log, plan, workdir=project.workdir, callables=callables, claim=claim, start=start)
         execution = Execution(run_id, tasks, follows=follows, notices=notices)
         calls = self.engine.dispatcher.calls
         for task in tasks:

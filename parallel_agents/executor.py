@@ -17,6 +17,7 @@ from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.execution import MB, Execution, Session, moment
+from parallel_agents.file_settings import without_checkpoints
 from parallel_agents.notices import Notices
 from parallel_agents.plan_fields import RUNNERS
 from parallel_agents.planfile import draft_from_tasks
@@ -25,6 +26,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.usage import peak_memory_bytes
 from parallel_agents.scheduler.decide import MAX_EXECUTION
 from parallel_agents.submit import make_plan
+from parallel_agents.versioning import Start, look_at_files
 from parallel_agents.wording import nearest_name, shown
 
 PLAN_NAME = "python"
@@ -136,7 +138,7 @@ class ParallelExecutor:
 
         Args:
             strategy: None is the configuration's ``defaultStrategy``.
-            auto_checkpoint: whether to make checkpoints; there are none until that part is built.
+            auto_checkpoint: whether checkpoints are made by themselves, as far as the configuration wants them.
         Raises:
             InvalidPlan: the tasks cannot be run as they stand; nothing was recorded.
             InvalidUsage: something among them is no task, or is in a run that has not ended.
@@ -144,8 +146,8 @@ class ParallelExecutor:
             StoreError: the store cannot be written.
         """
         given = list(tasks)
-        plan, warnings = self._plan(given, strategy)
-        session, execution = self._begin(given, plan)
+        plan, start, warnings = self._plan(given, strategy, auto_checkpoint)
+        session, execution = self._begin(given, plan, start)
         try:
             try:
                 session.follow(execution, self._on_event)
@@ -213,8 +215,10 @@ class ParallelExecutor:
     ) -> None:
         self.shutdown(wait=True)
 
-    def _plan(self, tasks: list[AgentTask], strategy: ExecutionStrategy | str | None) -> tuple[Plan, list[str]]:
-        """The plan of these tasks, and what is odd about it. Nothing is recorded yet."""
+    def _plan(
+        self, tasks: list[AgentTask], strategy: ExecutionStrategy | str | None, checkpoints: bool
+    ) -> tuple[Plan, Start, list[str]]:
+        """The plan of these tasks, where its files are, and what is odd about it. Nothing is recorded yet."""
         for index, task in enumerate(tasks):
             if not isinstance(task, AgentTask):
                 raise InvalidUsage(f"tasks[{index}] is {shown(task)}, not an AgentTask")
@@ -228,9 +232,13 @@ class ParallelExecutor:
             configuration=self._configuration,
             strategy=strategy.value if isinstance(strategy, ExecutionStrategy) else strategy,
         )
-        return make_plan(draft, self._configuration), list(draft.warnings)
+        start = look_at_files(draft, self._project)
+        plan = make_plan(draft, self._configuration, start.workspace)
+        if not checkpoints:
+            plan = plan.model_copy(update={"files": without_checkpoints(plan.files)})
+        return plan, start, [*draft.warnings, *start.warnings]
 
-    def _begin(self, tasks: list[AgentTask], plan: Plan) -> tuple[Session, Execution]:
+    def _begin(self, tasks: list[AgentTask], plan: Plan, start: Start) -> tuple[Session, Execution]:
         with self._lock:
             if self._shut_down:
                 raise NotAllowed("this executor has been shut down", hint="make another ParallelExecutor")
@@ -245,7 +253,9 @@ class ParallelExecutor:
             follows = self._on_event is not None
             wanted = self._configuration.get("monitoring.realTimeProgress")
             notices = Notices(self._configuration) if wanted else None
-            execution = session.begin(plan, tasks, project=self._project, follows=follows, notices=notices)
+            execution = session.begin(
+                plan, tasks, project=self._project, follows=follows, notices=notices, start=start
+            )
             self._remember(execution)
             return session, execution
 

@@ -32,6 +32,12 @@ def file_settings(configuration: Configuration) -> FileSettings:
     )
 
 
+def without_checkpoints(settings: FileSettings) -> FileSettings:
+    """The same settings for a run that makes no checkpoints by itself."""
+    off = dict.fromkeys(("before_run", "after_run", "per_agent", "between_stages", "rollback_on_failure"), False)
+    return settings.model_copy(update=off)
+
+
 def _gates(configuration: Configuration) -> tuple[Gate, ...]:
     after: Literal["task", "stage"] = "stage" if configuration.get("qualityGates.runBetweenStages") else "task"
     items: list[list[str] | dict[str, Any]] = configuration.get("qualityGates.commands")

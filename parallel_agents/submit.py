@@ -10,19 +10,22 @@ from typing import Any
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
-from parallel_agents.eventstore.log import Log, digest_of
+from parallel_agents.eventstore.log import Log, digest_of, wall_clock_us
 from parallel_agents.eventstore.record import new_id
-from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
+from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task, Workspace
 from parallel_agents.file_settings import file_settings
 from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
 from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
+from parallel_agents.versioning import Start, begin
 
 
-def make_plan(draft: PlanDraft, configuration: Configuration) -> Plan:
+def make_plan(draft: PlanDraft, configuration: Configuration, workspace: Workspace | None = None) -> Plan:
     """The plan that will be stored: dependencies, stages and settings resolved.
 
+    Args:
+        workspace: what was found to fit the place (see ``versioning``); else what the plan says.
     Raises:
         InvalidPlan: the graph has a cycle, or the configuration switches the strategy off.
         InvalidConfiguration: the configuration switches everything off.
@@ -36,7 +39,7 @@ def make_plan(draft: PlanDraft, configuration: Configuration) -> Plan:
     return Plan(
         name=draft.name,
         strategy=strategy,
-        workspace=draft.workspace or "shared",
+        workspace=workspace or draft.workspace or "shared",
         sparse=draft.sparse,
         files=file_settings(configuration),
         stages=stages,
@@ -53,6 +56,7 @@ def submit(
     environ: Mapping[str, str] | None = None,
     callables: bool = False,
     claim: Mapping[str, Any] | None = None,
+    start: Start | None = None,
 ) -> str:
     """Append a run.
 
@@ -60,10 +64,12 @@ def submit(
         workdir: where its commands run.
         callables: tasks hold Python callables, so no other process can run them.
         claim: the identity of this process, if it will dispatch the run itself: held from its first moment.
+        start: where its files are; without it nothing is versioned.
     Returns:
         The run's id.
     Raises:
         InvalidUsage: the working directory's path is no UTF-8, so that no event could name it.
+        GitFailed: the files that it would start from cannot be held; then nothing was appended.
     """
     try:
         str(workdir).encode()
@@ -72,6 +78,7 @@ def submit(
     content = plan.to_bytes()
     digest = digest_of(content)
     run_id = new_id()
+    base_commit, checkpoints = (None, ()) if start is None else begin(start, plan, run_id, wall_clock_us())
     submitted = ev.RunSubmitted(
         name=plan.name,
         plan_digest=digest,
@@ -81,8 +88,10 @@ def submit(
         workdir=os.path.abspath(workdir),
         environment=recorded_environment(os.environ if environ is None else environ),
         callables=callables,
+        base_commit=base_commit,
+        repository=None if start is None else start.named,
     )
-    events: list[ev.Event] = [submitted]
+    events: list[ev.Event] = [submitted, *checkpoints]
     if claim is not None:
         events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
     log.append(run_id, 0, events, blobs={digest: content})

@@ -59,17 +59,20 @@ def _prepared(
     max_parallel_agents: int | None,
     config_path: Path | None,
     settings: tuple[str, ...],
-) -> tuple[Any, Configuration]:
-    """The plan as it will be stored, and the configuration that it was made with. Warnings are said here."""
+) -> tuple[Any, Configuration, Any]:
+    """The plan as it will be stored, the configuration that it was made with, and its files. Warnings are said here."""
     from parallel_agents.planfile import load_plan_file
     from parallel_agents.submit import make_plan
+    from parallel_agents.versioning import look_at_files
 
     configuration = _configured(project, config_path, settings)
     draft = load_plan_file(plan, configuration, strategy=strategy, max_parallel_agents=max_parallel_agents)
-    for warning in draft.warnings:
-        click.echo(f"warning: {warning}", err=True)
     try:
-        return make_plan(draft, configuration), configuration
+        start = look_at_files(draft, project)
+        made = make_plan(draft, configuration, start.workspace)
+        for warning in (*draft.warnings, *start.warnings):
+            click.echo(f"warning: {warning}", err=True)
+        return made, configuration, start
     except InvalidPlan as error:
         raise InvalidPlan(f"{plan}: {error.message}", hint=error.hint) from None
 
@@ -98,7 +101,7 @@ def run(
     starts nothing more; twice stops it.
     """
     project = project_of(ctx)
-    made, configuration = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    made, configuration, start = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
     if dry_run:
         from parallel_agents.cli.dry_run import show_dry_run
 
@@ -108,14 +111,15 @@ def run(
 
     if detach:
         with project.open(create=True, actor="cli") as log:
-            run_id = submission.submit(log, made, workdir=project.workdir)
+            run_id = submission.submit(log, made, workdir=project.workdir, start=start)
         _start_daemon_if_none(project)
         print_json({"run_id": run_id}) if as_json else click.echo(run_id)
         return 0
     from parallel_agents import foreground
 
     with project.open(create=True, actor="cli") as log:
-        run_id = submission.submit(log, made, workdir=project.workdir, claim=foreground.identity("run"))
+        claim = foreground.identity("run")
+        run_id = submission.submit(log, made, workdir=project.workdir, claim=claim, start=start)
         return dispatch_here(log, run_id, configuration, as_json=as_json)
 
 
@@ -271,11 +275,11 @@ def submit(
 ) -> None:
     """Queue a plan for whoever dispatches, and print the run's id. No daemon needs to run yet."""
     project = project_of(ctx)
-    made, _ = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    made, _, start = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
     from parallel_agents.submit import submit as append_run
 
     with project.open(create=True, actor="cli") as log:
-        run_id = append_run(log, made, workdir=project.workdir)
+        run_id = append_run(log, made, workdir=project.workdir, start=start)
     print_json({"run_id": run_id}) if as_json else click.echo(run_id)
 
 

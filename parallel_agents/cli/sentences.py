@@ -42,7 +42,7 @@ class HistoryPage:
         if self._with_run:
             line.append(f"{event['run_id']:<11} ")
         line.append(f"{event['type']:<20} ", style=style)
-        line.append(f"{event['data'].get('task_id', ''):<16} ")
+        line.append(f"{event['data'].get('task_id') or '':<16} ")
         line.append(one_line(sentence(event)) + (" (undone)" if undone else ""))
         if undone:
             line.stylize("dim strike")

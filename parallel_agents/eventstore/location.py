@@ -58,6 +58,12 @@ def make_home(store: Path) -> None:
         raise StoreError(f"{home} cannot be made: {error.strerror}", hint="name another place with --store") from error
 
 
+def files_home(store: Path) -> Path:
+    """Where checkouts and the shadow repository lie: beside the store, in a folder that git leaves out."""
+    home = Path(os.path.abspath(store.parent))
+    return home if home.name == FOLDER else home / FOLDER
+
+
 def attempts_folder(store: Path) -> Path:
     """Where the files of all attempts lie: ``runs/<run>/<task>/<attempt>/`` beside the store."""
     return Path(os.path.abspath(store.parent)) / "runs"

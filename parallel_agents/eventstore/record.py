@@ -73,6 +73,12 @@ def new_ids(count: int) -> list[str]:
     return ids
 
 
+def derived_id(kind: str, source: str) -> str:
+    """An id of the same look that follows from another one, so that who begins again after a crash makes the same."""
+    number = int.from_bytes(hashlib.sha256(f"{kind}:{source}".encode()).digest()[:7], "little")
+    return _ALPHABET[(number >> 45) % 26] + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(0, 45, 5))
+
+
 def rfc3339(at_us: int) -> str:
     """Microseconds since the epoch as RFC 3339 in UTC, with six decimals."""
     return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -54,7 +54,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.duration_s, task.cpu_s, task.peak_memory_bytes = duration_s, cpu_s, peak
                     task.status, task.ended_at_us = COMPLETED, at_us
                     if (commit := data.get("commit")) is not None:
-                        state.integration = commit
+                        state.integration, task.conflict = commit, None
                     continue
                 if type_ == "TaskQueued" and status == PENDING and not data["reason"]:
                     task.status, task.queued_at_us = QUEUED, at_us

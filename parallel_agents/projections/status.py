@@ -58,6 +58,7 @@ class TaskState:
     work_commit: str | None = None  # What a blocked attempt has left, which waits to be merged.
     approved_attempt: int | None = None  # The number of the attempt that a person has let start.
     conflicts: int = 0  # Attempts that ended in a conflict, since it was last opened.
+    conflict: dict[str, Any] | None = None  # The last of them: other_task_id, paths, onto and commit.
 
 
 @dataclass(slots=True)
@@ -81,6 +82,8 @@ class RunState:
     base_commit: str | None = None  # Where its files started from; None where they are not versioned.
     integration: str | None = None  # The commit that holds all merged work: where the next attempt starts from.
     stages_passed: int = 0  # Stages whose end has its checkpoint.
+    before_run: str | None = None  # The checkpoint of its start.
+    last_stage: tuple[str, str | None] | None = None  # The newest checkpoint of a stage's end, or that of its start.
     merged_into: str | None = None  # The user's branch that the result was last brought to.
     budget_usd_micros: int | None = None
     submitted_at_us: int = 0
@@ -139,7 +142,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.exit_code, task.output, task.error = event.exit_code, event.output, None
             task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
             if event.commit is not None:
-                state.integration = event.commit
+                state.integration, task.conflict = event.commit, None
             _end_attempt(state, task, event.attempt_id, COMPLETED, record.at_us)
         case ev.TaskFailed(task_id=task_id):
             task = state.tasks[task_id]
@@ -162,6 +165,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.TaskRetryScheduled(task_id=task_id):
             task = state.tasks[task_id]
             task.not_before_us, task.queued_at_us = from_rfc3339(event.not_before), record.at_us
+            task.failures = event.failures  # A conflict that is run again counts as no failure.
             task.ended_at_us = None
             _move(state, task, QUEUED)
         case ev.TaskCancelRequested(task_id=task_id):
@@ -182,7 +186,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.failures, task.because, task.reason, task.error = 0, None, "", None
             task.not_before_us = task.ended_at_us = task.work_commit = task.approved_attempt = None
-            task.cancel_requested, task.conflicts = False, 0
+            task.cancel_requested, task.conflicts, task.conflict = False, 0, None
             state.stages_passed = min(state.stages_passed, task.task.stage)
             _move(state, task, PENDING)
             needed = (state.tasks[name] for name in task.task.dependencies)
@@ -195,12 +199,20 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             _move(state, task, PENDING)
         case ev.ConflictDetected(task_id=task_id):
             if not event.early:
-                state.tasks[task_id].conflicts = event.round
+                task = state.tasks[task_id]
+                task.conflicts = event.round
+                task.conflict = {
+                    "other_task_id": event.other_task_id, "paths": event.paths, "kinds": event.kinds,
+                    "onto": event.onto, "commit": event.commit,
+                }  # fmt: skip
         case ev.CheckpointCreated():
             if event.task_id is not None and event.task_id in state.tasks:
                 state.tasks[event.task_id].checkpoint_id = event.checkpoint_id
+            if event.kind == "before_run":
+                state.before_run, state.last_stage = event.checkpoint_id, (event.checkpoint_id, event.commit)
             if event.stage is not None:
                 state.stages_passed = max(state.stages_passed, event.stage + 1)
+                state.last_stage = (event.checkpoint_id, event.commit)
         case ev.RunSubmitted():
             _submitted(state, event, record.at_us, load_plan(blob(event.plan_digest)))
         case ev.RunForked():
@@ -349,6 +361,7 @@ _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
     "repository", "base_commit", "integration", "stages_passed", "merged_into",
+    "before_run", "last_stage",
 )  # fmt: skip
 
 
@@ -379,5 +392,6 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
             setattr(task, name, value)
     for name in _RUN_FIELDS:
         setattr(state, name, raw[name])
+    state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state

@@ -11,12 +11,14 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.plan import Facts
+from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
 from parallel_agents.scheduler.runners.protocol import Ended
 
 MAX_EXECUTION = "max_execution_time"
 """The reason of a run that was stopped because it ran longer than ``safetyFeatures.maxExecutionTime``."""
+GATE_FAILED = "quality gate failed"
+"""How the reason of a run begins that was stopped because its files did not pass a gate."""
 
 
 def task_of(state: RunState, task_id: str) -> TaskState:
@@ -35,16 +37,18 @@ def decide_start(state: RunState, task_id: str, attempt_id: str, runner: str, fa
     """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay."""
     taken = {"run_slots": facts.run_slots, "store_slots": facts.store_slots}
     return ev.TaskStarted(
-        task_id=task_id, attempt_id=attempt_id, attempt=state.tasks[task_id].attempts + 1, runner=runner, facts=taken
-    )
+        task_id=task_id, attempt_id=attempt_id, attempt=state.tasks[task_id].attempts + 1, runner=runner, facts=taken,
+        base_commit=state.integration,
+    )  # fmt: skip
 
 
-def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[Event]:
+def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commit: str | None = None) -> list[Event]:
     """What the end of an attempt means: its one end event, and the retry where there is one.
 
     Args:
         now_us: microseconds since the epoch.
         draw: in [0, 1), drawn once for the jitter.
+        commit: the integration line with its work merged, where it succeeded and files are versioned.
     """
     task_id = state.running.get(ended.attempt_id)
     if task_id is None:
@@ -56,7 +60,7 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float) -> list[
             return [_cancelled(state, task, ended)]
     elif ended.outcome == "stopped":  # Nobody asked for it in the log: a stop of the whole process.
         ended = replace(ended, error=ended.error or "stopped")
-    end = _end_event(task, ended)
+    end = _end_event(task, ended, commit)
     if isinstance(end, ev.TaskCompleted):
         return [end]
     if isinstance(end, ev.AttemptLost) and not end.began:
@@ -107,12 +111,12 @@ def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
     )  # fmt: skip
 
 
-def _end_event(task: TaskState, ended: Ended) -> Event:
+def _end_event(task: TaskState, ended: Ended, commit: str | None) -> Event:
     task_id, attempt_id, duration_s = task.task.task_id, ended.attempt_id, _duration_s(ended)
     if ended.outcome == "exited" and ended.error is None:
         return ev.TaskCompleted(
             task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, exit_code=ended.exit_code,
-            output=ended.output, cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+            output=ended.output, cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes, commit=commit,
         )  # fmt: skip
     if ended.outcome == "timed_out":
         return ev.TaskTimedOut(
@@ -140,11 +144,20 @@ def decide_finish(state: RunState) -> Event | None:
     counts = {status: state.counts[status] for status in st.TASK_STATUSES if state.counts[status]}
     if state.cancel_requested and state.reason == MAX_EXECUTION:
         return ev.RunFailed(counts=counts, reason=MAX_EXECUTION, failed=_failed(state))
+    if state.cancel_requested and state.reason.startswith(GATE_FAILED):
+        return ev.RunFailed(counts=counts, reason=state.reason, failed=_failed(state))
     if state.cancel_requested:
         return ev.RunCancelled(counts=counts, reason=state.reason)
     if any(state.stage_failed.values()) or state.counts[st.SKIPPED]:
         return ev.RunFailed(counts=counts, failed=_failed(state))
+    if stage_gates(state) and state.stages_passed < len(state.plan.stages):
+        return None  # Its gates come first.
     return ev.RunCompleted(counts=counts)
+
+
+def is_last(state: RunState, stage: int) -> bool:
+    """Whether no stage comes after this one."""
+    return stage == len(state.plan.stages) - 1
 
 
 def _failed(state: RunState) -> list[str]:
@@ -241,7 +254,17 @@ def decide_cancel_task(state: RunState, task_id: str, reason: str = "") -> list[
         if task.cancel_requested:
             raise NotAllowed(f"task {task_id!r} is being cancelled already")
         return [ev.TaskCancelRequested(task_id=task_id, reason=_text(reason))]
-    return [ev.TaskCancelled(task_id=task_id, reason=_text(reason))]
+    return [cancelled_unstarted(task, _text(reason))]
+
+
+def cancelled_unstarted(task: TaskState, reason: str) -> Event:
+    """The end of a task of which nothing runs. Where an attempt's work waits for a person, it is that attempt's end."""
+    waiting = task.status == st.BLOCKED and task.work_commit is not None
+    return ev.TaskCancelled(
+        task_id=task.task.task_id, attempt_id=task.attempt_id if waiting else None, reason=reason,
+        duration_s=task.duration_s if waiting else None, cpu_s=task.cpu_s if waiting else 0.0,
+        peak_memory_bytes=task.peak_memory_bytes if waiting else 0,
+    )  # fmt: skip
 
 
 def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:

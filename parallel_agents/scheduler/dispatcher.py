@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
@@ -22,6 +22,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, new_ids
+from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
@@ -31,9 +32,15 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.environment import missing_variables, process_environment
-from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
+from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
-from parallel_agents.scheduler.runners.protocol import Ended, Launch, Runner
+from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
+from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
+
+if TYPE_CHECKING:
+    from parallel_agents.scheduler.checkouts import Order, Prepared
+    from parallel_agents.scheduler.run_files import RunFiles
 
 CHECK_HOLDERS_US = 1_000_000
 """How often the holders of other runs are looked at: a dead one is seen within a second."""
@@ -77,6 +84,7 @@ class Dispatcher:
         environ: Mapping[str, str] | None = None,
         peak_memory: Callable[[str], int] = lambda attempt_id: 0,
         steady: Callable[[], int] = steady_clock_us,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -92,12 +100,16 @@ class Dispatcher:
         self._environ = os.environ if environ is None else environ
         self._peak_memory = peak_memory
         self._steady = steady
+        self._wake = wake
+        self._files: RunFiles | None = None  # Made with the first run that versions its files.
         self._draining = False
         self._folder = str(attempts_folder(log.path))
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._leaving: set[str] = set()  # Runs to let go of.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
-        self._ends: list[Ended] = []  # Drained from the runners, not yet committed.
+        self._polled: list[Ended] = []  # Drained from the runners, not yet looked at.
+        self._ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
+        self._completed: set[str] = set()  # Attempts among them whose task is completed by this very commit.
         self._launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
         self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
         self._seen = -1  # The last seq folded; -1 before the first look.
@@ -139,7 +151,7 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether this process has a run to dispatch, or an end or a request to take up. Any thread."""
-        return bool(self.held or self._requests or self._wanted or self._ends)
+        return bool(self.held or self._requests or self._wanted or self._polled or self._ends)
 
     def tick(self) -> int | None:
         """Do all that is due now.
@@ -150,7 +162,7 @@ class Dispatcher:
             StoreError: the store refuses; nothing was appended, running attempts go on, the next tick starts anew.
         """
         for runner in self.runners.values():
-            self._ends += map(self._measured, runner.poll())
+            self._polled += runner.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
             (self._wanted if what == "hold" else self._leaving).add(run_id)
@@ -163,6 +175,7 @@ class Dispatcher:
         def decide_all(draft: Draft) -> None:
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
+            self._look_at_ends()
             self._take_ends(draft)
             self._let_go(draft)
             self._plan(draft, started)
@@ -174,7 +187,10 @@ class Dispatcher:
             raise
         for ended in self._ends:
             self._launched.pop(ended.attempt_id, None)
+            if self._files is not None:
+                self._files.committed(ended, completed=ended.attempt_id in self._completed)
         self._ends.clear()
+        self._completed.clear()
         self._leaving.clear()
         if self._wanted:
             self._answer_wanted()
@@ -185,6 +201,8 @@ class Dispatcher:
             self._start(run_id, attempt_id)
         for run_id in adopted:
             self._adopt(run_id)
+        if self._files is not None:
+            self._go_on_with_files(self._files)
         self._stop_what_must_end()
         return self._next_due()
 
@@ -228,6 +246,8 @@ class Dispatcher:
         if held is not None:
             status_fold.fold(held.state, record, self.log.blob)
             held.snapshot_seq_count += 1
+            if self._files is not None:
+                self._files.learn(record)
 
     def _fold_run_level(self, record: Recorded) -> None:
         runs_fold.fold(self._summaries, record)
@@ -235,7 +255,7 @@ class Dispatcher:
         if summary is None:
             return
         if isinstance(record.event, ev.RunClaimed) and record.event.holder != self._me:
-            self.held.pop(record.run_id, None)  # Somebody took it over: whatever we still do for it is theirs.
+            self._lose(record.run_id)  # Somebody took it over: whatever we still do for it is theirs.
         if record.run_id in self.held or self._is_over(record.run_id):
             self._free_runs.discard(record.run_id)
         else:
@@ -263,6 +283,32 @@ class Dispatcher:
         state = self.projector.state(run_id)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir))
         self._free_runs.discard(run_id)
+        files = self._files_of(state)
+        if files is not None:
+            files.take_run(run_id)
+
+    def _lose(self, run_id: str) -> None:
+        held = self.held.pop(run_id, None)
+        if held is not None and self._files is not None:
+            self._files.let_go(held.state)
+
+    def _files_of(self, state: RunState) -> RunFiles | None:
+        """What is done about the files of a run; None where they are not versioned."""
+        if state.integration is None or state.plan.workspace == "none":
+            return None
+        if self._files is None:
+            from parallel_agents.scheduler.run_files import RunFiles  # Other runs need no git.
+
+            self._files = RunFiles(self.log, self._start_gate, self._wake)
+        return self._files
+
+    def _start_gate(self, launch: Launch) -> None:
+        self.runners["shell"].start(launch)
+
+    def close(self) -> None:
+        """Let what is done about files come to its end. After the last tick."""
+        if self._files is not None:
+            self._files.checkouts.close()
 
     def _claim(self, draft: Draft, adopted: list[str]) -> None:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
@@ -284,23 +330,68 @@ class Dispatcher:
                 self._fold(record)
             adopted.append(run_id)
 
+    def _look_at_ends(self) -> None:
+        """Of an attempt with files, first see to these; its end comes back when they are kept and merged."""
+        polled, self._polled = self._polled, []
+        for ended in polled:
+            if self._files is not None and self._files.harvest.gate_ended(ended):
+                continue
+            ended = self._measured(ended)
+            run_id = self._launched.get(ended.attempt_id, "")
+            held = self.held.get(run_id)
+            files = None if held is None else self._files_of(held.state)
+            if held is None or files is None or ended.outcome == "not_started" or not ended.began:
+                self._ends.append(ended)
+                continue
+            order = self._order(held.state, ended.attempt_id, run_id)
+            files.keep(held.state, order, steps_told(ended, order.folder)) if order else self._ends.append(ended)
+        if self._files is not None:
+            self._ends += self._files.poll()
+
+    def _order(self, state: RunState, attempt_id: str, run_id: str) -> Order | None:
+        files = self._files_of(state)
+        if files is None:
+            return None
+        task_id = state.running.get(attempt_id)
+        if task_id is None:
+            return files.undone_order(state, self._start_of(run_id, attempt_id), {})
+        task = state.tasks[task_id]
+        return files.order(state, task, attempt_id, self._environment(state, task.task))
+
     def _take_ends(self, draft: Draft) -> None:
+        outdated = []
         for ended in self._ends:
             run_id = self._launched.get(ended.attempt_id, "")
             held = self.held.get(run_id)
             if held is None:
                 continue
+            work = self._files.works.get(ended.attempt_id) if self._files is not None else None
             if ended.attempt_id in held.state.running:
+                if self._files is not None and self._files.outdated(held.state, ended):
+                    outdated.append(ended)
+                    continue
                 task = held.state.tasks[held.state.running[ended.attempt_id]]
-                ended = self._checked(held.state, task, ended)
-                for event in decide.decide_end(held.state, ended, draft.at_us, self._draw()):
+                if work is None:
+                    ended = self._checked(held.state, task, ended)
+                    events = decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                else:
+                    events = decide_work(held.state, ended, work, draft.at_us, self._draw())
+                for event in events:
                     self._add(draft, run_id, event)
+                if task.status == status_fold.COMPLETED:
+                    self._completed.add(ended.attempt_id)
             elif ended.attempt_id in self._occupancy.slots:
-                task_id = self._task_of_attempt(run_id, ended.attempt_id)
+                task_id = self._start_of(run_id, ended.attempt_id).task_id
+                for event in kept_of_undone(task_id, ended.attempt_id, work) if work is not None else ():
+                    self._add(draft, run_id, event)
                 reason = "its attempt was undone by a rollback"
                 self._add(
                     draft, run_id, ev.ResultDiscarded(task_id=task_id, attempt_id=ended.attempt_id, reason=reason)
                 )
+        for ended in outdated:
+            assert self._files is not None
+            self._ends.remove(ended)
+            self._files.merge_again(ended)
 
     def _checked(self, state: RunState, task: TaskState, ended: Ended) -> Ended:
         """An attempt that ended well has failed all the same if a declared output is not there."""
@@ -313,10 +404,10 @@ class Dispatcher:
         peak = self._peak_memory(ended.attempt_id)
         return replace(ended, peak_memory_bytes=peak) if peak > ended.peak_memory_bytes else ended
 
-    def _task_of_attempt(self, run_id: str, attempt_id: str) -> str:
+    def _start_of(self, run_id: str, attempt_id: str) -> ev.TaskStarted:
         for record in self.log.read_run(run_id):
             if isinstance(record.event, ev.TaskStarted) and record.event.attempt_id == attempt_id:
-                return record.event.task_id
+                return record.event
         raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
 
     def _let_go(self, draft: Draft) -> None:
@@ -325,7 +416,7 @@ class Dispatcher:
                 self._release(draft, run_id)
 
     def _release(self, draft: Draft, run_id: str) -> None:
-        del self.held[run_id]
+        self._lose(run_id)
         self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
 
     def _release_all(self, draft: Draft) -> None:
@@ -350,11 +441,37 @@ class Dispatcher:
                 decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
         for run_id, held in list(self.held.items()):
+            if not self._draining:
+                self._pass_barriers(draft, run_id, held, started)
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
+                files = self._files_of(held.state)
+                if files is not None:
+                    for event in files.after_run(held.state, failed=isinstance(finish, ev.RunFailed)):
+                        self._add(draft, run_id, event)
                 self._add(draft, run_id, finish)
             elif held.state.ended and self._occupancy.of_run(run_id) == 0:  # Rolled back to its end.
                 self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
+
+    def _pass_barriers(self, draft: Draft, run_id: str, held: Held, started: list[tuple[str, str]]) -> None:
+        """What is due between two stages, and then what that lets start."""
+        state, files = held.state, self._files_of(held.state)
+        if files is None:
+            return
+        trespass = files.trespass(state)
+        if trespass is not None:
+            self._add(draft, run_id, trespass)
+        while held.agenda.barriers and state.status == status_fold.RUNNING and not state.cancel_requested:
+            over = stage_over(state)
+            if over is None or (decide.is_last(state, over) and any(state.stage_failed.values())):
+                return
+            events = files.barrier(state, over, self._environment(state, None))
+            for event in events:
+                self._add(draft, run_id, event)
+            if not events:
+                return
+            facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, draft.at_us), started)
 
     def _carry_out(
         self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]]
@@ -362,16 +479,22 @@ class Dispatcher:
         for skip in decision.skips:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
-            self._add(draft, run_id, ev.TaskCancelled(task_id=task_id, reason=state.reason))
+            self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
         for what, task_id in decision.steps:
             if what == "queue":
                 self._add(draft, run_id, ev.TaskQueued(task_id=task_id))
+            elif what == "block":
+                self._add(draft, run_id, ev.TaskBlocked(task_id=task_id, reason=APPROVAL))
             else:
                 attempt_id = next(attempt_ids)
                 facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
                 runner = self._runner_name(state.tasks[task_id])
                 self._add(draft, run_id, decide.decide_start(state, task_id, attempt_id, runner, facts))
+                files = self._files_of(state)
+                checkpoint = None if files is None else files.before_start(state, task_id, attempt_id)
+                if checkpoint is not None:
+                    self._add(draft, run_id, checkpoint)
                 started.append((run_id, attempt_id))
 
     def _runner_name(self, task: TaskState) -> str:
@@ -399,7 +522,9 @@ class Dispatcher:
             except Exception:
                 trouble.report_exception("a listener failed; dispatching goes on")
         for run_id in ended:
-            del self.held[run_id]
+            if self._files is not None:
+                self._files.go_on(self.held[run_id].state)
+            self._lose(run_id)
 
     def _save_snapshot(self, state: RunState) -> None:
         try:
@@ -407,20 +532,25 @@ class Dispatcher:
         except StoreError as error:  # A cache; and what was just decided is still to be started.
             trouble.warn("no snapshot of run {}: {}", state.run_id, error)
 
-    def _launch(self, held: Held, task: TaskState, attempt_id: str) -> Launch:
+    def _environment(self, state: RunState, spec: Task | None) -> dict[str, str]:
+        """Of an attempt's process, or of a gate at the end of a stage."""
+        identity = {"RUN": state.run_id} | ({} if spec is None else {"TASK": spec.task_id})
+        env, names = ({}, ()) if spec is None else (spec.env, spec.env_from)
+        return process_environment(self._environ, state.environment, env, names, identity)
+
+    def _launch(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> Launch:
         state, spec = held.state, task.task
         call, call_task = self.calls.get((state.run_id, spec.task_id), (None, None))
-        identity = {"RUN": state.run_id, "TASK": spec.task_id}
+        folder = f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}"
+        env = {} if call else self._environment(state, spec)
         return Launch(
             run_id=state.run_id,
             task_id=spec.task_id,
             attempt_id=attempt_id,
-            folder=f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}",
-            workdir=held.workdir,
-            command=spec.command or (),
-            env=process_environment(self._environ, state.environment, spec.env, spec.env_from, identity)
-            if not call
-            else {},
+            folder=folder,
+            workdir=held.workdir if prepared is None else prepared.cwd,
+            command=with_steps(spec, folder),
+            env=env if prepared is None else {**env, **prepared.env},
             timeout_s=spec.timeout_s,
             call=call,
             task=call_task,
@@ -439,19 +569,52 @@ class Dispatcher:
             self._refuse(attempt_id, f"there is no runner {task.runner!r}")
         elif missing:
             self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
+        elif (order := self._order(state, attempt_id, run_id)) is not None:
+            assert self._files is not None
+            self._files.checkouts.prepare(order)
         else:
-            if task.runner == "python":
-                heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
-            try:
-                runner.start(self._launch(held, task, attempt_id))
-            except Exception as error:  # A runner promises not to; the attempts after this one must be started.
-                trouble.report_exception("attempt {} could not be started", attempt_id)
-                self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
+            self._run(held, task, attempt_id)
 
-    def _refuse(self, attempt_id: str, error: str, *, retryable: bool = False) -> None:
+    def _run(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> None:
+        runner = self._runner_of(task)
+        assert runner is not None
+        if task.runner == "python":
+            heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
+        try:
+            runner.start(self._launch(held, task, attempt_id, prepared))
+        except Exception as error:  # A runner promises not to; the attempts after this one must be started.
+            trouble.report_exception("attempt {} could not be started", attempt_id)
+            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
+
+    def _go_on_with_files(self, files: RunFiles) -> None:
+        """Start what has its checkout now, and begin the merges that are next."""
+        for prepared in files.prepared():
+            order = prepared.order
+            held = self.held.get(order.run_id)
+            if held is None:
+                if order.run_id in self._wanted:  # The last commit failed; it is ours again with the next.
+                    files.harvest.prepared.append(prepared)
+                continue
+            state, attempt_id = held.state, order.attempt_id
+            if prepared.error is not None:
+                self._refuse(attempt_id, prepared.error, retryable=True)
+            elif attempt_id not in state.running or self._is_to_stop(state, state.tasks[order.task_id]):
+                self._refuse(attempt_id, "stopped before it began", outcome="stopped")
+            else:
+                self._run(held, state.tasks[order.task_id], attempt_id, prepared)
+        for held in self.held.values():
+            files.go_on(held.state)
+
+    @staticmethod
+    def _is_to_stop(state: RunState, task: TaskState) -> bool:
+        return state.cancel_requested or task.cancel_requested
+
+    def _refuse(
+        self, attempt_id: str, error: str, *, retryable: bool = False, outcome: Outcome = "not_started"
+    ) -> None:
         now_us = self._clock()
         self._ends.append(
-            Ended(attempt_id, "not_started", error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
+            Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
         )
 
     def _runner_of(self, task: TaskState) -> Runner | None:
@@ -475,11 +638,11 @@ class Dispatcher:
                 self._start(run_id, attempt_id)  # Nobody else could have: only its appending was not acknowledged.
                 continue
             self._launched[attempt_id] = run_id
-            task = held.state.tasks[task_id or self._task_of_attempt(run_id, attempt_id)]
+            task = held.state.tasks[task_id or self._start_of(run_id, attempt_id).task_id]
             by_runner.setdefault(task.runner or self._runner_name(task), []).append(attempt_id)
         for attempt_ids in by_runner.values():
             tasks = [
-                held.state.tasks[held.state.running.get(attempt_id) or self._task_of_attempt(run_id, attempt_id)]
+                held.state.tasks[held.state.running.get(attempt_id) or self._start_of(run_id, attempt_id).task_id]
                 for attempt_id in attempt_ids
             ]
             runner = self._runner_of(tasks[0])
@@ -503,11 +666,21 @@ class Dispatcher:
                 if task_id is None:  # Undone by a rollback; which runner has it, the state does not say any more.
                     for runner in self.runners.values():
                         runner.stop(attempt_id)
+                    self._stop_gates(attempt_id, 3.0)
                 elif state.cancel_requested or state.tasks[task_id].cancel_requested:
                     grace_s = state.grace_s if state.cancel_requested else 3.0
                     runner_of = self._runner_of(state.tasks[task_id])
                     if runner_of is not None:
                         runner_of.stop(attempt_id, grace_s=grace_s)
+                    self._stop_gates(attempt_id, grace_s)
+            if state.cancel_requested:
+                self._stop_gates(run_id, state.grace_s)
+
+    def _stop_gates(self, of: str, grace_s: float) -> None:
+        """Of an attempt or of a run."""
+        if self._files is not None:
+            for gate_id in self._files.harvest.gates_of(of):
+                self.runners["shell"].stop(gate_id, grace_s=grace_s)
 
     def _next_due(self) -> int | None:
         due = [self._clock() + when - self._steady() for when, _ in self._deadlines[:1]]

@@ -46,7 +46,13 @@ class Engine:
 
         runners = _Runners(self._runners, self.need_shell)
         self.dispatcher = Dispatcher(
-            log, runners, kind=kind, takes_all=takes_all, environ=environ, peak_memory=self._peak_memory
+            log,
+            runners,
+            kind=kind,
+            takes_all=takes_all,
+            environ=environ,
+            peak_memory=self._peak_memory,
+            wake=self._wake,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -106,6 +112,7 @@ class Engine:
             if self.loop.failure is None:
                 self.dispatcher.leave()
         finally:
+            self.dispatcher.close()
             if self._sampler is not None:
                 self._sampler.close()
             for runner in self._runners.values():

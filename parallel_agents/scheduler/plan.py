@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.graph import tails
+from parallel_agents.scheduler.scopes import meet
 
 Rank = tuple[int, float, int]
 """Priority (0 critical), minus the longest path to the end of the graph in seconds, position in the plan."""
@@ -46,7 +47,9 @@ class Decision:
 
     skips: list[Skip] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
-    steps: list[tuple[str, str]] = field(default_factory=list)  # ("queue" | "start", task id), as they follow.
+    steps: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # ("queue" | "block" | "start", task id), as they follow.
 
 
 class Reason(NamedTuple):
@@ -79,6 +82,8 @@ class Agenda:
         self.resting: list[tuple[int, int]] = []  # (not before, in microseconds; position) of queued tasks.
         self.later: dict[int, list[int]] = {}  # Ready but for their stage: positions by stage.
         self.stage = 0
+        self.scoped = any(task.files for task in tasks)
+        self.barriers = has_barriers(state)
         state.touched.update(self._ids)
         state.broken.update(
             name
@@ -119,6 +124,8 @@ class Agenda:
         if self.stage < len(state.stage_open) - 1:
             leaving = Counter(state.tasks[name].task.stage for name in skips)
             while self.stage < len(state.stage_open) - 1 and state.stage_open[self.stage] == leaving[self.stage]:
+                if self.barriers and state.stages_passed <= self.stage:
+                    break
                 self.stage += 1
         for stage in [stage for stage in self.later if stage <= self.stage]:
             for index in self.later.pop(stage):
@@ -179,6 +186,8 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     ahead = dict.fromkeys(skips, st.SKIPPED)
     freed = sum(state.tasks[name].status == st.QUEUED for name in ahead)
     room = state.plan.settings.max_queue_size - state.counts[st.QUEUED] + freed
+    busy = _scopes(state) if agenda.scoped else {}
+    aside: list[int] = []  # Places of tasks whose files meet those of what runs.
     while True:
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
         # more: it may be the one that they wait for.
@@ -186,7 +195,12 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
             if task is None:
                 break
-            heapq.heappush(agenda.queued, heapq.heappop(agenda.ready))
+            place = heapq.heappop(agenda.ready)
+            if needs_approval(task):
+                ahead[task.task.task_id] = st.BLOCKED
+                decision.steps.append(("block", task.task.task_id))
+                continue
+            heapq.heappush(agenda.queued, place)
             ahead[task.task.task_id] = st.QUEUED
             decision.steps.append(("queue", task.task.task_id))
             room -= 1
@@ -194,7 +208,16 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
         while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us)) is not None:
             if agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts) is not None:
                 break
-            heapq.heappop(agenda.queued)
+            place = heapq.heappop(agenda.queued)
+            if needs_approval(task):
+                ahead[task.task.task_id] = st.BLOCKED
+                decision.steps.append(("block", task.task.task_id))
+                room += 1
+                continue
+            if task.task.files and scope_taken(task, busy):
+                aside.append(place)
+                continue
+            busy |= {task.task.task_id: task.task.files} if task.task.files else {}
             ahead[task.task.task_id] = st.RUNNING
             decision.steps.append(("start", task.task.task_id))
             facts.store_slots += 1
@@ -202,7 +225,46 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             room += 1
             started = True
         if not started:
+            for place in aside:
+                heapq.heappush(agenda.queued, place)
             return decision
+
+
+def has_barriers(state: RunState) -> bool:
+    """Whether something is due between two stages of a run: a checkpoint or gates."""
+    plan = state.plan
+    return state.integration is not None and (
+        (plan.files.between_stages and len(plan.stages) > 1) or stage_gates(state)
+    )
+
+
+def stage_gates(state: RunState) -> bool:
+    """Whether gates are due at the end of each stage."""
+    return state.integration is not None and any(gate.after == "stage" for gate in state.plan.files.gates)
+
+
+def stage_over(state: RunState) -> int | None:
+    """The first stage that has ended without its barrier. The last one has none but for gates."""
+    stage = state.stages_passed
+    if stage >= len(state.stage_open) or any(state.stage_open[: stage + 1]):
+        return None
+    return None if stage == len(state.stage_open) - 1 and not stage_gates(state) else stage
+
+
+def needs_approval(task: TaskState) -> bool:
+    """Whether a person has to let the next attempt start. What was said of one attempt holds for no later one."""
+    return task.task.approval == "required" and task.approved_attempt != task.attempts + 1
+
+
+def _scopes(state: RunState, starting: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The declared files of what runs, by task."""
+    running = (state.tasks[name].task for name in (*state.running.values(), *starting))
+    return {task.task_id: task.files for task in running if task.files}
+
+
+def scope_taken(task: TaskState, busy: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first running task whose declared files meet those of this one, or None."""
+    return next((name for name, files in busy.items() if meet(task.task.files, files)), None)
 
 
 _NOT_STARTED = frozenset({st.PENDING, st.QUEUED, st.BLOCKED})
@@ -328,6 +390,8 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
             return Reason("skipping", f"it will be skipped: {skip.because} failed" + _by(skip.reason), (skip.because,))
     if task.status == st.BLOCKED:
         return Reason("blocked", f"it waits for a person: {task.reason}")
+    if state.status == st.RUNNING and ("block", task_id) in seen.decision.steps:
+        return Reason("approval", "it will wait for a person to let it start")
     open_ = [
         name for name in task.task.dependencies if not st.satisfies(state.tasks[name].task, state.tasks[name].status)
     ]
@@ -346,6 +410,11 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
         return Reason("not_before", f"retry not before {wait_s:.1f} s from then (failed {task.failures} times)")
     if state.status == st.SUBMITTED:
         return Reason("no_dispatcher", "no process dispatches its run yet")
+    if (over := stage_over(state)) is not None and over < task.task.stage and has_barriers(state):
+        name = state.plan.stages[over].name
+        return Reason("barrier", f"stage {name!r} is over; its gates and its checkpoint come before the next stage")
+    if task.task.files and (other := scope_taken(task, _scopes(state, seen.starting - {task_id}))) is not None:
+        return Reason("scope", f"its files meet those of {other}, which runs: {', '.join(task.task.files)}", (other,))
     if task_id in seen.starting:
         return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
     return _why_no_slot(state, task, seen)

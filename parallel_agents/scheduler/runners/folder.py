@@ -87,6 +87,16 @@ def read_object(folder: str, name: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def last_bytes(path: str, count: int) -> str:
+    """The end of a log, of about so many characters; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - count))
+            return file.read(count).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def last_line(path: str) -> str | None:
     """The last line of a log that is not empty: without control characters, at most 500 characters, or None.
 

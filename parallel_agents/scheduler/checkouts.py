@@ -1,0 +1,440 @@
+"""What is done to files around an attempt: its checkout before, what it left after, the merge. Git runs on threads of its own.
+
+Two lanes for each repository: one for worktrees, which git can only make one at a time and may take half a minute for,
+and one for snapshots, merges and refs, so that finished work never waits behind a checkout. Nothing here touches the log;
+each end is a result for the next tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, Literal, NamedTuple, cast
+
+from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
+from parallel_agents.checkpoint.git import GitFailed
+from parallel_agents.checkpoint.merging import Take
+from parallel_agents.checkpoint.repository import Repository, find_repository, shared_state
+from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.eventstore.location import find_project_root
+from parallel_agents.scheduler.runners.folder import make_folder, read_object, write_whole
+from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
+
+SHADOW: Final = "shadow.git"
+PORTS: Final = 10  # For each attempt, from PARALLEL_AGENTS_PORT on.
+_FIRST_PORT: Final = 20_000
+_LAST_PORT: Final = 32_000  # Below what Linux gives out by itself (net.ipv4.ip_local_port_range).
+_REUSE_ABOVE_BYTES: Final = 100_000  # Of the index: about 1,000 files, from where on moving a checkout beats a new one.
+_CLOSE_S: Final = 10.0
+_SHARED: Final = "shared.json"
+_CONFLICT: Final = "conflict.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An attempt as far as its files go."""
+
+    run_id: str
+    task_id: str
+    attempt_id: str
+    attempt: int
+    folder: str  # runs/<run>/<task>/<attempt>/
+    repository: str  # As RunSubmitted names it.
+    workdir: Path  # Where the run was submitted.
+    workspace: Literal["worktree", "shared"]
+    base: str  # The commit that it starts from.
+    description: str = ""
+    outputs: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
+    merges: bool = True  # Whether its work is merged at its end; not in a shared directory, nor before an approval.
+    fail_on_gates: bool = True
+    before_id: str | None = None  # The checkpoint of its start, to be held by a ref.
+    after_id: str = ""
+    conflict: Mapping[str, Any] | None = field(default=None, hash=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)  # Of its process, but for what its checkout adds.
+
+
+class Prepared(NamedTuple):
+    """A checkout is there, or is not to be had."""
+
+    order: Order
+    cwd: Path
+    env: dict[str, str]
+    error: str | None = None
+
+
+class Kept(NamedTuple):
+    """What an attempt left is held by a ref; ``ended`` carries the error where it could not be."""
+
+    order: Order
+    ended: Ended
+    work: Work
+
+
+class Merged(NamedTuple):
+    """Work was merged with the integration line as it was, or clashes with it."""
+
+    order: Order
+    ended: Ended
+    work: Work
+
+
+class Followed(NamedTuple):
+    """The branch of a run follows its log again; ``foreign`` is a commit of somebody else's that is in the way."""
+
+    run_id: str
+    foreign: str | None = None
+    error: str | None = None
+
+
+Result = Prepared | Kept | Merged | Followed
+
+
+def open_repository(named: str, workdir: Path) -> Repository:
+    """The repository that ``RunSubmitted`` names.
+
+    Raises:
+        GitFailed: it is not there any more.
+    """
+    path = Path(named)
+    if path.name == SHADOW:
+        return Repository(top=find_project_root(Path(workdir)), git_dir=path, shadow=True)
+    found = find_repository(path)
+    if found is None:
+        raise GitFailed(f"{path} is no git repository any more", hint="put it back, or cancel the run")
+    return found
+
+
+class Checkouts:
+    """The files of the attempts that one process dispatches.
+
+    Args:
+        home: the store's folder, which holds the worktrees.
+        on_done: called from a thread of ours when ``poll`` has something to give.
+    """
+
+    def __init__(self, home: Path, on_done: Callable[[], None]) -> None:
+        self.home = home
+        self._on_done = on_done
+        self._results: deque[Result] = deque()
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._repositories: dict[str, Repository] = {}
+        self._free: dict[str, list[Path]] = {}  # Run id -> worktrees of attempts whose work is held.
+        self._ports: dict[str, int] = {}  # Attempt id -> first of its ports.
+        self._lock = threading.Lock()
+
+    def poll(self) -> list[Result]:
+        """What was done since the last call. Never blocks."""
+        done: list[Result] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                done.append(self._results.popleft())
+        return done
+
+    def worktree(self, run_id: str, task_id: str) -> Path:
+        """Where the attempts of a task have their checkout."""
+        return self.home / "worktrees" / run_id / task_id
+
+    def cwd(self, order: Order) -> Path:
+        """The folder that an attempt runs in: that of the submission, inside of its checkout."""
+        if order.workspace == "shared":
+            return order.workdir
+        top = self._repository(order).top
+        return self.worktree(order.run_id, order.task_id) / os.path.relpath(order.workdir, top)
+
+    def prepare(self, order: Order) -> None:
+        """Make the checkout of an attempt. Gives ``Prepared``."""
+        self._do(order.repository, "worktrees", lambda: self._prepare(order))
+
+    def keep(self, order: Order, ended: Ended) -> None:
+        """Hold what an attempt left, however it ended. Gives ``Kept``."""
+        self._do(order.repository, "objects", lambda: self._keep(order, ended))
+
+    def merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> None:
+        """Merge kept work with an integration line. Gives ``Merged``.
+
+        Args:
+            how: the plan's way with conflicts; ours and theirs are carried out here.
+        """
+        self._do(order.repository, "objects", lambda: self._merge(order, ended, work, onto, how))
+
+    def set_to(self, order: Order, commit: str) -> None:
+        """Set the checkout of an attempt whose work is held to another commit. Gives ``Prepared``."""
+
+        def work() -> Prepared:
+            path = self.worktree(order.run_id, order.task_id)
+            try:
+                worktrees.reuse(self._repository(order), path, path, commit, sparse=order.sparse)
+                return Prepared(order, self.cwd(order), {})
+            except Exception as error:
+                return Prepared(order, order.workdir, {}, f"no checkout for its gates: {error}")
+
+        self._do(order.repository, "worktrees", work)
+
+    def release(self, order: Order, *, free: bool) -> None:
+        """An attempt's end is in the log. Its checkout may be used again where ``free``; else it stays to be looked at."""
+        self._ports.pop(order.attempt_id, None)
+        if free and order.workspace == "worktree":
+            with self._lock:
+                self._free.setdefault(order.run_id, []).append(self.worktree(order.run_id, order.task_id))
+
+    def end_run(self, run_id: str, repository: str, workdir: Path) -> None:
+        """Take the checkouts away whose work is held."""
+        with self._lock:
+            paths = self._free.pop(run_id, [])
+
+        def work() -> None:
+            for path in paths:
+                with contextlib.suppress(ParallelAgentsError, OSError):  # It stays, and `gc` finds it.
+                    worktrees.remove(self._open(repository, workdir), path)
+            with contextlib.suppress(OSError):
+                os.rmdir(self.home / "worktrees" / run_id)
+
+        if paths:
+            self._do(repository, "worktrees", work)
+
+    def follow(
+        self, run_id: str, repository: str, workdir: Path, commit: str | None, held: Mapping[str, str], known: set[str]
+    ) -> None:
+        """Make the branch of a run and its refs what the log says. Gives ``Followed``.
+
+        Args:
+            commit: the integration line; None leaves the branch alone.
+            held: checkpoint ids and their commits.
+            known: where the branch may stand now: commits that the log has named.
+        """
+        known = set(known)
+
+        def work() -> Followed:
+            try:
+                found = self._open(repository, workdir)
+                refs.hold(found, {refs.checkpoint_ref(run_id, name): one for name, one in held.items()})
+                if commit is None:
+                    return Followed(run_id)
+                stands = refs.branch_commit(found, run_id)
+                if stands is not None and stands not in known:
+                    return Followed(run_id, stands)
+                return Followed(run_id, refs.move_branch(found, run_id, commit, stands))
+            except Exception as error:
+                return Followed(run_id, error=str(error))
+
+        self._do(repository, "objects", work)
+
+    def close(self) -> None:
+        """Finish what is under way, and nothing else."""
+        for lane in self._lanes.values():
+            lane.end()
+        for lane in self._lanes.values():
+            lane.join(_CLOSE_S)
+
+    def _do(self, repository: str, kind: str, work: Callable[[], Result | None]) -> None:
+        lane = self._lanes.get((repository, kind))
+        if lane is None:
+            lane = self._lanes[repository, kind] = _Lane(f"git {kind}", self._take)
+        lane.put(work)
+
+    def _take(self, result: Result) -> None:
+        self._results.append(result)
+        self._on_done()
+
+    def _open(self, repository: str, workdir: Path) -> Repository:
+        found = self._repositories.get(repository)
+        if found is None:
+            found = self._repositories[repository] = open_repository(repository, workdir)
+        return found
+
+    def _repository(self, order: Order) -> Repository:
+        return self._open(order.repository, order.workdir)
+
+    def _prepare(self, order: Order) -> Prepared:
+        try:
+            repository = self._repository(order)
+            make_folder(order.folder)
+            if order.workspace == "worktree":
+                self._check_out(repository, order)
+            if order.before_id is not None:
+                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.before_id): order.base})
+            write_whole(order.folder, _SHARED, json.dumps(shared_state(repository)).encode())
+            cwd = self.cwd(order)
+            cwd.mkdir(parents=True, exist_ok=True)  # Git keeps no empty folders.
+            return Prepared(order, cwd, self._environment(repository, order))
+        except Exception as error:  # Of whatever kind: an attempt that nobody tells of waits for ever.
+            return Prepared(order, order.workdir, {}, f"no checkout for it: {error}")
+
+    def _check_out(self, repository: Repository, order: Order) -> None:
+        path = self.worktree(order.run_id, order.task_id)
+        with self._lock:
+            free = self._free.get(order.run_id, [])
+            if path in free:
+                free.remove(path)
+            old = (
+                path if _is_large(repository, path) else next((one for one in free if _is_large(repository, one)), None)
+            )
+            if old in free:
+                free.remove(old)
+        if old is not None:
+            worktrees.reuse(repository, old, path, order.base, sparse=order.sparse)
+        else:
+            worktrees.add(repository, path, order.base, sparse=order.sparse)
+        worktrees.copy_included(repository, path)
+
+    def _environment(self, repository: Repository, order: Order) -> dict[str, str]:
+        env = {"PARALLEL_AGENTS_PORT": str(self._port(order.attempt_id)), "PARALLEL_AGENTS_BASE": order.base}
+        if order.conflict is not None:
+            text = facts_of_conflict(dict(order.conflict))
+            onto, commit = order.conflict["onto"], order.conflict["commit"]
+            for path in order.conflict["paths"]:
+                with contextlib.suppress(ParallelAgentsError):
+                    text += f"\n{path}:\n{merging.hunks(repository, onto, commit, path)}\n"
+            write_whole(order.folder, _CONFLICT, text.encode("utf-8", "surrogateescape"))
+            env["PARALLEL_AGENTS_CONFLICT"] = f"{order.folder}/{_CONFLICT}"
+        return env
+
+    def _port(self, attempt_id: str) -> int:
+        """The first of a range of ports that nobody listens on now and no other attempt of ours was given."""
+        with self._lock:
+            taken = set(self._ports.values())
+            for first in range(_FIRST_PORT, _LAST_PORT, PORTS):
+                if first not in taken and _is_free(first):
+                    self._ports[attempt_id] = first
+                    return first
+        raise OSError(f"no {PORTS} ports in a row are free between {_FIRST_PORT} and {_LAST_PORT}")
+
+    def _keep(self, order: Order, ended: Ended) -> Kept:
+        work = Work(order.after_id)
+        try:
+            repository = self._repository(order)
+            shared = order.workspace == "shared"
+            folder = repository.top if shared else self.worktree(order.run_id, order.task_id)
+            if not folder.exists():
+                raise FileNotFoundError(f"its checkout {folder} is gone")
+            work = replace(work, shared=_changed_state(order, shared_state(repository)))
+            if ended.outcome == "exited" and ended.error is None:
+                ended = _checked(order, self.cwd(order), ended)
+            parent = order.base if shared else _parent(repository, folder, order.base)
+            made = snapshot.snapshot(
+                repository, folder, message=_message(order, ended), parents=(parent,), at_us=ended.ended_at_us
+            )
+            same = made.tree == snapshot.tree_of(repository, parent)
+            commit = parent if same else made.commit
+            changed = snapshot.changed_paths(repository, order.base, commit) if commit != order.base else []
+            refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
+            work = replace(work, commit=commit, changed=len(changed))
+        except Exception as error:
+            if ended.error is None:
+                ended = replace(ended, error=f"its work could not be kept: {error}")
+        return Kept(order, ended, work)
+
+    def _merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> Merged:
+        assert work.commit is not None, "only what is kept is merged"
+        try:
+            repository = self._repository(order)
+            message = f"Merge {order.task_id}\n\n{_trailers(order)}"
+            made = merging.merge(repository, onto, work.commit, message=message, at_us=ended.ended_at_us)
+            clashes = tuple(Clash(one.path, one.kind) for one in made.conflicts)
+            other = ""
+            if clashes:
+                other = other_task(repository, order.base, onto, clashes[0].path)
+                if how in ("ours", "theirs"):
+                    made = merging.merge(
+                        repository, onto, work.commit, message=message, at_us=ended.ended_at_us, take=cast("Take", how)
+                    )
+            if made.commit is not None:
+                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.attempt_id): made.commit})
+            done = replace(work, onto=onto, merged=made.commit, clashes=clashes, other_task_id=other)
+            return Merged(order, ended, done)
+        except Exception as error:
+            failed = replace(ended, error=f"its work could not be merged: {error}")
+            return Merged(order, failed, replace(work, onto=onto))
+
+
+def _trailers(order: Order) -> str:
+    return (
+        f"Parallel-Agents-Run: {order.run_id}\nParallel-Agents-Task: {order.task_id}\n"
+        f"Parallel-Agents-Attempt: {order.attempt_id}\n"
+    )
+
+
+def _message(order: Order, ended: Ended) -> str:
+    what = order.description.strip().splitlines()
+    said = f"{order.task_id}: {what[0][:100]}" if what else order.task_id
+    return f"{said}{'' if ended.error is None else ' (failed)'}\n\n{_trailers(order)}"
+
+
+def other_task(repository: Repository, base: str, onto: str, path: str) -> str:
+    """The task whose merged work changed a path last, or an empty text."""
+    wanted = "--format=%(trailers:key=Parallel-Agents-Task,valueonly,separator=%x2C)"
+    said = repository.git().text("log", "--no-merges", "-1", wanted, f"{base}..{onto}", "--", f":(literal){path}")
+    return said.strip()
+
+
+def _changed_state(order: Order, now: Mapping[str, str]) -> tuple[str, ...]:
+    before = read_object(order.folder, _SHARED)
+    if before is None:
+        return ()
+    return tuple(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
+
+
+def _checked(order: Order, cwd: Path, ended: Ended) -> Ended:
+    """An attempt that ended well has failed all the same if a declared output is not there."""
+    missing = [name for name in order.outputs if not os.path.exists(cwd / name)]
+    return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
+
+
+def _parent(repository: Repository, folder: Path, base: str) -> str:
+    """Where an attempt's own commits have led, if they go on from where it began; else that."""
+    git = repository.git(folder)
+    head = git.run("rev-parse", "--verify", "--quiet", "HEAD", ok=(0, 1)).out.decode().strip()
+    if head and head != base and git.run("merge-base", "--is-ancestor", base, head, ok=(0, 1)).code == 0:
+        return head
+    return base
+
+
+def _is_large(repository: Repository, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (repository.git_dir_of(path) / "index").stat().st_size > _REUSE_ABOVE_BYTES
+    return False
+
+
+def _is_free(first: int) -> bool:
+    for port in range(first, first + PORTS):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
+class _Lane:
+    """One thread that does one thing after the other. Its thread begins with the first."""
+
+    def __init__(self, name: str, take: Callable[[Result], None]) -> None:
+        self._take = take
+        self._queue: SimpleQueue[Callable[[], Result | None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, work: Callable[[], Result | None]) -> None:
+        self._queue.put(work)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            result = work()
+            if result is not None:
+                self._take(result)

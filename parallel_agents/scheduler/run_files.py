@@ -1,0 +1,267 @@
+"""The files of the runs that a dispatcher holds: orders for checkouts and merges, and refs that follow the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.location import attempts_folder, files_home
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id, new_id
+from parallel_agents.projections.status import RUNNING, RunState, TaskState
+from parallel_agents.scheduler import trouble
+from parallel_agents.scheduler.checkouts import Checkouts, Order, Prepared
+from parallel_agents.scheduler.decide import GATE_FAILED
+from parallel_agents.scheduler.harvest import STAGE_TASK, Harvest, StageChecked
+from parallel_agents.scheduler.runners.protocol import Ended, Launch
+from parallel_agents.scheduler.work import Work, wants_merge
+
+_NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
+
+
+def before_checkpoint(attempt_id: str) -> str:
+    """The checkpoint of an attempt's start."""
+    return derived_id("before", attempt_id)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the log has said of a run's commits, undone events included."""
+
+    commits: set[str] = field(default_factory=set)  # Where the branch may stand.
+    to_hold: dict[str, str] = field(
+        default_factory=dict
+    )  # Checkpoint id -> commit, without their ref as far as we know.
+    followed: str | None = None  # The integration line that the branch was last told to follow.
+    foreign: str | None = None  # A commit of somebody else's on the branch.
+
+
+class RunFiles:
+    """What a dispatcher does about files. Called from its thread only.
+
+    Args:
+        start_gate: runs a command as a supervised process.
+        wake: called from other threads when a step is done.
+    """
+
+    def __init__(self, log: Log, start_gate: Callable[[Launch], None], wake: Callable[[], None]) -> None:
+        self._log = log
+        self.checkouts = Checkouts(files_home(Path(log.path)), wake)
+        self.harvest = Harvest(self.checkouts, start_gate)
+        self.works: dict[str, Work] = {}  # Of ends that are to be committed, by attempt.
+        self._orders: dict[str, Order] = {}
+        self._known: dict[str, _Known] = {}
+        self._told: set[str] = set()
+        self._folder = str(attempts_folder(log.path))
+
+    def take_run(self, run_id: str) -> None:
+        """A run is ours from here on: learn which commits of it the log knows."""
+        known = self._known[run_id] = _Known()
+        for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
+            self.learn(decode_brief(run_id, brief), known)
+
+    def learn(self, record: Recorded, known: _Known | None = None) -> None:
+        """Take note of an event that names a commit."""
+        known = known or self._known.get(record.run_id)
+        if known is None:
+            return
+        match record.event:
+            case ev.RunSubmitted(base_commit=commit) | ev.RunForked(commit=commit):
+                known.commits.add(commit or "")
+            case ev.TaskCompleted(commit=commit) | ev.CheckpointRestored(commit=commit):
+                known.commits.add(commit or "")
+            case ev.CheckpointCreated(commit=str(commit)):
+                known.to_hold[record.event.checkpoint_id] = commit
+            case _:
+                pass
+
+    def order(self, state: RunState, task: TaskState, attempt_id: str, env: Mapping[str, str]) -> Order:
+        """The order of an attempt: the one that was made for it, or a new one."""
+        found = self._orders.get(attempt_id)
+        if found is None:
+            spec, plan = task.task, state.plan
+            base = task.base_commit or state.integration
+            assert base is not None
+            assert state.repository is not None
+            assert plan.workspace != "none"
+            found = self._orders[attempt_id] = Order(
+                run_id=state.run_id, task_id=spec.task_id, attempt_id=attempt_id, attempt=task.attempts,
+                folder=f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}", repository=state.repository,
+                workdir=Path(state.workdir), workspace=plan.workspace, base=base, description=spec.description,
+                outputs=spec.outputs, sparse=plan.sparse, fail_on_gates=plan.files.fail_on_gates,
+                before_id=before_checkpoint(attempt_id) if plan.files.per_agent else None,
+                after_id=derived_id("after", attempt_id), conflict=task.conflict, env=dict(env),
+                merges=plan.workspace == "worktree" and spec.approval != "result",
+            )  # fmt: skip
+        return found
+
+    def undone_order(self, state: RunState, started: ev.TaskStarted, env: Mapping[str, str]) -> Order | None:
+        """The order of an attempt that the state does not know any more."""
+        if started.attempt_id not in self._orders and started.base_commit is not None:
+            task = TaskState(state.tasks[started.task_id].task, 0, 0, base_commit=started.base_commit)
+            self.order(state, task, started.attempt_id, env)
+        return self._orders.get(started.attempt_id)
+
+    def keep(self, state: RunState, order: Order, ended: Ended) -> None:
+        """An attempt has ended: see to what it left."""
+        gates = [gate for gate in state.plan.files.gates if gate.after == "task"]
+        self.harvest.keep(order, ended, gates, state.plan.files.conflicts)
+
+    def poll(self) -> list[Ended]:
+        """Take up what is done; gives the ends whose files are known, their work in ``works``."""
+        self.harvest.poll()
+        ends = []
+        for order, ended, work in self.harvest.reaped:
+            self._orders[order.attempt_id] = order
+            self.works[order.attempt_id] = work
+            ends.append(ended)
+        self.harvest.reaped.clear()
+        return ends
+
+    def prepared(self) -> list[Prepared]:
+        """Checkouts that are there, or are not to be had."""
+        found, self.harvest.prepared = self.harvest.prepared, []
+        return found
+
+    def outdated(self, state: RunState, ended: Ended) -> bool:
+        """Whether work was merged with an integration line that is another one by now; it is merged again then."""
+        work = self.works.get(ended.attempt_id)
+        if work is None or work.onto is None or work.onto == state.integration:
+            return False
+        return wants_merge(state, state.tasks[state.running[ended.attempt_id]], ended)
+
+    def merge_again(self, ended: Ended) -> None:
+        """Put outdated work in line once more."""
+        order, work = self._orders[ended.attempt_id], self.works.pop(ended.attempt_id)
+        self.harvest.merged(order.run_id)
+        self.harvest.merge(order, ended, Work(work.checkpoint_id, work.commit, work.changed, shared=work.shared))
+
+    def committed(self, ended: Ended, *, completed: bool) -> None:
+        """An attempt's end is in the log."""
+        work, order = self.works.pop(ended.attempt_id, None), self._orders.pop(ended.attempt_id, None)
+        if order is None:
+            return
+        if work is not None and work.onto is not None:
+            self.harvest.merged(order.run_id)
+        self.checkouts.release(order, free=completed)
+
+    def before_start(self, state: RunState, task_id: str, attempt_id: str) -> Event | None:
+        """The checkpoint of an attempt's start, which is its base commit."""
+        if not state.plan.files.per_agent:
+            return None
+        return ev.CheckpointCreated(
+            checkpoint_id=before_checkpoint(attempt_id), kind="before_attempt", label=f"before {task_id}",
+            commit=state.integration, task_id=task_id, attempt_id=attempt_id,
+            agent_type=state.tasks[task_id].task.agent_type,
+        )  # fmt: skip
+
+    def barrier(self, state: RunState, stage: int, env: Mapping[str, str]) -> list[Event]:
+        """What is due at the end of a stage: its checkpoint, at once where no gate comes first."""
+        gates = [gate for gate in state.plan.files.gates if gate.after == "stage"]
+        if not gates:
+            return [stage_checkpoint(state, stage)]
+        found = next((one for one in self.harvest.stages if (one.run_id, one.stage) == (state.run_id, stage)), None)
+        if found is not None:
+            self.harvest.stages.remove(found)
+            if found.commit == state.integration:
+                return _stage_checked(state, found)
+        order = self._stage_order(state, stage, env)
+        self.harvest.check_stage(order, stage, gates)
+        return []
+
+    def _stage_order(self, state: RunState, stage: int, env: Mapping[str, str]) -> Order:
+        assert state.integration is not None
+        assert state.repository is not None
+        assert state.plan.workspace != "none"
+        check_id = new_id()
+        return Order(
+            run_id=state.run_id, task_id=STAGE_TASK, attempt_id=check_id, attempt=0,
+            folder=f"{self._folder}/{state.run_id}/{STAGE_TASK}/{stage}/{check_id}", repository=state.repository,
+            workdir=Path(state.workdir), workspace=state.plan.workspace, base=state.integration,
+            sparse=state.plan.sparse, env=dict(env),
+        )  # fmt: skip
+
+    def after_run(self, state: RunState, *, failed: bool) -> list[Event]:
+        """What comes right before a run's end: its files as configured after a failure, and their checkpoint."""
+        settings, events = state.plan.files, list[Event]()
+        commit = state.integration
+        back = settings.rollback_on_failure and not settings.preserve_successful
+        if failed and back and state.plan.workspace == "worktree" and commit != state.base_commit:
+            commit = state.base_commit
+            events.append(
+                ev.CheckpointRestored(checkpoint_id=state.before_run or "", reason="rollbackOnFailure", commit=commit)
+            )
+        if settings.after_run:
+            events.append(
+                ev.CheckpointCreated(checkpoint_id=new_id(), kind="after_run", label="after the run", commit=commit)
+            )
+        return events
+
+    def go_on(self, state: RunState) -> None:
+        """After a commit: the next merge, and refs that follow."""
+        known = self._known.get(state.run_id)
+        if known is None or state.integration is None or state.repository is None:
+            return
+        self.harvest.merge_next(state.run_id, state.integration)
+        if state.plan.workspace == "worktree" and known.foreign is None and known.followed != state.integration:
+            known.followed = state.integration
+        elif not known.to_hold:
+            return
+        held, known.to_hold = known.to_hold, {}
+        branch = known.followed if state.plan.workspace == "worktree" and known.foreign is None else None
+        self.checkouts.follow(state.run_id, state.repository, Path(state.workdir), branch, held, known.commits)
+
+    def trespass(self, state: RunState) -> Event | None:
+        """A pause, where somebody has put a commit of their own on the run's branch."""
+        event: Event | None = None
+        for found in [one for one in self.harvest.followed if one.run_id == state.run_id]:
+            self.harvest.followed.remove(found)
+            known = self._known[state.run_id]
+            if found.error is not None and found.error not in self._told:
+                self._told.add(found.error)
+                trouble.warn("the refs of run {} do not follow: {}", state.run_id, found.error)
+            elif found.foreign is not None and known.foreign is None:
+                known.foreign = found.foreign
+                reason = (
+                    f"somebody put {found.foreign[:12]} on the branch parallel-agents/{state.run_id}, which is kept"
+                )
+                event = ev.RunPaused(reason=reason) if state.status == RUNNING else None
+        return event
+
+    def let_go(self, state: RunState) -> None:
+        """The run is not ours any more, or has ended."""
+        self.harvest.forget_run(state.run_id)
+        self._known.pop(state.run_id, None)
+        if state.ended and state.repository is not None:
+            self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir))
+
+
+def stage_checkpoint(state: RunState, stage: int) -> Event:
+    """The checkpoint at the end of a stage."""
+    name = state.plan.stages[stage].name
+    return ev.CheckpointCreated(
+        checkpoint_id=new_id(), kind="stage", label=f"after stage {name}", commit=state.integration, stage=stage
+    )
+
+
+def _stage_checked(state: RunState, checked: StageChecked) -> list[Event]:
+    events: list[Event] = [
+        ev.GateChecked(
+            scope="stage", command=gate.command, passed=gate.passed, exit_code=gate.exit_code,
+            duration_s=gate.duration_s, output=gate.output, log=gate.log, commit=checked.commit, stage=checked.stage,
+        )
+        for gate in checked.gates
+    ]  # fmt: skip
+    failed = next((gate for gate in checked.gates if not gate.passed), None)
+    if checked.error is not None:
+        return [*events, ev.RunCancelRequested(reason=f"{GATE_FAILED}: {checked.error}")]
+    if failed is None or not state.plan.files.fail_on_gates:
+        return [*events, stage_checkpoint(state, checked.stage)]
+    if state.plan.files.rollback_on_gates and state.last_stage is not None:
+        checkpoint_id, commit = state.last_stage
+        events.append(ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="autoRollbackOnFailure", commit=commit))
+    stage = state.plan.stages[checked.stage].name
+    return [*events, ev.RunCancelRequested(reason=f"{GATE_FAILED}: {failed.command} after stage {stage}")]
