@@ -26,6 +26,7 @@ from parallel_agents.checkpoint.snapshot import restore as write_files
 from parallel_agents.checkpoints import BEFORE_RESTORE, create_of_files, repository_of, repository_of_checkpoint
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, CheckpointRestored
+from parallel_agents.eventstore.location import files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.project import Project
@@ -144,7 +145,7 @@ def restore(
     if in_place:
         return _restore_in_place(log, project, checkpoint)
     repository = repository_of_checkpoint(log, project, checkpoint)
-    folder = (into or project.store.parent / "restored" / checkpoint["checkpoint_id"]).absolute()
+    folder = (into or files_home(project.store) / "restored" / checkpoint["checkpoint_id"]).absolute()
     files = write_files(repository, checkpoint["commit"], folder)
     _append(log, CheckpointRestored(checkpoint_id=checkpoint["checkpoint_id"], into=str(folder)))
     return Restored(checkpoint["checkpoint_id"], folder, files)

@@ -24,7 +24,7 @@ from parallel_agents.checkpoint.snapshot import Change, changed_paths, snapshot
 from parallel_agents.checkpoint_metadata import level_of
 from parallel_agents.eventstore.errors import NotAllowed, StaleRun, UnknownCheckpoint, nearest
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, RunForked, RunSubmitted
-from parallel_agents.eventstore.location import FOLDER
+from parallel_agents.eventstore.location import FOLDER, files_home, make_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, decode_brief, new_id, rfc3339
 from parallel_agents.eventstore.submission import load_plan
@@ -152,7 +152,13 @@ def repository_of(project: Project) -> Repository:
     Raises:
         GitFailed: the user's is bare or broken.
     """
-    return find_repository(project.root) or shadow_repository(project.root, project.store.parent)
+    return find_repository(project.root) or _shadow(project)
+
+
+def _shadow(project: Project) -> Repository:
+    home = files_home(project.store)
+    make_home(home / "store")
+    return shadow_repository(project.root, home)
 
 
 def repository_of_checkpoint(log: Log, project: Project, checkpoint: dict[str, Any]) -> Repository:
@@ -188,6 +194,8 @@ def _repository_of_run(log: Log, project: Project, run_id: str) -> Repository:
 
 
 def _opened(named: Path, workdir: Path, project: Project) -> Repository:
+    if named == files_home(project.store) / "shadow.git":
+        return _shadow(project)
     if named.name == "shadow.git":
         return Repository(workdir, named, shadow=True)
     return find_repository(named) or repository_of(project)

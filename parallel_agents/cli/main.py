@@ -41,6 +41,10 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
     },
+    "Keep files": {
+        "checkpoints": ("checkpointing", "List the checkpoints of a run, and those made by hand."),
+        "checkpoint": ("checkpointing", "Make a checkpoint, look into one, or take files back to one."),
+    },
     "Steer": {
         "pause": ("steering", "Start no more tasks of a run; what runs finishes."),
         "resume": ("steering", "Go on with a run that was paused or left."),
@@ -60,8 +64,9 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
 }  # fmt: skip
-LATER = ("checkpoints", "rollback", "fork", "diff", "replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
+LATER = ("rollback", "fork", "diff", "replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
          "export", "import")  # fmt: skip
 
 

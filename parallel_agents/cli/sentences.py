@@ -81,6 +81,12 @@ def sentence(event: dict[str, Any]) -> str:
             return f"to event {data['to_seq']}"
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
+        case "CheckpointCreated":
+            label = data["label"] or data["description"]
+            return f"{data['checkpoint_id']}, {data['kind'].replace('_', ' ')}" + (f": {label}" if label else "")
+        case "CheckpointRestored":
+            where = " in place" if data.get("in_place") else f", into {data['into']}" if data["into"] else ""
+            return str(data["checkpoint_id"]) + where + (f": {data['reason']}" if data["reason"] else "")
         case "CostCharged":
             return f"${data['usd_micros'] / 1e6:.4f} for {data['model'] or 'an unknown model'}"
         case "ConflictDetected":

@@ -16,6 +16,7 @@ from parallel_agents.cli import main
 
 for module in (
     "bars",
+    "checkpointing",
     "daemon",
     "dry_run",
     "keeping",
