@@ -6,6 +6,7 @@ A commit that no ref reaches is gone with the next garbage collection, so a ref 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from parallel_agents.checkpoint.git import GitFailed, decoded
 from parallel_agents.checkpoint.repository import OURS, Repository
@@ -69,6 +70,11 @@ def move_branch(repository: Repository, run_id: str, commit: str, expected: str 
     )
 
 
+def branch_commit(repository: Repository, run_id: str) -> str | None:
+    """Where the branch of a run stands; None where there is none."""
+    return _value(repository, branch_ref(run_id))
+
+
 def held(repository: Repository, run_id: str | None = None) -> dict[str, str]:
     """Our refs with their commits, of one run or of all; the branches are not among them."""
     folder = f"refs/{OURS}/" + (f"{run_id}/" if run_id else "")
@@ -107,7 +113,8 @@ def _refuse_if_checked_out(repository: Repository, ref: str) -> None:
         except OSError:
             continue
         if stands:
-            where = repository.top if head.parent == repository.git_dir else head.parent
+            linked = head.parent / "gitdir"
+            where = Path(linked.read_text().strip()).parent if linked.exists() else repository.git_dir.parent
             raise BranchInUse(
                 f"the branch {ref.removeprefix('refs/heads/')} is checked out in {where}, so it does not move",
                 hint="git switch to another branch there",
