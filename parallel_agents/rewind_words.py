@@ -93,22 +93,22 @@ def fit(asked: Sequence[str], text: Sequence[str]) -> float:
     if not asked:
         return 0.0
     found = [max((likeness(word, other) for other in text), default=0.0) for word in asked]
-    if SAME not in found or min(found) < SAME:
+    if min(found) < SAME:
         _try_together(asked, text, found)
     return sum(found) / len(asked)
 
 
 def _try_together(asked: Sequence[str], text: Sequence[str], found: list[float]) -> None:
-    """Two words that the other side writes as one: ``bug fix`` and ``bugfix``."""
-    joined = {stem(word) for word in _joined(text)}
+    """Two words that the other side writes as one: ``bug fix``, or a fix of bugs, and ``bugfix``."""
+    joined = {one for pair in pairwise(text) for one in _joined(*pair)}
     whole = {stem(word) for word in text}
     for place, word in enumerate(asked):
-        if found[place] < SAME and stem(word) in joined:
+        if stem(word) in joined:
             found[place] = SAME
-    for place, pair in enumerate(_joined(asked)):
-        if stem(pair) in whole:
+    for place, pair in enumerate(pairwise(asked)):
+        if whole & _joined(*pair):
             found[place] = found[place + 1] = SAME
 
 
-def _joined(text: Sequence[str]) -> list[str]:
-    return [first + second for first, second in pairwise(text)]
+def _joined(first: str, second: str) -> set[str]:
+    return {stem(stem(first) + second), stem(stem(second) + first)}
