@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.follow import Follower, is_dispatched
+from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.process import own_identity
@@ -100,6 +102,41 @@ def _obey(log: Log, run_id: str, interrupts: Interrupts) -> bool:
         except NotAllowed:
             continue  # It was paused already, or has ended meanwhile.
     return interrupts.taken > before
+
+
+def settle_undone(log: Log, run_id: str, *, timeout_s: float) -> list[str]:
+    """Wait until attempts that a rollback has undone are stopped; where nobody dispatches the run, stop them here.
+
+    Args:
+        timeout_s: after which we give up; whoever dispatches next goes on.
+    Returns:
+        The attempts that still run.
+    """
+    if not undone_attempts(log, run_id):
+        return []
+    if is_dispatched(log, run_id):
+        return _wait_undone(log, run_id, timeout_s)
+    trouble.say_plainly()
+    engine = Engine(log, kind="rollback")
+    try:
+        engine.hold(run_id)
+        engine.start()
+        return _wait_undone(log, run_id, timeout_s)
+    finally:
+        engine.close()
+
+
+def undone_attempts(log: Log, run_id: str) -> list[str]:
+    """Attempts that hold a slot although the run's state does not know them any more."""
+    projector = Projector(log)
+    return sorted(projector.occupancy().by_run.get(run_id, set()) - projector.state(run_id).running.keys())
+
+
+def _wait_undone(log: Log, run_id: str, timeout_s: float) -> list[str]:
+    deadline = time.monotonic() + timeout_s
+    while (left := undone_attempts(log, run_id)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def settle_cancelled(log: Log, run_ids: list[str], *, timeout_s: float = 15.0) -> list[str]:

@@ -52,6 +52,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
         "stop": ("steering", "Emergency stop: end everything of this store now."),
     },
+    "Go back": {
+        "rollback": ("travelling", "Take a run back to an event or a checkpoint: queue and files together."),
+        "fork": ("travelling", "Start a new run from the past of another one."),
+        "diff": ("travelling", "Say what lies between two moments of a run."),
+    },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
@@ -64,9 +69,10 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
 }  # fmt: skip
-LATER = ("rollback", "fork", "diff", "replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
+LATER = ("replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
          "export", "import")  # fmt: skip
 
 

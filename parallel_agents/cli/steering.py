@@ -53,13 +53,14 @@ def pause(ctx: click.Context, run: str | None, reason: str, as_json: bool) -> No
 @click.pass_context
 def resume(ctx: click.Context, run: str | None, reason: str, as_json: bool) -> int:
     """Go on with a run that was paused or left. Where no process dispatches it, this one does."""
-    from parallel_agents import daemons, look, steer
+    from parallel_agents import daemons, look, steer, travel
     from parallel_agents.follow import is_dispatched
 
     project = project_of(ctx)
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         held = is_dispatched(log, run_id)
+        travel.finish_restoring(log, project, run_id)
         try:
             steer.resume(log, run_id, reason)
         except NotAllowed:

@@ -363,6 +363,13 @@ class CheckpointRestored(Event):
     in_place: bool = False  # Into the folder that checkpoints are made of: those after this one are off its line.
 
 
+class FilesRestoring(Event):
+    """Files in a folder of the user's are about to be made those of a commit; ``CheckpointRestored`` says that they are."""
+
+    commit: str
+    checkpoint_id: str = ""  # That they were said to be restored from, where one was named.
+
+
 class CostCharged(Event):
     """Money was spent. Micro-dollars, whatever becomes of the attempt."""
 

@@ -84,6 +84,7 @@ class RunState:
     stages_passed: int = 0  # Stages whose end has its checkpoint.
     before_run: str | None = None  # The checkpoint of its start.
     last_stage: tuple[str, str | None] | None = None  # The newest checkpoint of a stage's end, or that of its start.
+    restoring: str | None = None  # A commit that the shared directory is being made equal to.
     merged_into: str | None = None  # The user's branch that the result was last brought to.
     budget_usd_micros: int | None = None
     submitted_at_us: int = 0
@@ -247,7 +248,9 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
         case ev.CheckpointRestored(commit=commit):
-            state.integration = commit or state.integration
+            state.integration, state.restoring = commit or state.integration, None
+        case ev.FilesRestoring(commit=commit):
+            state.restoring = commit
         case ev.RunMerged(into=into):
             state.merged_into = into
         case ev.BudgetThresholdReached() | ev.BudgetExceeded() | ev.ResultDiscarded() | ev.SecretScrubbed():
@@ -361,7 +364,7 @@ _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
     "repository", "base_commit", "integration", "stages_passed", "merged_into",
-    "before_run", "last_stage",
+    "before_run", "last_stage", "restoring",
 )  # fmt: skip
 
 

@@ -221,6 +221,11 @@ def decide_resume(state: RunState, reason: str = "") -> list[Event]:
     _refuse_cancelling(state)
     if state.status != st.PAUSED:
         raise NotAllowed(f"run {state.run_id} is not paused: it is {state.status}")
+    if state.restoring is not None:
+        raise NotAllowed(
+            f"the files of run {state.run_id} are still being taken back",
+            hint=f"`parallel-agents resume {state.run_id}` at the command line ends that first",
+        )
     return [ev.RunResumed(reason=_text(reason))]
 
 

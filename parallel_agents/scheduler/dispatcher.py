@@ -340,11 +340,14 @@ class Dispatcher:
             run_id = self._launched.get(ended.attempt_id, "")
             held = self.held.get(run_id)
             files = None if held is None else self._files_of(held.state)
+            if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
+                folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
+                ended = steps_told(held.state.tasks[task_id].task, ended, folder)
             if held is None or files is None or ended.outcome == "not_started" or not ended.began:
                 self._ends.append(ended)
                 continue
             order = self._order(held.state, ended.attempt_id, run_id)
-            files.keep(held.state, order, steps_told(ended, order.folder)) if order else self._ends.append(ended)
+            files.keep(held.state, order, ended) if order else self._ends.append(ended)
         if self._files is not None:
             self._ends += self._files.poll()
 
@@ -446,10 +449,8 @@ class Dispatcher:
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
                 files = self._files_of(held.state)
-                if files is not None:
-                    for event in files.after_run(held.state, failed=isinstance(finish, ev.RunFailed)):
-                        self._add(draft, run_id, event)
-                self._add(draft, run_id, finish)
+                for event in [finish] if files is None else files.around_end(held.state, finish):
+                    self._add(draft, run_id, event)
             elif held.state.ended and self._occupancy.of_run(run_id) == 0:  # Rolled back to its end.
                 self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
 

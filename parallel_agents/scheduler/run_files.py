@@ -27,6 +27,14 @@ def before_checkpoint(attempt_id: str) -> str:
     return derived_id("before", attempt_id)
 
 
+def known_commits(log: Log, run_id: str) -> set[str]:
+    """Where the branch of a run may stand: commits that its events name, undone ones included."""
+    known = _Known()
+    for brief in log.briefs(run_id, where=_NAMES_COMMITS):
+        known.learn(decode_brief(run_id, brief))
+    return known.commits
+
+
 @dataclass(slots=True)
 class _Known:
     """What the log has said of a run's commits, undone events included."""
@@ -37,6 +45,18 @@ class _Known:
     )  # Checkpoint id -> commit, without their ref as far as we know.
     followed: str | None = None  # The integration line that the branch was last told to follow.
     foreign: str | None = None  # A commit of somebody else's on the branch.
+
+    def learn(self, record: Recorded) -> None:
+        """Take note of an event that names a commit."""
+        match record.event:
+            case ev.RunSubmitted(base_commit=commit) | ev.RunForked(commit=commit):
+                self.commits.add(commit or "")
+            case ev.TaskCompleted(commit=commit) | ev.CheckpointRestored(commit=commit):
+                self.commits.add(commit or "")
+            case ev.CheckpointCreated(commit=str(commit)):
+                self.to_hold[record.event.checkpoint_id] = commit
+            case _:
+                pass
 
 
 class RunFiles:
@@ -61,22 +81,13 @@ class RunFiles:
         """A run is ours from here on: learn which commits of it the log knows."""
         known = self._known[run_id] = _Known()
         for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
-            self.learn(decode_brief(run_id, brief), known)
+            known.learn(decode_brief(run_id, brief))
 
-    def learn(self, record: Recorded, known: _Known | None = None) -> None:
+    def learn(self, record: Recorded) -> None:
         """Take note of an event that names a commit."""
-        known = known or self._known.get(record.run_id)
-        if known is None:
-            return
-        match record.event:
-            case ev.RunSubmitted(base_commit=commit) | ev.RunForked(commit=commit):
-                known.commits.add(commit or "")
-            case ev.TaskCompleted(commit=commit) | ev.CheckpointRestored(commit=commit):
-                known.commits.add(commit or "")
-            case ev.CheckpointCreated(commit=str(commit)):
-                known.to_hold[record.event.checkpoint_id] = commit
-            case _:
-                pass
+        known = self._known.get(record.run_id)
+        if known is not None:
+            known.learn(record)
 
     def order(self, state: RunState, task: TaskState, attempt_id: str, env: Mapping[str, str]) -> Order:
         """The order of an attempt: the one that was made for it, or a new one."""
@@ -184,16 +195,17 @@ class RunFiles:
             sparse=state.plan.sparse, env=dict(env),
         )  # fmt: skip
 
-    def after_run(self, state: RunState, *, failed: bool) -> list[Event]:
-        """What comes right before a run's end: its files as configured after a failure, and their checkpoint."""
-        settings, events = state.plan.files, list[Event]()
-        commit = state.integration
+    def around_end(self, state: RunState, finish: Event) -> list[Event]:
+        """A run's end with what goes with it: before it its files as configured after a failure, after it their checkpoint."""
+        settings, events, commit = state.plan.files, list[Event](), state.integration
         back = settings.rollback_on_failure and not settings.preserve_successful
+        failed = isinstance(finish, ev.RunFailed)
         if failed and back and state.plan.workspace == "worktree" and commit != state.base_commit:
             commit = state.base_commit
             events.append(
                 ev.CheckpointRestored(checkpoint_id=state.before_run or "", reason="rollbackOnFailure", commit=commit)
             )
+        events.append(finish)
         if settings.after_run:
             events.append(
                 ev.CheckpointCreated(checkpoint_id=new_id(), kind="after_run", label="after the run", commit=commit)

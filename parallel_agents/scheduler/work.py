@@ -73,13 +73,19 @@ def wants_merge(state: RunState, task: TaskState, ended: Ended) -> bool:
 
 
 def decide_work(state: RunState, ended: Ended, work: Work, now_us: int, draw: float) -> list[Event]:
-    """What the end of an attempt means whose files are known: how they are kept, then the end itself.
+    """What the end of an attempt means whose files are known: how it was found, the end itself, and its checkpoint.
+
+    The checkpoint comes last, so that going back to it goes back to after the end.
 
     Args:
         now_us, draw: see ``decide_end``.
     """
     task = state.tasks[state.running[ended.attempt_id]]
-    events = _kept(state, task, ended.attempt_id, work)
+    found = _found(task.task.task_id, ended.attempt_id, work)
+    return [*found, *_end(state, task, ended, work, now_us, draw), *_kept(state, task, ended.attempt_id, work)]
+
+
+def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int, draw: float) -> list[Event]:
     settings = state.plan.files
     succeeded = ended.outcome == "exited" and ended.error is None
     gate = work.failed_gate if settings.fail_on_gates else None
@@ -87,15 +93,15 @@ def decide_work(state: RunState, ended: Ended, work: Work, now_us: int, draw: fl
         ended = replace(ended, error=f"quality gate failed: {gate.command} {_outcome(gate)}")
         succeeded = False
     if not succeeded:
-        return events + decide_end(state, ended, now_us, draw)
+        return decide_end(state, ended, now_us, draw)
     if task.task.approval == "result":
-        return [*events, _blocked(task, ended, work, RESULT_APPROVAL)]
+        return [_blocked(task, ended, work, RESULT_APPROVAL)]
     clashes = work.clashes
     if gate is not None:  # Textually clean, and still not what both meant.
         clashes = (Clash(gate.command, f"gate {_outcome(gate)}"),)
     if not clashes:
-        return events + decide_end(state, ended, now_us, draw, commit=work.merged or work.commit)
-    return events + _in_conflict(state, task, ended, work, clashes, now_us, draw)
+        return decide_end(state, ended, now_us, draw, commit=work.merged or work.commit)
+    return _in_conflict(state, task, ended, work, clashes, now_us, draw)
 
 
 def kept_of_undone(task_id: str, attempt_id: str, work: Work) -> list[Event]:
@@ -115,8 +121,7 @@ def _outcome(gate: Gated) -> str:
     return "ran too long" if gate.exit_code is None else f"exit {gate.exit_code}"
 
 
-def _kept(state: RunState, task: TaskState, attempt_id: str, work: Work) -> list[Event]:
-    task_id = task.task.task_id
+def _found(task_id: str, attempt_id: str, work: Work) -> list[Event]:
     events: list[Event] = []
     if work.shared:
         events.append(ev.SharedStateChanged(task_id=task_id, attempt_id=attempt_id, what=list(work.shared)))
@@ -128,14 +133,19 @@ def _kept(state: RunState, task: TaskState, attempt_id: str, work: Work) -> list
         )
         for gate in work.gates
     ]  # fmt: skip
-    if work.commit is not None and (state.plan.files.per_agent or work.changed):
-        events.append(
-            ev.CheckpointCreated(
-                checkpoint_id=work.checkpoint_id, kind="after_attempt", label=f"after {task_id}", commit=work.commit,
-                task_id=task_id, attempt_id=attempt_id, changed=work.changed, agent_type=task.task.agent_type,
-            )
-        )  # fmt: skip
     return events
+
+
+def _kept(state: RunState, task: TaskState, attempt_id: str, work: Work) -> list[Event]:
+    if work.commit is None or not (state.plan.files.per_agent or work.changed):
+        return []
+    task_id = task.task.task_id
+    return [
+        ev.CheckpointCreated(
+            checkpoint_id=work.checkpoint_id, kind="after_attempt", label=f"after {task_id}", commit=work.commit,
+            task_id=task_id, attempt_id=attempt_id, changed=work.changed, agent_type=task.task.agent_type,
+        )
+    ]  # fmt: skip
 
 
 def _in_conflict(

@@ -97,24 +97,29 @@ def last_bytes(path: str, count: int) -> str:
         return ""
 
 
-def last_line(path: str) -> str | None:
+def last_line(path: str, *, begin: int = 0, end: int | None = None, but: str = "") -> str | None:
     """The last line of a log that is not empty: without control characters, at most 500 characters, or None.
 
     Only the end of the file is read, whatever its size.
+
+    Args:
+        begin, end: the part of the file that is looked at, in bytes.
+        but: a line that is passed over.
     """
     try:
-        size = os.stat(path).st_size
-        if size == 0:
+        size = os.stat(path).st_size if end is None else end
+        if size <= begin:
             return None
         fd = os.open(path, os.O_RDONLY)
         try:
-            tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+            first = max(begin, size - _TAIL_BYTES)
+            tail = os.pread(fd, size - first, first)
         finally:
             os.close(fd)
     except OSError:
         return None
     for raw in reversed(re.split(rb"[\r\n]+", tail)):
         line = _CONTROL.sub("", raw.decode("utf-8", "replace")).strip()
-        if line:
+        if line and line != but:
             return line[:_OUTPUT_CHARS]
     return None

@@ -1,0 +1,167 @@
+"""Verbs that go back and branch off: rollback, fork, diff."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from parallel_agents import InvalidUsage
+from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
+
+_SHOWN = 12  # Paths of a list that a person reads.
+
+
+@click.command()
+@run_argument
+@click.option("--to", "to", metavar="SEQ|CHECKPOINT|WORDS", required=True, help="Such as 412, or 'before bug fix'.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+@store_option
+@click.pass_context
+def rollback(ctx: click.Context, run: str | None, to: str, dry_run: bool, reason: str, yes: bool, as_json: bool) -> int:
+    """Take a run back to an event or a checkpoint: queue, files and spend of one moment, together.
+
+    Nothing is deleted, so going back to an undone event is a redo. Nothing is dispatched before `parallel-agents resume`.
+    """
+    from parallel_agents import look, travel
+
+    project = project_of(ctx)
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, run)
+        target = travel.target_of(log, run_id, to)
+        seen = travel.preview(log, run_id, target)
+        if dry_run:
+            print_json(seen) if as_json else _say_preview(seen)
+            return 0
+        if not yes:
+            if not sys.stdin.isatty():
+                raise InvalidUsage(
+                    "a rollback changes queue and files, and nobody is here to be asked",
+                    hint="look with --dry-run, then say it with --yes",
+                )
+            _say_preview(seen)
+            click.confirm("Go back?", abort=True, err=True)
+        done = travel.rollback(log, project, run_id, target, reason)
+    if as_json:
+        print_json({**seen, **done})
+    else:
+        click.echo(f"run {run_id} stands where it stood at event {done['to_seq']} ({seen['understood']})")
+        click.echo(f"`parallel-agents rollback {run_id} --to {done['seq'] - 1}` takes that back", err=True)
+        if seen["status"]["then"] == "paused":
+            click.echo(f"`parallel-agents resume {run_id}` goes on from there", err=True)
+    if done["left"]:
+        click.echo(f"still being stopped: {', '.join(done['left'])}", err=True)
+        return 1
+    return 0
+
+
+def _say_preview(seen: dict[str, Any]) -> None:
+    """What a person has to know before they agree, on stderr."""
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    say(f"run {seen['run_id']}, back to event {seen['to_seq']}: {seen['understood']}")
+    say(f"  it is {seen['status']['now']}, and will be {seen['status']['then']}")
+    for one in seen["tasks"]:
+        say(f"  task {one['task_id']}: {one['now']} -> {one['then']}")
+    for one in seen["files"][:_SHOWN]:
+        say(f"  {one['change']} {one['path']}")
+    if seen["files_changed"] > _SHOWN:
+        say(f"  and {seen['files_changed'] - _SHOWN} more files")
+    if seen["stops"]:
+        say(f"  stopped, what they have done kept: {', '.join(seen['stops'])}")
+    if seen["cannot_undo"]["cost_usd"]:
+        say(f"  spent since and not to be had back: ${seen['cannot_undo']['cost_usd']:.2f}")
+    if seen["cannot_undo"]["merged_into"]:
+        say(f"  stays merged into {seen['cannot_undo']['merged_into']}")
+
+
+@click.command()
+@run_argument
+@click.option("--at", "at", metavar="SEQ|TIME|CHECKPOINT", help="Where the new run begins; left out: where it stands.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Such as max_parallel_agents=8, TASK.timeout_s=60, or task.max_retries=0 for all that is not completed.",
+)
+@json_option
+@store_option
+@click.pass_context
+def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Start a new run from the state and the files of another one, and leave that as it is."""
+    from parallel_agents import look, travel
+
+    given: dict[str, str] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InvalidUsage(f"--set {setting!r} has no '='", hint="write --set NAME=VALUE")
+        given[name] = text
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, run)
+        seq = look.status(log, run_id)["seq"] if at is None else travel.target_of(log, run_id, at).seq
+        made = travel.fork(log, run_id, seq, given)
+    if as_json:
+        print_json(made)
+        return
+    click.echo(made["run_id"])
+    click.echo(f"forked from {run_id} at event {made['seq']}, it is {made['status']}", err=True)
+    if made["status"] == "paused":
+        click.echo(f"`parallel-agents resume {made['run_id']}` goes on from there", err=True)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="[RUN] A B")
+@click.option("--patch", is_flag=True, help="Print the difference of the files as a patch.")
+@json_option
+@store_option
+@click.pass_context
+def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool) -> None:
+    """Say what lies between two moments of a run: tasks, cost, configuration, files.
+
+    A and B are events, times, checkpoints, or words that describe one.
+    """
+    from parallel_agents import differences, look, travel
+
+    if len(words) not in (2, 3):
+        raise click.UsageError(f"{len(words)} words where [RUN] A B belongs")
+    with opened(ctx) as log:
+        run_id = look.resolve_run(log, words[0] if len(words) == 3 else None)
+        a, b = (travel.target_of(log, run_id, word) for word in words[-2:])
+        if patch:
+            if as_json:
+                raise InvalidUsage("--patch and --json are two forms of one answer", hint="leave one of them out")
+            sys.stdout.buffer.write(differences.patch(log, run_id, a, b))
+            return
+        found = differences.differences(log, run_id, a, b)
+    if as_json:
+        print_json(found)
+        return
+    _diff_page(found)
+
+
+def _diff_page(found: dict[str, Any]) -> None:
+    click.echo(f"run {found['run_id']}: {found['a']['understood']} -> {found['b']['understood']}")
+    if found["status"][0] != found["status"][1]:
+        click.echo(f"status: {found['status'][0]} -> {found['status'][1]}")
+    for one in found["tasks"]:
+        shown = [f"{name} {_short(one[name]['a'])} -> {_short(one[name]['b'])}" for name in one if name != "task_id"]
+        click.echo(f"task {one['task_id']}: {', '.join(shown)}")
+    if found["cost_usd"]["difference"]:
+        click.echo(f"cost: ${found['cost_usd']['a']:.4f} -> ${found['cost_usd']['b']:.4f}")
+    for name, sides in found["configuration"].items():
+        click.echo(f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}")
+    for one in found["files"]:
+        click.echo(f"{one['change']} {one['path']}")
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"

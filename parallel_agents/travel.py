@@ -1,0 +1,243 @@
+"""Going back in a run, and branching off: what would change, then all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parallel_agents import checkpoints
+from parallel_agents.checkpoint_restoring import outlook, restore
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun, UnknownEvent
+from parallel_agents.eventstore.log import Draft, Log, digest_of
+from parallel_agents.eventstore.record import new_id
+from parallel_agents.follow import is_dispatched
+from parallel_agents.foreground import settle_undone
+from parallel_agents.overrides import overridden
+from parallel_agents.project import Project
+from parallel_agents.projections import status as st
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.checkouts import open_repository
+from parallel_agents.scheduler.decide_past import changes, decide_fork, decide_rollback
+
+STOP_S = 15.0  # How long attempts that were undone are waited for; whoever dispatches next goes on with it.
+PATHS = 200  # Of changed files that an outlook names.
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A moment of a run: its last event at or before what was named."""
+
+    seq: int
+    reading: str  # How the words were understood.
+    checkpoint_id: str | None = None
+
+
+def target_of(log: Log, run_id: str, text: str) -> Target:
+    """The moment that a text means: an event's number, a checkpoint, a time, or words such as "before bug fix".
+
+    Raises:
+        UnknownEvent: the number lies past the end of the log, or before the run began.
+        UnknownCheckpoint: nothing fits the words.
+        Ambiguous: several checkpoints fit them equally well.
+    """
+    last = Projector(log).state(run_id).seq
+    if text.removeprefix("-").isdecimal():
+        seq = Projector(log).moment(text)
+        if seq > last:
+            raise UnknownEvent(f"event {seq} is of another run", hint=f"the last one of run {run_id} is {last}")
+        return Target(_at_or_before(log, run_id, seq), f"event {seq}")
+    if text[:1].isdigit():  # Ids and words begin with a letter.
+        try:
+            seq = Projector(log).moment(text)
+        except InvalidUsage:
+            pass
+        else:
+            return Target(_at_or_before(log, run_id, seq), f"the last event at {text}")
+    found = checkpoints.meant(log, run_id, text)
+    seq = int(found.checkpoint["seq"])
+    return Target(_at_or_before(log, run_id, seq), found.reading, str(found.checkpoint["checkpoint_id"]))
+
+
+def _at_or_before(log: Log, run_id: str, seq: int) -> int:
+    """The run's own last event at or before a seq.
+
+    Raises:
+        UnknownEvent: the run had none by then.
+    """
+    return Projector(log).state(run_id, seq).seq
+
+
+def preview(log: Log, run_id: str, target: Target) -> dict[str, Any]:
+    """What a rollback would change, and what it cannot take back.
+
+    Raises:
+        NotAllowed: it would change nothing, or cannot be done now.
+    """
+    projector = Projector(log)
+    now, there = projector.state(run_id), projector.state(run_id, target.seq)
+    decide_rollback(now, there, target.seq)
+    spent = projector.cost(run_id).usd_micros - projector.cost(run_id, target.seq).usd_micros
+    files = changed_files(now, now.integration, there.integration)
+    return {
+        "run_id": run_id,
+        "to_seq": target.seq,
+        "checkpoint_id": target.checkpoint_id,
+        "understood": target.reading,
+        "workspace": now.plan.workspace,
+        "status": {"now": now.status, "then": there.status if there.ended else st.PAUSED},
+        "tasks": [{"task_id": one.task_id, "now": one.now, "then": one.then} for one in changes(now, there)],
+        "files": files[:PATHS],
+        "files_changed": len(files),
+        "commit": {"now": now.integration, "then": there.integration},
+        "stops": sorted(now.running.values()),
+        "cannot_undo": {"cost_usd": spent / 1e6, "merged_into": now.merged_into},
+    }
+
+
+def changed_files(state: RunState, a: str | None, b: str | None) -> list[dict[str, str]]:
+    """The paths that differ between two commits of a run, with git's letter for how (A, M, D, T)."""
+    if a is None or b is None or a == b or state.repository is None:
+        return []
+    from parallel_agents.checkpoint.snapshot import changed_paths
+
+    repository = open_repository(state.repository, Path(state.workdir))
+    return [{"path": one.path, "change": one.status} for one in changed_paths(repository, a, b)]
+
+
+def rollback(log: Log, project: Project, run_id: str, target: Target, reason: str = "") -> dict[str, Any]:
+    """Take a run back: queue, files and all. One commit to the log is the moment that it has happened.
+
+    Attempts that were undone are stopped afterwards, what they had done kept; a shared directory is made what it was.
+
+    Returns:
+        ``{"run_id", "seq", "to_seq", "stopped", "left", "restored"}``; ``left`` still run after 15 seconds.
+    Raises:
+        NotAllowed: see ``preview``; or files in the shared directory stand in the way. Nothing was changed.
+    """
+    shown = preview(log, run_id, target)
+    state = Projector(log).state(run_id)
+    there = Projector(log).state(run_id, target.seq)
+    restores = _restoration(log, project, state, there, target)
+
+    def decide(draft: Draft) -> None:
+        projector = Projector(log)
+        now, then = projector.state(run_id), projector.state(run_id, target.seq)
+        for event in decide_rollback(now, then, target.seq, reason):
+            draft.add(run_id, event)
+        if restores is not None:
+            draft.add(run_id, ev.FilesRestoring(commit=restores["commit"], checkpoint_id=target.checkpoint_id or ""))
+
+    seq = log.transact(decide)[0].seq
+    left = settle_undone(log, run_id, timeout_s=STOP_S)
+    if restores is not None and not left:
+        finish_restoring(log, project, run_id)
+    follow_branch(log, run_id)
+    return {
+        "run_id": run_id, "seq": seq, "to_seq": target.seq, "stopped": shown["stops"], "left": left,
+        "restored": restores is not None and not left,
+    }  # fmt: skip
+
+
+def _restoration(log: Log, project: Project, now: RunState, there: RunState, target: Target) -> dict[str, Any] | None:
+    """What has to be done to a shared directory; None where a checkout of its own shows the files."""
+    if now.plan.workspace != "shared" or there.integration is None:
+        return None
+    wanted = _as_checkpoint(there.integration, target.checkpoint_id)
+    seen = outlook(log, project, wanted)
+    if seen.in_the_way:
+        raise NotAllowed(
+            f"ignored files would be overwritten: {', '.join(seen.in_the_way[:5])}",
+            hint="move them away, then say it again",
+        )
+    return wanted
+
+
+def _as_checkpoint(commit: str, checkpoint_id: str | None) -> dict[str, Any]:
+    return {"checkpoint_id": checkpoint_id or commit[:10], "commit": commit, "label": "", "kind": "rollback"}
+
+
+def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
+    """Make a shared directory what the log says that it is being made. Said again after a crash, it ends the same.
+
+    Returns:
+        Whether there was anything to do.
+    """
+    state = Projector(log).state(run_id)
+    if state.restoring is None:
+        return False
+    wanted = _as_checkpoint(state.restoring, None)
+    restore(log, project, wanted, in_place=True)
+    done = ev.CheckpointRestored(checkpoint_id=wanted["checkpoint_id"], reason="rollback", into=state.workdir)
+    while True:
+        try:
+            log.append(run_id, Projector(log).state(run_id).version, [done])
+            return True
+        except StaleRun:
+            continue
+
+
+def follow_branch(log: Log, run_id: str) -> None:
+    """Move the branch of a run to where the log says, where no living process does so."""
+    state = Projector(log).state(run_id)
+    if state.plan.workspace != "worktree" or state.integration is None or is_dispatched(log, run_id):
+        return
+    assert state.repository is not None
+    from parallel_agents.checkpoint import refs
+    from parallel_agents.scheduler.run_files import known_commits
+
+    repository = open_repository(state.repository, Path(state.workdir))
+    stands = refs.branch_commit(repository, run_id)
+    if stands is None or stands in known_commits(log, run_id):
+        refs.move_branch(repository, run_id, state.integration, stands)
+
+
+def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[str, Any]:
+    """A new run that goes on from the state of another one at an event; completed work is kept, the old run untouched.
+
+    Args:
+        settings: overrides as texts, such as ``{"max_parallel_agents": "8", "build.timeout_s": "60"}``.
+    Returns:
+        ``{"run_id", "parent", "seq", "status"}``.
+    Raises:
+        UnknownEvent: the run had no event by then, or the log has none of that number.
+        InvalidUsage: an override names nothing, or has a value that cannot be.
+    """
+    projector = Projector(log)
+    if seq > log.last_seq():
+        raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
+    there = projector.state(run_id, seq)
+    if there.callables:
+        raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
+    plan, overrides = overridden(there, settings)
+    content, snapshot = plan.to_bytes(), st.dump(there)
+    plan_digest, state_digest = digest_of(content), digest_of(snapshot)
+    child = new_id()
+    events = decide_fork(there, seq, plan, plan_digest, state_digest, overrides)
+    checkpoint_id = _hold_for_fork(there, child)
+    if checkpoint_id is not None:
+        label = f"fork of {run_id} at event {seq}"
+        events.append(
+            ev.CheckpointCreated(checkpoint_id=checkpoint_id, kind="before_run", label=label, commit=there.integration)
+        )
+    log.append(child, 0, events, blobs={plan_digest: content, state_digest: snapshot})
+    follow_branch(log, child)
+    return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(log).state(child).status}
+
+
+def _hold_for_fork(there: RunState, child: str) -> str | None:
+    """Refs of the fork's own on the commits that it goes on from."""
+    if there.integration is None or there.repository is None:
+        return None
+    from parallel_agents.checkpoint import refs
+
+    checkpoint_id = new_id()
+    held = {refs.checkpoint_ref(child, checkpoint_id): there.integration}
+    for task in there.tasks.values():
+        if task.work_commit is not None and task.attempt_id is not None:
+            held[refs.checkpoint_ref(child, task.attempt_id)] = task.work_commit
+    refs.hold(open_repository(there.repository, Path(there.workdir)), held)
+    return checkpoint_id
