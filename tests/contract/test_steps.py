@@ -330,9 +330,10 @@ def test_a_signal_during_the_setup_ends_it_before_the_command(desk: Desk) -> Non
     assert not lives(stubborn)
 
 
-def test_a_signal_during_a_gate_leaves_the_others_undone(desk: Desk) -> None:
+@pytest.mark.parametrize("rest", [[], [("touch", "gate")]], ids=["last", "first"])
+def test_a_signal_during_a_gate_leaves_the_others_undone(desk: Desk, rest: list[tuple[str, ...]]) -> None:
     """The attempt is not over, so its exit code must not say so."""
-    process = desk.start(gates=[shell(SLEEP), ("touch", "gate")], teardown=("touch", "down"))
+    process = desk.start(gates=[shell(SLEEP), *rest], teardown=("touch", "down"))
     desk.begun()
     process.send_signal(signal.SIGTERM)
     assert desk.end(process) == (-signal.SIGTERM, "")
