@@ -146,7 +146,7 @@ def _restoration(log: Log, project: Project, now: RunState, there: RunState, tar
     """What has to be done to a shared directory; None where a checkout of its own shows the files."""
     if now.plan.workspace != "shared" or there.integration is None:
         return None
-    wanted = _as_checkpoint(there.integration, target.checkpoint_id)
+    wanted = _as_checkpoint(now.run_id, there.integration)
     seen = outlook(log, project, wanted)
     if seen.in_the_way:
         raise NotAllowed(
@@ -156,8 +156,9 @@ def _restoration(log: Log, project: Project, now: RunState, there: RunState, tar
     return wanted
 
 
-def _as_checkpoint(commit: str, checkpoint_id: str | None) -> dict[str, Any]:
-    return {"checkpoint_id": checkpoint_id or commit[:10], "commit": commit, "label": "", "kind": "rollback"}
+def _as_checkpoint(run_id: str, commit: str) -> dict[str, Any]:
+    """The files of an integration line, as those of a checkpoint are named."""
+    return {"checkpoint_id": commit[:10], "commit": commit, "run_id": run_id, "label": "", "kind": "rollback"}
 
 
 def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
@@ -169,7 +170,7 @@ def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
     state = Projector(log).state(run_id)
     if state.restoring is None:
         return False
-    wanted = _as_checkpoint(state.restoring, None)
+    wanted = _as_checkpoint(run_id, state.restoring)
     restore(log, project, wanted, in_place=True)
     done = ev.CheckpointRestored(checkpoint_id=wanted["checkpoint_id"], reason="rollback", into=state.workdir)
     while True:

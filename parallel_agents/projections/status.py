@@ -218,7 +218,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             _submitted(state, event, record.at_us, load_plan(blob(event.plan_digest)))
         case ev.RunForked():
             if event.state_digest:  # Release 0.1.0 knew the name of the event, and no way to make it.
-                state = _forked(state.run_id, event, record.at_us, blob)
+                _forked(state, event, record.at_us, blob)
         case _:
             _run_level(state, record)
     state.seq, state.version = record.seq, record.version
@@ -282,16 +282,19 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
     state.touched.update(state.tasks)
 
 
-def _forked(run_id: str, event: ev.RunForked, at_us: int, blob: Callable[[str], bytes]) -> RunState:
-    """The parent's state there, with a plan of its own. What ran there is running here only until it is queued again."""
-    state = load(run_id, blob(event.state_digest), blob)
+def _forked(state: RunState, event: ev.RunForked, at_us: int, blob: Callable[[str], bytes]) -> None:
+    """Take the parent's state there, with a plan of its own. What ran there is running here only until it is queued again."""
+    parent, tasks = load(state.run_id, blob(event.state_digest), blob), state.tasks
+    for name in RunState.__slots__:
+        setattr(state, name, getattr(parent, name))
+    tasks.update(parent.tasks)
+    state.tasks = tasks  # Whoever folds has this one at hand.
     plan = load_plan(blob(event.plan_digest))
     for task, spec in zip(state.tasks.values(), plan.tasks, strict=True):
         task.task = spec
     state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
     state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
     state.touched.update(state.tasks)
-    return state
 
 
 def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:

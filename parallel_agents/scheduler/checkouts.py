@@ -30,6 +30,8 @@ from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
 
 SHADOW: Final = "shadow.git"
+GATES: Final = ".gates"
+"""In place of a task's name, where the gates of a stage have their checkout. No task id begins like that."""
 PORTS: Final = 10  # For each attempt, from PARALLEL_AGENTS_PORT on.
 _FIRST_PORT: Final = 20_000
 _LAST_PORT: Final = 32_000  # Below what Linux gives out by itself (net.ipv4.ip_local_port_range).
@@ -191,6 +193,8 @@ class Checkouts:
         """Take the checkouts away whose work is held."""
         with self._lock:
             paths = self._free.pop(run_id, [])
+        gates = self.worktree(run_id, GATES)
+        paths += [gates] if gates.exists() else []
 
         def work() -> None:
             for path in paths:

@@ -21,8 +21,6 @@ from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.work import Gated, Work
 
 OUTPUT_CHARS = 2000  # Of a gate's output that its event holds; all of it lies in the gate's folder.
-STAGE_TASK = ".gates"
-"""In place of a task's name, where the gates of a stage have their checkout. No task id begins like that."""
 
 
 class Reaped(NamedTuple):

@@ -13,9 +13,9 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id, new_id
 from parallel_agents.projections.status import RUNNING, RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.checkouts import Checkouts, Order, Prepared
+from parallel_agents.scheduler.checkouts import GATES, Checkouts, Order, Prepared
 from parallel_agents.scheduler.decide import GATE_FAILED
-from parallel_agents.scheduler.harvest import STAGE_TASK, Harvest, StageChecked
+from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.work import Work, wants_merge
 
@@ -189,8 +189,8 @@ class RunFiles:
         assert state.plan.workspace != "none"
         check_id = new_id()
         return Order(
-            run_id=state.run_id, task_id=STAGE_TASK, attempt_id=check_id, attempt=0,
-            folder=f"{self._folder}/{state.run_id}/{STAGE_TASK}/{stage}/{check_id}", repository=state.repository,
+            run_id=state.run_id, task_id=GATES, attempt_id=check_id, attempt=0,
+            folder=f"{self._folder}/{state.run_id}/{GATES}/{stage}/{check_id}", repository=state.repository,
             workdir=Path(state.workdir), workspace=state.plan.workspace, base=state.integration,
             sparse=state.plan.sparse, env=dict(env),
         )  # fmt: skip
