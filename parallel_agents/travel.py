@@ -214,6 +214,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
     if there.callables:
         raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
     plan, overrides = overridden(there, settings)
+    if plan.workspace == "shared" and there.integration is not None:
+        plan = plan.model_copy(update={"workspace": "worktree"})  # The directory is the parent's, and stays as it is.
     content, snapshot = plan.to_bytes(), st.dump(there)
     plan_digest, state_digest = digest_of(content), digest_of(snapshot)
     child = new_id()

@@ -12,8 +12,9 @@ import json
 import os
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, find_repository, shared_state
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
+from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
 from parallel_agents.scheduler.runners.folder import make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
@@ -98,7 +100,15 @@ class Followed(NamedTuple):
     error: str | None = None
 
 
-Result = Prepared | Kept | Merged | Followed
+class Probed(NamedTuple):
+    """Unfinished work of a run was compared."""
+
+    run_id: str
+    meetings: tuple[Meeting, ...]
+    took_s: float
+
+
+Result = Prepared | Kept | Merged | Followed | Probed
 
 
 def open_repository(named: str, workdir: Path) -> Repository:
@@ -232,6 +242,19 @@ class Checkouts:
                 return Followed(run_id, error=str(error))
 
         self._do(repository, "objects", work)
+
+    def probe(self, run_id: str, orders: Sequence[Order], line: str) -> None:
+        """Compare the unfinished work of a run. Gives ``Probed``."""
+        running = [Unfinished(o.task_id, o.attempt_id, self.worktree(run_id, o.task_id), o.base) for o in orders]
+
+        def work() -> Probed:
+            begin = time.monotonic()
+            meetings: tuple[Meeting, ...] = ()
+            with contextlib.suppress(Exception):  # A warning that fails to come is none.
+                meetings = tuple(probe(self._repository(orders[0]), running, line))
+            return Probed(run_id, meetings, time.monotonic() - begin)
+
+        self._do(orders[0].repository, "objects", work)
 
     def close(self) -> None:
         """Finish what is under way, and nothing else."""

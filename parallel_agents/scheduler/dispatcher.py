@@ -460,8 +460,8 @@ class Dispatcher:
         if files is None:
             return
         trespass = files.trespass(state)
-        if trespass is not None:
-            self._add(draft, run_id, trespass)
+        for event in ([] if trespass is None else [trespass]) + files.warnings(state):
+            self._add(draft, run_id, event)
         while held.agenda.barriers and state.status == status_fold.RUNNING and not state.cancel_requested:
             over = stage_over(state)
             if over is None or (decide.is_last(state, over) and any(state.stage_failed.values())):
@@ -583,6 +583,8 @@ class Dispatcher:
             heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
         try:
             runner.start(self._launch(held, task, attempt_id, prepared))
+            if self._files is not None and prepared is not None:
+                self._files.begun.add(attempt_id)
         except Exception as error:  # A runner promises not to; the attempts after this one must be started.
             trouble.report_exception("attempt {} could not be started", attempt_id)
             self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
@@ -691,6 +693,8 @@ class Dispatcher:
                     due.append(when)
         if self._ends:
             due.append(self._clock())
+        if self._files is not None and (wait_s := self._files.next_due_s()) is not None:
+            due.append(self._clock() + round(wait_s * 1e6))
         return min(due, default=None)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import Gate
-from parallel_agents.scheduler.checkouts import Checkouts, Followed, Kept, Merged, Order, Prepared
+from parallel_agents.scheduler.checkouts import Checkouts, Followed, Kept, Merged, Order, Prepared, Probed
 from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_bytes
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.work import Gated, Work
@@ -79,6 +79,7 @@ class Harvest:
         self.reaped: list[Reaped] = []
         self.followed: list[Followed] = []
         self.stages: list[StageChecked] = []
+        self.probed: list[Probed] = []
 
     def keep(self, order: Order, ended: Ended, gates: Iterable[Gate], how: str) -> None:
         """Take an ended attempt. The gates are those of its run that follow a task."""
@@ -136,6 +137,8 @@ class Harvest:
                     self._merged(result)
                 case Followed():
                     self.followed.append(result)
+                case Probed():
+                    self.probed.append(result)
 
     def gate_ended(self, ended: Ended) -> bool:
         """Take the end of a gate. False where it is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.checkouts import GATES, Checkouts, Order, Prepared
 from parallel_agents.scheduler.decide import GATE_FAILED
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
+from parallel_agents.scheduler.probing import EVERY_S
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.work import Work, wants_merge
 
@@ -45,6 +47,8 @@ class _Known:
     )  # Checkpoint id -> commit, without their ref as far as we know.
     followed: str | None = None  # The integration line that the branch was last told to follow.
     foreign: str | None = None  # A commit of somebody else's on the branch.
+    probe_at: float | None = None  # When unfinished work is compared next (monotonic); None while that is under way.
+    met: set[tuple[str, str, tuple[str, ...]]] = field(default_factory=set)  # What was warned of: attempts and paths.
 
     def learn(self, record: Recorded) -> None:
         """Take note of an event that names a commit."""
@@ -75,11 +79,12 @@ class RunFiles:
         self._orders: dict[str, Order] = {}
         self._known: dict[str, _Known] = {}
         self._told: set[str] = set()
+        self.begun: set[str] = set()  # Attempts whose process runs in its checkout.
         self._folder = str(attempts_folder(log.path))
 
     def take_run(self, run_id: str) -> None:
         """A run is ours from here on: learn which commits of it the log knows."""
-        known = self._known[run_id] = _Known()
+        known = self._known[run_id] = _Known(probe_at=time.monotonic() + EVERY_S)
         for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
             known.learn(decode_brief(run_id, brief))
 
@@ -118,6 +123,7 @@ class RunFiles:
 
     def keep(self, state: RunState, order: Order, ended: Ended) -> None:
         """An attempt has ended: see to what it left."""
+        self.begun.discard(order.attempt_id)
         gates = [gate for gate in state.plan.files.gates if gate.after == "task"]
         self.harvest.keep(order, ended, gates, state.plan.files.conflicts)
 
@@ -152,6 +158,7 @@ class RunFiles:
 
     def committed(self, ended: Ended, *, completed: bool) -> None:
         """An attempt's end is in the log."""
+        self.begun.discard(ended.attempt_id)
         work, order = self.works.pop(ended.attempt_id, None), self._orders.pop(ended.attempt_id, None)
         if order is None:
             return
@@ -212,11 +219,49 @@ class RunFiles:
             )
         return events
 
+    def warnings(self, state: RunState) -> list[Event]:
+        """Conflicts that will come, told once each, of attempts that still run."""
+        known, events = self._known[state.run_id], list[Event]()
+        for found in [one for one in self.harvest.probed if one.run_id == state.run_id]:
+            self.harvest.probed.remove(found)
+            known.probe_at = time.monotonic() + max(EVERY_S, 10 * found.took_s)
+            for one in found.meetings:
+                seen = (one.attempt_id, one.other_attempt, one.paths)
+                if seen in known.met or one.attempt_id not in state.running:
+                    continue
+                known.met.add(seen)
+                events.append(
+                    ev.ConflictDetected(
+                        task_id=one.task_id, other_task_id=one.other_task_id, paths=list(one.paths),
+                        kinds=list(one.kinds), attempt_id=one.attempt_id, early=True, onto=one.onto, commit=one.commit,
+                    )
+                )  # fmt: skip
+        return events
+
+    def _probe(self, state: RunState, known: _Known) -> None:
+        """Compare unfinished work where there is more than one piece of it, or merged work it does not know of."""
+        if not state.plan.files.detect_early or state.plan.workspace != "worktree":
+            return
+        assert state.integration is not None
+        now = time.monotonic()
+        orders = [self._orders[name] for name in state.running if name in self._orders and name in self.begun]
+        if not orders or (len(orders) == 1 and orders[0].base == state.integration):
+            known.probe_at = now + EVERY_S
+        elif known.probe_at is not None and now >= known.probe_at:
+            known.probe_at = None
+            self.checkouts.probe(state.run_id, orders, state.integration)
+
+    def next_due_s(self) -> float | None:
+        """In how many seconds unfinished work is to be compared."""
+        due = [known.probe_at for known in self._known.values() if known.probe_at is not None]
+        return max(0.0, min(due) - time.monotonic()) if due and self.begun else None
+
     def go_on(self, state: RunState) -> None:
-        """After a commit: the next merge, and refs that follow."""
+        """After a commit: the next merge, a look at unfinished work, and refs that follow."""
         known = self._known.get(state.run_id)
         if known is None or state.integration is None or state.repository is None:
             return
+        self._probe(state, known)
         self.harvest.merge_next(state.run_id, state.integration)
         if state.plan.workspace == "worktree" and known.foreign is None and known.followed != state.integration:
             known.followed = state.integration
