@@ -205,6 +205,7 @@ def test_a_folder_without_git_is_kept_by_a_shadow_repository(tmp_path: Path, mon
     assert (head_commit(shadow), obstacles(shadow)) == (None, [])
     first = snapshot(shadow, top, message="first", parents=[], at_us=AT_US)
     write(top, {"a": "changed\n", "new": "x"})
+    assert b"b/c" in (shadow.git_dir / "index").read_bytes(), "the next snapshot does not begin where this one ended"
     second = snapshot(shadow, top, message="second", parents=[first.commit], at_us=AT_US)
     restore(shadow, first.commit, tmp_path / "fresh")
     assert set(tree(tmp_path / "fresh", without=())) == {b"a", b"b/c", b".gitignore"}

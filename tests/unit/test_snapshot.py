@@ -11,7 +11,7 @@ from gitrepos import AT_US, as_git_keeps, belongings, head, make_project, settin
 
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
-from parallel_agents.checkpoint.snapshot import Change, Snapshot, changed_paths, snapshot, tree_of
+from parallel_agents.checkpoint.snapshot import Change, ChangedMeanwhile, Snapshot, changed_paths, snapshot, tree_of
 from parallel_agents.checkpoint.snapshot import restore as restore_files
 
 
@@ -142,10 +142,13 @@ def test_an_empty_tree_is_a_snapshot_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_an_index_a_tree_is_compared_with_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which gives the same tree."""
+    """Which gives the same tree, with ignored files that the parent has."""
     project = make_project(tmp_path, monkeypatch)
-    write(project.top, {"new": "x"})
+    write(project.top, {".gitignore": "*.log\n", "kept.log": "x", "new.log": "x", "new": "x"})
+    user_git(project.top, "add", "-f", "kept.log")
+    user_git(project.top, "commit", "-qm", "ignored, and tracked")
     expected = take(project)
+    assert changed_paths(project, head(project), expected.commit) == [Change(".gitignore", "A"), Change("new", "A")]
     (project.git_dir / "index").unlink()
     assert take(project) == expected
     assert not (project.git_dir / "index").exists()
@@ -199,6 +202,8 @@ def test_a_sparse_tree_of_the_user_keeps_what_is_not_checked_out(
         Change("c/new", "A"),
     ]
     assert belongings(project) == before
+    assert restore_files(project, made.commit, tmp_path / "fresh") == 4
+    assert set(tree(tmp_path / "fresh", without=())) == {b"a/one", b"b/two", b"b/three", b"c/new"}
 
 
 def test_nothing_of_the_store_is_ever_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +223,8 @@ def test_line_ends_are_kept_whatever_the_user_has_them_converted_to(
     settings(monkeypatch, tmp_path / "settings", f"[core]\nautocrlf = {autocrlf}\neol = crlf\n")
     top = project.top
     write(top, {"unchanged": "a\r\nb\r\n", "crlf": "a\r\n", "mixed": "a\r\nb\n", "staged": "a\r\n", "lf": "c\n"})
+    for name in ("unchanged", "staged"):
+        os.utime(top / name, (1, 1))  # Older than the index, which then tells by the time alone that nothing changed.
     user_git(top, "add", "unchanged", "staged")
     assert "unchanged" not in user_git(top, "status", "--porcelain")
     made = take(project)
@@ -411,3 +418,16 @@ def test_restoring_writes_permissions_and_links(tmp_path: Path, monkeypatch: pyt
     mode = (tmp_path / "fresh" / "readme").stat().st_mode
     assert mode & stat.S_IXUSR
     assert not (tmp_path / "fresh" / "src/one").stat().st_mode & stat.S_IXUSR
+
+
+def test_nothing_is_replaced_that_was_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may write between a look and a restoration."""
+    project = make_project(tmp_path, monkeypatch)
+    write(project.top, {"readme": "mine\n"})
+    seen = take(project)
+    write(project.top, {"readme": "written meanwhile\n"})
+    with pytest.raises(ChangedMeanwhile):
+        restore_files(project, head(project), project.top, in_place=True, over=seen.tree)
+    assert (project.top / "readme").read_text() == "written meanwhile\n"
+    seen = take(project)
+    assert restore_files(project, head(project), project.top, in_place=True, over=seen.tree) == 1
