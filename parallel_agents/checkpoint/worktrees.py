@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,25 +60,23 @@ def add(repository: Repository, path: Path, commit: str, *, sparse: Sequence[str
 def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: Sequence[str] = ()) -> None:
     """Make a finished worktree the next one: moved, set to a commit, and emptied of everything else, ignored files too.
 
-    Quicker than a new one, because only files that differ are written. Where the old one cannot be trusted, a new one is
-    made all the same.
+    Quicker than a new one, because only files that differ are written. Where the old one is sparse, is to be, or cannot be
+    trusted, a new one is made all the same.
     """
     old, new = _place(old), _place(new)
     with _alone(repository):
-        admin = linked_git_dir(old)
-        if admin is None or not _is_ours(repository, admin, old) or not (admin / "index").exists():
-            admin = None
-        elif old != new:
+        admin = None if sparse else _usable(repository, old)
+        if admin is not None and old != new:
             _clear(repository, new)
             new.parent.mkdir(parents=True, exist_ok=True)
             os.rename(old, new)
             _write(admin / "gitdir", f"{new / '.git'}\n")
-        if admin is not None and _set_to(repository, admin, new, commit, sparse):
-            return
-        if old != new:
+        reused = admin is not None and _set_to(repository, admin, new, commit)
+        if not reused and old != new:
             _clear(repository, old)
     _sweep(old.parent)
-    add(repository, new, commit, sparse=sparse)
+    if not reused:
+        add(repository, new, commit, sparse=sparse)
 
 
 def remove(repository: Repository, path: Path) -> None:
@@ -187,19 +186,29 @@ def _cone(folders: Sequence[str]) -> list[str]:
     return lines
 
 
-def _set_to(repository: Repository, admin: Path, path: Path, commit: str, sparse: Sequence[str]) -> bool:
-    """Make a used worktree equal to a commit; False where its index cannot be trusted to say what has changed."""
+def _usable(repository: Repository, path: Path) -> Path | None:
+    """The entry of a worktree whose index says which of its files have changed; None where it cannot be trusted."""
+    admin = linked_git_dir(path)
+    if admin is None or not _is_ours(repository, admin, path) or _path_of(admin) != path or sparse_settings(admin):
+        return None
+    try:
+        tags = Git(admin, path).run("ls-files", "-v", "-z").out
+    except GitFailed:
+        return None
+    told_to_pass_over = re.search(rb"(?:\A|\0)[a-zS] ", tags)
+    return admin if tags and not told_to_pass_over else None
+
+
+def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> bool:
+    """Make a used worktree equal to a commit; False where that fails."""
     _write(admin / "HEAD", f"{commit}\n")
     for left in admin.iterdir():
         if left.name not in _STAYS:
-            _delete(left)  # A merge or rebase that was under way, reflogs, a configuration of its own.
+            _delete(left)  # A merge or rebase that was under way, reflogs, a lock, a configuration of its own.
     _write(admin / "locked", f"{REASON}\n")
-    _set_sparse(repository, admin, sparse)
-    settings = (*RAW, "-c", "core.trustctime=true", "-c", "core.checkStat=default")
-    git = Git(admin, path, settings=(*settings, *(sparse_settings(admin) or _NO_SPARSE)))
+    settings = (*RAW, *_NO_SPARSE, "-c", "core.trustctime=true", "-c", "core.checkStat=default")
+    git = Git(admin, path, settings=settings)
     try:
-        if any(line[:1].islower() for line in git.run("ls-files", "-v", "-z").out.split(b"\0")):
-            return False
         git.run(*WRITING, "read-tree", "--reset", "-u", commit)
         git.run("clean", "-ffdxq")
     except GitFailed:
@@ -213,12 +222,13 @@ def _clear(repository: Repository, path: Path) -> None:
     foreign = [entry for entry in entries if not _is_ours(repository, entry, path)]
     if os.path.lexists(path):
         admin = linked_git_dir(path)
+        known = entries or FOLDER in path.parts[:-1] or (admin is not None and _is_ours(repository, admin, path))
         empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-        if foreign or not (empty or (admin is not None and _is_ours(repository, admin, path))):
+        if foreign or not (known or empty):
             raise GitFailed(f"{path} is no worktree of parallel-agents, so it stays", hint="move it away")
         trash = path.with_name(f"{_TRASH}{os.getpid()}-{os.urandom(4).hex()}")
         os.rename(path, trash)  # At once, so that a crash leaves either a worktree or a thing to sweep away.
-        if admin is not None:
+        if admin is not None and _is_ours(repository, admin, path) and not _in_use(admin):
             entries.append(admin)
     for entry in entries:
         if entry not in foreign:
@@ -253,6 +263,12 @@ def _path_of(admin: Path) -> Path | None:
         return Path(os.path.normpath(os.fsdecode((admin / "gitdir").read_bytes().rstrip(b"\n")))).parent
     except OSError:
         return None
+
+
+def _in_use(admin: Path) -> bool:
+    """Whether an entry and its worktree name each other, so that no other folder stands for it."""
+    path = _path_of(admin)
+    return path is not None and linked_git_dir(path) == admin
 
 
 def _is_ours(repository: Repository, admin: Path, path: Path) -> bool:

@@ -1,0 +1,397 @@
+"""Checkouts of attempts: made, used again and taken away, whatever a crash or an agent has left of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from gitrepos import AT_US, as_git_keeps, belongings, found, head, make_project, settings, tree, user_git, write
+
+from parallel_agents.checkpoint import worktrees
+from parallel_agents.checkpoint.git import GitFailed
+from parallel_agents.checkpoint.repository import Repository
+from parallel_agents.checkpoint.snapshot import changed_paths, snapshot
+from parallel_agents.checkpoint.worktrees import Worktree, add, copy_included, listed, remove, reuse
+
+
+def home(repository: Repository) -> Path:
+    """Where worktrees of a run lie."""
+    return repository.top / ".parallel-agents" / "worktrees" / "run"
+
+
+def commit_of(repository: Repository, files: dict[str, str], *, gone: tuple[str, ...] = ()) -> str:
+    """A commit on top of what the user stands on, made by an attempt."""
+    path = home(repository).parent / "made"
+    add(repository, path, head(repository))
+    write(path, files)
+    for name in gone:
+        (path / name).unlink()
+    made = snapshot(repository, path, message="m", parents=[head(repository)], at_us=AT_US).commit
+    remove(repository, path)
+    return made
+
+
+def files_of(repository: Repository, commit: str) -> set[bytes]:
+    """The paths of a commit."""
+    return set(repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.split(b"\0")[:-1])
+
+
+def test_a_worktree_holds_a_commit_and_stands_on_no_branch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As git itself sees it, and with nothing to commit."""
+    project = make_project(tmp_path, monkeypatch)
+    path = home(project) / "task"
+    commit = commit_of(project, {"new": "x"}, gone=("readme",))
+    add(project, path, commit)
+    assert set(tree(path)) == {b"new", b"src/one", b"src/two"}
+    assert user_git(path, "rev-parse", "HEAD") == commit
+    assert user_git(path, "branch", "--show-current") == ""
+    assert user_git(path, "status", "--porcelain") == ""
+    assert listed(project) == [Worktree(path, commit, locked=True, prunable=False)]
+    remove(project, path)
+    assert listed(project) == []
+    assert not path.exists()
+    assert not (project.git_dir / "worktrees").exists()
+    remove(project, path)
+
+
+def test_two_tasks_of_the_same_name_have_a_worktree_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two runs."""
+    project = make_project(tmp_path, monkeypatch)
+    paths = [home(project).parent / run / "task" for run in ("one", "two")]
+    for path in paths:
+        add(project, path, head(project))
+    write(paths[0], {"readme": "one"})
+    assert (paths[1] / "readme").read_text() == "hello\n"
+    assert [worktree.path for worktree in listed(project, home(project).parent / "two")] == [paths[1]]
+    remove(project, paths[0])
+    assert user_git(paths[1], "status", "--porcelain") == ""
+
+
+def test_a_worktree_outlives_housekeeping_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commit too, which no ref reaches; even while its folder cannot be seen."""
+    project = make_project(tmp_path, monkeypatch)
+    commit = commit_of(project, {"new": "x"})
+    path = home(project) / "task"
+    add(project, path, commit)
+    path.rename(tmp_path / "unmounted")
+    user_git(project.top, "worktree", "prune", "--expire=now")
+    user_git(project.top, "gc", "-q", "--prune=now")
+    (tmp_path / "unmounted").rename(path)
+    assert user_git(path, "status", "--porcelain") == ""
+    assert user_git(path, "rev-parse", "HEAD") == commit
+
+
+def test_a_sparse_worktree_holds_only_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what lies beside the way to it; a snapshot of it keeps all the rest."""
+    files = dict.fromkeys(("top", "a/x", "a/b/y", "a/b/c/z", "a/d/w", "e/v", "w[e]*ird/u", "weird/t"), "x\n")
+    project = make_project(tmp_path, monkeypatch, files)
+    path = home(project) / "task"
+    config = (project.git_dir / "config").read_bytes()
+    add(project, path, head(project), sparse=["a/b/", "/w[e]*ird", "a/b/c", "missing"])
+    assert set(tree(path)) == {b"top", b"a/x", b"a/b/y", b"a/b/c/z", b"w[e]*ird/u"}
+    assert (project.git_dir / "config").read_bytes() == config
+    assert user_git(path, "status", "--porcelain") == ""
+    write(path, {"a/b/y": "changed\n", "e/v": "written\n", "new/n": "new\n"})
+    (path / "top").unlink()
+    made = snapshot(project, path, message="m", parents=[head(project)], at_us=AT_US).commit
+    changes = {change.path: change.status for change in changed_paths(project, head(project), made)}
+    assert changes == {"a/b/y": "M", "e/v": "M", "new/n": "A", "top": "D"}
+    reuse(project, path, path, made, sparse=["e"])
+    assert set(tree(path)) == {b"e/v"}
+    reuse(project, path, path, made)
+    assert set(tree(path)) == files_of(project, made)
+
+
+@pytest.mark.parametrize("left", ["worktree", "entry", "folder", "empty folder", "broken entry", "unlocked", "files"])
+def test_a_stale_worktree_makes_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    """Whole, or what a crash has left of it."""
+    project = make_project(tmp_path, monkeypatch)
+    path = home(project) / "task"
+    add(project, path, head(project))
+    write(path, {"stale": "x", "deep/stale": "x"})
+    (entry,) = (project.git_dir / "worktrees").iterdir()
+    if left == "entry":
+        shutil.rmtree(path)
+    elif left == "folder":
+        shutil.rmtree(entry)
+    elif left == "empty folder":
+        shutil.rmtree(entry)
+        shutil.rmtree(path)
+        path.mkdir()
+    elif left == "broken entry":
+        (entry / "HEAD").unlink()
+        (entry / "commondir").unlink()
+    elif left == "files":
+        (path / ".git").unlink()
+        user_git(path, "init", "-q")
+    elif left == "unlocked":
+        user_git(project.top, "worktree", "unlock", str(path))
+    add(project, path, head(project))
+    assert set(tree(path)) == files_of(project, head(project))
+    assert [worktree.path for worktree in listed(project)] == [path]
+    assert user_git(path, "status", "--porcelain") == ""
+    assert os.listdir(home(project)) == ["task"]
+
+
+@pytest.mark.parametrize("place", ["folder", "file", "repository", "worktree", "link"])
+def test_what_is_not_ours_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It is named, and nothing is removed."""
+    project = make_project(tmp_path, monkeypatch)
+    path = tmp_path / "place"
+    if place == "file":
+        write(tmp_path, {"place": "mine"})
+    elif place == "worktree":
+        user_git(project.top, "worktree", "add", "-q", "--detach", str(path))
+    elif place == "link":
+        write(tmp_path, {"elsewhere/mine": "mine"})
+        path.symlink_to("elsewhere")
+    else:
+        write(path, {"mine": "mine"})
+        if place == "repository":
+            user_git(path, "init", "-q")
+    before = tree(tmp_path, without=("parallel-agents",))
+    for change in (lambda: add(project, path, head(project)), lambda: remove(project, path)):
+        with pytest.raises(GitFailed, match="place is no worktree of parallel-agents"):
+            change()
+    assert listed(project) == []
+    assert tree(tmp_path, without=("parallel-agents",)) == before
+
+
+def test_what_was_put_aside_by_a_process_that_died_is_swept_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal is one step that is seen, and a long one that is not."""
+    project = make_project(tmp_path, monkeypatch)
+    path = home(project) / "task"
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    add(project, path, head(project))
+    write(path, {"a/b": "x"})
+    (path / "a").chmod(0o500)
+    with monkeypatch.context() as during:
+        during.setattr(worktrees, "_sweep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(project, path)
+    assert not path.exists()
+    assert listed(project) == []
+    assert len(os.listdir(home(project))) == 1
+    add(project, path, head(project))
+    assert os.listdir(home(project)) == ["task"]
+
+
+def test_worktrees_are_made_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By threads and by processes, which git alone does not stand."""
+    project = make_project(tmp_path, monkeypatch)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from parallel_agents.checkpoint.repository import find_repository\n"
+        "from parallel_agents.checkpoint.worktrees import add, remove\n"
+        "project = find_repository(Path(sys.argv[1]))\n"
+        "for number in range(4):\n"
+        "    add(project, Path(sys.argv[2]) / f'{number}' / 'task', sys.argv[3])\n"
+        "    if number % 2: remove(project, Path(sys.argv[2]) / f'{number}' / 'task')\n"
+    )
+    others = [
+        subprocess.Popen([sys.executable, "-c", script, str(project.top), str(home(project) / name), head(project)])
+        for name in ("p1", "p2")
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: add(project, home(project) / f"t{n}" / "task", head(project)), range(6)))
+    assert [process.wait() for process in others] == [0, 0]
+    paths = [home(project) / f"t{n}" / "task" for n in range(6)]
+    paths += [home(project) / name / number / "task" for name in ("p1", "p2") for number in "02"]
+    assert {worktree.path for worktree in listed(project)} == set(paths)
+    for path in paths:
+        assert user_git(path, "status", "--porcelain") == ""
+
+
+def test_a_used_worktree_becomes_exactly_what_the_next_one_is_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an agent has done in it: ignored files, repositories, branches, a merge that stopped, hidden changes."""
+    files = {".gitignore": "*.log\nbuild/\n", "a": "1\n", "b/c": "2\n", "hidden": "3\n", "skipped": "4\n"}
+    project = make_project(tmp_path, monkeypatch, files)
+    old, new = home(project) / "old", home(project).parent / "other" / "new"
+    commit = commit_of(project, {"b/d": "new\n"}, gone=("a",))
+    add(project, old, head(project))
+    write(old, {"a.log": "x", "build/out/x": "x", "b/c": "changed", "nested/x": "x", "hidden": "agent\n"})
+    write(old, {"skipped": "agent\n", "b/d": "untracked\n"})
+    user_git(old / "nested", "init", "-q")
+    user_git(old, "checkout", "-q", "-b", "agents-own")
+    user_git(old, "update-index", "--assume-unchanged", "hidden")
+    user_git(old, "update-index", "--skip-worktree", "skipped")
+    entry = project.git_dir / "worktrees" / "old"
+    (entry / "MERGE_HEAD").write_text(head(project))
+    (entry / "rebase-merge").mkdir()
+    branch = user_git(project.top, "rev-parse", "agents-own")
+    reuse(project, old, new, commit)
+    assert not old.exists()
+    assert set(tree(new)) == files_of(project, commit)
+    assert (new / "hidden").read_text() == "3\n"
+    assert (new / "skipped").read_text() == "4\n"
+    assert (new / "b/d").read_text() == "new\n"
+    assert user_git(new, "status", "--porcelain", "--ignored") == ""
+    assert user_git(new, "branch", "--show-current") == ""
+    assert "rebas" not in user_git(new, "status")
+    assert user_git(project.top, "rev-parse", "agents-own") == branch
+    assert listed(project) == [Worktree(new, commit, locked=True, prunable=False)]
+
+
+def test_a_worktree_is_used_again_without_being_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are the same are not written again, which is what makes it quick."""
+    project = make_project(tmp_path, monkeypatch)
+    old, new = home(project) / "old", home(project) / "new"
+    add(project, old, head(project))
+    kept = {name: (old / name).stat().st_ino for name in ("readme", "src/two")}
+    write(old, {"src/one": "changed\n"})
+    reuse(project, old, new, commit_of(project, {"src/one": "next\n"}))
+    assert {name: (new / name).stat().st_ino for name in kept} == kept
+    assert (new / "src/one").read_text() == "next\n"
+    assert [worktree.path for worktree in listed(project)] == [new]
+
+
+@pytest.mark.parametrize("damage", ["missing", "no entry", "no index", "no .git", "corrupt index", "index locked"])
+def test_a_worktree_that_cannot_be_used_again_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """The caller need not know."""
+    project = make_project(tmp_path, monkeypatch)
+    old, new = home(project) / "old", home(project) / "new"
+    add(project, old, head(project))
+    entry = project.git_dir / "worktrees" / "old"
+    if damage == "missing":
+        remove(project, old)
+    elif damage == "no entry":
+        shutil.rmtree(entry)
+    elif damage == "no .git":
+        (old / ".git").unlink()
+    elif damage == "no index":
+        (entry / "index").unlink()
+    elif damage == "corrupt index":
+        (entry / "index").write_bytes(b"corrupt")
+    elif damage == "index locked":
+        (entry / "index.lock").touch()
+    reuse(project, old, new, head(project))
+    assert set(tree(new)) == files_of(project, head(project))
+    assert user_git(new, "status", "--porcelain") == ""
+    assert [worktree.path for worktree in listed(project)] == [new]
+    assert not old.exists()
+
+
+def test_a_crash_while_a_worktree_moves_is_mended_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is at the new place, its entry still at the old one."""
+    project = make_project(tmp_path, monkeypatch)
+    old, new = home(project) / "old", home(project) / "new"
+    add(project, old, head(project))
+    old.rename(new)
+    add(project, old, head(project))
+    add(project, new, head(project))
+    for path in (old, new):
+        assert user_git(path, "status", "--porcelain") == ""
+    assert {worktree.path for worktree in listed(project)} == {old, new}
+
+
+def test_a_project_behind_a_link_is_the_same_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git writes paths down without the link."""
+    project = make_project(tmp_path, monkeypatch)
+    (tmp_path / "link").symlink_to("project")
+    path = tmp_path / "link" / ".parallel-agents" / "task"
+    linked = found(tmp_path / "link")
+    add(linked, path, head(project))
+    shutil.rmtree(path)
+    add(linked, path, head(project))
+    reuse(linked, path, path.with_name("next"), head(project))
+    assert len(listed(linked, tmp_path / "link")) == 1
+    remove(linked, path.with_name("next"))
+    assert listed(linked) == []
+
+
+def test_a_sparse_tree_of_the_user_makes_no_worktree_sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git would hand its patterns on."""
+    project = make_project(tmp_path, monkeypatch, {"a/one": "1\n", "b/two": "2\n"})
+    user_git(project.top, "sparse-checkout", "set", "a")
+    before = belongings(project)
+    path = home(project) / "task"
+    add(project, path, head(project))
+    assert set(tree(path)) == {b"a/one", b"b/two"}
+    assert user_git(path, "status", "--porcelain") == ""
+    user_git(path, "reset", "-q", "--hard")
+    assert set(tree(path)) == {b"a/one", b"b/two"}
+    reuse(project, path, path, head(project), sparse=["b"])
+    assert set(tree(path)) == {b"b/two"}
+    assert belongings(project) == before
+
+
+def test_files_are_checked_out_as_the_repository_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the line ends of the commit, whatever the user has them converted to: they come back as they were."""
+    project = make_project(tmp_path, monkeypatch, {"lf": "a\nb\n", "crlf": "a\r\nb\r\n"})
+    settings(monkeypatch, tmp_path / "settings", "[core]\nautocrlf = true\neol = crlf\n")
+    path = home(project) / "task"
+    add(project, path, head(project))
+    assert (path / "lf").read_bytes() == b"a\nb\n"
+    write(path, {"lf": "a\nc\n", "new": "x\r\n"})
+    made = snapshot(project, path, message="m", parents=[head(project)], at_us=AT_US).commit
+    assert [change.path for change in changed_paths(project, head(project), made)] == ["lf", "new"]
+    expected = as_git_keeps(tree(path))
+    add(project, path, made)
+    assert as_git_keeps(tree(path)) == expected
+
+
+def test_files_that_are_named_are_copied_into_a_worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the ignored ones those that `.worktreeinclude` matches, with their permissions; links as links."""
+    ignored = ".env*\nconfig/\n*.key\nlink\nout\n"
+    included = (
+        "# local settings\n.env*\n!.env.example\nconfig/local.*\nlink\nnotes\nsub/*.key\n.parallel-agents/\nout\n"
+    )
+    project = make_project(tmp_path, monkeypatch, {".gitignore": ignored, ".worktreeinclude": included})
+    top = project.top
+    write(top, {".env": "secret", ".env.example": "x", "config/local.yaml": "x", "config/other": "x", "notes": "x"})
+    write(top, {"sub/a.key": "x", "b.key": "x", ".parallel-agents/events.db": "x", "sub/.env.é": "x", "out": "x"})
+    (top / ".env").chmod(0o600)
+    (top / "link").symlink_to("nowhere")
+    user_git(top, "add", "-f", "out")
+    user_git(top, "commit", "-qm", "an ignored file that is tracked")
+    path = home(project) / "task"
+    add(project, path, head(project))
+    write(path, {".env.2": "mine"})
+    write(top, {".env.2": "theirs"})
+    assert sorted(copy_included(project, path)) == [".env", "config/local.yaml", "link", "sub/.env.é", "sub/a.key"]
+    assert (path / ".env").read_text() == "secret"
+    assert (path / ".env").stat().st_mode & 0o777 == 0o600
+    assert os.readlink(path / "link") == "nowhere"
+    assert (path / ".env.2").read_text() == "mine"
+    assert not (path / ".parallel-agents").exists()
+    assert user_git(path, "status", "--porcelain") == ""
+    assert copy_included(project, path) == []
+
+
+def test_no_copy_leaves_the_worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a commit has a link, and the user's tree a folder."""
+    project = make_project(tmp_path, monkeypatch, {".worktreeinclude": "*.env\n", ".gitignore": "*.env\n"})
+    (tmp_path / "outside").mkdir()
+    path = home(project) / "task"
+    add(project, path, head(project))
+    (path / "conf").symlink_to(tmp_path / "outside")
+    write(project.top, {"conf/a.env": "secret"})
+    assert copy_included(project, path) == []
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_nothing_is_copied_where_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the file, or with one that matches nothing."""
+    project = make_project(tmp_path, monkeypatch, {".gitignore": "*.env\n"})
+    write(project.top, {"a.env": "x"})
+    path = home(project) / "task"
+    add(project, path, head(project))
+    assert copy_included(project, path) == []
+    write(project.top, {".worktreeinclude": "nothing\n"})
+    assert copy_included(project, path) == []
