@@ -274,6 +274,20 @@ def test_the_state_of_a_task_is_told(executor: ParallelExecutor, capsys: pytest.
     assert capsys.readouterr().out == f"Status: completed\nDuration: {task.duration_seconds}s\n"
 
 
+def test_checkpoints_have_the_names_and_the_engine_of_the_snippet(project: Path) -> None:
+    """All of it that comes before the executor."""
+    (project / "kept").write_text("1\n")
+    snippet = PYTHON["With Checkpoint System (v3.7.0)"]
+    names = run(snippet[: snippet.index("executor =")])
+    engine, coordinator = names["checkpoint_engine"], names["coordinator"]
+    before = coordinator.pre_agent_execution_checkpoint("backend-engineer")
+    (project / "kept").write_text("2\n")
+    coordinator.post_agent_execution_checkpoint("backend-engineer", True)
+    assert coordinator.get_coordination_status()["total_checkpoints"] == 2
+    assert engine.rollback_to_checkpoint(before).success
+    assert (project / "kept").read_text() == "1\n"
+
+
 # Strategies by configuration.
 
 
