@@ -17,11 +17,14 @@ from paper import plan_of, task
 import parallel_agents.checkpoint as room
 from parallel_agents import Ambiguous, InvalidConfiguration, InvalidUsage, NotAllowed, UnknownCheckpoint
 from parallel_agents import checkpoint_restoring as restoring
+from parallel_agents import checkpoints
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint_engine import CheckpointEngine
 from parallel_agents.checkpoint_metadata import CheckpointCategory, CheckpointLevel
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import StaleRun
 from parallel_agents.eventstore.log import Log, digest_of
+from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan
 
 
@@ -333,6 +336,36 @@ def test_a_checkpoint_of_a_run_brings_the_run_s_files(engine: CheckpointEngine, 
     assert engine.semantic_rewind("rewind to last tester checkpoint").success
     assert (top / "readme").read_text() == "of the run\n"
     assert user_git(top, "branch", "--show-current") == "main"
+
+
+@pytest.mark.parametrize("losses", [1, 10])
+def test_a_checkpoint_of_a_run_that_goes_on_is_of_where_it_stands_then(
+    engine: CheckpointEngine, top: Path, monkeypatch: pytest.MonkeyPatch, losses: int
+) -> None:
+    """Its commit is the integration line at its own event, however often somebody else appends first."""
+    start_run(engine, "somerunner", a_plan("worktree"), repository=top, workdir=top)
+    write(top, {"readme": "merged\n"})
+    user_git(top, "commit", "-qam", "merged")
+    merged = user_git(top, "rev-parse", "HEAD")
+    with engine.project.open() as log:
+        append = log.append
+        calls = []
+
+        def lose(run_id: str, version: int, events: list[ev.Event]) -> list[Recorded]:
+            calls.append(version)
+            if len(calls) == 1:
+                done = ev.TaskCompleted(task_id="a", attempt_id="somerunner-1", duration_s=1.0, commit=merged)
+                append(run_id, version, [done])
+            if len(calls) <= losses:
+                raise StaleRun("somebody was first")
+            return append(run_id, version, events)
+
+        monkeypatch.setattr(log, "append", lose)
+        made = checkpoints.create(log, engine.project, "somerunner", "now")
+        assert [one["checkpoint_id"] for one in checkpoints.list_of(log, "somerunner")] == [made["checkpoint_id"]]
+    assert made["commit"] == merged
+    ref = f"refs/parallel-agents/somerunner/{made['checkpoint_id']}"
+    assert user_git(top, "rev-parse", ref) == merged
 
 
 def test_a_checkpoint_without_files_cannot_be_gone_back_to(engine: CheckpointEngine, top: Path) -> None:
