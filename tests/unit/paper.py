@@ -10,12 +10,13 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import digest_of
 from parallel_agents.eventstore.record import Recorded, rfc3339
-from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
+from parallel_agents.eventstore.submission import FileSettings, Plan, RetryPolicy, RunSettings, Stage, Task
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
 from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.work import Work, decide_work
 
 SECOND_US = 1_000_000
 
@@ -26,13 +27,15 @@ def task(task_id: str, *dependencies: str, **fields: Any) -> Task:
 
 
 def plan_of(
-    *tasks: Task, stages: Sequence[Stage] = (Stage(name="all"),), retry: RetryPolicy | None = None, **limits: Any
-) -> Plan:
-    """A plan with limits that nothing reaches unless they are given."""
+    *tasks: Task, stages: Sequence[Stage] = (Stage(name="all"),), retry: RetryPolicy | None = None,
+    files: FileSettings | None = None, **limits: Any,
+) -> Plan:  # fmt: skip
+    """A plan with limits that nothing reaches unless they are given, and without versioned files unless they are."""
     given = {"max_parallel_agents": 100, "store_limit": 100, **limits}
     return Plan(
-        name="paper", tasks=tasks, stages=tuple(stages), settings=RunSettings(retry=retry or RetryPolicy(), **given)
-    )
+        name="paper", tasks=tasks, stages=tuple(stages), settings=RunSettings(retry=retry or RetryPolicy(), **given),
+        workspace="shared" if files is None else "worktree", files=files or FileSettings(),
+    )  # fmt: skip
 
 
 def ended(attempt_id: str, error: str | None = None, **fields: Any) -> Ended:
@@ -59,6 +62,7 @@ class PaperRun:
             ev.RunSubmitted(
                 name=plan.name, plan_digest=digest_of(self._content), task_count=len(plan.tasks),
                 strategy=plan.strategy, workspace=plan.workspace, workdir="/project",
+                base_commit="c0" if plan.workspace == "worktree" else None, repository="/project",
             )
         )  # fmt: skip
         if started:
@@ -104,6 +108,9 @@ class PaperRun:
             if what == "queue":
                 self.add(ev.TaskQueued(task_id=name))
                 continue
+            if what == "block":
+                self.add(ev.TaskBlocked(task_id=name, reason="approval"))
+                continue
             attempt_id = f"{name}{self.state.tasks[name].attempts + 1}"
             self.add(decide.decide_start(self.state, name, attempt_id, "shell", self.facts()))
             started.append(name)
@@ -115,6 +122,14 @@ class PaperRun:
             attempt_id = self.state.tasks[name].attempt_id
             assert attempt_id is not None
             self.add(*decide.decide_end(self.state, ended(attempt_id, error, **fields), self.now_us, 0.0))
+
+    def end_with(self, name: str, work: Work, *, error: str | None = None, **fields: Any) -> list[str]:
+        """The attempt of a task ends, with files. Gives what was decided, as types."""
+        attempt_id = self.state.tasks[name].attempt_id
+        assert attempt_id is not None
+        decided = decide_work(self.state, ended(attempt_id, error, **fields), work, self.now_us, 0.0)
+        self.add(*decided)
+        return [type(event).__name__ for event in decided]
 
     def fail(self, *names: str) -> None:
         """They fail for good, whatever their retries."""

@@ -10,7 +10,7 @@ import pytest
 from paper import SECOND_US, PaperRun, plan_of, task
 
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.submission import RetryPolicy, Stage
+from parallel_agents.eventstore.submission import FileSettings, RetryPolicy, Stage
 from parallel_agents.scheduler import decide
 from parallel_agents.scheduler.plan import Agenda, Facts, Skip, plan
 
@@ -538,3 +538,73 @@ def test_a_tick_never_goes_through_all_tasks() -> None:
     assert decide.decide_finish(run.state) is None
     assert decide.overdue_at_us(run.state) is not None
     assert not decide.is_stuck(run.state)
+
+
+def test_tasks_whose_declared_files_meet_never_run_at_once() -> None:
+    """The one of better rank goes first; what declares nothing, or something else, is not held up."""
+    run = PaperRun(
+        plan_of(
+            task("docs", files=("docs/**",)), task("api", files=("docs/api.yaml",)), task("code", files=("src/",)),
+            task("free"),
+        )
+    )  # fmt: skip
+    assert run.tick() == ["docs", "code", "free"]
+    assert (run.why("api"), run.statuses()["api"]) == ("scope", "queued")
+    run.end("code")
+    assert run.tick() == []
+    run.end("docs")
+    assert run.tick() == ["api"]
+
+
+def test_a_task_that_is_held_up_by_files_takes_no_slot_from_others() -> None:
+    """Although it is ahead of them."""
+    run = PaperRun(
+        plan_of(
+            task("a", files=("x",)), task("b", files=("x",), priority="high"), task("c"), task("d"),
+            max_parallel_agents=2,
+        )
+    )  # fmt: skip
+    assert run.tick() == ["b", "c"]
+    run.end("c")
+    assert run.tick() == ["d"]
+    run.end("b")
+    assert run.tick() == ["a"]
+
+
+def test_a_task_that_needs_approval_is_blocked_before_it_is_queued() -> None:
+    """As soon as its dependencies are done, not before."""
+    run = PaperRun(plan_of(task("a"), task("b", "a", approval="required")))
+    assert run.tick() == ["a"]
+    assert (run.statuses()["b"], run.why("b")) == ("pending", "dependencies")
+    run.end("a")
+    assert run.why("b") == "approval"
+    assert run.tick() == []
+    assert (run.statuses()["b"], run.why("b")) == ("blocked", "blocked")
+    run.add(ev.TaskUnblocked(task_id="b", attempt=1))
+    assert run.tick() == ["b"]
+
+
+def test_an_approval_holds_for_one_attempt() -> None:
+    """The next one asks again."""
+    run = PaperRun(plan_of(task("a", approval="required"), retry=RetryPolicy(delay_s=0.0)))
+    run.tick()
+    run.add(ev.TaskUnblocked(task_id="a", attempt=1))
+    run.tick()
+    run.end("a", error="exit code 1")
+    assert run.tick() == []
+    assert run.statuses() == {"a": "blocked"}
+    run.add(ev.TaskUnblocked(task_id="a", attempt=1))  # Of the attempt that is over.
+    assert run.tick() == []
+    run.add(ev.TaskUnblocked(task_id="a", attempt=2))
+    assert run.tick() == ["a"]
+
+
+def test_a_stage_opens_only_after_the_checkpoint_of_the_one_before_it() -> None:
+    """Where files are versioned; the reason says so."""
+    files = FileSettings()
+    run = PaperRun(plan_of(task("a"), task("b", stage=1), stages=PIPELINE[:2], files=files))
+    assert run.tick() == ["a"]
+    run.end("a")
+    assert (run.tick(), run.why("b")) == ([], "barrier")
+    run.add(ev.CheckpointCreated(checkpoint_id="s1", kind="stage", stage=0))
+    assert run.tick() == ["b"]
