@@ -15,9 +15,8 @@ from gitrepos import as_git_keeps, belongings, found, make_project, no_settings,
 from paper import plan_of, task
 
 import parallel_agents.checkpoint as room
-from parallel_agents import Ambiguous, InvalidConfiguration, InvalidUsage, NotAllowed, UnknownCheckpoint
+from parallel_agents import Ambiguous, InvalidConfiguration, InvalidUsage, NotAllowed, UnknownCheckpoint, checkpoints
 from parallel_agents import checkpoint_restoring as restoring
-from parallel_agents import checkpoints
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint_engine import CheckpointEngine
 from parallel_agents.checkpoint_metadata import CheckpointCategory, CheckpointLevel
