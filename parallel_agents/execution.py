@@ -17,11 +17,11 @@ from typing import Any
 from parallel_agents import steer
 from parallel_agents.agent_task import AgentStatus, AgentTask, clear
 from parallel_agents.eventstore.errors import NotAllowed, UnknownTask
-from parallel_agents.eventstore.events import RunRolledBack
+from parallel_agents.eventstore.events import CheckpointCreated, RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, as_json
 from parallel_agents.eventstore.submission import Plan
-from parallel_agents.foreground import identity
+from parallel_agents.foreground import LEAVE_S, identity
 from parallel_agents.notices import Notices
 from parallel_agents.project import Project
 from parallel_agents.projections import cost as cost_fold
@@ -64,6 +64,8 @@ class Execution:
         self.usage = Usage()
         self.state: RunState | None = None  # The dispatcher's; nobody changes it any more once the run has ended.
         self.ended = False
+        self.waits = False  # Only a person can go on; the run was let go of, so that any process may.
+        self.checkpoints: list[str] = []
         self.left = False  # Nobody waits for it any more.
         self.thread = threading.get_ident()  # That waits for it.
         self.bell: SimpleQueue[None] = SimpleQueue()  # Rung when it has ended; at every commit if somebody follows.
@@ -83,6 +85,8 @@ class Execution:
         for record in records:
             cost_fold.fold(self.cost, record)
             usage_fold.fold(self.usage, record)
+            if isinstance(record.event, CheckpointCreated):
+                self.checkpoints.append(record.event.checkpoint_id)
             task_id = getattr(record.event, "task_id", None)
             if task_id in self.tasks:
                 touched.add(task_id)
@@ -125,6 +129,8 @@ def _error(state: TaskState) -> str | None:
             return f"skipped: {state.because} did not complete"
         case st.CANCELLED:
             return f"cancelled: {state.reason}" if state.reason else "cancelled"
+        case st.BLOCKED:
+            return f"waits for a person: {state.reason}"
         case _:
             return state.error
 
@@ -213,6 +219,7 @@ class Session:
 
         Args:
             tell: called with each of its events, in this thread; what it raises is kept as a complaint.
+        Where all that is left waits for a person, the run is let go of.
         Raises:
             Whatever stopped the engine. What runs goes on, and can be adopted.
         """
@@ -232,11 +239,24 @@ class Session:
             progress = self.engine.dispatcher.progress.get(execution.run_id)
             if execution.draining and progress is not None and progress.stuck:
                 self.stop(execution, "its executor was shut down")
+            elif progress is not None and progress.stuck and self._waits_for_person(execution):
+                execution.waits = True
+                break
             if execution.give_up_at is not None and time.monotonic() >= execution.give_up_at:
                 execution.given_up += self.engine.give_up_callables(execution.run_id)
         _print_lines(execution)
         if tell is not None:
             self._tell(execution, tell)
+
+    def _waits_for_person(self, execution: Execution) -> bool:
+        """Whether something is blocked, and the run could be let go of. False where somebody just moved it."""
+        if execution.state is None or not execution.state.counts[st.BLOCKED]:
+            return False
+        dispatcher, run_id = self.engine.dispatcher, execution.run_id
+        dispatcher.let_go(run_id)
+        self.engine.loop.wake()
+        self.engine.loop.wait(lambda: run_id not in dispatcher.held or not dispatcher.progress[run_id].stuck, LEAVE_S)
+        return run_id not in dispatcher.held
 
     def drain(self, execution: Execution) -> None:
         """Start nothing any more; what runs finishes, and then the run is cancelled. Any thread."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from parallel_agents.agent_task import AgentStatus, AgentTask, ExecutionStrategy, said
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed
+from parallel_agents.eventstore.log import wall_clock_us
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.execution import MB, Execution, Session, moment
 from parallel_agents.file_settings import without_checkpoints
@@ -28,6 +29,10 @@ from parallel_agents.scheduler.decide import MAX_EXECUTION
 from parallel_agents.submit import make_plan
 from parallel_agents.versioning import Start, look_at_files
 from parallel_agents.wording import nearest_name, shown
+
+if TYPE_CHECKING:
+    from parallel_agents.checkpoint_engine import CheckpointEngine
+    from parallel_agents.coordinator import MultiAgentCoordinator
 
 PLAN_NAME = "python"
 KEPT_TASKS = 10_000  # Of runs that have ended, so that a service may run for ever; those of the last run in any case.
@@ -80,7 +85,8 @@ class ParallelExecutor:
     Args:
         config_path: a configuration file that takes the place of the project's own.
         framework_root: the same as ``project_root``.
-        checkpoint_engine, coordinator: must be left out until checkpoints are built.
+        checkpoint_engine, coordinator: of the same project and store. With one of them the files of calls are versioned
+            too, as those of commands are in any case: a run has its checkpoints, and its tasks their ``checkpoint_id``.
         store: a path or URL that takes the place of the project's store.
         project_root: the project's root, where commands run; else both are found from the working directory.
         runner: of tasks that name none and have neither command nor call: one of ``plan_fields.RUNNERS``.
@@ -95,17 +101,14 @@ class ParallelExecutor:
         self,
         config_path: str | Path | None = None,
         framework_root: str | Path | None = None,
-        checkpoint_engine: Any = None,
-        coordinator: Any = None,
+        checkpoint_engine: CheckpointEngine | None = None,
+        coordinator: MultiAgentCoordinator | None = None,
         *,
         store: str | Path | None = None,
         project_root: str | Path | None = None,
         runner: str | None = None,
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
-        for name, part in (("checkpoint_engine", checkpoint_engine), ("coordinator", coordinator)):
-            if part is not None:
-                raise InvalidUsage(f"{name} = {shown(part)}: this part is not built yet", hint="leave it out")
         if runner is not None and runner not in RUNNERS:
             hint = nearest_name(runner, RUNNERS) if isinstance(runner, str) else ""
             raise InvalidUsage(f"runner is {shown(runner)}; the runners there are: {', '.join(RUNNERS)}", hint=hint)
@@ -113,6 +116,9 @@ class ParallelExecutor:
             raise InvalidUsage(f"on_event is {shown(on_event)}, which cannot be called")
         root = _one_root(framework_root, project_root)
         self._project = Project.find(start=root, store=None if store is None else str(store), root=root)
+        self._versions_calls = checkpoint_engine is not None or coordinator is not None
+        if self._versions_calls:
+            _check_checkpoints(checkpoint_engine, coordinator, self._project)
         self._configuration: Configuration = self._project.configuration(
             config_path=None if config_path is None else Path(config_path)
         )
@@ -231,6 +237,7 @@ class ParallelExecutor:
             name=PLAN_NAME,
             configuration=self._configuration,
             strategy=strategy.value if isinstance(strategy, ExecutionStrategy) else strategy,
+            workspace="shared" if self._versions_calls and tasks and all(task.call for task in tasks) else None,
         )
         start = look_at_files(draft, self._project)
         plan = make_plan(draft, self._configuration, start.workspace)
@@ -253,9 +260,7 @@ class ParallelExecutor:
             follows = self._on_event is not None
             wanted = self._configuration.get("monitoring.realTimeProgress")
             notices = Notices(self._configuration) if wanted else None
-            execution = session.begin(
-                plan, tasks, project=self._project, follows=follows, notices=notices, start=start
-            )
+            execution = session.begin(plan, tasks, project=self._project, follows=follows, notices=notices, start=start)
             self._remember(execution)
             return session, execution
 
@@ -300,6 +305,23 @@ class ParallelExecutor:
             pass  # The store refuses, for instance. What broke the wait off is what the caller hears of.
 
 
+def _check_checkpoints(engine: Any, coordinator: Any, project: Project) -> None:
+    from parallel_agents.checkpoint import CheckpointEngine, MultiAgentCoordinator
+
+    for name, part, kind in (
+        ("checkpoint_engine", engine, CheckpointEngine),
+        ("coordinator", coordinator, MultiAgentCoordinator),
+    ):
+        if part is not None and not isinstance(part, kind):
+            raise InvalidUsage(f"{name} is {shown(part)}, not a {kind.__name__}")
+    for found in (engine, None if coordinator is None else coordinator.checkpoint_engine):
+        if found is not None and found.project.store != project.store:
+            raise InvalidUsage(
+                f"the checkpoint engine works on {found.project.store}, this executor on {project.store}",
+                hint="make both with the same root and the same store",
+            )
+
+
 def _one_root(framework_root: str | Path | None, project_root: str | Path | None) -> Path | None:
     roots = {Path(root).resolve() for root in (framework_root, project_root) if root is not None}
     if len(roots) > 1:
@@ -316,15 +338,18 @@ def _one_root(framework_root: str | Path | None, project_root: str | Path | None
 def _result(execution: Execution, tasks: list[AgentTask], warnings: list[str]) -> ParallelExecutionResult:
     state = execution.state
     assert state is not None
-    assert state.ended_at_us is not None
+    ended_at_us = state.ended_at_us or wall_clock_us()  # It has none where it waits for a person.
     started_at_us = state.submitted_at_us if state.started_at_us is None else state.started_at_us
-    duration_s = (state.ended_at_us - started_at_us) / 1e6
+    duration_s = (ended_at_us - started_at_us) / 1e6
     counts = {status: state.counts[status.value] for status in AgentStatus}
     errors, odd = _problems(execution, tasks)
     if state.reason == MAX_EXECUTION:
         errors.append("the run took longer than safetyFeatures.maxExecutionTime allows")
     elif state.status == st.CANCELLED:
         errors.append(f"the run was cancelled: {state.reason}")
+    elif execution.waits:
+        hint = f"`parallel-agents conflicts {state.run_id}`, or `approve`, and then `resume`"
+        errors.append(f"the run waits for a person: {hint}")
     return ParallelExecutionResult(
         success=state.status == st.COMPLETED,
         total_tasks=len(tasks),
@@ -332,9 +357,10 @@ def _result(execution: Execution, tasks: list[AgentTask], warnings: list[str]) -
         failed_tasks=counts[AgentStatus.FAILED],
         cancelled_tasks=counts[AgentStatus.CANCELLED],
         started_at=_known(started_at_us),
-        completed_at=_known(state.ended_at_us),
+        completed_at=_known(ended_at_us),
         total_duration_seconds=duration_s,
         task_results=tasks,
+        checkpoint_ids=list(execution.checkpoints),
         average_cpu_usage=100.0 * execution.usage.cpu_s / duration_s if duration_s > 0 else 0.0,
         peak_memory_mb=peak_memory_bytes(execution.usage) / MB,
         total_api_calls=execution.cost.calls,
@@ -357,7 +383,7 @@ def _problems(execution: Execution, tasks: list[AgentTask]) -> tuple[list[str], 
     """What made the run fail, and what is merely worth to know."""
     errors, warnings = [], []
     for task in tasks:
-        if task.status is AgentStatus.FAILED and not task.allow_failure:
+        if (task.status is AgentStatus.FAILED and not task.allow_failure) or task.status is AgentStatus.BLOCKED:
             errors.append(f"{task.task_id}: {task.error}")
         elif task.status is not AgentStatus.COMPLETED:
             warnings.append(f"{task.task_id}: {task.error}")
@@ -367,7 +393,7 @@ def _problems(execution: Execution, tasks: list[AgentTask]) -> tuple[list[str], 
 
 
 def _message(status: str, counts: dict[AgentStatus, int], total: int) -> str:
-    others = (AgentStatus.FAILED, AgentStatus.CANCELLED, AgentStatus.SKIPPED)
+    others = (AgentStatus.FAILED, AgentStatus.CANCELLED, AgentStatus.SKIPPED, AgentStatus.BLOCKED)
     rest = ", ".join(f"{counts[other]} {other}" for other in others if counts[other])
     done = f"Parallel execution {status}: {counts[AgentStatus.COMPLETED]}/{total} successful"
     return f"{done} ({rest})" if rest else done

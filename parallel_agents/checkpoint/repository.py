@@ -83,8 +83,8 @@ def find_repository(folder: Path) -> Repository | None:
     if lines[0] == "false":
         raise GitFailed(f"{folder} lies inside a git directory", hint="work in the project's own directory")
     broken = next((up for up in (folder, *folder.resolve().parents) if (up / ".git").exists()), None)
-    if "not a git repository" in said.err and broken is None:
-        return None
+    if "not a git repository" in said.err and (broken is None or not any((broken / ".git").glob("*"))):
+        return None  # An empty folder called .git marks a project's root for many tools, and is no repository.
     hint = f"git config --global --add safe.directory {broken}" if "dubious ownership" in said.err else ""
     raise GitFailed(
         f"the git repository at {broken or folder} cannot be used: {last_words(said).splitlines()[0]}",
