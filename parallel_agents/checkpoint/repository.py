@@ -83,13 +83,17 @@ def find_repository(folder: Path) -> Repository | None:
     if lines[0] == "false":
         raise GitFailed(f"{folder} lies inside a git directory", hint="work in the project's own directory")
     broken = next((up for up in (folder, *folder.resolve().parents) if (up / ".git").exists()), None)
-    if "not a git repository" in said.err and (broken is None or not any((broken / ".git").glob("*"))):
+    if "not a git repository" in said.err and (broken is None or _is_empty_folder(broken / ".git")):
         return None  # An empty folder called .git marks a project's root for many tools, and is no repository.
     hint = f"git config --global --add safe.directory {broken}" if "dubious ownership" in said.err else ""
     raise GitFailed(
         f"the git repository at {broken or folder} cannot be used: {last_words(said).splitlines()[0]}",
         hint=hint or "mend it, or move its .git away",
     )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def shadow_repository(folder: Path, home: Path) -> Repository:
