@@ -243,6 +243,36 @@ class Checkouts:
 
         self._do(repository, "objects", work)
 
+    def restore(
+        self,
+        run_id: str,
+        repository: str,
+        workdir: Path,
+        commit: str,
+        checkpoint_id: str,
+        record: Callable[[str], None],
+    ) -> None:
+        """Make a shared directory equal to a commit, after what is there is held. Gives ``Followed`` with an error, if any.
+
+        Args:
+            checkpoint_id: of what is there now.
+            record: appends that it was done, given the commit that holds what was there.
+        """
+
+        def work() -> Followed:
+            try:
+                found = self._open(repository, workdir)
+                message, at_us = f"Before the files of run {run_id} were taken back\n", time.time_ns() // 1000
+                now = snapshot.snapshot(found, found.top, message=message, parents=(commit,), at_us=at_us)
+                refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now.commit})
+                snapshot.restore(found, commit, found.top, in_place=True, over=now.tree)
+                record(now.commit)
+                return Followed(run_id)
+            except Exception as error:
+                return Followed(run_id, error=f"its files are not taken back: {error}")
+
+        self._do(repository, "objects", work)
+
     def probe(self, run_id: str, orders: Sequence[Order], line: str) -> None:
         """Compare the unfinished work of a run. Gives ``Probed``."""
         running = [Unfinished(o.task_id, o.attempt_id, self.worktree(run_id, o.task_id), o.base) for o in orders]

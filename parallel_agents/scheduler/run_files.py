@@ -206,12 +206,12 @@ class RunFiles:
         """A run's end with what goes with it: before it its files as configured after a failure, after it their checkpoint."""
         settings, events, commit = state.plan.files, list[Event](), state.integration
         back = settings.rollback_on_failure and not settings.preserve_successful
-        failed = isinstance(finish, ev.RunFailed)
-        if failed and back and state.plan.workspace == "worktree" and commit != state.base_commit:
-            commit = state.base_commit
-            events.append(
-                ev.CheckpointRestored(checkpoint_id=state.before_run or "", reason="rollbackOnFailure", commit=commit)
-            )
+        base, checkpoint_id = state.base_commit, state.before_run or ""
+        if isinstance(finish, ev.RunFailed) and back and base is not None and commit != base:
+            commit = base
+            events.append(ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="rollbackOnFailure", commit=base))
+            if state.plan.workspace == "shared":
+                events.append(ev.FilesRestoring(commit=base, checkpoint_id=checkpoint_id))
         events.append(finish)
         if settings.after_run:
             events.append(
@@ -293,7 +293,26 @@ class RunFiles:
         self.harvest.forget_run(state.run_id)
         self._known.pop(state.run_id, None)
         if state.ended and state.repository is not None:
+            if state.restoring is not None:
+                self._restore(state, state.restoring)
             self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir))
+
+    def _restore(self, state: RunState, commit: str) -> None:
+        """Make the shared directory what it was before a run that failed; what is there now is kept as a checkpoint."""
+        run_id, checkpoint_id, version = state.run_id, new_id(), state.version
+
+        def record(found: str) -> None:
+            made = ev.CheckpointCreated(
+                checkpoint_id=checkpoint_id, kind="before_restore", label="what a failed run had done",
+                commit=found,
+            )  # fmt: skip
+            done = ev.CheckpointRestored(
+                checkpoint_id=state.before_run or "", reason="rollbackOnFailure", into=state.workdir, in_place=True
+            )
+            self._log.append(run_id, version, [made, done])
+
+        assert state.repository is not None
+        self.checkouts.restore(run_id, state.repository, Path(state.workdir), commit, checkpoint_id, record)
 
 
 def stage_checkpoint(state: RunState, stage: int) -> Event:
