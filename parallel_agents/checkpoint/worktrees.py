@@ -21,7 +21,6 @@ from parallel_agents.checkpoint.snapshot import SPARSE_MARK, sparse_settings
 from parallel_agents.eventstore.location import FOLDER
 
 REASON = "in use by parallel-agents"
-_NO_SPARSE = ("-c", "core.sparseCheckout=false")
 _STAYS = {"HEAD", "commondir", "gitdir", "index", "locked"}  # In the git directory of a worktree that is used again.
 _TRASH = ".removed-"
 
@@ -53,7 +52,7 @@ def add(repository: Repository, path: Path, commit: str, *, sparse: Sequence[str
         repository.git().run(
             "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
         )
-        _check_out(repository, path, commit, sparse)
+        _check_out(path, commit, sparse)
     _sweep(path.parent)
 
 
@@ -148,10 +147,10 @@ def _alone(repository: Repository) -> Iterator[None]:
         yield
 
 
-def _check_out(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:
+def _check_out(path: Path, commit: str, sparse: Sequence[str]) -> None:
     admin = _admin_of(path)
-    _set_sparse(repository, admin, sparse)
-    settings = (*RAW, *(sparse_settings(admin) or _NO_SPARSE))
+    _set_sparse(admin, sparse)
+    settings = (*RAW, *sparse_settings(admin))
     Git(admin, path, settings=settings).run(*WRITING, "read-tree", "-m", "-u", commit)
 
 
@@ -161,7 +160,7 @@ def _admin_of(path: Path) -> Path:
     return admin
 
 
-def _set_sparse(repository: Repository, admin: Path, sparse: Sequence[str]) -> None:
+def _set_sparse(admin: Path, sparse: Sequence[str]) -> None:
     """Which folders a worktree holds, said in its own files: the shared configuration is the user's."""
     named = admin / "info" / "sparse-checkout"
     if sparse:
@@ -169,15 +168,11 @@ def _set_sparse(repository: Repository, admin: Path, sparse: Sequence[str]) -> N
         _write(named, "\n".join([SPARSE_MARK, *_cone(sparse)]) + "\n")
     else:
         named.unlink(missing_ok=True)  # Git copies the user's when it makes a worktree.
-    own = admin / "config.worktree"
-    if own.exists():
-        repository.git().run("config", "--file", str(own), "core.sparseCheckout", "true" if sparse else "false")
 
 
 def _cone(folders: Sequence[str]) -> list[str]:
     """The patterns of a cone: every file beside the folders and on the way to them, and all below them."""
     wanted = {folder.strip("/") for folder in folders} - {""}
-    wanted = {folder for folder in wanted if not any(folder.startswith(f"{other}/") for other in wanted)}
     above = {folder[:at] for folder in wanted for at in range(len(folder)) if folder[at] == "/"}
     lines = ["/*", "!/*/"]
     for folder in sorted(above | wanted):
@@ -189,13 +184,13 @@ def _cone(folders: Sequence[str]) -> list[str]:
 def _usable(repository: Repository, path: Path) -> Path | None:
     """The entry of a worktree whose index says which of its files have changed; None where it cannot be trusted."""
     admin = linked_git_dir(path)
-    if admin is None or not _is_ours(repository, admin, path) or _path_of(admin) != path or sparse_settings(admin):
+    if admin is None or not _is_ours(repository, admin, path) or _path_of(admin) != path:
         return None
     try:
         tags = Git(admin, path).run("ls-files", "-v", "-z").out
     except GitFailed:
         return None
-    told_to_pass_over = re.search(rb"(?:\A|\0)[a-zS] ", tags)
+    told_to_pass_over = re.search(rb"(?:\A|\0)S ", tags)
     return admin if tags and not told_to_pass_over else None
 
 
@@ -206,7 +201,7 @@ def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> boo
         if left.name not in _STAYS:
             _delete(left)  # A merge or rebase that was under way, reflogs, a lock, a configuration of its own.
     _write(admin / "locked", f"{REASON}\n")
-    settings = (*RAW, *_NO_SPARSE, "-c", "core.trustctime=true", "-c", "core.checkStat=default")
+    settings = (*RAW, "-c", "core.trustctime=true", "-c", "core.checkStat=default")
     git = Git(admin, path, settings=settings)
     try:
         git.run(*WRITING, "read-tree", "--reset", "-u", commit)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from gitrepos import AT_US, as_git_keeps, belongings, found, head, make_project, settings, tree, user_git, write
+from waiting import wait_until
 
 from parallel_agents.checkpoint import worktrees
 from parallel_agents.checkpoint.git import GitFailed
@@ -107,11 +110,12 @@ def test_a_sparse_worktree_holds_only_what_was_asked_for(tmp_path: Path, monkeyp
     assert set(tree(path)) == files_of(project, made)
 
 
+@pytest.mark.parametrize("root", ["project/.parallel-agents", "elsewhere"])
 @pytest.mark.parametrize("left", ["worktree", "entry", "folder", "empty folder", "broken entry", "unlocked", "files"])
-def test_a_stale_worktree_makes_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
-    """Whole, or what a crash has left of it."""
+def test_a_stale_worktree_makes_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, root: str) -> None:
+    """Whole, or what a crash or an agent has left of it; wherever worktrees are to lie."""
     project = make_project(tmp_path, monkeypatch)
-    path = home(project) / "task"
+    path = tmp_path / root / "worktrees" / "task"
     add(project, path, head(project))
     write(path, {"stale": "x", "deep/stale": "x"})
     (entry,) = (project.git_dir / "worktrees").iterdir()
@@ -131,11 +135,23 @@ def test_a_stale_worktree_makes_way(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         user_git(path, "init", "-q")
     elif left == "unlocked":
         user_git(project.top, "worktree", "unlock", str(path))
+    if root == "elsewhere" and left in ("folder", "unlocked"):  # It could as well be the user's.
+        with pytest.raises(GitFailed, match="is no worktree of parallel-agents"):
+            add(project, path, head(project))
+        return
     add(project, path, head(project))
     assert set(tree(path)) == files_of(project, head(project))
     assert [worktree.path for worktree in listed(project)] == [path]
     assert user_git(path, "status", "--porcelain") == ""
-    assert os.listdir(home(project)) == ["task"]
+    assert os.listdir(path.parent) == ["task"]
+
+
+def test_an_empty_folder_may_become_a_worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing in it to lose."""
+    project = make_project(tmp_path, monkeypatch)
+    (tmp_path / "empty").mkdir()
+    add(project, tmp_path / "empty", head(project))
+    assert set(tree(tmp_path / "empty")) == files_of(project, head(project))
 
 
 @pytest.mark.parametrize("place", ["folder", "file", "repository", "worktree", "link"])
@@ -212,35 +228,81 @@ def test_worktrees_are_made_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         assert user_git(path, "status", "--porcelain") == ""
 
 
+def test_who_changes_worktrees_waits_for_whoever_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes in only after the first has gone out."""
+    project = make_project(tmp_path, monkeypatch)
+    asked, inside, together = [], [], []
+    flock, clear = fcntl.flock, worktrees._clear
+
+    def asking(lock: int, how: int) -> None:
+        asked.append(lock)
+        flock(lock, how)
+
+    def clearing(repository: Repository, path: Path) -> None:
+        inside.append(path)
+        together.append(wait_until(lambda: len(inside) if len(asked) == 2 or len(inside) == 2 else 0, "the other one"))
+        clear(repository, path)
+        inside.remove(path)
+
+    monkeypatch.setattr(fcntl, "flock", asking)
+    monkeypatch.setattr(worktrees, "_clear", clearing)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: add(project, home(project) / name, head(project)), ["one", "two"]))
+    assert together == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    ["unlock", "assume-unchanged", "skip-worktree", "no-skip-worktree", "branch", "conflict", "stopped", "same time"],
+)
 def test_a_used_worktree_becomes_exactly_what_the_next_one_is_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trick: str
 ) -> None:
     """Whatever an agent has done in it: ignored files, repositories, branches, a merge that stopped, hidden changes."""
-    files = {".gitignore": "*.log\nbuild/\n", "a": "1\n", "b/c": "2\n", "hidden": "3\n", "skipped": "4\n"}
+    files = {".gitignore": "*.log\nbuild/\n", "a": "1\n", "b/c": "2\n", "hidden": "3\n"}
     project = make_project(tmp_path, monkeypatch, files)
     old, new = home(project) / "old", home(project).parent / "other" / "new"
     commit = commit_of(project, {"b/d": "new\n"}, gone=("a",))
     add(project, old, head(project))
-    write(old, {"a.log": "x", "build/out/x": "x", "b/c": "changed", "nested/x": "x", "hidden": "agent\n"})
-    write(old, {"skipped": "agent\n", "b/d": "untracked\n"})
+    write(old, {"a.log": "x", "build/out/x": "x", "b/c": "changed", "nested/x": "x", "b/d": "untracked\n"})
     user_git(old / "nested", "init", "-q")
-    user_git(old, "checkout", "-q", "-b", "agents-own")
-    user_git(old, "update-index", "--assume-unchanged", "hidden")
-    user_git(old, "update-index", "--skip-worktree", "skipped")
+    times = (old / "hidden").stat()
+    if trick == "same time":  # Git tells times of change apart by the second.
+        wait_until(lambda: int(time.time()) > int(times.st_ctime), "the next second")
+    write(old, {"hidden": "x\n"})
     entry = project.git_dir / "worktrees" / "old"
-    (entry / "MERGE_HEAD").write_text(head(project))
-    (entry / "rebase-merge").mkdir()
-    branch = user_git(project.top, "rev-parse", "agents-own")
+    if trick in ("assume-unchanged", "skip-worktree", "no-skip-worktree"):
+        user_git(old, "update-index", f"--{trick}", "hidden")
+    elif trick == "branch":
+        user_git(old, "checkout", "-q", "-b", "agents-own")
+    elif trick == "conflict":
+        oid = user_git(old, "hash-object", "-w", "hidden")
+        stages = "".join(f"100644 {oid} {stage}\thidden\n" for stage in (1, 2, 3))
+        user_git(old, "update-index", "--index-info", stdin=f"0 {'0' * 40}\thidden\n{stages}".encode())
+    elif trick == "stopped":
+        (entry / "MERGE_HEAD").write_text(head(project))
+        (entry / "rebase-merge").mkdir()
+    elif trick == "unlock":
+        user_git(project.top, "worktree", "unlock", str(old))
+    elif trick == "same time":
+        os.utime(old / "hidden", ns=(times.st_atime_ns, times.st_mtime_ns))
+        os.utime(entry / "index", ns=(times.st_atime_ns, times.st_mtime_ns + 10_000_000_000))
+        user_git(project.top, "config", "core.trustctime", "false")
+    branches = user_git(project.top, "branch", "--list", "agents-own", "--format=%(objectname)")
     reuse(project, old, new, commit)
     assert not old.exists()
     assert set(tree(new)) == files_of(project, commit)
-    assert (new / "hidden").read_text() == "3\n"
-    assert (new / "skipped").read_text() == "4\n"
-    assert (new / "b/d").read_text() == "new\n"
+    assert {name: (new / name).read_text() for name in ("hidden", "b/d", "b/c")} == {
+        "hidden": "3\n",
+        "b/d": "new\n",
+        "b/c": "2\n",
+    }
     assert user_git(new, "status", "--porcelain", "--ignored") == ""
     assert user_git(new, "branch", "--show-current") == ""
-    assert "rebas" not in user_git(new, "status")
-    assert user_git(project.top, "rev-parse", "agents-own") == branch
+    said = user_git(new, "status")
+    assert "rebas" not in said
+    assert "merge" not in said
+    assert user_git(project.top, "branch", "--list", "agents-own", "--format=%(objectname)") == branches
     assert listed(project) == [Worktree(new, commit, locked=True, prunable=False)]
 
 
@@ -263,7 +325,7 @@ def test_a_worktree_that_cannot_be_used_again_is_made_anew(
 ) -> None:
     """The caller need not know."""
     project = make_project(tmp_path, monkeypatch)
-    old, new = home(project) / "old", home(project) / "new"
+    old, new = home(project) / "old", home(project).parent / "other" / "new"
     add(project, old, head(project))
     entry = project.git_dir / "worktrees" / "old"
     if damage == "missing":
@@ -282,7 +344,7 @@ def test_a_worktree_that_cannot_be_used_again_is_made_anew(
     assert set(tree(new)) == files_of(project, head(project))
     assert user_git(new, "status", "--porcelain") == ""
     assert [worktree.path for worktree in listed(project)] == [new]
-    assert not old.exists()
+    assert os.listdir(home(project)) == []
 
 
 def test_a_crash_while_a_worktree_moves_is_mended_by_the_next_one(
@@ -298,6 +360,12 @@ def test_a_crash_while_a_worktree_moves_is_mended_by_the_next_one(
     for path in (old, new):
         assert user_git(path, "status", "--porcelain") == ""
     assert {worktree.path for worktree in listed(project)} == {old, new}
+    new.rename(home(project) / "moved")
+    add(project, new, head(project))
+    reuse(project, home(project) / "moved", home(project) / "third", head(project))
+    for path in (old, new, home(project) / "third"):
+        assert user_git(path, "status", "--porcelain") == ""
+    assert len(listed(project)) == 3
 
 
 def test_a_project_behind_a_link_is_the_same_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,10 +383,19 @@ def test_a_project_behind_a_link_is_the_same_project(tmp_path: Path, monkeypatch
     assert listed(linked) == []
 
 
-def test_a_sparse_tree_of_the_user_makes_no_worktree_sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["today", "formerly"])
+def test_a_sparse_tree_of_the_user_makes_no_worktree_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """Git would hand its patterns on."""
     project = make_project(tmp_path, monkeypatch, {"a/one": "1\n", "b/two": "2\n"})
-    user_git(project.top, "sparse-checkout", "set", "a")
+    if how == "today":
+        user_git(project.top, "sparse-checkout", "set", "a")
+    else:  # In the shared configuration.
+        user_git(project.top, "config", "core.sparseCheckout", "true")
+        write(project.git_dir, {"info/sparse-checkout": "/a/\n"})
+        user_git(project.top, "read-tree", "-m", "-u", "HEAD")
+    assert not (project.top / "b").exists()
     before = belongings(project)
     path = home(project) / "task"
     add(project, path, head(project))
@@ -352,7 +429,9 @@ def test_files_that_are_named_are_copied_into_a_worktree(tmp_path: Path, monkeyp
     included = (
         "# local settings\n.env*\n!.env.example\nconfig/local.*\nlink\nnotes\nsub/*.key\n.parallel-agents/\nout\n"
     )
-    project = make_project(tmp_path, monkeypatch, {".gitignore": ignored, ".worktreeinclude": included})
+    project = make_project(
+        tmp_path, monkeypatch, {".gitignore": ignored + ".parallel-agents/\n", ".worktreeinclude": included}
+    )
     top = project.top
     write(top, {".env": "secret", ".env.example": "x", "config/local.yaml": "x", "config/other": "x", "notes": "x"})
     write(top, {"sub/a.key": "x", "b.key": "x", ".parallel-agents/events.db": "x", "sub/.env.é": "x", "out": "x"})
