@@ -32,7 +32,8 @@ from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
 ENVIRONMENT_PREFIX = "PARALLEL_AGENTS_"
 # Variables of that prefix that are no configuration: where the store is, and what an attempt is told of itself.
-NOT_CONFIGURATION = tuple(f"PARALLEL_AGENTS_{name}" for name in ("STORE", "ATTEMPT", "RUN", "TASK", "PORT"))
+_TOLD = ("STORE", "ATTEMPT", "RUN", "TASK", "PORT", "BASE", "CONFLICT")
+NOT_CONFIGURATION = tuple(f"{ENVIRONMENT_PREFIX}{name}" for name in _TOLD)
 
 PROJECT_FILES = (
     ".claude/config/parallel-agents-config.json",

@@ -379,7 +379,8 @@ def test_the_least_and_the_most_workers_must_be_possible_together(tmp_path: Path
 
 def test_an_unknown_variable_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
     """Those that are no configuration are left alone."""
-    load(tmp_path, environ={"PARALLEL_AGENTS_STORE": "x", "PARALLEL_AGENTS_ATTEMPT": "y", "PARALLEL_AGENTS_PORT": "1"})
+    told = ("STORE", "ATTEMPT", "RUN", "TASK", "PORT", "BASE", "CONFLICT")
+    load(tmp_path, environ={f"PARALLEL_AGENTS_{name}": "x" for name in told})
     error = refusal(tmp_path, environ={"PARALLEL_AGENTS_MAX_PARALEL_AGENTS": "3"})
     assert "PARALLEL_AGENTS_MAX_PARALEL_AGENTS" in error.message
     assert error.hint == "did you mean 'PARALLEL_AGENTS_MAX_PARALLEL_AGENTS'?"
