@@ -15,7 +15,11 @@ Rfc3339 = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,
 Count = Annotated[int, Field(ge=0)]
 
 
-_set = object.__setattr__  # Past the lock of frozen models.
+# What a model keeps, set past its lock and without looking the names up: every event of a replay comes this way.
+_set_fields, _set_given, _set_extra, _set_private = (
+    BaseModel.__dict__[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 
 
 class Event(BaseModel):
@@ -45,10 +49,10 @@ class Event(BaseModel):
         given = cls.field_names  # One set for all of them: nothing changes it.
         if len(body) != len(given):  # Written by a release that knew fewer fields.
             given, body = set(body), {**cls.field_defaults, **body}
-        _set(event, "__dict__", body)
-        _set(event, "__pydantic_fields_set__", given)
-        _set(event, "__pydantic_extra__", None)
-        _set(event, "__pydantic_private__", None)
+        _set_fields(event, body)
+        _set_given(event, given)
+        _set_extra(event, None)
+        _set_private(event, None)
         return event
 
 

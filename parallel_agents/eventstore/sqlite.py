@@ -198,7 +198,7 @@ class explained:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError):
+        if error is not None and isinstance(error, sqlite3.Error | OSError):
             raise _explanation(self.path, error) from error
 
 
