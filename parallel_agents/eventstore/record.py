@@ -19,6 +19,7 @@ RUN_LEVEL = "type >= 'Run' AND type < 'Ruo'"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
@@ -66,10 +67,14 @@ def new_ids(count: int) -> list[str]:
     ids = []
     for start in range(0, 12 * count, 12):
         number = int.from_bytes(random[start : start + 12], "little")
-        chars = [_ALPHABET[(number >> 45) % 26]]  # Of 51 bits, so that no letter comes more often than another.
-        for shift in range(0, 45, 5):
-            chars.append(_ALPHABET[(number >> shift) & 31])
-        ids.append("".join(chars))
+        first = _ALPHABET[(number >> 45) % 26]  # Of 51 bits, so that no letter comes more often than another.
+        pairs = (
+            _PAIRS[number & 1023],
+            _PAIRS[number >> 10 & 1023],
+            _PAIRS[number >> 20 & 1023],
+            _PAIRS[number >> 30 & 1023],
+        )
+        ids.append(first + _ALPHABET[number >> 40 & 31] + "".join(pairs))
     return ids
 
 
