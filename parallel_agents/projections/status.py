@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -329,20 +330,23 @@ def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, statu
 def _move(state: RunState, task: TaskState, status: str) -> None:
     """Change a status, and what hangs on it: counts, the dependents' open dependencies, the stage."""
     before, spec = task.status, task.task
+    task_id = spec.task_id
     task.status = status
-    state.touched.add(spec.task_id)
+    state.touched.add(task_id)
     if before == status:
         return
-    state.counts[before] -= 1
-    state.counts[status] += 1
+    counts = state.counts
+    counts[before] -= 1
+    counts[status] += 1
     if before not in ENDED and status not in ENDED:
         return
-    if (change := satisfies(spec, status) - satisfies(spec, before)) != 0:
-        for name in state.dependents.get(spec.task_id, ()):
-            state.tasks[name].open_dependencies -= change
-            state.touched.add(name)
-    elif status in ENDED and spec.task_id in state.dependents:
-        state.broken.add(spec.task_id)
+    if task_id in state.dependents:
+        if (change := satisfies(spec, status) - satisfies(spec, before)) != 0:
+            for name in state.dependents[task_id]:
+                state.tasks[name].open_dependencies -= change
+                state.touched.add(name)
+        elif status in ENDED:
+            state.broken.add(task_id)
     stage = spec.stage
     state.stage_open[stage] += (before in ENDED) - (status in ENDED)
     if status == FAILED and not spec.allow_failure:
@@ -362,7 +366,8 @@ _TASK_FIELDS = tuple(
     for name in TaskState.__slots__
     if name not in ("task", "index", "open_dependencies")  # Derived from the plan.
 )
-_TASK_BLANK = {name: TaskState.__dataclass_fields__[name].default for name in _TASK_FIELDS}
+_TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in _TASK_FIELDS)
+_task_values = attrgetter(*_TASK_FIELDS)
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
@@ -373,11 +378,11 @@ _RUN_FIELDS = (
 
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
-    tasks = {
-        task_id: values
-        for task_id, task in state.tasks.items()
-        if (values := {name: value for name in _TASK_FIELDS if (value := getattr(task, name)) != _TASK_BLANK[name]})
-    }
+    tasks = {}
+    for task_id, task in state.tasks.items():
+        if (values := _task_values(task)) != _TASK_BLANK:
+            found = zip(_TASK_FIELDS, values, _TASK_BLANK, strict=True)
+            tasks[task_id] = {name: value for name, value, blank in found if value is not blank and value != blank}
     head = {name: getattr(state, name) for name in _RUN_FIELDS}
     failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
     return orjson.dumps({**head, "tasks": tasks, "stage_failed": failed})
