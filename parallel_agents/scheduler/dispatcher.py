@@ -238,6 +238,10 @@ class Dispatcher:
     def _add(self, draft: Draft, run_id: str, event: Event) -> None:
         self._fold(draft.add(run_id, event))
 
+    def _add_all(self, draft: Draft, run_id: str, events: list[Event]) -> None:
+        for record in draft.add_all(run_id, events):
+            self._fold(record)
+
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
         if type(record.event) in _RUN_LEVEL:
@@ -362,35 +366,38 @@ class Dispatcher:
         return files.order(state, task, attempt_id, self._environment(state, task.task))
 
     def _take_ends(self, draft: Draft) -> None:
-        outdated = []
+        outdated: list[Ended] = []
+        decided: dict[str, list[Event]] = {}  # By run. An end changes nothing that another one is decided on.
+        taken: set[str] = set()
         for ended in self._ends:
-            run_id = self._launched.get(ended.attempt_id, "")
+            attempt_id = ended.attempt_id
+            run_id = self._launched.get(attempt_id, "")
             held = self.held.get(run_id)
-            if held is None:
+            if held is None or attempt_id in taken:
                 continue
-            work = self._files.works.get(ended.attempt_id) if self._files is not None else None
-            if ended.attempt_id in held.state.running:
+            taken.add(attempt_id)
+            events = decided.setdefault(run_id, [])
+            work = self._files.works.get(attempt_id) if self._files is not None else None
+            if attempt_id in held.state.running:
                 if self._files is not None and self._files.outdated(held.state, ended):
                     outdated.append(ended)
                     continue
-                task = held.state.tasks[held.state.running[ended.attempt_id]]
+                task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
                     ended = self._checked(held.state, task, ended)
-                    events = decide.decide_end(held.state, ended, draft.at_us, self._draw())
-                else:
-                    events = decide_work(held.state, ended, work, draft.at_us, self._draw())
-                for event in events:
-                    self._add(draft, run_id, event)
+                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                    continue
+                self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
-                    self._completed.add(ended.attempt_id)
-            elif ended.attempt_id in self._occupancy.slots:
-                task_id = self._start_of(run_id, ended.attempt_id).task_id
-                for event in kept_of_undone(task_id, ended.attempt_id, work) if work is not None else ():
-                    self._add(draft, run_id, event)
+                    self._completed.add(attempt_id)
+            elif attempt_id in self._occupancy.slots:
+                task_id = self._start_of(run_id, attempt_id).task_id
+                events += kept_of_undone(task_id, attempt_id, work) if work is not None else []
                 reason = "its attempt was undone by a rollback"
-                self._add(
-                    draft, run_id, ev.ResultDiscarded(task_id=task_id, attempt_id=ended.attempt_id, reason=reason)
-                )
+                events.append(ev.ResultDiscarded(task_id=task_id, attempt_id=attempt_id, reason=reason))
+        for run_id, events in decided.items():
+            self._add_all(draft, run_id, events)
         for ended in outdated:
             assert self._files is not None
             self._ends.remove(ended)
@@ -398,7 +405,7 @@ class Dispatcher:
 
     def _checked(self, state: RunState, task: TaskState, ended: Ended) -> Ended:
         """An attempt that ended well has failed all the same if a declared output is not there."""
-        if ended.outcome != "exited" or ended.error is not None or not task.task.outputs:
+        if not task.task.outputs or ended.outcome != "exited" or ended.error is not None:
             return ended
         missing = [name for name in task.task.outputs if not os.path.exists(f"{state.workdir}/{name}")]
         return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
@@ -482,21 +489,25 @@ class Dispatcher:
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        events: list[Event] = []
+        files = self._files_of(state)
         for what, task_id in decision.steps:
             if what == "queue":
-                self._add(draft, run_id, ev.TaskQueued(task_id=task_id))
+                events.append(ev.TaskQueued.trusted({"task_id": task_id, "reason": ""}))
             elif what == "block":
-                self._add(draft, run_id, ev.TaskBlocked(task_id=task_id, reason=APPROVAL))
+                events.append(ev.TaskBlocked(task_id=task_id, reason=APPROVAL))
             else:
                 attempt_id = next(attempt_ids)
-                facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
                 runner = self._runner_name(state.tasks[task_id])
-                self._add(draft, run_id, decide.decide_start(state, task_id, attempt_id, runner, facts))
-                files = self._files_of(state)
+                events.append(decide.decide_start(state, task_id, attempt_id, runner, facts))
                 checkpoint = None if files is None else files.before_start(state, task_id, attempt_id)
                 if checkpoint is not None:
-                    self._add(draft, run_id, checkpoint)
+                    events.append(checkpoint)
                 started.append((run_id, attempt_id))
+                facts.store_slots += 1
+                facts.run_slots += 1
+        self._add_all(draft, run_id, events)
 
     def _runner_name(self, task: TaskState) -> str:
         return task.task.runner or ("shell" if task.task.command else "python")
@@ -541,12 +552,13 @@ class Dispatcher:
 
     def _launch(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> Launch:
         state, spec = held.state, task.task
-        call, call_task = self.calls.get((state.run_id, spec.task_id), (None, None))
-        folder = f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}"
-        env = {} if call else self._environment(state, spec)
+        run_id, task_id = state.run_id, spec.task_id
+        call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
+        folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
+        env: dict[str, str] = {} if call else self._environment(state, spec)
         return Launch(
-            run_id=state.run_id,
-            task_id=spec.task_id,
+            run_id=run_id,
+            task_id=task_id,
             attempt_id=attempt_id,
             folder=folder,
             workdir=held.workdir if prepared is None else prepared.cwd,
@@ -698,6 +710,7 @@ class Dispatcher:
         return min(due, default=None)
 
 
+_NO_CALL: tuple[None, None] = (None, None)
 _RUN_LEVEL = frozenset(
     {
         ev.RunSubmitted, ev.RunClaimed, ev.RunReleased, ev.RunStarted, ev.RunPaused, ev.RunResumed,
