@@ -27,6 +27,9 @@ import orjson
 from parallel_agents.scheduler.runners.folder import STDERR, make_folder
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 
+_MOMENT_S: Final = (
+    0.001  # A call that lasts this long is worth a thread: to start one takes as long as many short calls.
+)
 _STALL_S: Final = 0.01  # Calls that wait this long while none returns get threads of their own.
 _TEXT_CHARS: Final = 500
 _MAXRSS_BYTES: Final = 1024 if sys.platform.startswith("linux") else 1  # What ru_maxrss counts in.
@@ -87,7 +90,8 @@ class CallableRunner:
         min_workers: threads to begin with.
         max_workers: threads that stay.
         auto_scale: grow one by one as they become busy; otherwise all ``max_workers`` are started at once.
-        scaling_threshold: the share of busy threads, waiting calls included, from which on one more is started.
+        scaling_threshold: the share of busy threads, waiting calls included, from which on one more is started, a moment
+            later if it is still so.
     """
 
     name = "python"
@@ -139,10 +143,9 @@ class CallableRunner:
         self._contexts[launch.attempt_id] = context
         self._work.append((launch, context))
         self._ring()
-        wanted = len(self._contexts)
-        if self._size < self._max_workers and (self._size == 0 or wanted / self._size >= self._threshold):
+        if self._size == 0:
             self._add_worker()
-        if wanted > self._size:
+        if self._is_short():
             self._watch_stall()
 
     def adopt(self, launches: Iterable[Launch]) -> None:
@@ -311,6 +314,11 @@ class CallableRunner:
             wanted = takes_context(call)
         return call(context) if wanted else call()
 
+    def _is_short(self) -> bool:
+        """Whether there should be more threads, unless calls return in a moment."""
+        wanted, size = len(self._contexts), self._size
+        return wanted > size or (size < self._max_workers and wanted >= self._threshold * size)
+
     def _watch_stall(self) -> None:
         """Have somebody see to it that the waiting calls do not wait for calls that do not return."""
         if self._stall_watcher is None:
@@ -323,12 +331,18 @@ class CallableRunner:
         while not self._closed:
             self._stalled.wait()
             self._stalled.clear()
-            while (waiting := len(self._contexts) - self._size) > 0 and not self._closed:
+            pause_s = _MOMENT_S
+            while self._is_short() and not self._closed:
                 before = set(self._contexts)
-                time.sleep(_STALL_S)
-                if before <= self._contexts.keys() and self._work:
-                    for _ in range(waiting):
+                time.sleep(pause_s)
+                lasting = len(before & self._contexts.keys())
+                for _ in range(self._max_workers - self._size):
+                    if lasting >= self._threshold * self._size:
                         self._add_worker()
+                if pause_s == _STALL_S and lasting == len(before) and self._work:
+                    for _ in range(len(before) - self._size):
+                        self._add_worker()
+                pause_s = _STALL_S
 
 
 class _Worker(threading.Thread):
