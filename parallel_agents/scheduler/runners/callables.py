@@ -218,15 +218,19 @@ class CallableRunner:
 
     def close(self) -> None:
         """Cancel what runs and let the threads go; a call that does not return ends with the process."""
-        self._closed = True
+        with self._size_lock:  # Whoever grows the pool makes no thread from here on that would not be sent home.
+            self._closed = True
+            size = self._size
         for context in list(self._contexts.values()):
             context._cancel("stopped")
-        for _ in range(self._size):
+        for _ in range(size):
             self._bell.put(False)
         self._stalled.set()
 
     def _add_worker(self) -> None:
         with self._size_lock:
+            if self._closed:
+                return
             self._size += 1
         try:
             _Worker(self).start()
