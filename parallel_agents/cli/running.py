@@ -101,13 +101,17 @@ def run(
     starts nothing more; twice stops it.
     """
     project = project_of(ctx)
-    made, configuration, start = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    asked = (plan, strategy, max_parallel_agents, config_path, settings)
     if dry_run:
         from parallel_agents.cli.dry_run import show_dry_run
 
-        show_dry_run(made, as_json=as_json)
+        show_dry_run(_prepared(project, *asked)[0], as_json=as_json)
         return 0
-    from parallel_agents import submit as submission
+    with project.store_maker() as maker:
+        made, configuration, start = _prepared(project, *asked)
+        maker.begin()
+        from parallel_agents import foreground
+        from parallel_agents import submit as submission
 
     if detach:
         with project.open(create=True, actor="cli") as log:
@@ -115,8 +119,6 @@ def run(
         _start_daemon_if_none(project)
         print_json({"run_id": run_id}) if as_json else click.echo(run_id)
         return 0
-    from parallel_agents import foreground
-
     with project.open(create=True, actor="cli") as log:
         claim = foreground.identity("run")
         run_id = submission.submit(log, made, workdir=project.workdir, claim=claim, start=start)
