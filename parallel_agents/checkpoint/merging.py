@@ -229,7 +229,10 @@ def _taken(repository: Repository, conflict: Conflict, take: Take) -> Entry | No
         return conflict.ours or conflict.theirs
     if take == "both":
         return _union(repository, conflict)
-    return conflict.ours if take == "ours" else conflict.theirs
+    entry = conflict.ours if take == "ours" else conflict.theirs
+    if entry and all(side and side[0].startswith("100") for side in conflict[2:]):
+        return _file_mode(conflict), entry[1]  # Who may execute it is not in conflict, whoever has changed it.
+    return entry
 
 
 def _union(repository: Repository, conflict: Conflict) -> Entry:
