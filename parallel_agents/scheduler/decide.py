@@ -197,8 +197,8 @@ def decide_overdue(state: RunState, now_us: int) -> Event | None:
 
 
 def overdue_at_us(state: RunState) -> int | None:
-    """When a run reaches ``max_execution_s``; None while it does not run."""
-    if state.status != st.RUNNING or state.cancel_requested or state.active_since_us is None:
+    """When a run reaches ``max_execution_s``; None while it does not run, or only waits for a person."""
+    if state.status != st.RUNNING or state.cancel_requested or state.active_since_us is None or is_stuck(state):
         return None
     return state.active_since_us + round(state.plan.settings.max_execution_s * 1e6)
 

@@ -101,7 +101,7 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
         clashes = (Clash(gate.command, f"gate {_outcome(gate)}"),)
     if not clashes:
         return decide_end(state, ended, now_us, draw, commit=work.merged or work.commit)
-    return _in_conflict(state, task, ended, work, clashes, now_us, draw)
+    return in_conflict(state, task, ended, work, clashes, now_us, draw)
 
 
 def kept_of_undone(task_id: str, attempt_id: str, work: Work) -> list[Event]:
@@ -148,7 +148,7 @@ def _kept(state: RunState, task: TaskState, attempt_id: str, work: Work) -> list
     ]  # fmt: skip
 
 
-def _in_conflict(
+def in_conflict(
     state: RunState, task: TaskState, ended: Ended, work: Work, clashes: tuple[Clash, ...], now_us: int, draw: float
 ) -> list[Event]:
     """A conflict at the merge: first in wins, and the configuration says what becomes of the later one."""
