@@ -17,7 +17,7 @@ class Notices:
 
     def __init__(self, configuration: Configuration) -> None:
         self._formats: dict[str, str] = {}
-        for name in ("parallelExecutionStarted", "agentStarted", "agentCompleted", "agentFailed",
+        for name in ("parallelExecutionStarted", "agentStarted", "agentCompleted", "agentFailed", "conflictDetected",
                      "parallelExecutionCompleted"):  # fmt: skip
             if configuration.get(f"notifications.{name}.enabled"):
                 self._formats[name] = configuration.get(f"notifications.{name}.format")
@@ -57,6 +57,9 @@ def _notice(record: Recorded, state: RunState) -> tuple[str, dict[str, Any]] | N
             started_us = state.tasks[task_id].started_at_us
             duration_s = (record.at_us - started_us) / 1e6 if started_us is not None else 0.0
             return "agentFailed", {**_who(state, task_id), "duration": _seconds(duration_s), "error": error}
+        case ev.ConflictDetected(task_id=task_id, paths=paths) as event:
+            early = f" (so far, with {event.other_task_id or 'what is merged'})" if event.early else ""
+            return "conflictDetected", {**_who(state, task_id), "files": ", ".join(paths) + early}
         case ev.RunCompleted(counts=counts) | ev.RunFailed(counts=counts) | ev.RunCancelled(counts=counts):
             started_us = state.started_at_us or record.at_us
             return "parallelExecutionCompleted", {

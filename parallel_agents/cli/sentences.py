@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from rich.text import Text
@@ -14,6 +15,7 @@ _AFTER = {
     "TaskRetryScheduled": "queued", "TaskBlocked": "blocked", "RunCompleted": "completed", "RunFailed": "failed",
     "RunCancelled": "cancelled", "RunPaused": "paused", "RunSubmitted": "submitted",
 }  # fmt: skip
+_SHORT = 10  # Digits of a commit that people read.
 
 
 class HistoryPage:
@@ -63,7 +65,8 @@ def sentence(event: dict[str, Any]) -> str:
             reason = (data.get("reason") or "").replace("_", " ")
             return counts + (f" ({reason})" if reason else "")
         case "TaskStarted":
-            return f"attempt {data['attempt']} by {data['runner']}, {data['attempt_id']}"
+            what = f"attempt {data['attempt']} by {data['runner']}, {data['attempt_id']}"
+            return what + _short(", on ", data.get("base_commit"))
         case "TaskCompleted":
             return f"in {duration(data['duration_s'])}" + (f": {data['output']}" if data["output"] is not None else "")
         case "TaskFailed" | "TaskTimedOut" | "AttemptLost":
@@ -78,18 +81,51 @@ def sentence(event: dict[str, Any]) -> str:
                 ", and the stage fails fast" if data["reason"] == "fail_fast" else ""
             )
         case "RunRolledBack":
-            return f"to event {data['to_seq']}"
+            return f"to event {data['to_seq']}" + (f": {data['reason']}" if data.get("reason") else "")
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
+        case "CostCharged":
+            return f"${data['usd_micros'] / 1e6:.4f} for {data['model'] or 'an unknown model'}"
+        case _:
+            return _of_files(event["type"], data)
+
+
+def _of_files(type_: str, data: dict[str, Any]) -> str:
+    """What an event about files says; of any other its reason."""
+    match type_:
         case "CheckpointCreated":
-            label = data["label"] or data["description"]
-            return f"{data['checkpoint_id']}, {data['kind'].replace('_', ' ')}" + (f": {label}" if label else "")
+            label = data.get("label") or data.get("description")
+            what = f"{data['checkpoint_id']}, {data['kind'].replace('_', ' ')}"
+            return what + _short(", ", data.get("commit")) + (f": {label}" if label else "")
         case "CheckpointRestored":
             where = " in place" if data.get("in_place") else f", into {data['into']}" if data["into"] else ""
             return str(data["checkpoint_id"]) + where + (f": {data['reason']}" if data["reason"] else "")
-        case "CostCharged":
-            return f"${data['usd_micros'] / 1e6:.4f} for {data['model'] or 'an unknown model'}"
         case "ConflictDetected":
-            return f"with {data['other_task_id']} over {', '.join(data['paths'])}"
+            named = zip_longest(data["paths"], data.get("kinds", ()))
+            paths = [str(path) + (f" ({kind})" if kind else "") for path, kind in named]
+            said = f"with {data['other_task_id'] or 'what was merged before'} over {', '.join(paths)}"
+            return f"coming, as both stand now: {said}" if data.get("early") else said
+        case "ConflictResolved":
+            return f"{data['how']}: {', '.join(data.get('paths', ()))}" + _short(", merged as ", data.get("commit"))
+        case "TaskBlocked":
+            return f"waits for a person: {data['reason']}" + _short(", its work is ", data.get("commit"))
+        case "TaskUnblocked":
+            attempt = f"attempt {data['attempt']}" if data.get("attempt") else ""
+            return ": ".join(part for part in (attempt, data.get("reason")) if part)
+        case "GateChecked":
+            code = data["exit_code"]
+            how = "passed" if data["passed"] else "ran too long" if code is None else f"exit {code}"
+            return f"{data['scope']} gate {how} after {duration(data['duration_s'])}: {data['command']}"
+        case "SharedStateChanged":
+            return f"changed in the repository: {', '.join(data['what'])}"
+        case "RunMerged":
+            return f"into {data['into']} as {data['commit'][:_SHORT]}" + (", squashed" if data["squash"] else "")
+        case "FilesRestoring":
+            return f"to {data['commit'][:_SHORT]}"
         case _:
             return str(data.get("reason") or data.get("how") or data.get("label") or "").replace("_", " ")
+
+
+def _short(before: str, commit: str | None) -> str:
+    """The first digits of a commit, where there is one."""
+    return f"{before}{commit[:_SHORT]}" if commit else ""

@@ -62,7 +62,9 @@ def fold(state: Timeline, record: Recorded) -> Timeline:
         case _ if type(event) in _OUTCOMES:
             span = state.spans.get(getattr(event, "attempt_id", None) or "")
             if span is not None:
-                span.ended_at_us, span.ended_seq, span.outcome = record.at_us, record.seq, _OUTCOMES[type(event)]
+                if span.outcome != "blocked":  # Its work was done then; how long a person took is no part of it.
+                    span.ended_at_us = record.at_us
+                span.ended_seq, span.outcome = record.seq, _OUTCOMES[type(event)]
         case _:
             pass
     return state

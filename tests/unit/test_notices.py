@@ -69,6 +69,29 @@ def test_a_notification_can_be_switched_off(key: str, gone: str, tmp_path: Path)
     assert len(lines) in (4, 5)
 
 
+def test_a_conflict_is_told_with_its_paths_and_one_that_only_comes_is_marked(tmp_path: Path) -> None:
+    """The paths are what somebody has to look at."""
+    clash = {"task_id": "qa", "paths": ["a.py", "b.py"], "attempt_id": "q1"}
+    with Log(tmp_path / "events.db", environ={}) as log:
+        run_id = submit(log, make_plan(parse_plan(PLAN, "plan.yaml", DEFAULTS), DEFAULTS), workdir=tmp_path, environ={})
+        records = log.append(
+            run_id,
+            1,
+            [
+                *HISTORY[:6],
+                ev.ConflictDetected(**clash, other_task_id="api", early=True),
+                ev.ConflictDetected(**clash, other_task_id="", early=True),
+                ev.ConflictDetected(**clash, other_task_id="api"),
+            ],
+        )
+        told = list(Notices(DEFAULTS).of(records[6:], Projector(log).state(run_id)))
+    assert told == [
+        "⚠️ Conflict detected: a.py, b.py (so far, with api)",
+        "⚠️ Conflict detected: a.py, b.py (so far, with what is merged)",
+        "⚠️ Conflict detected: a.py, b.py",
+    ]
+
+
 def test_a_format_of_the_configuration_is_used(tmp_path: Path) -> None:
     """With the fields that it may name."""
     key = "notifications.agentFailed.format"

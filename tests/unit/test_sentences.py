@@ -51,6 +51,73 @@ def test_a_skip_names_the_task_that_failed() -> None:
     assert said("TaskSkipped", task_id="b", because="a", reason="fail_fast").endswith("fails fast")
 
 
+COMMIT = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("type_", "fields", "expected"),
+    [
+        (
+            "TaskStarted",
+            {"attempt_id": "x", "attempt": 1, "runner": "shell", "base_commit": COMMIT},
+            "attempt 1 by shell, x, on 0123456789",
+        ),
+        (
+            "CheckpointCreated",
+            {"checkpoint_id": "c", "kind": "after_attempt", "commit": COMMIT, "label": "after a"},
+            "c, after attempt, 0123456789: after a",
+        ),
+        ("CheckpointRestored", {"checkpoint_id": "c", "into": "there", "reason": "why"}, "c, into there: why"),
+        (
+            "ConflictDetected",
+            {"other_task_id": "b", "paths": ["f", "g"], "kinds": ["content"]},
+            "with b over f (content), g",
+        ),
+        (
+            "ConflictDetected",
+            {"other_task_id": "", "paths": ["f"], "early": True},
+            "coming, as both stand now: with what was merged before over f",
+        ),
+        ("ConflictResolved", {"how": "both", "paths": ["f"], "commit": COMMIT}, "both: f, merged as 0123456789"),
+        (
+            "TaskBlocked",
+            {"reason": "conflict: f with b", "commit": COMMIT},
+            "waits for a person: conflict: f with b, its work is 0123456789",
+        ),
+        ("TaskBlocked", {"reason": "approval"}, "waits for a person: approval"),
+        ("TaskUnblocked", {"reason": "approved", "attempt": 2}, "attempt 2: approved"),
+        (
+            "GateChecked",
+            {"scope": "merge", "command": "make test", "passed": False, "exit_code": 2, "duration_s": 1.5},
+            "merge gate exit 2 after 1.5 s: make test",
+        ),
+        (
+            "GateChecked",
+            {"scope": "stage", "command": "lint", "passed": False, "duration_s": 9.0},
+            "stage gate ran too long after 9.0 s: lint",
+        ),
+        ("SharedStateChanged", {"attempt_id": "x", "what": ["stash", "branch main"]},
+         "changed in the repository: stash, branch main"),
+        ("RunMerged", {"into": "main", "commit": COMMIT, "squash": True}, "into main as 0123456789, squashed"),
+        ("RunRolledBack", {"to_seq": 7, "reason": "wrong way"}, "to event 7: wrong way"),
+    ],
+)  # fmt: skip
+def test_what_happened_to_files_is_said_with_paths_and_short_commits(
+    type_: str, fields: dict[str, Any], expected: str
+) -> None:
+    """In one line each, with the other task where there is one."""
+    named = {"task_id": "a"} if "task_id" in EVENT_TYPES[type_].model_fields else {}
+    assert said(type_, **named, **fields) == expected
+
+
+def test_an_event_of_an_older_release_has_a_sentence_too() -> None:
+    """Its body holds fewer fields."""
+    old = {"task_id": "a", "reason": "approval"}
+    assert sentence({"type": "TaskBlocked", "data": old, "seq": 1}) == "waits for a person: approval"
+    old = {"task_id": "a", "other_task_id": "b", "paths": ["f"]}
+    assert sentence({"type": "ConflictDetected", "data": old, "seq": 1}) == "with b over f"
+
+
 def test_a_reason_is_said_as_people_say_it() -> None:
     """Codes lose their underscores."""
     counts = {"completed": 1, "cancelled": 2}

@@ -49,6 +49,15 @@ def test_every_end_has_its_name(end: ev.Event, outcome: str) -> None:
     assert (span.outcome, span.ended_at_us) == (outcome, 3_000_000)
 
 
+def test_how_long_a_person_took_is_no_part_of_an_attempt() -> None:
+    """Work that waited for an approval, or to be merged, was done before."""
+    blocked = ev.TaskBlocked(task_id="dig", reason="conflict: f", attempt_id="one", commit="w")
+    (span,) = spans(QUEUED, STARTED, blocked)
+    assert (span.outcome, span.ended_at_us) == ("blocked", 3_000_000)
+    (span,) = spans(QUEUED, STARTED, blocked, COMPLETED)
+    assert (span.outcome, span.ended_at_us, span.ended_seq) == ("completed", 3_000_000, 40)
+
+
 def test_each_attempt_has_a_span_that_begins_where_it_was_queued_again() -> None:
     """A retry is queued by its schedule."""
     failed = ev.TaskFailed(task_id="dig", attempt_id="one", duration_s=1.0, error="x")
