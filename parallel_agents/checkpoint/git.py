@@ -49,6 +49,8 @@ What the project itself says in its ``.gitattributes`` stays in force.
 WRITING: tuple[str, ...] = ("-c", f"checkout.workers={min(max(os.cpu_count() or 1, 2), 8)}")
 """For commands that write many files: with two workers 50,000 of them took a fifth of the time of one."""
 
+NO_ROOM = "No space left on device"  # As git says it.
+
 # Where the user's configuration lies is theirs to say; every other variable would point a command at another repository.
 _KEPT = {
     "GIT_CONFIG_GLOBAL",
@@ -142,8 +144,15 @@ def execute(
         raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from error
     output = Output(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
     if done.returncode not in ok:
+        if NO_ROOM in output.err:
+            raise disk_full(Path((env or {}).get("GIT_DIR", folder)))
         raise GitFailed(f"{_spoken(args)} failed in {folder}: {last_words(output)}")
     return output
+
+
+def disk_full(place: Path) -> GitFailed:
+    """What to say where there is no room for more."""
+    return GitFailed(f"the disk that holds {place} is full", hint="free some space, then repeat")
 
 
 def environment() -> dict[str, str]:

@@ -104,14 +104,14 @@ def shadow_repository(folder: Path, home: Path) -> Repository:
     made = repository.git_dir.with_name(f"shadow.{os.getpid()}.{os.urandom(4).hex()}")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     execute(("-c", "init.defaultBranch=main", "init", "--quiet", "--bare", "--template=", str(made)), home)
-    (made / "info").mkdir(exist_ok=True)
-    (made / "info" / "exclude").write_bytes(_pattern(repository.git_dir.parent, repository.top))
     try:
+        (made / "info").mkdir(exist_ok=True)
+        (made / "info" / "exclude").write_bytes(_pattern(repository.git_dir.parent, repository.top))
         os.rename(made, repository.git_dir)
-    except OSError:  # Another process was first.
+    except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
-        if not (repository.git_dir / "HEAD").exists():
-            raise
+        if not (repository.git_dir / "HEAD").exists():  # Else another process was first.
+            raise GitFailed(f"{repository.git_dir} cannot be made: {error.strerror}") from error
     return repository
 
 

@@ -8,6 +8,7 @@ cannot tell by their time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -16,7 +17,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, Output, decoded, encoded, last_words
+from parallel_agents.checkpoint.git import (
+    NO_ROOM,
+    RAW,
+    WRITING,
+    Git,
+    GitFailed,
+    Output,
+    decoded,
+    disk_full,
+    encoded,
+    last_words,
+)
 from parallel_agents.checkpoint.repository import NOT_OURS, Repository
 from parallel_agents.eventstore.location import FOLDER
 
@@ -202,9 +214,18 @@ def _everything_at(top: bytes, path: bytes) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def temporary_index(repository: Repository) -> Iterator[Path]:
-    """A name for an index that nobody else sees; what is there at the end is removed."""
-    with tempfile.TemporaryDirectory(prefix="index-", dir=repository.own_folder()) as folder:
-        yield Path(folder) / "index"
+    """A name for an index that nobody else sees; what is there at the end is removed.
+
+    Raises:
+        GitFailed: also where the system refuses whatever is done with it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="index-", dir=repository.own_folder()) as folder:
+            yield Path(folder) / "index"
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(repository.git_dir) from error
+        raise GitFailed(f"{error.filename or repository.git_dir}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -313,6 +334,8 @@ def _add_all(git: Git, folder: Path, sparse: bool) -> None:
         raise GitFailed(
             f"{folder} holds names that git does not keep: {', '.join(names)}", hint="rename them, or ignore them"
         )
+    if said.code and NO_ROOM in said.err:
+        raise disk_full(git.git_dir)
     if said.code or "could not open directory" in said.err:
         raise GitFailed(
             f"not every file in {folder} can be read: {_without_warnings(said)}", hint="look at its permissions"

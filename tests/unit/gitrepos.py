@@ -115,7 +115,7 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
     """A `git` before the real one on PATH: a shell script that ends in calling the real one as "$git"."""
     real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
     folder = tmp_path / "shim"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "git").write_text(f'#!/bin/sh\ngit={real}\nhere={folder}\n{script}\nexec "$git" "$@"\n')
     (folder / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -251,3 +251,12 @@ def test_looking_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert dirty_paths(project) == ([], 0)
     obstacles(project)
     assert belongings(project) == before
+
+
+def test_a_shadow_repository_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else has its name; what was begun is gone again."""
+    no_settings(monkeypatch)
+    (tmp_path / "shadow.git" / "somebody's").mkdir(parents=True)
+    with pytest.raises(GitFailed, match=r"shadow\.git cannot be made: Directory not empty"):
+        shadow_repository(tmp_path, tmp_path)
+    assert os.listdir(tmp_path) == ["shadow.git"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -361,6 +363,38 @@ def test_a_failure_that_stays_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(GitFailed, match="short read while indexing x"):
         take(project)
     assert not list((project.git_dir / "parallel-agents").iterdir())
+
+
+def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether git meets it or we do; nothing is left of what was tried."""
+    project = make_project(tmp_path, monkeypatch)
+    write(project.top, {"new": "x"})
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copy2", refuse)
+        with pytest.raises(GitFailed, match=f"the disk that holds {project.git_dir} is full") as ours:
+            take(project)
+    for command in ("add", "commit-tree"):
+        with monkeypatch.context() as full:
+            said = "echo 'fatal: unable to write: No space left on device' >&2; exit 128"
+            shim(tmp_path / command, full, f"""case "$*" in *' {command} '*) {said};; esac""")
+            with pytest.raises(GitFailed, match=f"the disk that holds {project.git_dir} is full") as theirs:
+                take(project)
+        assert theirs.value.hint == ours.value.hint == "free some space, then repeat"
+    assert not list((project.git_dir / "parallel-agents").iterdir())
+
+
+def test_what_the_system_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the file that it was about."""
+    project = make_project(tmp_path, monkeypatch)
+    index = project.git_dir / "index"
+    index.unlink()
+    index.mkdir()
+    with pytest.raises(GitFailed, match=f"{index}: Is a directory"):
+        take(project)
 
 
 def test_a_fresh_folder_must_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
