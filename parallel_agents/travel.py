@@ -158,7 +158,14 @@ def _restoration(log: Log, project: Project, now: RunState, there: RunState, tar
 
 def _as_checkpoint(run_id: str, commit: str) -> dict[str, Any]:
     """The files of an integration line, as those of a checkpoint are named."""
-    return {"checkpoint_id": commit[:10], "commit": commit, "run_id": run_id, "label": "", "kind": "rollback"}
+    return {
+        "checkpoint_id": commit[:10],
+        "commit": commit,
+        "run_id": run_id,
+        "folder": None,
+        "label": "",
+        "kind": "rollback",
+    }
 
 
 def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
