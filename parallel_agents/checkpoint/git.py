@@ -6,10 +6,12 @@ The user's own configuration stays in force where it says what files are: which 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +31,7 @@ QUIET: tuple[str, ...] = tuple(
         "core.ignoreStat=false",
         "core.filesRefLockTimeout=10000",  # Milliseconds; git gives up after a tenth of a second by itself.
         "core.packedRefsTimeout=10000",
-        "core.fsync=committed",  # What an event names must outlive a power cut, as the event does.
+        "core.fsync=committed,reference",  # What an event names must outlive a power cut, as the event does.
         "core.fsyncMethod=batch",
         "i18n.commitEncoding=UTF-8",
         "advice.addEmbeddedRepo=false",
@@ -153,6 +155,17 @@ def execute(
 def disk_full(place: Path) -> GitFailed:
     """What to say where there is no room for more."""
     return GitFailed(f"the disk that holds {place} is full", hint="free some space, then repeat")
+
+
+@contextlib.contextmanager
+def told(place: Path) -> Iterator[None]:
+    """What the system refuses is a failure like git's own: a full disk, a folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(place) from error
+        raise GitFailed(f"{error.filename or place}: {error.strerror}", hint="look at its permissions") from error
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,6 @@ cannot tell by their time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from parallel_agents.checkpoint.git import (
     disk_full,
     encoded,
     last_words,
+    told,
 )
 from parallel_agents.checkpoint.repository import NOT_OURS, Repository
 from parallel_agents.eventstore.location import FOLDER
@@ -148,7 +148,8 @@ def restore(
         return _restore_in_place(repository, commit, folder, over)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with temporary_index(repository) as index:
         git = Git(repository.git_dir, folder, index=index, settings=(*RAW, *WRITING, "-c", "core.sparseCheckout=false"))
         git.run("read-tree", "-u", "--reset", commit)
@@ -219,13 +220,11 @@ def temporary_index(repository: Repository) -> Iterator[Path]:
     Raises:
         GitFailed: also where the system refuses whatever is done with it.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="index-", dir=repository.own_folder()) as folder:
-            yield Path(folder) / "index"
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(repository.git_dir) from error
-        raise GitFailed(f"{error.filename or repository.git_dir}: {error.strerror}") from error
+    with (
+        told(repository.git_dir),
+        tempfile.TemporaryDirectory(prefix="index-", dir=repository.own_folder()) as folder,
+    ):
+        yield Path(folder) / "index"
 
 
 @contextlib.contextmanager

@@ -11,11 +11,12 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, decoded
+from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, decoded, told
 from parallel_agents.checkpoint.repository import NOT_OURS, OURS, Repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import SPARSE_MARK, sparse_settings
 from parallel_agents.eventstore.location import FOLDER
@@ -23,6 +24,7 @@ from parallel_agents.eventstore.location import FOLDER
 REASON = "in use by parallel-agents"
 _STAYS = {"HEAD", "commondir", "gitdir", "index", "locked"}  # In the git directory of a worktree that is used again.
 _TRASH = ".removed-"
+_LEFT_BEHIND_S = 86_400.0  # No command takes a day.
 
 
 class Worktree(NamedTuple):
@@ -46,14 +48,11 @@ def add(repository: Repository, path: Path, commit: str, *, sparse: Sequence[str
         GitFailed: something that is not ours lies at the path, or git failed.
     """
     path = _place(path)
-    with _alone(repository):
-        _clear(repository, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        repository.git().run(
-            "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
-        )
-        _check_out(path, commit, sparse)
-    _sweep(path.parent)
+    try:
+        with _alone(repository):
+            _make(repository, path, commit, sparse)
+    finally:
+        _sweep(path.parent)
 
 
 def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: Sequence[str] = ()) -> None:
@@ -127,8 +126,9 @@ def copy_included(repository: Repository, path: Path) -> list[str]:
         source, target = repository.top / name, path / name
         if name.endswith("/") or os.path.lexists(target) or not _stays_inside(path, target):
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target, follow_symlinks=False)
+        with told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
         copied.append(name)
     return copied
 
@@ -142,9 +142,26 @@ def _stays_inside(folder: Path, target: Path) -> bool:
 @contextlib.contextmanager
 def _alone(repository: Repository) -> Iterator[None]:
     """One change of worktrees at a time in a repository, over threads and processes; a dead holder holds nothing."""
-    with open(repository.own_folder() / "worktrees.lock", "ab") as lock:
+    own = repository.own_folder()
+    with told(own), open(own / "worktrees.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in own.iterdir():  # Temporary indexes of processes that were killed.
+            if left.is_dir() and time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+                _delete(left)
         yield
+
+
+def _make(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:
+    _clear(repository, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    repository.git().run(
+        "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
+    )
+    try:
+        _check_out(path, commit, sparse)
+    except GitFailed:
+        _clear(repository, path)  # Half of a checkout is worth nothing, and the disk may be full.
+        raise
 
 
 def _check_out(path: Path, commit: str, sparse: Sequence[str]) -> None:

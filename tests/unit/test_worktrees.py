@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gitrepos import AT_US, as_git_keeps, belongings, found, head, make_project, settings, tree, user_git, write
+from gitrepos import AT_US, as_git_keeps, belongings, found, head, make_project, settings, shim, tree, user_git, write
 from waiting import wait_until
 
 from parallel_agents.checkpoint import worktrees
@@ -226,6 +226,38 @@ def test_worktrees_are_made_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert {worktree.path for worktree in listed(project)} == set(paths)
     for path in paths:
         assert user_git(path, "status", "--porcelain") == ""
+
+
+def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of one would be taken for a worktree."""
+    project = make_project(tmp_path, monkeypatch)
+    commit = head(project)
+    full = """case "$*" in *' read-tree '*) echo 'error: unable to write file readme' >&2; exit 128;; esac"""
+    shim(tmp_path, monkeypatch, full)
+    with pytest.raises(GitFailed, match=r"git read-tree failed in .*task: unable to write file readme"):
+        add(project, home(project) / "task", commit)
+    assert os.listdir(home(project)) == []
+    assert listed(project) == []
+
+
+def test_what_the_system_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every failure of git is."""
+    project = make_project(tmp_path, monkeypatch)
+    write(tmp_path, {"file": "x"})
+    with pytest.raises(GitFailed, match=r"file/worktrees: Not a directory"):
+        add(project, tmp_path / "file" / "worktrees" / "task", head(project))
+
+
+def test_what_killed_processes_left_in_the_git_directory_goes_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not what somebody may be using."""
+    project = make_project(tmp_path, monkeypatch)
+    own = project.git_dir / "parallel-agents"
+    write(own, {"index-old/index": "x", "index-new/index": "x"})
+    os.utime(own / "index-old", (1, 1))
+    add(project, home(project) / "task", head(project))
+    assert sorted(os.listdir(own)) == ["index-new", "worktrees.lock"]
 
 
 def test_who_changes_worktrees_waits_for_whoever_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
