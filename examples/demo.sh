@@ -32,17 +32,22 @@ code=0
 show parallel-agents run plan.yaml || code=$?
 show parallel-agents timeline || true
 show parallel-agents history || true
+if [ "$code" = 0 ]; then
+  show parallel-agents merge || code=$?
+  show git log --oneline --graph --max-count 12 || true
+fi
 
 here=../../.venv/bin/
 [ "$(command -v parallel-agents)" = "$root/.venv/bin/parallel-agents" ] || here=
 cat <<END
 
-All of it lies in a repository of its own:
+Every task worked in a checkout of its own; the result was merged into main of a repository of its own:
                 cd demo-output/$number
   the page      ${here}python3 -m service --port 8080    then open http://127.0.0.1:8080
   the reports   cat reports/qa.json reports/security.json
   the archive   tar tzf dist/checkout.tar.gz
   one task      ${here}parallel-agents logs latest qa    or show, why: latest qa
-  the log       ${here}parallel-agents verify            or status, history --task qa
+  the log       ${here}parallel-agents verify            or status, checkpoints, history --task qa
+  go back       ${here}parallel-agents rollback latest --to "before qa" --dry-run
 END
 exit "$code"

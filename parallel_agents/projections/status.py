@@ -87,6 +87,7 @@ class RunState:
     last_stage: tuple[str, str | None] | None = None  # The newest checkpoint of a stage's end, or that of its start.
     restoring: str | None = None  # A commit that the shared directory is being made equal to.
     merged_into: str | None = None  # The user's branch that the result was last brought to.
+    throttled: str | None = None  # Why the machine lets nothing start; None where it has room.
     budget_usd_micros: int | None = None
     submitted_at_us: int = 0
     started_at_us: int | None = None
@@ -258,8 +259,10 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
-        case ev.DispatchThrottled() | ev.DispatchUnthrottled():
-            pass
+        case ev.DispatchThrottled(reason=reason):
+            state.throttled = reason
+        case ev.DispatchUnthrottled():
+            state.throttled = None
         case _:
             raise AssertionError(f"status does not fold {type(record.event).__name__}")
 
@@ -295,6 +298,7 @@ def _forked(state: RunState, event: ev.RunForked, at_us: int, blob: Callable[[st
         task.task = spec
     state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
     state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
+    state.started_at_us = event.started_at_us  # None where it goes on: its time is its own.
     state.touched.update(state.tasks)
 
 
@@ -372,7 +376,7 @@ _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
     "repository", "base_commit", "integration", "stages_passed", "merged_into",
-    "before_run", "last_stage", "restoring",
+    "before_run", "last_stage", "restoring", "throttled",
 )  # fmt: skip
 
 
@@ -402,7 +406,8 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
         for name, value in values.items():
             setattr(task, name, value)
     for name in _RUN_FIELDS:
-        setattr(state, name, raw[name])
+        if name in raw:  # Else it was taken by a version that knew fewer of them.
+            setattr(state, name, raw[name])
     state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state

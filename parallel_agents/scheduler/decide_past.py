@@ -77,7 +77,8 @@ def decide_fork(
         ev.RunForked(
             parent=there.run_id, seq=seq, overrides=dict(overrides), state_digest=state_digest, plan_digest=plan_digest,
             name=plan.name, strategy=plan.strategy, task_count=len(plan.tasks), commit=there.integration,
-            status=there.status, started_at_us=there.started_at_us, ended_at_us=there.ended_at_us, counts=counts,
+            status=there.status, started_at_us=there.started_at_us if is_over(there) else None,
+            ended_at_us=there.ended_at_us, counts=counts,
         )
     ]  # fmt: skip
     events += [ev.TaskQueued(task_id=name, reason=FORKED) for name in there.running.values()]

@@ -20,7 +20,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DIFFERS = (
     (re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b"), "TIME"),
     (re.compile(r"\b\d+\.\d ?s\b"), "DURATION"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "WHEN"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,12}\b"), "COMMIT"),
     (re.compile(r"\b[a-z][a-z2-7]{9}\b"), "ID"),  # And a word of ten letters, on both sides.
     (re.compile(r"^ +╵.*$", re.MULTILINE), "SCALE"),
     (re.compile(r"[░▏▎▍▌▋▊▉█]+"), " "),
@@ -52,11 +54,13 @@ def commands() -> Iterator[tuple[str, str]]:
 def shell_environment() -> dict[str, str]:
     """The command on the PATH, no terminal, and nothing that configures us."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PARALLEL_AGENTS_")}
+    for role in ("AUTHOR", "COMMITTER"):
+        kept |= {f"GIT_{role}_NAME": "you", f"GIT_{role}_EMAIL": "you@localhost"}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "COLUMNS": "100"}
 
 
 def test_the_session_of_the_readme_goes_as_it_is_shown(tmp_path: Path, shell_environment: dict[str, str]) -> None:
-    """Command by command, in an empty directory with the README's plan."""
+    """Command by command, in a new directory with the README's plan."""
     (plan,) = blocks("yaml")
     (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
     for command, shown in commands():
