@@ -193,6 +193,8 @@ KEYS: tuple[Key, ...] = (
     Key("dependencies.dependencyGraph", GRAPH, {}),
     Key("dependencies.automaticResolution", SWITCH, True),
     Key("dependencies.circularDependencyDetection", SWITCH, True, "fixed", "a plan with a cycle is always refused"),
+    # Free space below which no task of a run with versioned files starts, of 10^6 bytes; 0: no limit.
+    Key("resourceManagement.disk.minFreeMB", whole(0, 1 << 30), 500),
     *_not_built(
         "resourceManagement",
         {

@@ -118,6 +118,7 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         store_limit=store_limit,
         max_queue_size=int(configuration.get("execution.taskQueue.maxQueueSize")),
         max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
+        min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
         retry=retry,
     )
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.location import attempts_folder
+from parallel_agents.eventstore.location import attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, new_ids
 from parallel_agents.eventstore.submission import Task
@@ -34,8 +34,10 @@ from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
+from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class Dispatcher:
         self._files: RunFiles | None = None  # Made with the first run that versions its files.
         self._draining = False
         self._folder = str(attempts_folder(log.path))
+        self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._leaving: set[str] = set()  # Runs to let go of.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
@@ -442,6 +445,12 @@ class Dispatcher:
             overdue = decide.decide_overdue(state, draft.at_us)
             if overdue is not None:
                 self._add(draft, run_id, overdue)
+            free = None if self._files_of(state) is None else self._free_space.bytes()
+            throttle = decide_throttle(state, free)
+            if throttle is not None:
+                self._add(draft, run_id, throttle)
+                if isinstance(throttle, ev.DispatchThrottled):
+                    trouble.warn("run {} waits: {}", run_id, throttle.reason)
         levels = range(4) if len(self.held) > 1 else range(3, 4)
         if self._draining:
             levels = range(-1, 0)  # No task is as urgent as that.

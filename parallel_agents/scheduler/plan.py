@@ -273,6 +273,8 @@ _NOT_STARTED = frozenset({st.PENDING, st.QUEUED, st.BLOCKED})
 def gate(state: RunState, stage: Stage, facts: Facts) -> Reason | None:
     """Why no further task of a stage may start now, or None where one may."""
     settings = state.plan.settings
+    if state.throttled is not None:
+        return Reason("disk", state.throttled)
     if facts.run_slots >= settings.max_parallel_agents:
         return Reason("no_slot", f"no slot: {facts.run_slots} of {settings.max_parallel_agents} of this run are taken")
     if facts.store_slots >= settings.store_limit:
@@ -438,6 +440,8 @@ def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
         return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} of {limit} are queued")
     closed = gate(state, state.plan.stages[task.task.stage], seen.facts)
     assert closed is not None, "a tick starts whatever it can"
+    if closed.code == "disk":
+        return closed
     if place == 0:
         return Reason(closed.code, closed.text, tuple(state.running.values()))
     ahead = ", ".join(name for _, name in seen.line[: min(place, 5)])

@@ -1,9 +1,11 @@
-"""What attempts use of the machine, sampled in one pass over all processes."""
+"""What attempts use of the machine, sampled in one pass over all processes, and what it has left for them."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 INTERVAL_S = 1.0
 _FIELDS = ["pid", "ppid", "memory_info"]
@@ -32,6 +34,36 @@ def tree_memory(roots: Mapping[str, int]) -> dict[str, int]:
             waiting += children.get(pid, ())
         found[attempt_id] = total
     return found
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What somebody without privileges can still write where a folder lies, or will lie; None where that is unknown."""
+    for there in (folder, *folder.parents):
+        try:
+            found = os.statvfs(there)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize
+    return None
+
+
+class FreeSpace:
+    """The same of one folder, asked for at every tick and measured once a second at most."""
+
+    def __init__(self, folder: Path, steady: Callable[[], int]) -> None:
+        self._folder = folder
+        self._steady = steady  # Microseconds.
+        self._measured_us: int | None = None
+        self._bytes: int | None = None
+
+    def bytes(self) -> int | None:
+        """As of less than a second ago."""
+        now_us = self._steady()
+        if self._measured_us is None or now_us - self._measured_us >= INTERVAL_S * 1e6:
+            self._measured_us, self._bytes = now_us, free_bytes(self._folder)
+        return self._bytes
 
 
 class Sampler:

@@ -24,7 +24,19 @@ ARROWS = {
 DAEMON = "parallel_agents.scheduler.daemon"  # The one thing below the API that the command line may start.
 SCHEDULER = "parallel_agents.scheduler."
 # What decides. Of the runners it knows the protocol, which is data and one class without code.
-PURE = {"decide", "plan", "graph", "scopes", "strategies", "retry", "budget", "work", "decide_settling", "runners.protocol"}
+PURE = {
+    "decide",
+    "plan",
+    "graph",
+    "scopes",
+    "strategies",
+    "retry",
+    "budget",
+    "work",
+    "decide_settling",
+    "throttle",
+    "runners.protocol",
+}
 # What a pure module has no use for: the world, and what tells the time.
 WORLD = {
     "os",
