@@ -25,7 +25,8 @@ def conflicts(log: Log, run_id: str | None, upto: int | None = None, *, hunks: b
     """The conflicts of a run, or of all runs, oldest first, as they stood at a seq.
 
     Args:
-        hunks: read of every path what the two sides made of it, as text with markers, from git.
+        hunks: read of every path from git what the two sides made of it: as ``hunks``, text with markers, and as ``base``,
+            ``ours`` and ``theirs``, the mode and blob that each has there, or None.
     Returns:
         Of each ``run_id``, ``seq``, ``at``, ``task_id`` and ``other_task_id``, ``status`` (early, waiting, resolved or
         dropped), ``how`` it was resolved, ``paths`` with their ``kind``, the commits ``commit`` and ``other_commit`` with the
@@ -131,11 +132,19 @@ def _with_hunks(log: Log, one: dict[str, Any]) -> dict[str, Any]:
         repository = open_repository(state.repository, Path(state.workdir))
         if not all(has_commit(repository, commit) for commit in (one["onto"], one["commit"])):
             return one  # Unfinished work that was warned of is held by nobody.
+        sides = {
+            path.path: path
+            for path in merging.merge(repository, one["onto"], one["commit"], message="look", at_us=0).conflicts
+        }
         for path in one["paths"]:
-            if path["kind"] == "binary" or path["kind"].startswith("gate "):
-                path["hunks"] = path.get("output", "")
-            else:
-                path["hunks"] = merging.hunks(repository, one["onto"], one["commit"], path["path"])
+            conflict, text = sides.get(path["path"]), path.get("output", "")
+            if conflict is not None:
+                for side in ("base", "ours", "theirs"):
+                    entry = getattr(conflict, side)
+                    path[side] = None if entry is None else {"mode": entry[0], "blob": entry[1]}
+                if path["kind"] != "binary":
+                    text = merging.hunks(repository, one["onto"], one["commit"], path["path"])
+            path["hunks"] = text
     except ParallelAgentsError:
         pass  # The list is no worse without what git cannot tell any more.
     return one
