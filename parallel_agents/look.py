@@ -21,6 +21,7 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.decide import task_of
+from parallel_agents.scheduler.decide_settling import looking_command, settling_command
 from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 
@@ -115,13 +116,13 @@ def status_of(view: RunView, at_seq: int | None = None) -> dict[str, Any]:
         "ended_at": _time(state.ended_at_us),
         "duration_s": _span_s(state.started_at_us, end_us if at_seq is None else state.ended_at_us),
         "max_parallel_agents": state.plan.settings.max_parallel_agents,
-        "tasks": [task_line(task, view.cost) for task in state.tasks.values()],
+        "tasks": [task_line(task, view.cost, state.run_id) for task in state.tasks.values()],
         "cost_usd": usd(view.cost.usd_micros),
         "budget_usd": None if state.budget_usd_micros is None else usd(state.budget_usd_micros),
     }
 
 
-def task_line(task: TaskState, cost: Cost) -> dict[str, Any]:
+def task_line(task: TaskState, cost: Cost, run_id: str) -> dict[str, Any]:
     """One task of ``status``."""
     spec = task.task
     return {
@@ -146,6 +147,9 @@ def task_line(task: TaskState, cost: Cost) -> dict[str, Any]:
         "attempt_id": task.attempt_id,
         "cpu_s": task.cpu_s,
         "peak_memory_bytes": task.peak_memory_bytes,
+        "work_commit": task.work_commit,
+        "look": looking_command(run_id, task),
+        "settle": settling_command(run_id, task),
     }
 
 
@@ -208,6 +212,8 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
         "why": reason.text,
         "tasks": list(reason.tasks),
         "events": [{"seq": row.seq, "type": row.type} for row in touching[-5:]],
+        "look": looking_command(run_id, task),
+        "settle": settling_command(run_id, task),
     }
     held = projector.runs(end)[run_id].holder
     if upto is None and not state.ended and (held is None or not holder_alive(held)):
@@ -269,7 +275,7 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
     ]
     return {
         "run_id": run_id,
-        **task_line(task, view.cost),
+        **task_line(task, view.cost, run_id),
         "description": spec.description,
         "command": None if spec.command is None else list(spec.command),
         "runner": task.runner or spec.runner or ("shell" if spec.command else "python"),

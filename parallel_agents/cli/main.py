@@ -52,6 +52,12 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
         "stop": ("steering", "Emergency stop: end everything of this store now."),
     },
+    "Settle": {
+        "approve": ("settling", "Let a task start, or let its work be merged."),
+        "conflicts": ("settling", "List work that did not merge, and how to settle it."),
+        "resolve": ("settling", "Settle a conflict: take a side, name files, or edit."),
+        "merge": ("settling", "Bring the result of a run to your branch."),
+    },
     "Go back": {
         "rollback": ("travelling", "Take a run back to an event or a checkpoint: queue and files together."),
         "fork": ("travelling", "Start a new run from the past of another one."),
@@ -69,11 +75,11 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
 }  # fmt: skip
-LATER = ("replay", "debug", "conflicts", "resolve", "merge", "approve", "gc",
-         "export", "import")  # fmt: skip
+LATER = ("replay", "debug", "gc", "export", "import")
 
 
 class Verbs(click.Group):

@@ -30,6 +30,8 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
         for task in found["tasks"]
     ]
     drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
+    for task in found["tasks"]:
+        drawing.show(*ways_on(task))
     if found["cost_usd"]:
         budget = f" of {drawing.dollars(found['budget_usd'])}" if found["budget_usd"] is not None else ""
         drawing.show(f"cost {drawing.dollars(found['cost_usd'])}{budget}")
@@ -69,6 +71,12 @@ def remark(task: dict[str, Any]) -> Text | None:
             return None
 
 
+def ways_on(task: dict[str, Any]) -> list[str]:
+    """Of a task that waits for a person, the commands that show what for and settle it."""
+    ways = [("look", task["look"]), ("settle", task["settle"])]
+    return [f"  {task['task_id']} waits; {what}: {command}" for what, command in ways if command]
+
+
 def show_page(found: dict[str, Any]) -> None:
     """One task: its fields, then its attempts."""
     drawing.show(Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"),
@@ -96,6 +104,8 @@ def show_page(found: dict[str, Any]) -> None:
         "error": found["error"],
         "skipped": f"{found['because']} failed" if found["because"] else None,
         "reason": found["reason"],
+        "look": found["look"],
+        "settle": found["settle"],
     }
     rows = [(Text(name, style="dim"), value) for name, value in fields.items() if value not in (None, "", [])]
     drawing.show(drawing.table(("", "…"), rows))
@@ -145,6 +155,9 @@ def why_page(found: dict[str, Any]) -> None:
     if found["events"]:
         named = ", ".join(f"{event['seq']} {event['type']}" for event in found["events"])
         parts.append(Text(f"events: {named}", style="dim"))
+    for what in ("look", "settle"):
+        if found.get(what):
+            parts.append(Text(f"{what}: {found[what]}", style="bold"))
     if found.get("note"):
         parts.append(Text(f"note: {found['note']}", style="yellow"))
     drawing.show(*parts)

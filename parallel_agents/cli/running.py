@@ -261,6 +261,11 @@ def _summarise(log: Any, follower: Any, *, as_json: bool) -> None:
             click.echo(
                 f"  {task['task_id']}: {task['error']}  (parallel-agents logs {found['run_id']} {task['task_id']})"
             )
+        elif task["status"] == "blocked":
+            click.echo(f"  {task['task_id']} waits for a person: {task['reason']}")
+            for what, command in (("look", task["look"]), ("settle", task["settle"])):
+                if command:
+                    click.echo(f"    {what}: {command}")
 
 
 @click.command()
