@@ -206,9 +206,17 @@ class Scratch:
         return found
 
     def until_running(self, *task_ids: str, run: str = "latest") -> dict[str, Any]:
-        """Wait until just these tasks are running."""
+        """Wait until just these tasks are running, and each has its process: its files are seen to before that."""
         wanted = set(task_ids)
-        return self.until(lambda found: in_state(found, "running") == wanted, f"{wanted} to run", run)
+
+        def begun(found: dict[str, Any]) -> bool:
+            folder = self.store.parent / "runs" / found["run_id"]
+            tasks = [task for task in found["tasks"] if task["status"] == "running"]
+            return {task["task_id"] for task in tasks} == wanted and all(
+                (folder / task["task_id"] / task["attempt_id"] / "process.json").exists() for task in tasks
+            )
+
+        return self.until(begun, f"{wanted} to run", run)
 
     def ours(self) -> dict[int, str]:
         """The processes of this project: commands, daemons, supervisors, attempts and what they left; pid -> command."""
