@@ -26,6 +26,13 @@ class TaskNow:
     attempt_id: str | None = None
     failures: int = 0
     not_before_us: int = 0
+    attempts: int = 0
+    approved: int | None = None  # The number of the attempt that a person let start.
+
+    @property
+    def may_start(self) -> bool:
+        """Whether no person has to be asked."""
+        return self.task.approval != "required" or self.approved == self.attempts + 1
 
 
 @dataclass
@@ -110,11 +117,11 @@ class Referee:
             case ev.TaskReopened(task_id=name):
                 task = now.tasks[name]
                 assert task.status in ("failed", "cancelled", "skipped")
-                task.status, task.failures, task.not_before_us = "pending", 0, 0
+                task.status, task.failures, task.not_before_us, task.approved = "pending", 0, 0, None
             case ev.TaskBlocked(task_id=name):
                 now.tasks[name].status = "blocked"
             case ev.TaskUnblocked(task_id=name):
-                now.tasks[name].status = "pending"
+                now.tasks[name].status, now.tasks[name].approved = "pending", event.attempt
             case ev.RunRolledBack(to_seq=to_seq):
                 run.now = copy.deepcopy(run.after[max(seq for seq in run.after if seq <= to_seq)])
             case ev.TaskCancelRequested():
@@ -144,7 +151,13 @@ class Referee:
         """But for a slot."""
         task = run.now.tasks[name]
         ready = all(run.now.satisfied(needed) for needed in task.task.dependencies)
-        return ready and self._stage_is_open(name, run) and task.not_before_us <= at_us
+        free = task.may_start and not self._meets(name, run)
+        return ready and free and self._stage_is_open(name, run) and task.not_before_us <= at_us
+
+    def _meets(self, name: str, run: RunHistory) -> list[str]:
+        """Running tasks that declare a file of this one, too. In these plans a scope is a list of plain names."""
+        files = set(run.now.tasks[name].task.files)
+        return [one for one in run.now.of("running") if one != name and files & set(run.now.tasks[one].task.files)]
 
     def _start(self, event: ev.TaskStarted, run: RunHistory, record: Recorded) -> None:
         now, task = run.now, run.now.tasks[event.task_id]
@@ -161,6 +174,9 @@ class Referee:
         assert len(self.slots) < limits.store_limit
         assert of_run < (stage.limit or 10**6)
         assert stage.parallel or of_run == 0
+        assert task.may_start, "nobody has let this attempt start"
+        assert self._meets(event.task_id, run) == [], "declared files are kept apart"
+        task.attempts, task.approved = event.attempt, None
         self.attempts.add(event.attempt_id)
         self.slots[event.attempt_id] = (record.run_id, event.task_id)
         task.status, task.attempt_id = "running", event.attempt_id

@@ -27,7 +27,9 @@ from parallel_agents.submit import submit
 
 SECOND_US = 1_000_000
 START_US = 1_700_000_000 * SECOND_US
-WAITING = {"dependencies", "stage", "not_before", "no_slot", "lower_rank", "one_by_one", "queue_full", "blocked"}
+WAITING = {
+    "dependencies", "stage", "not_before", "no_slot", "lower_rank", "one_by_one", "queue_full", "blocked", "scope",
+}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -172,6 +174,8 @@ class World:
                     task_id=f"t{index}", dependencies=tuple(sorted(one.task_id for one in needed)), command=("true",),
                     priority=random.choice(["critical", "high", "medium", "low"]), stage=stage,
                     allow_failure=random.random() < 0.2, max_retries=random.randint(0, 2),
+                    files=random.choice([(), (), ("a",), ("b",), ("a", "b")]),
+                    approval=random.choice([None, None, None, "required"]),
                 )
             )  # fmt: skip
         settings = RunSettings(
@@ -290,9 +294,14 @@ class World:
         if now.status in RUN_ENDED or now.cancelling:
             return
         if now.of("blocked"):
-            self.append(run_id, ev.TaskUnblocked(task_id=now.of("blocked")[0]))
+            self._answers(run_id, now.of("blocked")[0])
         elif now.tasks[name].status in ("pending", "queued"):
             self.append(run_id, ev.TaskBlocked(task_id=name, reason="approval"))
+
+    def _answers(self, run_id: str, name: str) -> None:
+        """Somebody lets the next attempt of a task start."""
+        number = self.referee.runs[run_id].now.tasks[name].attempts + 1
+        self.append(run_id, ev.TaskUnblocked(task_id=name, attempt=number))
 
     def _rolls_back(self, run_id: str) -> None:
         """As DESIGN 6 says: one commit, the requeueing of what ran there, and a pause unless that was the end."""
@@ -349,7 +358,7 @@ class World:
             for run_id, run in self.referee.runs.items():
                 for name in run.now.of("blocked"):
                     if run.now.status not in RUN_ENDED:
-                        self.append(run_id, ev.TaskUnblocked(task_id=name))
+                        self._answers(run_id, name)
                 if run.now.status == "paused" and not run.now.cancelling:
                     steer.resume(self.log, run_id)
             self.referee.look()
