@@ -273,9 +273,7 @@ def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: boo
 
 
 _CONVERTING = re.compile(rb"true|input", re.IGNORECASE)
-_ASSUMED = re.compile(rb"(?:\A|\0)[a-z] ([^\0]+)")
-_NOT_CHECKED_OUT = re.compile(rb"(?:\A|\0)[Ss] ")
-_OF_THE_STORE = re.compile(rb"(?:\A|\0)[A-Za-z?] ((?:[^\0]*/)?%s/[^\0]+)" % re.escape(FOLDER.encode()))
+_OF_THE_STORE = re.compile(rb". (?:.*/)?%s/" % re.escape(FOLDER.encode()), re.DOTALL)
 _DEBUGGED = re.compile(
     rb"(?P<tag>[A-Za-z?]) (?P<mode>\d+) (?P<oid>[0-9a-f]+) \d\t(?P<path>[^\0]*)\0"
     rb"  ctime: [^\n]*\n  mtime: [^\n]*\n  dev: [^\n]*\n  uid: [^\n]*\n  size: (?P<size>\d+)\t[^\n]*\n"
@@ -284,14 +282,16 @@ _DEBUGGED = re.compile(
 
 def _entries(git: Git, raw: bool) -> _Entries:
     """Look through an index for what `git add` passes over."""
-    listed = git.run("ls-files", "-v", "-z").out
+    listed = git.run("ls-files", "-v", "-z").out.split(b"\0")
+    tags = {line[:1] for line in listed}
+    store = FOLDER.encode()
     # Asked without our settings, which say that nothing is converted.
     converting = raw and Git(git.git_dir, git.work_tree).run("config", "--get", "core.autocrlf", ok=(0, 1)).out
     return _Entries(
-        assumed=_ASSUMED.findall(listed),
+        assumed=[line[2:] for line in listed if line[:1].islower()] if any(map(bytes.islower, tags)) else [],
         converted=_converted(git) if converting and _CONVERTING.match(converting) else [],
-        ours=_OF_THE_STORE.findall(listed) if FOLDER.encode() in listed else [],
-        sparse=_NOT_CHECKED_OUT.search(listed) is not None,
+        ours=[line[2:] for line in listed if store in line and _OF_THE_STORE.match(line)],
+        sparse=not tags.isdisjoint((b"S", b"s")),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -207,8 +206,8 @@ def _usable(repository: Repository, path: Path) -> Path | None:
         tags = Git(admin, path).run("ls-files", "-v", "-z").out
     except GitFailed:
         return None
-    told_to_pass_over = re.search(rb"(?:\A|\0)S ", tags)
-    return admin if tags and not told_to_pass_over else None
+    passed_over = any(line.startswith(b"S ") for line in tags.split(b"\0"))  # As if nothing of it were checked out.
+    return admin if tags and not passed_over else None
 
 
 def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> bool:

@@ -210,7 +210,7 @@ def test_a_sparse_tree_of_the_user_keeps_what_is_not_checked_out(
 
 def test_nothing_of_the_store_is_ever_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not where nobody ignores it, not below a folder, not even where git tracks it."""
-    project = make_project(tmp_path, monkeypatch, {"a": "1\n", ".parallel-agents/tracked": "x"})
+    project = make_project(tmp_path, monkeypatch, {"a": "1\n", "b\nc/.parallel-agents/x": "x"})
     write(project.top, {".parallel-agents/events.db": "x", "sub/.parallel-agents/events.db": "x", "sub/b": "x"})
     restore_files(project, take(project).commit, tmp_path / "fresh")
     assert set(tree(tmp_path / "fresh", without=())) == {b"a", b"sub/b"}
