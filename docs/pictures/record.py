@@ -97,6 +97,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "checkout-feature"
         shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__"))
+        named = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
+        for words in (["init", "--quiet"], ["add", "."], [*named, "commit", "--quiet", "--message", "Seven tasks ahead"]):
+            subprocess.run(["git", *words], cwd=project, check=True)
         pictures = BETWEEN_PICTURES.split(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project))
         draw(max(pictures, key=lambda picture: (count("running", picture), count("completed", picture))), "live.svg")
         draw(seen_on_a_terminal(program, "timeline", cwd=project), "timeline.svg")
