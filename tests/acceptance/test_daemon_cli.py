@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-from scratch import Scratch, in_state, shell, until_file, wait_until
+from scratch import Scratch, shell, until_file, wait_until
 
 
 def daemon_pid(cli: Scratch) -> int:
@@ -86,7 +86,7 @@ def test_a_daemon_that_is_killed_twice_runs_no_task_twice_and_leaves_none_out(cl
     cli.quick("submit", cli.plan(*tasks, name="twelve", max_parallel_agents=4))
     for third in range(3):
         cli.quick("daemon", "start")
-        cli.until(lambda found: len(in_state(found, "running")) == 4, "four to run")
+        cli.until_running(*names[4 * third : 4 * third + 4])
         if third < 2:
             os.kill(daemon_pid(cli), signal.SIGKILL)
             wait_until(lambda: cli.quick("daemon", "status", code=None).code == 7, "its death to be seen")

@@ -77,7 +77,8 @@ def test_a_real_workflow_runs_in_order_and_under_its_limit(cli: Scratch, strateg
     events = cli.events()
     assert check_order(events, needs, limit) == limit
     assert events[0]["data"]["strategy"] == strategy
-    assert events[-1]["data"]["counts"] == {"completed": 50}
+    assert [event["type"] for event in events[-2:]] == ["RunCompleted", "CheckpointCreated"]
+    assert events[-2]["data"]["counts"] == {"completed": 50}
     assert re.fullmatch(rf"run {events[0]['run_id']} completed: 50/50 completed in [\d.]+ s\n", said.out)
     lines = said.err.splitlines()
     assert lines[0] == f"🚀 Parallel execution started: 50 tasks ({strategy})"
@@ -115,7 +116,7 @@ def test_eight_submitters_and_four_runs_at_once_lose_nothing(cli: Scratch) -> No
     assert len(set(names)) == 12
     states = {line["run_id"]: line["status"] for line in cli.quick("runs", "--json").data}
     assert states == {name: "submitted" if index < 8 else "completed" for index, name in enumerate(names)}
-    assert cli.quick("verify", "--json").data["events"] == cli.event_count() == 8 + 4 * 10
+    assert cli.quick("verify", "--json").data["events"] == cli.event_count() == 8 * 2 + 4 * 16
     assert cli.ours() == {}
 
 
@@ -173,14 +174,14 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_it(cli: Scratch, times: 
     status = cli.quick("status", "--json").data
     run = status["run_id"]
     if times == 1:
-        assert kinds[-3:] == ["RunPaused", "TaskCompleted", "RunReleased"]
+        assert kinds[-4:] == ["RunPaused", "TaskCompleted", "CheckpointCreated", "RunReleased"]
         assert (status["status"], status["tasks"][1]["status"]) == ("paused", "pending")
         assert f"`parallel-agents resume {run}` goes on" in said.err
         assert cli.quick("wait", code=5).out.startswith(f"run {run} paused")
         assert cli("resume").out.startswith(f"run {run} completed: 2/2")
     else:
         assert kinds[kinds.index("RunCancelRequested") :].count("TaskCancelled") == 2
-        assert (status["status"], kinds[-1]) == ("cancelled", "RunCancelled")
+        assert (status["status"], kinds[-2:]) == ("cancelled", ["RunCancelled", "CheckpointCreated"])
         assert f"`parallel-agents retry {run}` opens" in said.err
         cli.write("go", "")
         assert "open again: running, next" in cli.quick("retry").out

@@ -46,7 +46,7 @@ def test_a_pause_starts_nothing_more_until_the_run_is_resumed(cli: Scratch, disp
     paused, again = seen.index("RunPaused"), seen.index("RunResumed")
     assert "TaskStarted" not in seen[paused:again]
     assert seen[again:].count("TaskStarted") == 2
-    assert seen[-1] == "RunCompleted"
+    assert seen[-2:] == ["RunCompleted", "CheckpointCreated"]
 
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
@@ -67,7 +67,7 @@ def test_a_cancelled_task_is_stopped_and_what_needs_it_is_skipped(cli: Scratch, 
     )
     assert other["status"] == "running"
     assert "has ended already" in cli.quick("cancel", "latest", "doomed", code=2).err
-    assert kinds(cli)[-3:] == ["TaskCancelRequested", "TaskCancelled", "TaskSkipped"]
+    assert kinds(cli)[-4:] == ["TaskCancelRequested", "TaskCancelled", "CheckpointCreated", "TaskSkipped"]
     cli.write("enough", "")
     assert cli.quick("retry", "latest", "doomed", "--json").data["tasks"] == ["doomed", "heir"]
     cli.until(lambda found: in_state(found, "completed") == {"doomed", "heir"}, "both to be completed")
@@ -89,7 +89,7 @@ def test_a_cancelled_run_ends_at_once_with_all_its_processes(cli: Scratch, dispa
     assert (said.code, said.data["status"], said.data["counts"]) == (1, "cancelled", {"cancelled": 3})
     seen = kinds(cli)
     after = seen[seen.index("RunCancelRequested") + 1 :]
-    assert sorted(after) == ["RunCancelled", *["TaskCancelled"] * 3]
+    assert sorted(after) == [*["CheckpointCreated"] * 3, "RunCancelled", *["TaskCancelled"] * 3]
     assert not [command for command in cli.ours().values() if "sleep" in command]
     assert "cannot be cancelled: it is cancelled" in cli.quick("cancel", code=2).err
     assert "cannot be paused" in cli.quick("pause", code=2).err
