@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,16 +76,23 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
         add(repository, new, commit, sparse=sparse)
 
 
-def remove(repository: Repository, path: Path) -> None:
+def remove(repository: Repository, path: Path, *, if_still: Callable[[], bool] = lambda: True) -> bool:
     """Remove a worktree of ours with all that is in it, or what is left of one.
 
+    Args:
+        if_still: asked while nobody else can make or remove worktrees; where it says no, everything stays.
+    Returns:
+        Whether it was removed.
     Raises:
         GitFailed: what lies there is not ours.
     """
     path = _place(path)
     with _alone(repository):
+        if not if_still():
+            return False
         _clear(repository, path)
     _sweep(path.parent)
+    return True
 
 
 def listed(repository: Repository, below: Path | None = None) -> list[Worktree]:

@@ -66,6 +66,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
+        "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
         "config": ("keeping", "Show the configuration, or the schemas for editors."),
         "completion": ("keeping", "Print the completion script of a shell."),
     },
@@ -77,9 +78,10 @@ OTHER_WORDS = {
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
+    "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
 }  # fmt: skip
-LATER = ("replay", "debug", "gc", "export", "import")
+LATER = ("replay", "debug", "export", "import")
 
 
 class Verbs(click.Group):

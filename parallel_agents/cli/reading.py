@@ -99,6 +99,8 @@ def logs(
             texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
             print_json({"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts})
             return
+        if not follow and not folder.exists():
+            click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
         _print_files(log, run_id, folder, attempt["attempt_id"], follow=follow)
 
 

@@ -120,6 +120,8 @@ def _of_files(type_: str, data: dict[str, Any]) -> str:
             return f"changed in the repository: {', '.join(data['what'])}"
         case "RunMerged":
             return f"into {data['into']} as {data['commit'][:_SHORT]}" + (", squashed" if data["squash"] else "")
+        case "CheckpointsDropped":
+            return f"{data['refs']} refs of checkpoints, by gc"
         case "FilesRestoring":
             return f"to {data['commit'][:_SHORT]}"
         case _:

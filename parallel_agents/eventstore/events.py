@@ -374,6 +374,12 @@ class FilesRestoring(Event):
     checkpoint_id: str = ""  # That they were said to be restored from, where one was named.
 
 
+class CheckpointsDropped(Event):
+    """Refs of a run's checkpoints are removed because somebody asked for it: there may be no way back to their files."""
+
+    refs: Count
+
+
 class CostCharged(Event):
     """Money was spent. Micro-dollars, whatever becomes of the attempt."""
 

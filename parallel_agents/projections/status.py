@@ -259,6 +259,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
+        case ev.CheckpointsDropped():
+            pass  # The files of the past, not where the run stands.
         case ev.DispatchThrottled(reason=reason):
             state.throttled = reason
         case ev.DispatchUnthrottled():
