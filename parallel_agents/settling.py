@@ -24,6 +24,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.checkouts import open_repository, other_task
+from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.decide_settling import (
     clashes_of,
     decide_approve_result,
@@ -83,7 +84,7 @@ def _merged_work(state: RunState, task: TaskState) -> Work:
         refs.hold(repository, {ref: made.commit})
         return Work("", commit=task.work_commit, onto=state.integration, merged=made.commit)
     first = _merge(repository, state, task)
-    clashes = tuple(Clash(one.path, one.kind) for one in first.conflicts)
+    clashes = tuple(Clash(storable_text(one.path), one.kind) for one in first.conflicts)
     how, last = state.plan.files.conflicts, first
     if clashes and how in ("ours", "theirs"):
         last = _merge(repository, state, task, take=cast("Take", how))
@@ -166,7 +167,7 @@ def refuse_widened(log: Log, repository: Repository, state: RunState, task: Task
         NotAllowed: there is more in conflict than was told.
     """
     told = {clash.path for clash in clashes_of(task)}
-    clashes = tuple(Clash(one.path, one.kind) for one in merged.conflicts)
+    clashes = tuple(Clash(storable_text(one.path), one.kind) for one in merged.conflicts)
     more = [clash.path for clash in clashes if clash.path not in told]
     if not more:
         return

@@ -26,6 +26,7 @@ from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, find_repository, shared_state
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
+from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
 from parallel_agents.scheduler.runners.folder import make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -346,6 +347,8 @@ class Checkouts:
 
     def _environment(self, repository: Repository, order: Order) -> dict[str, str]:
         env = {"PARALLEL_AGENTS_PORT": str(self._port(order.attempt_id)), "PARALLEL_AGENTS_BASE": order.base}
+        if order.workspace == "worktree":  # Or an agent's own `git checkout` would write other line ends than ours.
+            env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf", "GIT_CONFIG_VALUE_0": "false"}
         if order.conflict is not None:
             text = facts_of_conflict(dict(order.conflict))
             onto, commit = order.conflict["onto"], order.conflict["commit"]
@@ -397,10 +400,10 @@ class Checkouts:
             repository = self._repository(order)
             message = f"Merge {order.task_id}\n\n{_trailers(order)}"
             made = merging.merge(repository, onto, work.commit, message=message, at_us=ended.ended_at_us)
-            clashes = tuple(Clash(one.path, one.kind) for one in made.conflicts)
+            clashes = tuple(Clash(storable_text(one.path), one.kind) for one in made.conflicts)
             other = ""
             if clashes:
-                other = other_task(repository, order.base, onto, clashes[0].path)
+                other = other_task(repository, order.base, onto, made.conflicts[0].path)
                 if how in ("ours", "theirs"):
                     made = merging.merge(
                         repository, onto, work.commit, message=message, at_us=ended.ended_at_us, take=cast("Take", how)

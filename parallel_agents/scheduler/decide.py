@@ -90,7 +90,7 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commi
     return [end, retry]
 
 
-def _text(text: str) -> str:
+def storable_text(text: str) -> str:
     """A text that JSON can hold: names of files and arguments may be any bytes, which Python shows as surrogates."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
@@ -99,7 +99,8 @@ def _storable(ended: Ended) -> Ended:
     error, output = ended.error, ended.output
     if (error is None or error.isascii()) and (not isinstance(output, str) or output.isascii()):
         return ended
-    return replace(ended, error=error and _text(error), output=_text(output) if isinstance(output, str) else output)
+    output = storable_text(output) if isinstance(output, str) else output
+    return replace(ended, error=error and storable_text(error), output=output)
 
 
 def _duration_s(ended: Ended) -> float:
@@ -215,7 +216,7 @@ def decide_pause(state: RunState, reason: str = "") -> list[Event]:
         raise NotAllowed(
             f"run {state.run_id} is paused already", hint=f"`parallel-agents resume {state.run_id}` goes on"
         )
-    return [ev.RunPaused(reason=_text(reason))]
+    return [ev.RunPaused(reason=storable_text(reason))]
 
 
 def decide_resume(state: RunState, reason: str = "") -> list[Event]:
@@ -233,7 +234,7 @@ def decide_resume(state: RunState, reason: str = "") -> list[Event]:
             f"the files of run {state.run_id} are still being taken back",
             hint=f"`parallel-agents resume {state.run_id}` at the command line ends that first",
         )
-    return [ev.RunResumed(reason=_text(reason))]
+    return [ev.RunResumed(reason=storable_text(reason))]
 
 
 def decide_cancel(state: RunState, reason: str = "", *, grace_s: float = 3.0) -> list[Event]:
@@ -249,7 +250,7 @@ def decide_cancel(state: RunState, reason: str = "", *, grace_s: float = 3.0) ->
         raise NotAllowed(
             f"run {state.run_id} is being cancelled already", hint="`parallel-agents stop --now` does not wait"
         )
-    return [ev.RunCancelRequested(reason=_text(reason), grace_s=grace_s)]
+    return [ev.RunCancelRequested(reason=storable_text(reason), grace_s=grace_s)]
 
 
 def decide_cancel_task(state: RunState, task_id: str, reason: str = "") -> list[Event]:
@@ -265,8 +266,8 @@ def decide_cancel_task(state: RunState, task_id: str, reason: str = "") -> list[
     if task.status == st.RUNNING:
         if task.cancel_requested:
             raise NotAllowed(f"task {task_id!r} is being cancelled already")
-        return [ev.TaskCancelRequested(task_id=task_id, reason=_text(reason))]
-    return [cancelled_unstarted(task, _text(reason))]
+        return [ev.TaskCancelRequested(task_id=task_id, reason=storable_text(reason))]
+    return [cancelled_unstarted(task, storable_text(reason))]
 
 
 def cancelled_unstarted(task: TaskState, reason: str) -> Event:

@@ -114,6 +114,7 @@ class Dispatcher:
         self._ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
         self._completed: set[str] = set()  # Attempts among them whose task is completed by this very commit.
         self._launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
+        self._delayed: list[tuple[str, str]] = []  # Started, but for their checkouts: somebody is still in there.
         self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
         self._seen = -1  # The last seq folded; -1 before the first look.
         self._occupancy = Occupancy()
@@ -593,9 +594,30 @@ class Dispatcher:
             self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
         elif (order := self._order(state, attempt_id, run_id)) is not None:
             assert self._files is not None
-            self._files.checkouts.prepare(order)
+            if self._undone_in_the_way(held, task.task.task_id):
+                self._delayed.append((run_id, attempt_id))
+            else:
+                self._files.checkouts.prepare(order)
         else:
             self._run(held, task, attempt_id)
+
+    def _undone_in_the_way(self, held: Held, task_id: str) -> bool:
+        """Whether an attempt that a rollback has undone is still in the checkout of a task: it runs, or is not kept yet."""
+        run_id, running = held.state.run_id, held.state.running
+        undone = [name for name in self._occupancy.by_run.get(run_id, ()) if name not in running]
+        return any(self._start_of(run_id, name).task_id == task_id for name in undone)
+
+    def _start_delayed(self) -> None:
+        """Try those again whose checkouts were not free."""
+        delayed, self._delayed = self._delayed, []
+        for run_id, attempt_id in delayed:
+            held = self.held.get(run_id)
+            if held is not None and attempt_id in held.state.running:
+                self._start(run_id, attempt_id)
+            elif held is not None:
+                self._refuse(attempt_id, "stopped before it began", outcome="stopped")
+            elif run_id in self._wanted:  # The last commit failed; it is ours again with the next.
+                self._delayed.append((run_id, attempt_id))
 
     def _run(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> None:
         runner = self._runner_of(task)
@@ -612,6 +634,7 @@ class Dispatcher:
 
     def _go_on_with_files(self, files: RunFiles) -> None:
         """Start what has its checkout now, and begin the merges that are next."""
+        self._start_delayed()
         for prepared in files.prepared():
             order = prepared.order
             held = self.held.get(order.run_id)

@@ -15,7 +15,7 @@ from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id
 from parallel_agents.projections.status import RUNNING, RunState, TaskState
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.checkouts import GATES, Checkouts, Order, Prepared
-from parallel_agents.scheduler.decide import GATE_FAILED
+from parallel_agents.scheduler.decide import GATE_FAILED, storable_text
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
@@ -232,7 +232,7 @@ class RunFiles:
                 known.met.add(seen)
                 events.append(
                     ev.ConflictDetected(
-                        task_id=one.task_id, other_task_id=one.other_task_id, paths=list(one.paths),
+                        task_id=one.task_id, other_task_id=one.other_task_id, paths=list(map(storable_text, one.paths)),
                         kinds=list(one.kinds), attempt_id=one.attempt_id, early=True, onto=one.onto, commit=one.commit,
                     )
                 )  # fmt: skip
