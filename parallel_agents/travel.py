@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents import checkpoints
+from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint_restoring import outlook, restore
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun, UnknownEvent
@@ -114,7 +115,7 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
     Attempts that were undone are stopped afterwards, what they had done kept; a shared directory is made what it was.
 
     Returns:
-        ``{"run_id", "seq", "to_seq", "stopped", "left", "restored"}``; ``left`` still run after 15 seconds.
+        ``{"run_id", "seq", "to_seq", "stopped", "left", "restored", "warnings"}``; ``left`` still run after 15 seconds.
     Raises:
         NotAllowed: see ``preview``; or files in the shared directory stand in the way. Nothing was changed.
     """
@@ -135,10 +136,10 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
     left = settle_undone(log, run_id, timeout_s=STOP_S)
     if restores is not None and not left:
         finish_restoring(log, project, run_id)
-    follow_branch(log, run_id)
+    warning = follow_branch(log, run_id)
     return {
         "run_id": run_id, "seq": seq, "to_seq": target.seq, "stopped": shown["stops"], "left": left,
-        "restored": restores is not None and not left,
+        "restored": restores is not None and not left, "warnings": [warning] if warning else [],
     }  # fmt: skip
 
 
@@ -188,19 +189,28 @@ def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
             continue
 
 
-def follow_branch(log: Log, run_id: str) -> None:
-    """Move the branch of a run to where the log says, where no living process does so."""
+def follow_branch(log: Log, run_id: str) -> str | None:
+    """Move the branch of a run to where the log says, where no living process does so.
+
+    Returns:
+        Why it stays where it is, if it does; whoever dispatches the run tries again.
+    """
     state = Projector(log).state(run_id)
     if state.plan.workspace != "worktree" or state.integration is None or is_dispatched(log, run_id):
-        return
+        return None
     assert state.repository is not None
     from parallel_agents.checkpoint import refs
     from parallel_agents.scheduler.run_files import known_commits
 
-    repository = open_repository(state.repository, Path(state.workdir))
-    stands = refs.branch_commit(repository, run_id)
-    if stands is None or stands in known_commits(log, run_id):
+    try:
+        repository = open_repository(state.repository, Path(state.workdir))
+        stands = refs.branch_commit(repository, run_id)
+        if stands is not None and stands not in known_commits(log, run_id):
+            return f"somebody put {stands[:12]} on the branch parallel-agents/{run_id}, which is kept"
         refs.move_branch(repository, run_id, state.integration, stands)
+    except GitFailed as error:
+        return error.message
+    return None
 
 
 def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[str, Any]:

@@ -147,7 +147,10 @@ def begin(start: Start, plan: Plan, run_id: str, at_us: int) -> tuple[str | None
     if commit is None or start.workspace == "shared" or start.include_uncommitted:
         message = f"Files before run {run_id}\n\nParallel-Agents-Run: {run_id}\n"
         parents = () if head is None else (head,)
-        commit = snapshot(repository, repository.top, message=message, parents=parents, at_us=at_us).commit
+        as_committed = start.workspace == "worktree"  # A checkout is made from it, by the user's rules for line ends.
+        commit = snapshot(
+            repository, repository.top, message=message, parents=parents, at_us=at_us, as_committed=as_committed
+        ).commit
     checkpoint_id = new_id()
     refs.hold(repository, {refs.checkpoint_ref(run_id, checkpoint_id): commit})
     if not plan.files.before_run:

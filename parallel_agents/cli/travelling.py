@@ -53,6 +53,8 @@ def rollback(ctx: click.Context, run: str | None, to: str, dry_run: bool, reason
         click.echo(f"`parallel-agents rollback {run_id} --to {done['seq'] - 1}` takes that back", err=True)
         if seen["status"]["then"] == "paused":
             click.echo(f"`parallel-agents resume {run_id}` goes on from there", err=True)
+    for warning in done["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
     if done["left"]:
         click.echo(f"still being stopped: {', '.join(done['left'])}", err=True)
         return 1
