@@ -98,7 +98,11 @@ def main() -> None:
         project = Path(folder) / "checkout-feature"
         shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__"))
         named = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
-        for words in (["init", "--quiet"], ["add", "."], [*named, "commit", "--quiet", "--message", "Seven tasks ahead"]):
+        for words in (
+            ["init", "--quiet"],
+            ["add", "."],
+            [*named, "commit", "--quiet", "--message", "Seven tasks ahead"],
+        ):
             subprocess.run(["git", *words], cwd=project, check=True)
         pictures = BETWEEN_PICTURES.split(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project))
         draw(max(pictures, key=lambda picture: (count("running", picture), count("completed", picture))), "live.svg")
