@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
+unset $(git rev-parse --local-env-vars) # Those of a hook would lead every command to the repository around this one.
 
 number=1
 mkdir -p demo-output
@@ -14,7 +15,7 @@ cp -R examples/full_stack/. "demo-output/$number"
 cd "demo-output/$number"
 find . -name __pycache__ -prune -exec rm -rf {} +
 
-git init --quiet --template= .
+git -c init.defaultBranch=main init --quiet --template= .
 git add .
 git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false -c core.hooksPath=/dev/null commit --quiet --message "Seven tasks ahead"
 

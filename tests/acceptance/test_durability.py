@@ -15,7 +15,8 @@ import pytest
 from scratch import Scratch, in_state, shell, until_file, wait_until
 
 MANY = 5000
-NO_LIMIT = {"PARALLEL_AGENTS_RESOURCE_MANAGEMENT__DISK__MIN_FREE_MB": "0"}  # Or nothing would start on a disk that small.
+# Or nothing would start on a disk that small.
+NO_LIMIT = {"PARALLEL_AGENTS_RESOURCE_MANAGEMENT__DISK__MIN_FREE_MB": "0"}
 
 
 @contextlib.contextmanager

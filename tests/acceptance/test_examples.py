@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,44 @@ def test_a_refactoring_that_breaks_a_test_is_taken_back(tmp_path: Path) -> None:
     assert "test_log_line_keeps_its_columns" in ended.stderr
     original = (EXAMPLES / "refactoring/legacy/auth.py").read_text(encoding="utf-8")
     assert (folder / "legacy/auth.py").read_text(encoding="utf-8") == original
+
+
+def test_the_demo_works_in_a_repository_of_its_own(tmp_path: Path) -> None:
+    """Also where a hook of the repository around it starts it, whose variables all lead there; that one stays as it is."""
+    around = tmp_path / "checkout"
+    shutil.copytree(EXAMPLES, around / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (around / ".gitignore").write_text("demo-output\n__pycache__\n")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}", "HOME": str(tmp_path), "LANG": "C.UTF-8",
+    }  # fmt: skip
+
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=A User", "-c", "user.email=user@localhost")
+        return subprocess.run(
+            ["git", *who, *words], cwd=around, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "examples")
+    looks = (
+        ("for-each-ref",),
+        ("worktree", "list"),
+        ("rev-parse", "HEAD"),
+        ("status", "--porcelain"),
+        ("ls-files", "-s"),
+    )
+    before = [git(*words) for words in looks]
+    hook = {"GIT_DIR": str(around / ".git"), "GIT_WORK_TREE": str(around), "GIT_INDEX_FILE": str(around / ".git/index")}
+    ended = subprocess.run(
+        ["sh", str(around / "examples/demo.sh")], cwd=around, env={**environment, **hook}, capture_output=True, text=True,
+        timeout=100,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "7/7 completed" in ended.stdout
+    assert "is merged into main" in ended.stdout
+    assert [git(*words) for words in looks] == before
+    assert (around / "demo-output/1/dist/checkout.tar.gz").exists()
 
 
 def test_no_server_is_left_running(built: tuple[Path, dict[str, str]]) -> None:
