@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -10,38 +11,35 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from parallel_agents import look
+from parallel_agents.configuration_keys import BY_PATH
+from parallel_agents.doctor_files import examine_files
 from parallel_agents.eventstore.doorbell import doorbell_folder
 from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.eventstore.location import files_home
+from parallel_agents.findings import Finding, Level
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
-from parallel_agents.scheduler.daemon import find_daemon
+from parallel_agents.scheduler.daemon import find_daemon, lock_file
 from parallel_agents.scheduler.process import boot_id, holder_alive, start_time_now
+from parallel_agents.scheduler.resources import free_bytes
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
+from parallel_agents.scheduler.throttle import MEGABYTE
 from parallel_agents.version import RELEASE
 
-Level = Literal["ok", "warning", "error"]
-_LITTLE_BYTES = 256 * 1024 * 1024
 _TRY_S = 20.0
+_OLDEST_GIT = (2, 38)
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    check: str
-    level: Level
-    detail: str
-    hint: str = ""
-
-
-def examine(project: Project, *, scratch: Path) -> Iterator[Finding]:
+def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Iterator[Finding]:
     """Look at everything, one finding after the other.
 
     Args:
         scratch: an empty folder for an attempt that is made to see whether attempts can be.
+        thorough: read every object of checkpoints too, which may take minutes.
     """
     yield Finding("parallel-agents", "ok", RELEASE)
     yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
@@ -50,6 +48,7 @@ def examine(project: Project, *, scratch: Path) -> Iterator[Finding]:
     yield Finding("project", "ok", str(project.root))
     yield from _store(project)
     yield _disk(project)
+    yield from examine_files(project, thorough=thorough)
     yield _configuration(project)
     yield _daemon(project)
     yield _doorbell()
@@ -64,7 +63,12 @@ def _git() -> Finding:
     if path is None:
         return Finding("git", "warning", "not found on PATH", "install git; runs work without it")
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return Finding("git", "ok", f"{said.stdout.strip().removeprefix('git version ')} at {path}")
+    version = said.stdout.strip().removeprefix("git version ")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_GIT:
+        return Finding(
+            "git", "warning", f"{version} at {path} merges nothing without a checkout", "install git >= 2.38"
+        )
+    return Finding("git", "ok", f"{version} at {path}")
 
 
 def _store(project: Project) -> Iterator[Finding]:
@@ -95,18 +99,29 @@ def _store(project: Project) -> Iterator[Finding]:
 
 
 def _disk(project: Project) -> Finding:
-    folder = project.store.parent
+    folder = files_home(project.store)
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):
         return Finding(
             "disk", "error", f"{folder} cannot be written", "check its owner and mode, or name another --store"
         )
-    level: Level = "ok" if free > _LITTLE_BYTES else "warning"
-    return Finding(
-        "disk", level, f"{free / 1e9:.1f} GB free under {folder}", "" if level == "ok" else "free some space"
-    )
+    free, limit = free_bytes(folder), _least_free(project)
+    if free is None:
+        return Finding("disk", "ok", f"nobody can tell how much is free under {folder}")
+    level: Level = "ok" if free >= limit * MEGABYTE else "warning"
+    detail = f"{free / 1e9:.1f} GB free under {folder}; below {limit:,} MB no task with files starts"
+    hint = "`parallel-agents gc` shows what can go; resourceManagement.disk.minFreeMB is the limit"
+    return Finding("disk", level, detail, "" if level == "ok" else hint)
+
+
+def _least_free(project: Project) -> int:
+    """The configured limit in megabytes; the default one where the configuration cannot be read."""
+    key = "resourceManagement.disk.minFreeMB"
+    try:
+        return int(project.configuration().get(key))
+    except ParallelAgentsError:
+        return int(BY_PATH[key].default)
 
 
 def _configuration(project: Project) -> Finding:
@@ -120,6 +135,8 @@ def _configuration(project: Project) -> Finding:
 
 def _daemon(project: Project) -> Finding:
     found = find_daemon(project.store)
+    if found is None and lock_file(project.store).is_file() and lock_file(project.store).stat().st_size:
+        return Finding("daemon", "ok", "the last one was killed; `parallel-agents daemon start` takes its place")
     if found is None:
         return Finding("daemon", "ok", "none; `run` and `resume` dispatch by themselves, `daemon start` starts one")
     return Finding("daemon", "ok", f"pid {found.identity.pid}, since {found.started_at}")

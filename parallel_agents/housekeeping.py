@@ -69,13 +69,14 @@ def survey(
     """
     found = Survey(older_than_s)
     store = project.store
-    places = places_of(log)
-    repositories = _repositories(project, places, found)
+    unusable: list[tuple[str, str, str]] = []
+    repositories = repositories_of(project, places_of(log), unusable)
+    found.stays += [Stays(name, message, hint) for name, message, hint in unusable]
     lying = stale_checkouts.checkouts(store, repositories)
     folders = folders_in(attempts_folder(store))
     leftovers = [*_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
     # The log is read after the folders: whatever lay there then, its run was in the log before.
-    known = known_runs(log, _stores_near(store, repositories), store)
+    known = known_runs(log, stores_near(store, repositories), store)
     for repository in repositories.values():
         _refs(log, found, repository, known, store, checkpoints=checkpoints, lost=lost_refs)
     judged: list[Item | Stays | None] = []
@@ -88,8 +89,14 @@ def survey(
     return found
 
 
-def _repositories(project: Project, places: dict[str, Place], found: Survey) -> dict[str, Repository]:
-    """The repositories of all runs and that of the project, by git directory."""
+def repositories_of(
+    project: Project, places: dict[str, Place], unusable: list[tuple[str, str, str]]
+) -> dict[str, Repository]:
+    """The repositories of all runs and that of the project, by git directory; one that is gone is none.
+
+    Args:
+        unusable: is given the name, the trouble and the hint of each that cannot be used.
+    """
     repositories: dict[str, Repository] = {}
     named = {place.repository: place for place in places.values() if place.repository is not None}
     for name, place in named.items():
@@ -97,7 +104,7 @@ def _repositories(project: Project, places: dict[str, Place], found: Survey) -> 
         try:
             repository = open_repository(name, Path(place.workdir)) if Path(name).exists() else None
         except ParallelAgentsError as error:
-            found.stays.append(Stays(name, f"the repository of a run cannot be used: {error.message}", error.hint))
+            unusable.append((name, f"the repository of a run cannot be used: {error.message}", error.hint))
             continue
         if repository is not None:
             repositories[os.path.realpath(repository.git_dir)] = repository
@@ -112,7 +119,7 @@ def _repositories(project: Project, places: dict[str, Place], found: Survey) -> 
     return repositories
 
 
-def _stores_near(store: Path, repositories: dict[str, Repository]) -> Iterator[Path]:
+def stores_near(store: Path, repositories: dict[str, Repository]) -> Iterator[Path]:
     """Files that may be stores whose runs lie in the same folders, or work in the same repositories."""
     home = files_home(store)
     for folder in {store.parent, home, home.parent}:

@@ -17,7 +17,7 @@ from parallel_agents.eventstore.errors import InvalidUsage
 Kind = Literal["checkout", "attempts", "leftover", "ref", "checkpoints"]
 UNDER_WAY_S = 3600.0
 """What is younger may belong to a command that has not come to its end: a snapshot, a submission, a lock of git."""
-_AGE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw]?)")
+_AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhdw]?)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "": 86_400}
 
 

@@ -85,7 +85,7 @@ def judge(
     Args:
         dropping: refs that go as well, and hold nothing any more.
     """
-    reason = _why(log, store, found, known)
+    reason = why_idle(log, store, found, known)
     if reason is None:
         return None
     why, stays = reason
@@ -113,8 +113,8 @@ def judge(
     return Item("checkout", path, why, size, found.run_id, kept_first=unkept is not None, repository=repository)
 
 
-def _why(log: Log | None, store: Path, found: Found, known: KnownRuns) -> tuple[str, str] | None:
-    """Why nobody needs a checkout, and what speaks against that; None where it is in use."""
+def why_idle(log: Log | None, store: Path, found: Found, known: KnownRuns) -> tuple[str, str] | None:
+    """Why nobody needs a checkout any more, and what speaks against that all the same; None where it is in use."""
     run_id = found.run_id
     if not RUN_ID.fullmatch(run_id):
         return f"no run is called {run_id}", f"no run is called {run_id}: somebody else has put it here"
@@ -194,7 +194,7 @@ def _still_needed(log: Log | None, store: Path, found: Found, dropping: Collecti
     now = next((entry for entry in entries(repository) if entry.path == found.path), None)
     found = Found(found.path, found.run_id, found.name, repository, now)
     summaries = {} if log is None else Projector(log).runs()
-    reason = _why(log, store, found, KnownRuns(summaries))
+    reason = why_idle(log, store, found, KnownRuns(summaries))
     if reason is None:
         return "it is in use again"
     stays = reason[1] or _untouchable(found)

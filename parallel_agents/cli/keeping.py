@@ -48,17 +48,18 @@ def verify(ctx: click.Context, as_json: bool) -> int:
 
 
 @click.command()
+@click.option("--fsck", "thorough", is_flag=True, help="Read every object of checkpoints too; may take minutes.")
 @json_option
 @store_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> int:
+def doctor(ctx: click.Context, thorough: bool, as_json: bool) -> int:
     """Look at this machine and this project, and say what is wrong. Exit code 1 where something is."""
     from parallel_agents import doctor as examination
 
     project = project_of(ctx)
     with tempfile.TemporaryDirectory(prefix="parallel-agents-doctor-") as scratch:
         findings = []
-        for finding in examination.examine(project, scratch=Path(scratch)):
+        for finding in examination.examine(project, scratch=Path(scratch), thorough=thorough):
             findings.append(finding)
             if not as_json:
                 sign, colour = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}[finding.level]
