@@ -14,6 +14,7 @@ from parallel_agents.projections import conflicts as conflicts_fold
 from parallel_agents.projections.conflicts import WAITING, Attempt, Conflict
 from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.decide_settling import is_conflict
 
 SIDES = ("ours", "theirs", "both")
@@ -133,7 +134,7 @@ def _with_hunks(log: Log, one: dict[str, Any]) -> dict[str, Any]:
         if not all(has_commit(repository, commit) for commit in (one["onto"], one["commit"])):
             return one  # Unfinished work that was warned of is held by nobody.
         sides = {
-            path.path: path
+            storable_text(path.path): path  # As the log has it, where it is no UTF-8.
             for path in merging.merge(repository, one["onto"], one["commit"], message="look", at_us=0).conflicts
         }
         for path in one["paths"]:
@@ -143,7 +144,7 @@ def _with_hunks(log: Log, one: dict[str, Any]) -> dict[str, Any]:
                     entry = getattr(conflict, side)
                     path[side] = None if entry is None else {"mode": entry[0], "blob": entry[1]}
                 if path["kind"] != "binary":
-                    text = merging.hunks(repository, one["onto"], one["commit"], path["path"])
+                    text = merging.hunks(repository, one["onto"], one["commit"], conflict.path)
             path["hunks"] = text
     except ParallelAgentsError:
         pass  # The list is no worse without what git cannot tell any more.

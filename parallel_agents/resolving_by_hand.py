@@ -18,6 +18,7 @@ from parallel_agents.eventstore.location import files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.scheduler.checkouts import open_repository
+from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.settling import conflicted, leftovers, message_of, paths_named, refuse_widened, settle
 
 
@@ -84,7 +85,8 @@ def finish(log: Log, editing: Editing) -> dict[str, Any]:
         raise NotAllowed(f"still in conflict: {paths_named(left)}", hint=again)
     if made.tree == tree_of(repository, _head(repository, folder)) and editing.paths:
         raise NotAllowed("nothing was changed, so nothing says how it is resolved", hint=f"{again}, or take a side")
-    answer = settle(log, editing.run_id, editing.task_id, made.commit, editing.onto, "files", editing.paths)
+    paths = list(map(storable_text, editing.paths))
+    answer = settle(log, editing.run_id, editing.task_id, made.commit, editing.onto, "files", paths)
     worktrees.remove(repository, folder)
     return answer
 

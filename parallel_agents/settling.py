@@ -15,7 +15,7 @@ from parallel_agents.checkpoint.merging import Merge, Take
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.conflicts import SIDES as SIDES
 from parallel_agents.conflicts import conflicts as conflicts
-from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, ParallelAgentsError, StaleRun, nearest
+from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun, nearest
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded
@@ -333,11 +333,7 @@ def _answer(log: Log, run_id: str, task_id: str, records: Sequence[Recorded], **
     """How things stand afterwards. The run's branch is moved here, where no living process does so."""
     from parallel_agents.travel import follow_branch
 
-    warning = ""
-    try:
-        follow_branch(log, run_id)
-    except ParallelAgentsError as error:  # The log is what counts; the branch follows with the next dispatcher.
-        warning = error.message
+    warning = follow_branch(log, run_id) or ""  # The log is what counts.
     state = Projector(log).state(run_id)
     task = state.tasks[task_id]
     return {

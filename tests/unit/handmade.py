@@ -11,6 +11,7 @@ from gitrepos import AT_US, head, make_project
 from paper import ended, task
 
 from parallel_agents.checkpoint import merging, refs
+from parallel_agents.checkpoint.git import encoded
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import commit_tree, temporary_index
 from parallel_agents.eventstore import events as ev
@@ -18,7 +19,7 @@ from parallel_agents.eventstore.submission import FileSettings, Plan, Task
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
-from parallel_agents.scheduler.decide import decide_finish
+from parallel_agents.scheduler.decide import decide_finish, storable_text
 from parallel_agents.scheduler.work import Clash, Gated, Work, decide_work
 from parallel_agents.submit import submit
 from parallel_agents.versioning import Start
@@ -39,7 +40,7 @@ def commit_of(
             if raw is not None:
                 entry = f"100644 {git.run('hash-object', '-w', '--stdin', stdin=raw).out.decode().strip()}"
             lines.append(f"{entry}\t{path}\n")
-        git.run("update-index", "--index-info", stdin="".join(lines).encode())
+        git.run("update-index", "--index-info", stdin=encoded("".join(lines)))
         tree = git.text("write-tree")
     return commit_tree(repository, tree, message=message, parents=(parent,), at_us=AT_US)
 
@@ -94,7 +95,7 @@ class HandmadeRun:
         commit = commit_of(self.repository, one.base_commit, files, message) if files else one.base_commit
         refs.hold(self.repository, {refs.checkpoint_ref(self.run_id, f"w{one.attempt_id}"): commit})
         made = merging.merge(self.repository, state.integration, commit, message=f"Merge {name}", at_us=AT_US)
-        clashes = tuple(Clash(clash.path, clash.kind) for clash in made.conflicts)
+        clashes = tuple(Clash(storable_text(clash.path), clash.kind) for clash in made.conflicts)
         if made.commit is not None:
             refs.hold(self.repository, {refs.checkpoint_ref(self.run_id, one.attempt_id): made.commit})
         work = Work(

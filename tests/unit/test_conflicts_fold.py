@@ -55,6 +55,15 @@ def test_a_warning_is_about_what_runs() -> None:
     assert [kept.status for kept in found(*BEGUN, clash(early=True), *merged("b", "b1", "wb"))] == ["early"]
 
 
+def test_the_other_work_is_what_was_merged_and_not_what_runs_since() -> None:
+    """A warning is about what runs."""
+    again = (*BEGUN, *merged("a", "a1", "wa"), started("a", "a2", "m1"))
+    late, early = found(*again, clash())[0], found(*again, clash(early=True))[0]
+    assert late.other is not None
+    assert early.other is not None
+    assert (late.other.work, early.other.base) == ("wa", "m1")
+
+
 def test_a_conflict_is_resolved_once_with_how() -> None:
     """The end of its attempt adds nothing to that."""
     resolved = ev.ConflictResolved(task_id="b", how="both", attempt_id="b1")

@@ -133,3 +133,16 @@ def test_a_checkout_that_nobody_worked_in_makes_way_without_a_trace(run: Handmad
     editing: Editing = resolving_by_hand.begin(run.log, run.run_id, "b")
     assert (editing.folder / "g").read_text() == "C\n"
     assert run.log.last_seq() == seq
+
+
+def test_a_name_that_is_no_utf8_can_be_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies there by its bytes."""
+    run = HandmadeRun(tmp_path, monkeypatch)
+    run.start("a", "b")
+    run.end("a", {"na\udcefve": "A\n"})
+    run.end("b", {"na\udcefve": "B\n"}, other="a")
+    editing = begin(run.log, run.run_id, "b")
+    editing.files[0].write_text("both\n")
+    assert finish(run.log, editing)["paths"] == ["na\\udcefve"]
+    assert run.read("na\udcefve") == "both\n"
+    run.close()

@@ -72,6 +72,24 @@ def test_a_file_says_what_a_path_is_to_hold(make: Make, tmp_path: Path) -> None:
     assert run.state.tasks["b"].output == "b says"
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"), [({"take": "both"}, "A\nB\n"), ({"files": {"na\udcefve": b"mine\n"}}, "mine\n")]
+)
+def test_a_name_that_is_no_utf8_is_told_and_settled_like_any_other(
+    make: Make, answer: dict[str, Any], expected: str
+) -> None:
+    """Events hold it as an escape, git as the bytes that it is."""
+    run = make()
+    run.start("a", "b")
+    run.end("a", {"na\udcefve": "A\n"})
+    run.end("b", {"na\udcefve": "B\n"}, other="a")
+    (path,) = settling.conflicts(run.log, run.run_id, hunks=True)[0]["paths"]
+    assert path["path"] == "na\\udcefve"
+    assert "A\n=======\nB\n" in path["hunks"]
+    done = settling.resolve(run.log, run.run_id, "b", **answer)
+    assert (done["paths"], run.read("na\udcefve")) == (["na\\udcefve"], expected)
+
+
 def test_what_is_left_in_conflict_is_named(make: Make) -> None:
     """Nothing is decided about it unasked."""
     run = make(content={"f": "one\n", "g": "one\n"})
@@ -204,7 +222,8 @@ def test_a_commit_of_somebody_else_on_the_branch_is_left_there(make: Make) -> No
     run = clashing(make)
     foreign = commit_of(run.repository, run.base, {"mine": "x"})
     user_git(run.repository.top, "branch", f"parallel-agents/{run.run_id}", foreign)
-    assert settling.resolve(run.log, run.run_id, "b", "ours")["status"] == "completed"
+    done = settling.resolve(run.log, run.run_id, "b", "ours")
+    assert (done["status"], done["warning"].startswith("somebody put")) == ("completed", True)
     assert refs.branch_commit(run.repository, run.run_id) == foreign
 
 
