@@ -166,7 +166,7 @@ def in_conflict(
     )  # fmt: skip
     reason = f"{CONFLICT}: {named(clashes)}" + (f" with {work.other_task_id}" if work.other_task_id else "")
     match settings.conflicts:
-        case "ours" | "theirs" if work.merged is not None:
+        case "ours" | "theirs" if work.merged is not None and clashes == work.clashes:  # No side mends a gate.
             return [*found, resolved, *decide_end(state, ended, now_us, draw, commit=work.merged)]
         case "rebase" if task.conflicts < REBASE_ROUNDS:
             failed = replace(ended, error=f"{reason}; it runs again on the merged result", retryable=False)

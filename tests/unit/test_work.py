@@ -166,6 +166,12 @@ def test_a_merge_that_is_clean_but_fails_a_gate_is_a_conflict() -> None:
     assert last(run, ev.ConflictDetected).kinds == ["gate exit 2"]
 
 
+def test_no_side_of_a_conflict_makes_up_for_a_failed_gate() -> None:
+    """Also where the configuration takes a side of every conflict."""
+    run = running(FileSettings(conflicts="theirs"))
+    assert "TaskBlocked" in run.end_with("a", gated("merge", 2))
+
+
 def test_a_result_that_needs_approval_waits_before_it_is_merged() -> None:
     """Although its attempt went well."""
     run = running(approval="result")
