@@ -1,8 +1,21 @@
-"""What holds for every test: random examples are judged by what comes out, never by how long it took, and can be repeated."""
+"""What holds for every test: random examples can be repeated and no clock judges them; no repository around them counts."""
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("parallel-agents", deadline=None, print_blob=True)
 settings.load_profile("parallel-agents")
+
+# Variables of a hook that runs the tests would lead every git command to the developer's repository.
+for name in [name for name in os.environ if name.startswith("GIT_") and name != "GIT_EXEC_PATH"]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_repository_around(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Folders without git are that, wherever temporary files lie, and nothing is ever made in the developer's repository."""
+    os.environ["GIT_CEILING_DIRECTORIES"] = os.path.realpath(tmp_path_factory.getbasetemp())

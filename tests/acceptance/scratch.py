@@ -92,6 +92,8 @@ class Scratch:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
             "HOME": str(root / "home"),
             "LANG": "C.UTF-8",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CEILING_DIRECTORIES": os.path.realpath(root.parent),  # Whatever repository the tests lie in.
         }
         self._started: list[subprocess.Popen[str]] = []
 
