@@ -24,6 +24,7 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.checkouts import open_repository
 from parallel_agents.scheduler.decide_past import changes, decide_fork, decide_rollback
 
+_ENDS = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 STOP_S = 15.0  # How long attempts that were undone are waited for; whoever dispatches next goes on with it.
 PATHS = 200  # Of changed files that an outlook names.
 
@@ -60,6 +61,9 @@ def target_of(log: Log, run_id: str, text: str) -> Target:
             return Target(_at_or_before(log, run_id, seq), f"the last event at {text}")
     found = checkpoints.meant(log, run_id, text)
     seq = int(found.checkpoint["seq"])
+    if found.checkpoint["kind"] == "after_run":  # It comes right before the end that it is named after.
+        after = next(log.read(seq, seq + 1, run_id=run_id), None)
+        seq += after is not None and isinstance(after.event, _ENDS)
     return Target(_at_or_before(log, run_id, seq), found.reading, str(found.checkpoint["checkpoint_id"]))
 
 

@@ -77,7 +77,7 @@ def test_a_real_workflow_runs_in_order_and_under_its_limit(cli: Scratch, strateg
     events = cli.events()
     assert check_order(events, needs, limit) == limit
     assert events[0]["data"]["strategy"] == strategy
-    assert [event["type"] for event in events[-2:]] == ["RunCompleted", "CheckpointCreated"]
+    assert [event["type"] for event in events[-2:]] == ["CheckpointCreated", "RunCompleted"]
     assert events[-2]["data"]["counts"] == {"completed": 50}
     assert re.fullmatch(rf"run {events[0]['run_id']} completed: 50/50 completed in [\d.]+ s\n", said.out)
     lines = said.err.splitlines()
@@ -181,7 +181,7 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_it(cli: Scratch, times: 
         assert cli("resume").out.startswith(f"run {run} completed: 2/2")
     else:
         assert kinds[kinds.index("RunCancelRequested") :].count("TaskCancelled") == 2
-        assert (status["status"], kinds[-2:]) == ("cancelled", ["RunCancelled", "CheckpointCreated"])
+        assert (status["status"], kinds[-2:]) == ("cancelled", ["CheckpointCreated", "RunCancelled"])
         assert f"`parallel-agents retry {run}` opens" in said.err
         cli.write("go", "")
         assert "open again: running, next" in cli.quick("retry").out

@@ -46,7 +46,7 @@ def test_a_pause_starts_nothing_more_until_the_run_is_resumed(cli: Scratch, disp
     paused, again = seen.index("RunPaused"), seen.index("RunResumed")
     assert "TaskStarted" not in seen[paused:again]
     assert seen[again:].count("TaskStarted") == 2
-    assert seen[-2:] == ["RunCompleted", "CheckpointCreated"]
+    assert seen[-2:] == ["CheckpointCreated", "RunCompleted"]
 
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)

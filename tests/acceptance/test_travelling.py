@@ -91,6 +91,14 @@ def test_going_back_to_an_undone_event_is_a_redo(past: tuple[Scratch, str]) -> N
     assert (found["status"], git(cli, "rev-parse", f"parallel-agents/{run}")) == ("completed", tip)
 
 
+def test_the_checkpoint_after_a_run_is_its_end(past: tuple[Scratch, str]) -> None:
+    """Going back to it leaves nothing to go on with."""
+    cli, run = past
+    cli.quick("rollback", run, "--to", "before two", "--yes")
+    cli.quick("rollback", run, "--to", "after the run", "--yes")
+    assert cli.quick("status", run, "--json").data["status"] == "completed"
+
+
 def test_words_name_a_checkpoint_and_say_what_was_understood(past: tuple[Scratch, str]) -> None:
     """A dry run shows it and changes nothing."""
     cli, run = past
