@@ -159,6 +159,19 @@ def test_what_is_needed_again_after_the_look_stays(yard: Yard, need: Callable[..
     release[0]()
 
 
+def test_folders_that_an_attempt_is_about_to_use_stay(yard: Yard) -> None:
+    """Empty as they are."""
+    run_id = yard.ended()
+    empty = yard.attempt(run_id).parents[1] / "b"
+
+    def begin() -> None:
+        run_again(yard, run_id)
+        empty.mkdir()
+
+    yard.clean(begin)
+    assert empty.exists()
+
+
 def test_what_is_written_after_the_look_is_kept(yard: Yard) -> None:
     """The checkout is looked at once more, just before it goes."""
     run_id = yard.ended()
@@ -229,6 +242,23 @@ def test_half_of_a_checkout_is_worth_no_checkpoint(yard: Yard) -> None:
     assert (len(yard.checkpoints(run_id)), path.exists(), entries(yard.repository)) == (known, False, [])
 
 
+def test_files_that_an_agent_has_only_deleted_are_work_too(yard: Yard) -> None:
+    """That they are gone is in no commit yet."""
+    run_id = yard.ended()
+    (yard.checkout(run_id) / "readme").unlink()
+    yard.clean()
+    commit = yard.checkpoints(run_id)[-1].commit
+    assert user_git(yard.top, "ls-tree", "-r", "--name-only", str(commit)).split() == ["src/one", "src/two"]
+
+
+def test_of_a_run_that_no_log_knows_nothing_goes_that_is_written_after_the_look(yard: Yard) -> None:
+    """No log could name its checkpoint."""
+    path = yard.checkout("aaaaaaaaaa")
+    done = yard.clean(lambda: write(path, {"late": "thought"}))
+    assert [(one["path"], one["why"]) for one in done["left"]] == [(str(path), "it holds what no ref reaches")]
+    assert (path / "late").exists()
+
+
 def test_of_a_run_that_no_log_knows_only_what_is_kept_goes(yard: Yard) -> None:
     """There is no log that could name a checkpoint of the rest, so that stays, with the command that keeps it."""
     yard.checkout("aaaaaaaaaa", "clean")
@@ -252,13 +282,14 @@ def test_runs_of_another_store_are_left_alone(yard: Yard) -> None:
     run_id = yard.ended()
     paths = [yard.checkout(run_id), yard.attempt(run_id)]
     make_old(yard.repository.git_dir / "refs" / "parallel-agents" / run_id)
+    make_old(paths[1].parents[1])
     yard.close()
     os.rename(yard.project.store, other)
     with Log(yard.project.store, environ={}) as log:
         for _ in range(2):
             found = housekeeping.survey(log, yard.project, older_than_s=0, lost_refs=True)
             assert found.items == []
-            assert {Path(one.path).name for one in found.stays} == {"a", run_id}
+            assert sorted(Path(one.path).name for one in found.stays) == sorted(["a", run_id, run_id])
             assert all("another store" in one.why for one in found.stays)
             other.write_bytes(other.read_bytes()[:5000])
     assert all(path.exists() for path in paths)
@@ -346,8 +377,12 @@ def test_what_killed_commands_have_left_goes_once_none_can_be_under_way(yard: Ya
     for path in kept:
         make_old(path)
     assert yard.found() == {str(path) for path in (trash, *left)}
+    done = yard.clean(left[2].touch)
+    assert [one["why"] for one in done["left"]] == ["it is in use again"]
+    assert [path.exists() for path in (trash, *left)] == [False, False, False, True]
+    make_old(left[2])
     yard.clean()
-    assert not any(path.exists() for path in (trash, *left))
+    assert not left[2].exists()
     assert all(path.exists() for path in kept)
 
 
