@@ -75,6 +75,11 @@ def branch_commit(repository: Repository, run_id: str) -> str | None:
     return _value(repository, branch_ref(run_id))
 
 
+def held_commit(repository: Repository, run_id: str, name: str) -> str | None:
+    """The commit that a ref of ours holds; None where there is no such ref."""
+    return _value(repository, checkpoint_ref(run_id, name))
+
+
 def held(repository: Repository, run_id: str | None = None) -> dict[str, str]:
     """Our refs with their commits, of one run or of all; the branches are not among them."""
     folder = f"refs/{OURS}/" + (f"{run_id}/" if run_id else "")

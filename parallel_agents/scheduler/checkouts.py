@@ -13,17 +13,20 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.merging import Take
-from parallel_agents.checkpoint.repository import Repository, find_repository, shared_state
+from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir, shared_state
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
 from parallel_agents.scheduler.decide import storable_text
@@ -35,6 +38,8 @@ from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
 SHADOW: Final = "shadow.git"
 GATES: Final = ".gates"
 """In place of a task's name, where the gates of a stage have their checkout. No task id begins like that."""
+UNKEPT: Final = ".unkept-"
+"""How the folders are called in which work lies that could not be kept."""
 PORTS: Final = 10  # For each attempt, from PARALLEL_AGENTS_PORT on.
 _FIRST_PORT: Final = 20_000
 _LAST_PORT: Final = 32_000  # Below what Linux gives out by itself (net.ipv4.ip_local_port_range).
@@ -97,8 +102,10 @@ class Followed(NamedTuple):
     """The branch of a run follows its log again; ``foreign`` is a commit of somebody else's that is in the way."""
 
     run_id: str
+    commit: str | None = None  # Where the branch was to go.
     foreign: str | None = None
     error: str | None = None
+    held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
 
 
 class Probed(NamedTuple):
@@ -200,12 +207,11 @@ class Checkouts:
             with self._lock:
                 self._free.setdefault(order.run_id, []).append(self.worktree(order.run_id, order.task_id))
 
-    def end_run(self, run_id: str, repository: str, workdir: Path) -> None:
-        """Take the checkouts away whose work is held."""
+    def end_run(self, run_id: str, repository: str, workdir: Path, completed: Collection[str]) -> None:
+        """Take the checkouts away whose work is held: also of attempts that a dispatcher before us has seen to."""
         with self._lock:
-            paths = self._free.pop(run_id, [])
-        gates = self.worktree(run_id, GATES)
-        paths += [gates] if gates.exists() else []
+            self._free.pop(run_id, None)
+        paths = [path for path in (self.worktree(run_id, name) for name in (*completed, GATES)) if path.exists()]
 
         def work() -> None:
             for path in paths:
@@ -237,10 +243,10 @@ class Checkouts:
                     return Followed(run_id)
                 stands = refs.branch_commit(found, run_id)
                 if stands is not None and stands not in known:
-                    return Followed(run_id, stands)
-                return Followed(run_id, refs.move_branch(found, run_id, commit, stands))
+                    return Followed(run_id, commit, stands)
+                return Followed(run_id, commit, refs.move_branch(found, run_id, commit, stands))
             except Exception as error:
-                return Followed(run_id, error=str(error))
+                return Followed(run_id, commit, error=str(error), held=held)
 
         self._do(repository, "objects", work)
 
@@ -363,7 +369,9 @@ class Checkouts:
         """The first of a range of ports that nobody listens on now and no other attempt of ours was given."""
         with self._lock:
             taken = set(self._ports.values())
-            for first in range(_FIRST_PORT, _LAST_PORT, PORTS):
+            ranges = range(_FIRST_PORT, _LAST_PORT, PORTS)
+            begin = zlib.crc32(attempt_id.encode()) % len(ranges)  # Other dispatchers give out ports too.
+            for first in chain(ranges[begin:], ranges[:begin]):
                 if first not in taken and _is_free(first):
                     self._ports[attempt_id] = first
                     return first
@@ -375,24 +383,41 @@ class Checkouts:
             repository = self._repository(order)
             shared = order.workspace == "shared"
             folder = repository.top if shared else self.worktree(order.run_id, order.task_id)
-            if not folder.exists():
+            if not folder.exists() and not self._aside(order).exists():
                 raise FileNotFoundError(f"its checkout {folder} is gone")
             work = replace(work, shared=_changed_state(order, shared_state(repository)))
             if ended.outcome == "exited" and ended.error is None:
                 ended = _checked(order, self.cwd(order), ended)
-            parent = order.base if shared else _parent(repository, folder, order.base)
-            made = snapshot.snapshot(
-                repository, folder, message=_message(order, ended), parents=(parent,), at_us=ended.ended_at_us
-            )
-            same = made.tree == snapshot.tree_of(repository, parent)
-            commit = parent if same else made.commit
+            # Who died after this left it changed by gates, or half way to another commit.
+            commit = refs.held_commit(repository, order.run_id, order.after_id)
+            if commit is None:
+                parent = order.base if shared else _parent(repository, folder, order.base)
+                made = snapshot.snapshot(
+                    repository, folder, message=_message(order, ended), parents=(parent,), at_us=ended.ended_at_us
+                )
+                same = made.tree == snapshot.tree_of(repository, parent)
+                commit = parent if same else made.commit
+                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
             changed = snapshot.changed_paths(repository, order.base, commit) if commit != order.base else []
-            refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
             work = replace(work, commit=commit, changed=len(changed))
         except Exception as error:
-            if ended.error is None:
-                ended = replace(ended, error=f"its work could not be kept: {error}")
+            said = f"its work could not be kept: {_told(error)}{self._set_aside(order)}"
+            ended = replace(ended, error=said if ended.error is None else f"{ended.error}; {said}")
         return Kept(order, ended, work)
+
+    def _aside(self, order: Order) -> Path:
+        """Where a checkout goes that could not be kept. No task id begins like that."""
+        return self.home / "worktrees" / order.run_id / f"{UNKEPT}{order.task_id}-{order.attempt_id}"
+
+    def _set_aside(self, order: Order) -> str:
+        """Move a checkout out of the way of the next attempt, which would take its place; says where it is."""
+        path, aside = self.worktree(order.run_id, order.task_id), self._aside(order)
+        if order.workspace == "worktree" and path.exists() and not aside.exists():
+            with contextlib.suppress(OSError):
+                os.rename(path, aside)
+            with contextlib.suppress(ParallelAgentsError, OSError):
+                self._repository(order).git().run("worktree", "repair", str(aside))
+        return f"; it lies in {aside}" if aside.exists() else ""
 
     def _merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> Merged:
         assert work.commit is not None, "only what is kept is merged"
@@ -415,6 +440,11 @@ class Checkouts:
         except Exception as error:
             failed = replace(ended, error=f"its work could not be merged: {error}")
             return Merged(order, failed, replace(work, onto=onto))
+
+
+def _told(error: Exception) -> str:
+    hint = error.hint if isinstance(error, ParallelAgentsError) else ""
+    return f"{error} ({hint})" if hint else str(error)
 
 
 def _trailers(order: Order) -> str:
@@ -452,6 +482,8 @@ def _checked(order: Order, cwd: Path, ended: Ended) -> Ended:
 
 def _parent(repository: Repository, folder: Path, base: str) -> str:
     """Where an attempt's own commits have led, if they go on from where it began; else that."""
+    if linked_git_dir(folder) is None:
+        return base  # Its .git is gone; git would answer for the user's own tree.
     git = repository.git(folder)
     head = git.run("rev-parse", "--verify", "--quiet", "HEAD", ok=(0, 1)).out.decode().strip()
     if head and head != base and git.run("merge-base", "--is-ancestor", base, head, ok=(0, 1)).code == 0:

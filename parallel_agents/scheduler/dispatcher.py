@@ -317,6 +317,8 @@ class Dispatcher:
         """Let what is done about files come to its end. After the last tick."""
         if self._files is not None:
             self._files.checkouts.close()
+            self._files.harvest.poll()
+            self._files.last_words()
 
     def _claim(self, draft: Draft, adopted: list[str]) -> None:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
@@ -466,7 +468,10 @@ class Dispatcher:
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
                 files = self._files_of(held.state)
-                for event in [finish] if files is None else files.around_end(held.state, finish):
+                events = [finish]
+                if files is not None:
+                    events = files.around_end(held.state, finish) if files.may_end(held.state) else []
+                for event in events:
                     self._add(draft, run_id, event)
             elif held.state.ended and self._occupancy.of_run(run_id) == 0:  # Rolled back to its end.
                 self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))

@@ -12,9 +12,9 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import attempts_folder, files_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id, new_id
-from parallel_agents.projections.status import RUNNING, RunState, TaskState
+from parallel_agents.projections.status import COMPLETED, RUNNING, RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.checkouts import GATES, Checkouts, Order, Prepared
+from parallel_agents.scheduler.checkouts import GATES, Checkouts, Followed, Order, Prepared
 from parallel_agents.scheduler.decide import GATE_FAILED, storable_text
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
@@ -22,6 +22,8 @@ from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.work import Work, wants_merge
 
 _NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
+
+AGAIN_S = 5.0  # Between two tries to let refs follow: a lock is gone by then, or somebody stands on another branch.
 
 
 def before_checkpoint(attempt_id: str) -> str:
@@ -47,6 +49,8 @@ class _Known:
     )  # Checkpoint id -> commit, without their ref as far as we know.
     followed: str | None = None  # The integration line that the branch was last told to follow.
     foreign: str | None = None  # A commit of somebody else's on the branch.
+    answered: str | None = None  # The integration line that it was last heard of, whatever came of it.
+    again_at: float = 0.0  # When refs are told to follow once more (monotonic), after that has failed.
     probe_at: float | None = None  # When unfinished work is compared next (monotonic); None while that is under way.
     met: set[tuple[str, str, tuple[str, ...]]] = field(default_factory=set)  # What was warned of: attempts and paths.
 
@@ -78,7 +82,7 @@ class RunFiles:
         self.works: dict[str, Work] = {}  # Of ends that are to be committed, by attempt.
         self._orders: dict[str, Order] = {}
         self._known: dict[str, _Known] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self.begun: set[str] = set()  # Attempts whose process runs in its checkout.
         self._folder = str(attempts_folder(log.path))
 
@@ -130,6 +134,7 @@ class RunFiles:
     def poll(self) -> list[Ended]:
         """Take up what is done; gives the ends whose files are known, their work in ``works``."""
         self.harvest.poll()
+        self.last_words()
         ends = []
         for order, ended, work in self.harvest.reaped:
             self._orders[order.attempt_id] = order
@@ -202,22 +207,29 @@ class RunFiles:
             sparse=state.plan.sparse, env=dict(env),
         )  # fmt: skip
 
+    def may_end(self, state: RunState) -> bool:
+        """Whether the branch of a run has been seen to: nobody looks after runs that are over."""
+        known = self._known.get(state.run_id)
+        if state.plan.workspace != "worktree" or known is None or known.foreign is not None:
+            return True
+        return known.answered == state.integration
+
     def around_end(self, state: RunState, finish: Event) -> list[Event]:
-        """A run's end with what goes with it: before it its files as configured after a failure, after it their checkpoint."""
+        """A run's end, and before it its files as configured after a failure, and their checkpoint."""
         settings, events, commit = state.plan.files, list[Event](), state.integration
         back = settings.rollback_on_failure and not settings.preserve_successful
         base, checkpoint_id = state.base_commit, state.before_run or ""
         if isinstance(finish, ev.RunFailed) and back and base is not None and commit != base:
             commit = base
             events.append(ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="rollbackOnFailure", commit=base))
-            if state.plan.workspace == "shared":
-                events.append(ev.FilesRestoring(commit=base, checkpoint_id=checkpoint_id))
-        events.append(finish)
+            if state.plan.workspace == "worktree":
+                return events  # Its branch follows before its end.
+            events.append(ev.FilesRestoring(commit=base, checkpoint_id=checkpoint_id))
         if settings.after_run:
             events.append(
                 ev.CheckpointCreated(checkpoint_id=new_id(), kind="after_run", label="after the run", commit=commit)
             )
-        return events
+        return [*events, finish]
 
     def warnings(self, state: RunState) -> list[Event]:
         """Conflicts that will come, told once each, of attempts that still run."""
@@ -263,6 +275,8 @@ class RunFiles:
             return
         self._probe(state, known)
         self.harvest.merge_next(state.run_id, state.integration)
+        if time.monotonic() < known.again_at and not state.ended:  # At the end there is no other time.
+            return
         if state.plan.workspace == "worktree" and known.foreign is None and known.followed != state.integration:
             known.followed = state.integration
         elif not known.to_hold:
@@ -277,9 +291,11 @@ class RunFiles:
         for found in [one for one in self.harvest.followed if one.run_id == state.run_id]:
             self.harvest.followed.remove(found)
             known = self._known[state.run_id]
-            if found.error is not None and found.error not in self._told:
-                self._told.add(found.error)
-                trouble.warn("the refs of run {} do not follow: {}", state.run_id, found.error)
+            known.answered = found.commit or known.answered
+            if found.error is not None:
+                known.followed, known.again_at = None, time.monotonic() + AGAIN_S
+                known.to_hold = {**found.held, **known.to_hold}
+                self._tell(found)
             elif found.foreign is not None and known.foreign is None:
                 known.foreign = found.foreign
                 reason = (
@@ -288,6 +304,21 @@ class RunFiles:
                 event = ev.RunPaused(reason=reason) if state.status == RUNNING else None
         return event
 
+    def last_words(self) -> None:
+        """What came of refs of runs that are not ours any more, or have ended: nobody tries again, so it is told."""
+        for found in [one for one in self.harvest.followed if one.run_id not in self._known]:
+            self.harvest.followed.remove(found)
+            self._tell(found)
+
+    def _tell(self, found: Followed) -> None:
+        """Each only once."""
+        said = found.error
+        if found.foreign is not None:
+            said = f"somebody put {found.foreign[:12]} on the branch, which is kept"
+        if said is not None and (found.run_id, said) not in self._told:
+            self._told.add((found.run_id, said))
+            trouble.warn("the refs of run {} do not follow: {}", found.run_id, said)
+
     def let_go(self, state: RunState) -> None:
         """The run is not ours any more, or has ended."""
         self.harvest.forget_run(state.run_id)
@@ -295,7 +326,8 @@ class RunFiles:
         if state.ended and state.repository is not None:
             if state.restoring is not None:
                 self._restore(state, state.restoring)
-            self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir))
+            completed = [name for name, task in state.tasks.items() if task.status == COMPLETED]
+            self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir), completed)
 
     def _restore(self, state: RunState, commit: str) -> None:
         """Make the shared directory what it was before a run that failed; what is there now is kept as a checkpoint."""

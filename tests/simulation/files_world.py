@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -594,6 +595,9 @@ def simulated(seed: int, folder: Path) -> Iterator[FilesWorld]:
             stack.enter_context(one)
         world = FilesWorld(random, folder, trouble)
         stack.callback(world.close)
+        clock = SimpleNamespace(monotonic=lambda: world.now_us / 1e6)
+        stack.enter_context(patch(f"{where}.scheduler.run_files.time", clock))
+        stack.enter_context(patch(f"{where}.settling.wall_clock_us", lambda: world.now_us))
         for name in ("scheduler.dispatcher", "follow"):
             stack.enter_context(patch(f"{where}.{name}.holder_alive", world.holder_alive))
         yield world

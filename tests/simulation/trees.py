@@ -78,6 +78,7 @@ def merge(base: Tree, ours: Tree, theirs: Tree) -> Merged:
         clean, entry = _merge_path(base.get(path), ours.get(path), theirs.get(path))
         if not clean:
             conflicts.add(path)
+            sure = sure and not any(_is_patchwork(side.get(path)) for side in (base, ours, theirs))
         elif entry is not None:
             tree[path] = entry
     present = tree.keys() | conflicts
@@ -114,6 +115,11 @@ def _moved(base: Tree, side: Tree) -> dict[bytes, bytes]:
 def _identity(entry: Entry) -> bytes:
     """What tells a file wherever it is; of links and empty files git does not ask."""
     return b"" if _kind(entry) == "link" else _filler(entry[1]) or entry[1]
+
+
+def _is_patchwork(entry: Entry | None) -> bool:
+    """Whether a text was made of two, so that the slots say nothing of how git would merge it."""
+    return entry is not None and b"\n" in entry[1] and b"\0" not in entry[1] and _filler(entry[1]) is None
 
 
 def _kind(entry: Entry) -> str:

@@ -430,10 +430,10 @@ def test_an_executor_that_nobody_has_any_more_leaves_nothing() -> None:
     """Neither threads nor the supervisor of its commands, though it was never shut down."""
     executor: ParallelExecutor | None = ParallelExecutor()
     assert executor is not None
-    supervisors = set(psutil.Process().children())
+    before = set(psutil.Process().children())
     executor.execute_parallel([agent("a", command=["true"]), agent("b", call=lambda: 1)])
-    supervisors = set(psutil.Process().children()) - supervisors
-    assert len(supervisors) == 1
+    wait_until(lambda: len(set(psutil.Process().children()) - before) == 1, "git to hold the last checkpoint")
+    supervisors = set(psutil.Process().children()) - before
     del executor
     gc.collect()
     wait_until(lambda: not engine_threads(), "its threads to end")
