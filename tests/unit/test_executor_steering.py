@@ -99,7 +99,7 @@ def processes_of(task: AgentTask, folder: Path) -> list[psutil.Process]:
 
 def engine_threads() -> set[str]:
     """Threads that an engine has, and that nothing else is called."""
-    names = {"dispatch", "doorbell", "callable", "supervisor", "sampler", "APScheduler"}
+    names = {"dispatch", "doorbell", "callable", "supervisor", "sampler", "APScheduler", "git worktrees", "git objects"}
     return {thread.name for thread in threading.enumerate()} & names
 
 
