@@ -1,7 +1,7 @@
 """Whole commands, as a shell starts them: what a person or a script waits for.
 
 Every command runs in a scratch project of its own, so a run makes its store first. Peers (doit, snakemake, tsp) are measured
-where they are installed.
+where they are installed. They version nothing, so neither do the plans beside them; what that costs is told at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from bench.measure import ROUNDS, Goal, ratio, scratch, take_turns, tell
+from bench.repositories import generate
 
 COMMAND = [sys.executable, "-m", "parallel_agents.cli.main"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PARALLEL_AGENTS_")}
@@ -34,14 +35,25 @@ def seconds(command: Sequence[str], folder: Path) -> float:
     return time.perf_counter() - begun
 
 
-def plan_runs(folder: Path, tasks: list[dict[str, Any]], at_once: int) -> Callable[[], float]:
-    """A measure of ``run`` on these tasks, each time in a new project."""
+def plan_runs(
+    folder: Path,
+    tasks: list[dict[str, Any]],
+    at_once: int,
+    workspace: str = "none",
+    prepare: Callable[[Path], object] = Path.mkdir,
+) -> Callable[[], float]:
+    """A measure of ``run`` on these tasks, each time in a new project.
+
+    Args:
+        prepare: makes the project's directory.
+    """
     number = itertools.count()
-    plan = json.dumps({"max_parallel_agents": at_once, "defaults": {"max_retries": 0}, "tasks": tasks})
+    settings = {"max_parallel_agents": at_once, "workspace": workspace, "defaults": {"max_retries": 0}}
+    plan = json.dumps({**settings, "tasks": tasks})
 
     def measure() -> float:
-        project = folder / f"project-{next(number)}"
-        project.mkdir()
+        project = folder / f"{workspace}-{next(number)}"
+        prepare(project)
         (project / "plan.json").write_text(plan)
         return seconds([*COMMAND, "run", "plan.json"], project)
 
@@ -66,7 +78,7 @@ def starts(folder: Path) -> None:
 def status(folder: Path) -> None:
     """``status`` of a run of seven tasks against the imports that it needs."""
     plan_runs(folder, [{"task_id": f"task-{number}", "command": ["true"]} for number in range(7)], 4)()
-    project = folder / "project-0"
+    project = folder / "none-0"
     modules = (  # With the collector set as the command sets it.
         "import gc; gc.set_threshold(20_000); "
         "import parallel_agents.cli.main, parallel_agents.cli.looking, parallel_agents.cli.pages, parallel_agents.look; "
@@ -90,13 +102,17 @@ DEMO = {"arch": [], "ux": ["arch"], "backend": ["arch"], "frontend": ["ux", "bac
         "security": ["frontend"], "deploy": ["qa", "security"]}  # fmt: skip
 
 
-def shapes(folder: Path) -> None:
-    """Plans whose tasks sleep: what is over the longest path is ours."""
-    tasks = [
-        {"task_id": name, "command": ["sleep", "2"], "dependencies": needed, "expected_s": 2}
+def demo(seconds_each: float) -> list[dict[str, Any]]:
+    """Seven tasks in the demo's shape that sleep."""
+    return [
+        {"task_id": name, "command": ["sleep", str(seconds_each)], "dependencies": needed, "expected_s": seconds_each}
         for name, needed in DEMO.items()
     ]
-    found = take_turns({"ours": plan_runs(folder, tasks, 5)})["ours"]
+
+
+def shapes(folder: Path) -> None:
+    """Plans whose tasks sleep: what is over the longest path is ours."""
+    found = take_turns({"ours": plan_runs(folder, demo(2), 5)})["ours"]
     goal = Goal(10.8, 10.3, more_is_better=False)
     tell(
         "commands: seven tasks of 2 s in the demo's shape", median(found), goal, "the longest path takes 10 s", unit="s"
@@ -137,6 +153,24 @@ def many(folder: Path) -> None:
             print(f"commands: the same against {peer}: not installed", flush=True)
 
 
+def versioned(folder: Path) -> None:
+    """What it costs that every attempt has a worktree, is snapshot and merged: the same plans in the same git repository."""
+    trues = [{"task_id": f"t{number}", "command": ["true"]} for number in range(300)]
+    for what, tasks, at_once in (("300 x `true`", trues, 4), ("seven tasks of 2 s in the demo's shape", demo(2), 5)):
+        place = folder / str(len(tasks))
+        place.mkdir()
+        found = take_turns(
+            {
+                workspace: plan_runs(place, tasks, at_once, workspace, lambda project: generate(project, 100))
+                for workspace in ("worktree", "none")
+            }
+        )
+        with_, without = median(found["worktree"]), median(found["none"])
+        each_ms = (with_ - without) / len(tasks) * 1000
+        detail = f"{with_:.2f} s against {without:.2f} s with workspace none: {each_ms:.0f} ms a task"
+        tell(f"commands: {what} in worktrees", ratio(found["worktree"], found["none"]), None, detail)
+
+
 def _paths() -> str:
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
@@ -175,7 +209,7 @@ def _tsp(program: str, folder: Path) -> Callable[[], float]:
 
 def main() -> None:
     """Print the figures."""
-    for part in (starts, status, many, shapes):
+    for part in (starts, status, many, shapes, versioned):
         with scratch() as folder:
             part(folder)
 
