@@ -78,7 +78,7 @@ def test_a_real_workflow_runs_in_order_and_under_its_limit(cli: Scratch, strateg
     assert check_order(events, needs, limit) == limit
     assert events[0]["data"]["strategy"] == strategy
     assert [event["type"] for event in events[-2:]] == ["CheckpointCreated", "RunCompleted"]
-    assert events[-2]["data"]["counts"] == {"completed": 50}
+    assert events[-1]["data"]["counts"] == {"completed": 50}
     assert re.fullmatch(rf"run {events[0]['run_id']} completed: 50/50 completed in [\d.]+ s\n", said.out)
     lines = said.err.splitlines()
     assert lines[0] == f"🚀 Parallel execution started: 50 tasks ({strategy})"
