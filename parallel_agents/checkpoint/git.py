@@ -129,14 +129,19 @@ def execute(
     stdin: bytes = b"",
     ok: Collection[int] = (0,),
 ) -> Output:
-    """Run git in a folder, in a cleaned environment.
+    """Run git in a folder, in a cleaned environment and a session of its own: a terminal's Ctrl-C is for us to answer.
 
     Raises:
         GitFailed: git or the folder is missing, or the command ended with a code that is not in ``ok``.
     """
     try:
         done = subprocess.run(
-            ["git", *args], cwd=folder, env={**environment(), **(env or {})}, input=stdin, capture_output=True
+            ["git", *args],
+            cwd=folder,
+            env={**environment(), **(env or {})},
+            input=stdin,
+            capture_output=True,
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         if folder.is_dir() and shutil.which("git") is None:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import subprocess
 import termios
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from scratch import DEADLINE_S, Scratch, in_state, shell, until_file, wait_until
 from terminal import on_terminal
+from versioned import git, versioned
 
 INPUTS = 7
 
@@ -186,6 +188,30 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_it(cli: Scratch, times: 
         cli.write("go", "")
         assert "open again: running, next" in cli.quick("retry").out
         assert cli("resume").out.startswith(f"run {run} completed: 2/2")
+    assert cli.ours() == {}
+
+
+def test_ctrl_c_does_not_reach_the_git_that_keeps_finished_work(cli: Scratch) -> None:
+    """A terminal sends it to every process in sight; what had been done by then is kept and merged all the same."""
+    versioned(cli, {"a": "1\n"})
+    flags = cli.root / "flags"
+    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
+    held = f"if [ -e {flags}/hold ]; then : > {flags}/held; {until_file(f'{flags}/on')}; fi"
+    cli.write("flags/git", f'#!/bin/sh\ncase "$*" in *" add "*) {held};; esac\nexec {real} "$@"\n').chmod(0o755)
+    cli.environment["PATH"] = f"{flags}{os.pathsep}{cli.environment['PATH']}"
+    plan = cli.plan(shell("a", f"echo 2 > a; {until_file(f'{flags}/go')}"), shell("b", "true", "a"))
+    process = cli.start("run", plan, start_new_session=True)
+    cli.until_running("a")
+    cli.write("flags/hold", "")
+    cli.write("flags/go", "")
+    wait_until((flags / "held").exists, "the work to be kept")
+    os.killpg(process.pid, signal.SIGINT)
+    cli.until(lambda found: found["status"] == "paused", "the run to be paused")
+    cli.write("flags/on", "")
+    assert cli.said_by(process).code == 130
+    status = cli.quick("status", "--json").data
+    assert in_state(status, "completed") == {"a"}, status["tasks"][0]["error"]
+    assert git(cli, "show", f"parallel-agents/{status['run_id']}:a") == "2"
     assert cli.ours() == {}
 
 
