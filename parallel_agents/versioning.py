@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidPlan
@@ -53,39 +53,57 @@ def look_at_files(draft: PlanDraft, project: Project) -> Start:
     """
     if draft.workspace == "none":
         return Start("none")
-    asked = draft.workspace
     if shutil.which("git") is None:
-        if asked is None:
-            return Start("none")
-        raise InvalidPlan(f"workspace is {asked!r}, and there is no git on PATH", hint="install git, or say none")
+        lack = _Lack("there is no git on PATH", "install git")
+        if draft.workspace is not None:
+            raise InvalidPlan(f"workspace is {draft.workspace!r}, and {lack.why}", hint=f"{lack.mend}, or say none")
+        _check_needs(draft, "none", lack)
+        return Start("none", warnings=(f"{lack.why}, so no files are kept: workspace is none",))
     from parallel_agents.checkpoint.repository import find_repository, head_commit
 
     repository = find_repository(project.workdir)
     if repository is None:
-        return _without_git(asked, project)
-    head = head_commit(repository)
-    if asked == "worktree" and head is None:
-        raise InvalidPlan(
-            "workspace is 'worktree', and the git repository has no commit yet",
-            hint="make the first one, or say workspace: shared",
-        )
-    workspace = asked or ("worktree" if head is not None else "shared")
-    return _in_git(workspace, repository, include_uncommitted=draft.include_uncommitted)
+        return _without_git(draft, project)
+    if head_commit(repository) is None:
+        lack = _Lack("the git repository has no commit yet", "make the first one")
+        _check_needs(draft, "shared", lack)
+        return _in_git("shared", repository)
+    return _in_git(draft.workspace or "worktree", repository, include_uncommitted=draft.include_uncommitted)
 
 
-def _without_git(asked: str | None, project: Project) -> Start:
-    if asked == "worktree":
-        raise InvalidPlan(
-            f"workspace is 'worktree', and {project.workdir} is in no git repository",
-            hint="git init and make a commit, or say workspace: shared",
-        )
-    if asked is None and _is_vast(project.root):
-        warning = f"{project.root} is in no git repository and too large to be versioned unasked: workspace is none"
-        return Start("none", warnings=(warning,))
+class _Lack(NamedTuple):
+    """Why there can be no checkouts, and what to do about it."""
+
+    why: str
+    mend: str
+
+
+def _check_needs(draft: PlanDraft, workspace: Workspace, lack: _Lack) -> None:
+    """Refuse what a plan says about files that cannot be in the workspace which it gets instead of checkouts."""
+    if draft.workspace == "worktree":
+        what, instead = "workspace is 'worktree'", "say workspace: shared"
+    elif draft.sparse:
+        what, instead = "sparse is about checkouts", "leave sparse out"
+    elif draft.include_uncommitted and workspace == "none":
+        what, instead = "include_uncommitted is true", "leave it out"
+    elif workspace == "none" and (ids := [task.task_id for task in draft.tasks if task.approval == "result"]):
+        what, instead = f"approval is result (task {ids[0]!r})", "write approval: required"
+    else:
+        return
+    raise InvalidPlan(f"{what}, and {lack.why}", hint=f"{lack.mend}, or {instead}")
+
+
+def _without_git(draft: PlanDraft, project: Project) -> Start:
+    lack = _Lack(f"{project.workdir} is in no git repository", "git init and make a commit")
+    _check_needs(draft, "shared", lack)
+    if draft.workspace is None and _is_vast(project.root):
+        lack = _Lack(f"{project.root} is in no git repository and too large to be versioned unasked", lack.mend)
+        _check_needs(draft, "none", lack)
+        return Start("none", warnings=(f"{lack.why}: workspace is none",))
     return Start("shared", shadow=(project.root, files_home(project.store)))
 
 
-def _in_git(workspace: Workspace, repository: Repository, *, include_uncommitted: bool) -> Start:
+def _in_git(workspace: Workspace, repository: Repository, *, include_uncommitted: bool = False) -> Start:
     from parallel_agents.checkpoint.repository import dirty_paths, obstacles
 
     for obstacle in obstacles(repository):

@@ -140,9 +140,9 @@ def obstacles(repository: Repository) -> list[Obstacle]:
     found = []
     version = git_version()
     if version < _OLDEST:
-        found.append(
-            Obstacle(f"git {'.'.join(map(str, version))} is too old to merge without a checkout", "install git >= 2.38")
-        )
+        spoken = ".".join(map(str, version))
+        mend = "install git >= 2.38, or say workspace: none"
+        found.append(Obstacle(f"git {spoken} is too old to merge without a checkout", mend))
     git = repository.git(repository.top)
     if git.run("show-ref", "--verify", "--quiet", f"refs/heads/{OURS}", ok=(0, 1)).code == 0:
         found.append(

@@ -78,6 +78,22 @@ PLANS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a Python object": ("tasks: !!python/object/apply:os.system [touch made]\n", ("line 1", "tag")),
     "a part that is not built yet": ("budget_usd: 5\n" + one(""), ("line 1", "budget_usd", "not built yet")),
     "scope outside": (one("files: [../other/*]"), ("line 2", "files[0]", "../other/*", "without ..")),
+    "scope that takes something out": (one('files: ["!docs/*"]'), ("line 2", "files[0]", "!docs/*", "name only")),
+    "output outside": (one("outputs: [/etc/passwd]"), ("line 2", "outputs[0]", "/etc/passwd", "without ..")),
+    "unknown approval": (one("approval: resutl"), ("line 2", "approval", "did you mean 'result'?")),
+    "approval that is yes": (one("approval: true"), ("line 2", "approval", "true", "required")),
+    "unknown workspace": ("workspace: worktre\n" + one(""), ("line 1", "workspace", "did you mean 'worktree'?")),
+    "checkouts without git": ("workspace: worktree\n" + one(""), ("worktree", "no git repository", "git init")),
+    "folders of a shared directory": (
+        "workspace: shared\nsparse: [src]\n" + one(""), ("line 2", "sparse", "shared", "workspace: worktree"),
+    ),
+    "folders without git": ("sparse: [src]\n" + one(""), ("sparse", "checkouts", "no git repository", "git init")),
+    "folders outside": ("sparse: [../src]\n" + one(""), ("line 1", "sparse[0]", "../src", "without ..")),
+    "folders by pattern": ("sparse: [src/*]\n" + one(""), ("line 1", "sparse[0]", "src/*", "not a pattern")),
+    "uncommitted changes of nothing": (
+        "workspace: none\ninclude_uncommitted: true\n" + one(""), ("line 2", "include_uncommitted", "none", "worktree"),
+    ),
+    "setup that is a text": (one("setup: make env"), ("line 2", "setup", '["sh", "-c", "make env"]')),
     "approval of nothing": (
         "workspace: none\n" + one("approval: result"),
         ("line 3", "approval", "none", "approval: required"),
@@ -174,6 +190,25 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("run", "plan.json", "--set", "maxParalelAgents=2"), 2, ("maxParalelAgents", "did you mean 'maxParallelAgents'?"),
     ),
     "value that no key has": (("run", "plan.json", "--set", "maxParallelAgents=0"), 2, ("maxParallelAgents", "1 to 10000")),
+    "conflicts left to an agent": (
+        ("run", "plan.json", "--set", "conflictResolution.strategy=agent"), 2,
+        ("conflictResolution.strategy", "agent", "agent runners"),
+    ),
+    "unknown way with conflicts": (
+        ("submit", "plan.json", "--set", "conflictResolution.strategy=rebas"), 2,
+        ("conflictResolution.strategy", "did you mean 'rebase'?"),
+    ),
+    "merging unasked": (
+        ("submit", "plan.json", "--set", "conflictResolution.autoMerge=true"), 2, ("autoMerge", "parallel-agents merge"),
+    ),
+    "gate that is a text": (
+        ("submit", "plan.json", "--set", 'qualityGates.commands=["make test"]'), 2,
+        ("qualityGates.commands[0]", "make test", '["sh", "-c", "make test"]'),
+    ),
+    "gate after something else": (
+        ("submit", "plan.json", "--set", 'qualityGates.commands=[{"command": ["make"], "after": "run"}]'), 2,
+        ("qualityGates.commands[0].after", "run", "task", "stage"),
+    ),
     "no number": (("submit", "plan.json", "--max-parallel-agents", "many"), 2, ("--max-parallel-agents", "'many'")),
     "too few": (("submit", "plan.json", "--max-parallel-agents", "0"), 2, ("max_parallel_agents", "1 to 10000")),
     "no time to wait": (("wait", "--timeout", "nan"), 2, ("--timeout", "such as 30")),

@@ -133,7 +133,10 @@ def test_a_git_that_cannot_merge_without_a_checkout_is_an_obstacle(
     project = make_project(tmp_path, monkeypatch)
     monkeypatch.setattr(repositories, "git_version", lambda: (2, 37, 9))
     (obstacle,) = obstacles(project)
-    assert obstacle == ("git 2.37.9 is too old to merge without a checkout", "install git >= 2.38")
+    assert obstacle == (
+        "git 2.37.9 is too old to merge without a checkout",
+        "install git >= 2.38, or say workspace: none",
+    )
 
 
 def test_dirty_paths_are_the_first_ones_and_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
