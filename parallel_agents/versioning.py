@@ -151,6 +151,7 @@ def begin(start: Start, plan: Plan, run_id: str, at_us: int) -> tuple[str | None
     if start.workspace == "none" or (start.repository is None and start.shadow is None):
         return None, ()
     from parallel_agents.checkpoint import refs
+    from parallel_agents.checkpoint.git import GitFailed
     from parallel_agents.checkpoint.repository import current_branch, head_commit, shadow_repository
     from parallel_agents.checkpoint.snapshot import snapshot
 
@@ -166,9 +167,13 @@ def begin(start: Start, plan: Plan, run_id: str, at_us: int) -> tuple[str | None
         message = f"Files before run {run_id}\n\nParallel-Agents-Run: {run_id}\n"
         parents = () if head is None else (head,)
         as_committed = start.workspace == "worktree"  # A checkout is made from it, by the user's rules for line ends.
-        commit = snapshot(
-            repository, repository.top, message=message, parents=parents, at_us=at_us, as_committed=as_committed
-        ).commit
+        try:
+            commit = snapshot(
+                repository, repository.top, message=message, parents=parents, at_us=at_us, as_committed=as_committed
+            ).commit
+        except GitFailed as error:
+            instead = "leave include_uncommitted out" if start.workspace == "worktree" else "say workspace: none"
+            raise GitFailed(error.message, hint=f"{error.hint}, or {instead}" if error.hint else instead) from error
     checkpoint_id = new_id()
     refs.hold(repository, {refs.checkpoint_ref(run_id, checkpoint_id): commit})
     if not plan.files.before_run:
