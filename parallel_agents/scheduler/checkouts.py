@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
@@ -29,9 +26,11 @@ from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir, shared_state
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
+from parallel_agents.eventstore.record import derived_id
 from parallel_agents.scheduler.decide import storable_text
+from parallel_agents.scheduler.ports import Ports
 from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
-from parallel_agents.scheduler.runners.folder import make_folder, read_object, write_whole
+from parallel_agents.scheduler.runners.folder import PROCESS, make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
 
@@ -40,9 +39,6 @@ GATES: Final = ".gates"
 """In place of a task's name, where the gates of a stage have their checkout. No task id begins like that."""
 UNKEPT: Final = ".unkept-"
 """How the folders are called in which work lies that could not be kept."""
-PORTS: Final = 10  # For each attempt, from PARALLEL_AGENTS_PORT on.
-_FIRST_PORT: Final = 20_000
-_LAST_PORT: Final = 32_000  # Below what Linux gives out by itself (net.ipv4.ip_local_port_range).
 _REUSE_ABOVE_BYTES: Final = 100_000  # Of the index: about 1,000 files, from where on moving a checkout beats a new one.
 _CLOSE_S: Final = 10.0
 _SHARED: Final = "shared.json"
@@ -149,7 +145,7 @@ class Checkouts:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._repositories: dict[str, Repository] = {}
         self._free: dict[str, list[Path]] = {}  # Run id -> worktrees of attempts whose work is held.
-        self._ports: dict[str, int] = {}  # Attempt id -> first of its ports.
+        self._ports = Ports()
         self._lock = threading.Lock()
 
     def poll(self) -> list[Result]:
@@ -202,7 +198,7 @@ class Checkouts:
 
     def release(self, order: Order, *, free: bool) -> None:
         """An attempt's end is in the log. Its checkout may be used again where ``free``; else it stays to be looked at."""
-        self._ports.pop(order.attempt_id, None)
+        self._ports.give_back(order.attempt_id)
         if free and order.workspace == "worktree":
             with self._lock:
                 self._free.setdefault(order.run_id, []).append(self.worktree(order.run_id, order.task_id))
@@ -336,6 +332,7 @@ class Checkouts:
 
     def _check_out(self, repository: Repository, order: Order) -> None:
         path = self.worktree(order.run_id, order.task_id)
+        self._set_aside_earlier(repository, order)
         with self._lock:
             free = self._free.get(order.run_id, [])
             if path in free:
@@ -352,7 +349,7 @@ class Checkouts:
         worktrees.copy_included(repository, path)
 
     def _environment(self, repository: Repository, order: Order) -> dict[str, str]:
-        env = {"PARALLEL_AGENTS_PORT": str(self._port(order.attempt_id)), "PARALLEL_AGENTS_BASE": order.base}
+        env = {"PARALLEL_AGENTS_PORT": str(self._ports.take(order.attempt_id)), "PARALLEL_AGENTS_BASE": order.base}
         if order.workspace == "worktree":  # Or an agent's own `git checkout` would write other line ends than ours.
             env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf", "GIT_CONFIG_VALUE_0": "false"}
         if order.conflict is not None:
@@ -364,18 +361,6 @@ class Checkouts:
             write_whole(order.folder, _CONFLICT, text.encode("utf-8", "surrogateescape"))
             env["PARALLEL_AGENTS_CONFLICT"] = f"{order.folder}/{_CONFLICT}"
         return env
-
-    def _port(self, attempt_id: str) -> int:
-        """The first of a range of ports that nobody listens on now and no other attempt of ours was given."""
-        with self._lock:
-            taken = set(self._ports.values())
-            ranges = range(_FIRST_PORT, _LAST_PORT, PORTS)
-            begin = zlib.crc32(attempt_id.encode()) % len(ranges)  # Other dispatchers give out ports too.
-            for first in chain(ranges[begin:], ranges[:begin]):
-                if first not in taken and _is_free(first):
-                    self._ports[attempt_id] = first
-                    return first
-        raise OSError(f"no {PORTS} ports in a row are free between {_FIRST_PORT} and {_LAST_PORT}")
 
     def _keep(self, order: Order, ended: Ended) -> Kept:
         work = Work(order.after_id)
@@ -389,25 +374,42 @@ class Checkouts:
             if ended.outcome == "exited" and ended.error is None:
                 ended = _checked(order, self.cwd(order), ended)
             # Who died after this left it changed by gates, or half way to another commit.
-            commit = refs.held_commit(repository, order.run_id, order.after_id)
-            if commit is None:
-                parent = order.base if shared else _parent(repository, folder, order.base)
-                made = snapshot.snapshot(
-                    repository, folder, message=_message(order, ended), parents=(parent,), at_us=ended.ended_at_us
-                )
-                same = made.tree == snapshot.tree_of(repository, parent)
-                commit = parent if same else made.commit
-                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
+            held = refs.held_commit(repository, order.run_id, order.after_id)
+            commit = held or self._commit_of(repository, order, ended, folder)
             changed = snapshot.changed_paths(repository, order.base, commit) if commit != order.base else []
+            if held is None:
+                _refuse_repositories(folder, changed)
+                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
             work = replace(work, commit=commit, changed=len(changed))
         except Exception as error:
             said = f"its work could not be kept: {_told(error)}{self._set_aside(order)}"
             ended = replace(ended, error=said if ended.error is None else f"{ended.error}; {said}")
         return Kept(order, ended, work)
 
-    def _aside(self, order: Order) -> Path:
-        """Where a checkout goes that could not be kept. No task id begins like that."""
-        return self.home / "worktrees" / order.run_id / f"{UNKEPT}{order.task_id}-{order.attempt_id}"
+    def _commit_of(self, repository: Repository, order: Order, ended: Ended, folder: Path) -> str:
+        parent = order.base if order.workspace == "shared" else _parent(repository, folder, order.base)
+        made = snapshot.snapshot(
+            repository, folder, message=_message(order, ended), parents=(parent,), at_us=ended.ended_at_us
+        )
+        return parent if made.tree == snapshot.tree_of(repository, parent) else made.commit
+
+    def _aside(self, order: Order, attempt_id: str = "") -> Path:
+        """Where the checkout of an attempt goes that could not be kept. No task id begins like that."""
+        return self.home / "worktrees" / order.run_id / f"{UNKEPT}{order.task_id}-{attempt_id or order.attempt_id}"
+
+    def _set_aside_earlier(self, repository: Repository, order: Order) -> None:
+        """Move what an attempt before this one left, where nobody could keep it: the project was somewhere else."""
+        path, attempts = self.worktree(order.run_id, order.task_id), Path(order.folder).parent
+        if not path.exists():
+            return
+        for name in sorted(os.listdir(attempts)):
+            if name == order.attempt_id or not (attempts / name / PROCESS).exists():
+                continue
+            aside = self._aside(order, name)
+            kept = refs.held_commit(repository, order.run_id, derived_id("after", name)) is not None
+            if not kept and not aside.exists():
+                os.rename(path, aside)
+                return
 
     def _set_aside(self, order: Order) -> str:
         """Move a checkout out of the way of the next attempt, which would take its place; says where it is."""
@@ -440,6 +442,20 @@ class Checkouts:
         except Exception as error:
             failed = replace(ended, error=f"its work could not be merged: {error}")
             return Merged(order, failed, replace(work, onto=onto))
+
+
+def _refuse_repositories(folder: Path, changes: Sequence[snapshot.Change]) -> None:
+    """Of a repository in a repository a commit keeps a number, and the rest would go with the checkout."""
+    made = [
+        one.path
+        for one in changes
+        if one.status != "D" and (path := folder / one.path).is_dir() and not path.is_symlink()
+    ]
+    if made:
+        raise GitFailed(
+            f"{folder} holds repositories whose files no commit of ours keeps: {', '.join(map(storable_text, made[:5]))}",
+            hint="add them to .gitignore, move them out, or take their .git away",
+        )
 
 
 def _told(error: Exception) -> str:
@@ -495,16 +511,6 @@ def _is_large(repository: Repository, path: Path) -> bool:
     with contextlib.suppress(OSError):
         return (repository.git_dir_of(path) / "index").stat().st_size > _REUSE_ABOVE_BYTES
     return False
-
-
-def _is_free(first: int) -> bool:
-    for port in range(first, first + PORTS):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
-    return True
 
 
 class _Lane:

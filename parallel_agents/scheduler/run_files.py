@@ -275,7 +275,7 @@ class RunFiles:
             return
         self._probe(state, known)
         self.harvest.merge_next(state.run_id, state.integration)
-        if time.monotonic() < known.again_at and not state.ended:  # At the end there is no other time.
+        if time.monotonic() < known.again_at and known.answered == state.integration and not state.ended:
             return
         if state.plan.workspace == "worktree" and known.foreign is None and known.followed != state.integration:
             known.followed = state.integration
@@ -298,6 +298,7 @@ class RunFiles:
                 self._tell(found)
             elif found.foreign is not None and known.foreign is None:
                 known.foreign = found.foreign
+                self._tell(found)
                 reason = (
                     f"somebody put {found.foreign[:12]} on the branch parallel-agents/{state.run_id}, which is kept"
                 )
@@ -314,7 +315,7 @@ class RunFiles:
         """Each only once."""
         said = found.error
         if found.foreign is not None:
-            said = f"somebody put {found.foreign[:12]} on the branch, which is kept"
+            said = f"somebody put {found.foreign[:12]} on the branch, which is kept; move it to a branch of your own"
         if said is not None and (found.run_id, said) not in self._told:
             self._told.add((found.run_id, said))
             trouble.warn("the refs of run {} do not follow: {}", found.run_id, said)
