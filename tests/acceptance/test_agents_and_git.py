@@ -11,7 +11,7 @@ from scratch import Scratch, shell, until_file, wait_until
 from versioned import git, versioned
 
 AS_AGENT = "git -c user.name=agent -c user.email=agent@localhost"
-INNER = f"git init -q inner; {AS_AGENT} -C inner commit -q --allow-empty -m x; echo precious > inner/file"
+INNER = f"git init -q inner; echo precious > inner/file; cd inner; git add -A; {AS_AGENT} commit -qm x; cd .."
 
 
 def files_of(cli: Scratch, run_id: str) -> list[str]:
