@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parallel_agents.checkpoint import refs, worktrees
 from parallel_agents.checkpoint.entries import Entry, entries, head_of, is_half_made
-from parallel_agents.checkpoint.git import GitFailed
+from parallel_agents.checkpoint.git import GitFailed, decoded
 from parallel_agents.checkpoint.reaching import kept_trees, unreached
 from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import changed_paths, snapshot, tree_of
@@ -155,6 +155,7 @@ def _unkept(repository: Repository, found: Found, dropping: Collection[str]) -> 
     made = snapshot(
         repository, found.path, message=label, parents=[] if head is None else [head], at_us=wall_clock_us()
     )
+    _refuse_repositories(repository, made.commit, found.path)
     if head_lost:
         return made.commit
     if made.tree in kept_trees(repository, dropping) or (head is not None and made.tree == tree_of(repository, head)):
@@ -163,6 +164,15 @@ def _unkept(repository: Repository, found: Found, dropping: Collection[str]) -> 
     if half_made and head is not None and all(one.status == "D" for one in changed_paths(repository, head, made.tree)):
         return None
     return made.commit
+
+
+def _refuse_repositories(repository: Repository, commit: str, folder: Path) -> None:
+    """Of a repository in a checkout a commit keeps a number; its own commits are nowhere else."""
+    listed = repository.git().run("ls-tree", "-r", "-z", commit).out
+    named = map(decoded, re.findall(rb"(?:\A|\0)160000 commit [0-9a-f]+\t([^\0]*)", listed))
+    inner = [name for name in named if (folder / name / ".git").exists()]
+    if inner:
+        raise GitFailed(f"it holds repositories of their own: {', '.join(inner[:5])}", hint="move them out")
 
 
 def clear(log: Log | None, store: Path, found: Found, dropping: Collection[str]) -> str:
