@@ -110,7 +110,7 @@ def test_a_commit_of_somebody_else_on_the_branch_of_a_run_is_kept_and_told(cli: 
 
 
 def test_work_outlives_a_project_that_is_moved_while_it_is_done(cli: Scratch, tmp_path: Path) -> None:
-    """Once it is back at its place the work is merged, if nobody has missed it; else the next attempt does not take it away."""
+    """Who missed it first decides what becomes of the attempt; its work is held by a ref or set aside, whatever comes after."""
     versioned(cli, {"f": "1\n"})
     go, pids = tmp_path / "go", tmp_path / "pids"
     command = cli.start("run", cli.plan(shell("a", f"echo $$ > a; echo $$ >> {pids}; {until_file(str(go))}")))
@@ -122,10 +122,12 @@ def test_work_outlives_a_project_that_is_moved_while_it_is_done(cli: Scratch, tm
     assert cli.said_by(command).code != 0
     os.rename(elsewhere, cli.root)
     cli("retry", code=None)  # Refused where its failure was not recorded any more.
-    cli("resume")
-    kept = [git(cli, "show", f"parallel-agents/{run_id}:a")]
-    kept += [(aside / "a").read_text().strip() for aside in cli.root.glob(".parallel-agents/worktrees/*/.unkept-a-*")]
-    assert pids.read_text().split()[0] in kept
+    cli("resume", code=None)
+    held = git(cli, "log", f"--glob=refs/parallel-agents/{run_id}", "--format=", "--patch", "--", "a").splitlines()
+    held += [
+        f"+{(aside / 'a').read_text().strip()}" for aside in cli.root.glob(".parallel-agents/worktrees/*/.unkept-a-*")
+    ]
+    assert f"+{pids.read_text().split()[0]}" in held
 
 
 def test_two_runs_at_once_in_one_repository_are_in_nobodys_way(cli: Scratch) -> None:
