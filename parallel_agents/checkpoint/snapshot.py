@@ -237,7 +237,7 @@ def _captured(
         git = Git(git_dir, folder, index=index, settings=(*line_ends, *sparse_settings(git_dir)))
         sparse = _begin(git, git_dir, index, parent, raw=bool(line_ends))
         _add_all(git, folder, sparse)
-        if _GITLINK_MODE in index.read_bytes():
+        if _holds_submodules(git, index):
             _refuse_dirty_submodules(git, folder)
         yield git
         if repository.shadow:  # Its index is ours: the next snapshot begins where this one ended.
@@ -272,6 +272,14 @@ def _begin(git: Git, git_dir: Path, index: Path, parent: str | None, *, raw: boo
     return entries.sparse
 
 
+def _holds_submodules(git: Git, index: Path) -> bool:
+    """Whether one of the entries of an index is a submodule. The bytes of its mode may also be part of a file's number."""
+    if _GITLINK_MODE not in index.read_bytes():
+        return False
+    listed = git.run("ls-files", "-s", "-z").out
+    return listed.startswith(b"160000 ") or b"\x00160000 " in listed
+
+
 _CONVERTING = re.compile(rb"true|input", re.IGNORECASE)
 _OF_THE_STORE = re.compile(rb". (?:.*/)?%s/" % re.escape(FOLDER.encode()), re.DOTALL)
 _DEBUGGED = re.compile(
@@ -281,10 +289,12 @@ _DEBUGGED = re.compile(
 
 
 def _entries(git: Git, raw: bool) -> _Entries:
-    """Look through an index for what `git add` passes over."""
-    listed = git.run("ls-files", "-v", "-z").out.split(b"\0")
-    tags = {line[:1] for line in listed}
+    """Look through an index for what `git add` passes over. That is seldom anything, and counting is quick."""
+    said = git.run("ls-files", "-v", "-z").out
     store = FOLDER.encode()
+    usual = said.startswith(b"H ") + said.count(b"\0H ") == said.count(b"\0") and store not in said
+    listed = [] if usual else said.split(b"\0")
+    tags = {line[:1] for line in listed}
     # Asked without our settings, which say that nothing is converted.
     converting = raw and Git(git.git_dir, git.work_tree).run("config", "--get", "core.autocrlf", ok=(0, 1)).out
     return _Entries(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from gitrepos import AT_US, as_git_keeps, belongings, head, make_project, settings, shim, tree, user_git, write
 
+from parallel_agents.checkpoint import snapshot as snapshots
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import Change, ChangedMeanwhile, Snapshot, changed_paths, snapshot, tree_of
@@ -465,3 +466,21 @@ def test_nothing_is_replaced_that_was_not_looked_at(tmp_path: Path, monkeypatch:
     assert (project.top / "readme").read_text() == "written meanwhile\n"
     seen = take(project)
     assert restore_files(project, head(project), project.top, in_place=True, over=seen.tree) == 1
+
+
+def test_a_number_of_a_file_is_taken_for_no_submodule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look through submodules takes as long as all the rest, so it is done only where there is one."""
+    project = make_project(tmp_path, monkeypatch)
+    os.utime(
+        project.top / "readme", ns=(0, 1_700_000_000_000_000_000 + 0xE000)
+    )  # As an index writes down a submodule's mode.
+    looked: list[Path] = []
+    monkeypatch.setattr(snapshots, "_refuse_dirty_submodules", lambda _, folder: looked.append(folder))
+    read: list[bytes] = []
+    holds = snapshots._holds_submodules
+    monkeypatch.setattr(
+        snapshots, "_holds_submodules", lambda git, index: read.append(index.read_bytes()) or holds(git, index)
+    )
+    take(project)
+    assert b"\0\0\xe0\0" in read[0]
+    assert looked == []
