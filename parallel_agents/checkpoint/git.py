@@ -32,7 +32,7 @@ QUIET: tuple[str, ...] = tuple(
         "core.filesRefLockTimeout=10000",  # Milliseconds; git gives up after a tenth of a second by itself.
         "core.packedRefsTimeout=10000",
         "core.fsync=committed,reference",  # What an event names must outlive a power cut, as the event does.
-        "core.fsyncMethod=batch",
+        "core.fsyncMethod=writeout-only",  # Sent on its way; the ref that holds it waits for all that was (``FLUSHED``).
         "i18n.commitEncoding=UTF-8",
         "advice.addEmbeddedRepo=false",
         "advice.updateSparsePath=false",
@@ -41,6 +41,12 @@ QUIET: tuple[str, ...] = tuple(
     )
     for part in ("-c", setting)
 )
+
+FLUSHED: tuple[str, ...] = ("-c", "core.fsyncMethod=fsync")
+"""For what moves a ref: a journal is flushed in order, so objects that were written before are on the disk with the ref.
+
+To flush every object by itself, as ``merge-tree`` does with the method ``batch``, takes twice as long for a merge.
+"""
 
 RAW: tuple[str, ...] = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.safecrlf=false")
 """Bytes are kept as they are: what a user's configuration does to line ends does not come back the same.

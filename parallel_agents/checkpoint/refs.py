@@ -5,10 +5,12 @@ A commit that no ref reaches is gone with the next garbage collection, so a ref 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from parallel_agents.checkpoint.git import GitFailed, decoded
+from parallel_agents.checkpoint.git import FLUSHED, GitFailed, decoded
 from parallel_agents.checkpoint.repository import OURS, Repository
 
 
@@ -36,7 +38,7 @@ def hold(repository: Repository, refs: Mapping[str, str]) -> None:
     """
     if refs:
         lines = "".join(f"update {ref} {commit}\n" for ref, commit in refs.items())
-        repository.git().run("update-ref", "--no-deref", "--stdin", stdin=lines.encode())
+        repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=lines.encode())
 
 
 def move_branch(repository: Repository, run_id: str, commit: str, expected: str | None) -> str | None:
@@ -56,7 +58,7 @@ def move_branch(repository: Repository, run_id: str, commit: str, expected: str 
     _refuse_if_checked_out(repository, ref)
     for old in (expected, None):
         line = f"create {ref} {commit}\n" if old is None else f"update {ref} {commit} {old}\n"
-        said = repository.git().run("update-ref", "--no-deref", "--stdin", stdin=line.encode(), ok=range(256))
+        said = repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=line.encode(), ok=range(256))
         if said.code == 0:
             return None
         found = _value(repository, ref)
@@ -99,10 +101,19 @@ def drop(repository: Repository, refs: Collection[str]) -> None:
         raise GitFailed(f"{strange[0]} is not ours to delete")
     if refs:
         lines = "".join(f"delete {ref}\n" for ref in refs)
-        repository.git().run("update-ref", "--no-deref", "--stdin", stdin=lines.encode())
+        repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=lines.encode())
+
+
+_LOOSE = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n")
 
 
 def _value(repository: Repository, ref: str) -> str | None:
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # Git replaces such a file whole, so it can be read without a process.
+        found = _LOOSE.fullmatch((repository.git_dir / ref).read_text())
+        if found is not None:
+            return found[1]
     said = repository.git().run("rev-parse", "--verify", "--quiet", ref, ok=(0, 1, 128))
     return decoded(said.out).strip() or None
 

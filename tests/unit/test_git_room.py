@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -223,3 +224,33 @@ def test_what_the_user_ignores_everywhere_stays_ignored(tmp_path: Path, monkeypa
     assert dirty_paths(repository) == (["kept"], 1)
     commit = _snapshot(repository)
     assert [change.path for change in changed_paths(repository, head(repository), commit)] == ["kept"]
+
+
+def test_what_a_ref_holds_is_flushed_once_and_with_the_ref(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are sent to the disk on their way; only the command that makes the ref waits for it."""
+    project = make_project(tmp_path, monkeypatch)
+    told = tmp_path / "told"
+    settings(monkeypatch, tmp_path / "settings", f"[trace2]\n\teventTarget = {told}\n")
+
+    def flushes() -> tuple[int, int]:
+        """Objects sent on their way, and flushes that were waited for, since the last look."""
+        counts = [0, 0]
+        for line in told.read_text().splitlines():
+            event = json.loads(line)
+            if event["event"] == "data" and event.get("category") == "fsync":
+                counts[event["key"] == "fsync/hardware-flush"] += int(event["value"])
+        told.unlink()
+        return counts[0], counts[1]
+
+    start = head(project)
+    write(project.top, {"readme": "ours\n"})
+    ours = _snapshot(project, start)
+    write(project.top, {"readme": "hello\n", "src/one": "theirs\n"})
+    theirs = _snapshot(project, start)
+    made = merging.merge(project, ours, theirs, message="m", at_us=AT_US)
+    assert made.commit not in (None, ours, theirs)
+    sent, waited = flushes()
+    assert sent > 0
+    assert waited == 0
+    refs.hold(project, {refs.checkpoint_ref("run", "one"): theirs})
+    assert flushes() == (0, 1)

@@ -9,7 +9,16 @@ import pytest
 from gitrepos import AT_US, head, make_project, user_git, write
 
 from parallel_agents.checkpoint.git import GitFailed
-from parallel_agents.checkpoint.refs import BranchInUse, branch_ref, checkpoint_ref, drop, held, hold, move_branch
+from parallel_agents.checkpoint.refs import (
+    BranchInUse,
+    branch_commit,
+    branch_ref,
+    checkpoint_ref,
+    drop,
+    held,
+    hold,
+    move_branch,
+)
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import commit_tree, tree_of
 
@@ -138,3 +147,17 @@ def test_a_branch_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(GitFailed, match="parallel-agents/run cannot be moved") as caught:
         move_branch(project, "run", head(project), None)
     assert "a branch named parallel-agents" in caught.value.hint
+
+
+def test_where_a_branch_stands_is_read_wherever_git_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file of its own, among the packed refs, through a symbolic ref, or nowhere."""
+    project = make_project(tmp_path, monkeypatch)
+    (one,) = commits(project, 1)
+    assert branch_commit(project, "run") is None
+    assert move_branch(project, "run", one, None) is None
+    assert branch_commit(project, "run") == one
+    user_git(project.top, "pack-refs", "--all")
+    assert not (project.git_dir / branch_ref("run")).exists()
+    assert branch_commit(project, "run") == one
+    user_git(project.top, "symbolic-ref", branch_ref("other"), branch_ref("run"))
+    assert branch_commit(project, "other") == one
