@@ -59,6 +59,7 @@ def merge(
     at_us: int,
     take: Take = "",
     files: Mapping[str, bytes | None] = MappingProxyType({}),
+    base: str | None = None,
 ) -> Merge:
     """Merge one commit onto another, objects only.
 
@@ -70,12 +71,13 @@ def merge(
         at_us: its date, microseconds since the epoch.
         take: how every path in conflict is resolved: by one side whole, or by the lines of both.
         files: what single paths are to hold, before ``take`` is asked; None removes the path.
+        base: an ancestor of both that is known already, so that nobody looks for the nearest one.
     Returns:
         ``work`` itself where it has ``onto`` among its ancestors, ``onto`` where it has ``work``; else a commit of both.
     Raises:
         GitFailed: ``both`` is asked for files without lines, or git failed.
     """
-    base = _merge_base(repository, onto, work)
+    base = base or (None if files else _merge_base(repository, onto, work))
     if not files and base in (onto, work):
         there = work if base == onto else onto
         return Merge(there, tree_of(repository, there))

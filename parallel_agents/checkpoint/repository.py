@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -90,6 +91,19 @@ def find_repository(folder: Path) -> Repository | None:
         f"the git repository at {broken or folder} cannot be used: {last_words(said).splitlines()[0]}",
         hint=hint or "mend it, or move its .git away",
     )
+
+
+def known_repository(top: Path) -> Repository | None:
+    """The repository whose working tree has this top, as ``find_repository`` once gave it.
+
+    No process is started where it lies plainly there and is this user's own, whom git trusts with it.
+    """
+    git_dir = top / ".git"
+    with contextlib.suppress(OSError):
+        found = git_dir.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and (git_dir / "HEAD").is_file():
+            return Repository(top, git_dir)
+    return find_repository(top)
 
 
 def _is_empty_folder(path: Path) -> bool:

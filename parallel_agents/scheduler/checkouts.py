@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.merging import Take
-from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir, shared_state
+from parallel_agents.checkpoint.repository import Repository, known_repository, linked_git_dir, shared_state
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
 from parallel_agents.eventstore.record import derived_id
@@ -124,7 +124,7 @@ def open_repository(named: str, workdir: Path) -> Repository:
     path = Path(named)
     if path.name == SHADOW:
         return Repository(top=find_project_root(Path(workdir)), git_dir=path, shadow=True)
-    found = find_repository(path)
+    found = known_repository(path)
     if found is None:
         raise GitFailed(f"{path} is no git repository any more", hint="put it back, or cancel the run")
     return found
@@ -426,7 +426,9 @@ class Checkouts:
         try:
             repository = self._repository(order)
             message = f"Merge {order.task_id}\n\n{_trailers(order)}"
-            made = merging.merge(repository, onto, work.commit, message=message, at_us=ended.ended_at_us)
+            made = merging.merge(
+                repository, onto, work.commit, message=message, at_us=ended.ended_at_us, base=order.base
+            )
             clashes = tuple(Clash(storable_text(one.path), one.kind) for one in made.conflicts)
             other = ""
             if clashes:

@@ -184,7 +184,7 @@ KEEPING = (
     Moment(HOLD, 3, "after"),  # A ref holds it, and nothing is merged.
 )
 MERGING = (
-    Moment("merge-base", 1, "before"),
+    Moment("^{tree}", 2, "before"),  # The first that a merge asks, where nothing was merged meanwhile.
     Moment(HOLD, 4, "before"),
     Moment(HOLD, 4, "after"),  # A ref holds the merge, and no event names it.
     Moment(BRANCH, 1, "before"),  # An event names it, and the branch has not moved.

@@ -78,6 +78,17 @@ def test_changes_that_do_not_meet_are_put_together(project: Repository) -> None:
     assert merged(project, pair) == made
 
 
+def test_a_base_that_is_known_makes_no_difference(project: Repository) -> None:
+    """The same merge as where it is looked for, and the one that holds the other where there is such a one."""
+    start = commit(project, {"a": "1\n", "b": "1\n"})
+    ours, theirs = commit(project, {"a": "2\n", "b": "1\n"}, start), commit(project, {"a": "1\n", "b": "2\n"}, start)
+    looked, known = merged(project, (ours, theirs)), merged(project, (ours, theirs), base=start)
+    assert known == looked
+    assert known.commit not in (None, ours, theirs)
+    assert merged(project, (start, theirs), base=start).commit == theirs
+    assert merged(project, (ours, start), base=start).commit == ours
+
+
 def test_what_holds_the_other_already_is_the_merge(project: Repository) -> None:
     """No commit is made of nothing."""
     start = commit(project, {"a": "1"})

@@ -17,6 +17,7 @@ from parallel_agents.checkpoint.repository import (
     dirty_paths,
     find_repository,
     head_commit,
+    known_repository,
     obstacles,
     shadow_repository,
     shared_state,
@@ -263,3 +264,24 @@ def test_a_shadow_repository_that_cannot_be_made_is_told(tmp_path: Path, monkeyp
     with pytest.raises(GitFailed, match=r"shadow\.git cannot be made: Directory not empty"):
         shadow_repository(tmp_path, tmp_path)
     assert os.listdir(tmp_path) == ["shadow.git"]
+
+
+@pytest.mark.parametrize("place", ["plain", "linked worktree", "git directory elsewhere", "of another user"])
+def test_a_repository_that_is_known_is_the_one_that_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Without asking git where it lies plainly there and is ours; else by asking."""
+    project = make_project(tmp_path, monkeypatch)
+    top = project.top
+    if place == "linked worktree":
+        top = tmp_path / "linked"
+        user_git(project.top, "worktree", "add", "-q", str(top))
+    elif place == "git directory elsewhere":
+        (top / ".git").rename(tmp_path / "elsewhere.git")
+        (top / ".git").symlink_to(tmp_path / "elsewhere.git")
+    elif place == "of another user":
+        monkeypatch.setattr(os, "geteuid", lambda: project.git_dir.stat().st_uid + 1)
+    expected, asked = find_repository(top), []
+    monkeypatch.setattr(repositories, "find_repository", lambda folder: asked.append(folder) or expected)
+    assert known_repository(top) == expected
+    assert asked == ([] if place == "plain" else [top])
