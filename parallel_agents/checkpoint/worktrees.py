@@ -213,8 +213,9 @@ def _usable(repository: Repository, path: Path) -> Path | None:
         tags = Git(admin, path).run("ls-files", "-v", "-z").out
     except GitFailed:
         return None
-    passed_over = any(line.startswith(b"S ") for line in tags.split(b"\0"))  # As if nothing of it were checked out.
-    return admin if tags and not passed_over else None
+    # Any other tag is of a file that git would pass over, or of a merge that was left half done.
+    plain = tags.startswith(b"H ") + tags.count(b"\0H ") == tags.count(b"\0")
+    return admin if tags and plain else None
 
 
 def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> bool:
@@ -227,7 +228,8 @@ def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> boo
     settings = (*RAW, "-c", "core.trustctime=true", "-c", "core.checkStat=default")
     git = Git(admin, path, settings=settings)
     try:
-        git.run(*WRITING, "read-tree", "--reset", "-u", commit)
+        # A `read-tree` does the same, but looks at one file after the other, which takes half as long again.
+        git.run(*WRITING, "checkout", "--quiet", "--force", "--detach", commit)
         git.run("clean", "-ffdxq")
     except GitFailed:
         return False
