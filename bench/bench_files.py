@@ -192,7 +192,7 @@ def merges(repository: Repository) -> None:
         onto, work = next(pair)
 
         def both() -> None:
-            made = merging.merge(repository, onto, work, message="merge", at_us=AT_US, apart=True)
+            made = merging.merge(repository, onto, work, message="merge", at_us=AT_US, base=head)
             assert made.commit is not None
             refs.hold(repository, {refs.checkpoint_ref("bench", "merge"): made.commit})
 
