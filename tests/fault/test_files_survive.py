@@ -171,19 +171,22 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
 # before, of the attempt's start, of its work, and of the merge. The branch is made with a run, and moved by a merge.
 HOLD = "update refs/parallel-agents/"
 BRANCH = "e refs/heads/parallel-agents/"  # That of create, or of update.
-CHECKOUT = (
+MADE = Moment(BRANCH, 1, "after")  # The branch is there from here on.
+CHECKOUT = (  # Of the first task: those after it take over its checkout.
     Moment("worktree add", 1, "before"),
     Moment("worktree add", 1, "after"),  # Registered, and empty.
     Moment("read-tree -m -u", 1, "after"),  # Checked out, and nothing started.
     Moment("for-each-ref", 1, "after"),  # The last that is done before the process starts.
 )
 KEEPING = (
+    MADE,
     Moment("for-each-ref", 2, "before"),  # The first that is done when a process has ended.
     Moment("write-tree", 1, "after"),
     Moment("commit-tree", 1, "after"),  # The work is a commit, and no ref holds it.
     Moment(HOLD, 3, "after"),  # A ref holds it, and nothing is merged.
 )
 MERGING = (
+    MADE,
     Moment("^{tree}", 2, "before"),  # The first that a merge asks, where nothing was merged meanwhile.
     Moment(HOLD, 4, "before"),
     Moment(HOLD, 4, "after"),  # A ref holds the merge, and no event names it.
@@ -201,7 +204,6 @@ def test_work_is_merged_exactly_once_wherever_a_dispatcher_is_killed(files: File
         for at, name in enumerate(names)
     ]
     run_id = files.submit_files(tasks)
-    files.dies_at(Moment(BRANCH, 1, "after"))  # The branch is there from here on.
     for moment in moments:
         files.dies_at(moment)
     files.daemon()
