@@ -504,8 +504,6 @@ def _parent(repository: Repository, folder: Path, base: str) -> str:
     return base
 
 
-
-
 class _Lane:
     """One thread that does one thing after the other. Its thread begins with the first."""
 
