@@ -243,7 +243,13 @@ def rollbacks(repository: Repository, workspace: str) -> None:
 
         def ours() -> float:
             seq = moments[next(turns) % 2]
-            return timed(lambda: travel.rollback(log, project, run_id, travel.target_of(log, run_id, str(seq))))
+
+            def shown_and_done() -> None:
+                target = travel.target_of(log, run_id, str(seq))
+                travel.preview(log, run_id, target)
+                travel.rollback(log, project, run_id, target)
+
+            return timed(shown_and_done)
 
         def plain(extra: Mapping[str, str] | None = None) -> float:
             turn = next(turns)

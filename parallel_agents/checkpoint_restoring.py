@@ -15,19 +15,13 @@ from typing import Any, NamedTuple
 
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
-from parallel_agents.checkpoint.snapshot import (
-    Change,
-    ChangedMeanwhile,
-    changed_paths,
-    ignored_in_the_way,
-    snapshot,
-)
+from parallel_agents.checkpoint.snapshot import Change, ChangedMeanwhile, Comparison, compared
 from parallel_agents.checkpoint.snapshot import restore as write_files
 from parallel_agents.checkpoints import BEFORE_RESTORE, create_of_files, repository_of, repository_of_checkpoint
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, CheckpointRestored
 from parallel_agents.eventstore.location import files_home
-from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
+from parallel_agents.eventstore.log import Draft, Log
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
@@ -88,14 +82,13 @@ def outlook(log: Log, project: Project, checkpoint: dict[str, Any]) -> Outlook:
     Raises:
         NotAllowed: it cannot be restored here at all.
     """
-    return _outlook(log, _repository_in_place(log, project, checkpoint), checkpoint["commit"])
+    repository = _repository_in_place(log, project, checkpoint)
+    with compared(repository, checkpoint["commit"], repository.top) as seen:
+        return _outlook(log, seen)
 
 
-def _outlook(log: Log, repository: Repository, commit: str) -> Outlook:
-    now = snapshot(repository, repository.top, message="as it is", parents=[], at_us=wall_clock_us())
-    changes = changed_paths(repository, now.tree, commit)
-    covered = ignored_in_the_way(repository, now.tree, repository.top, changes)
-    return Outlook(changes, covered, working_in(log, repository.top))
+def _outlook(log: Log, seen: Comparison) -> Outlook:
+    return Outlook(seen.changes, seen.in_the_way, working_in(log, seen.folder))
 
 
 def _repository_in_place(log: Log, project: Project, checkpoint: dict[str, Any]) -> Repository:
@@ -152,28 +145,67 @@ def restore(
 
 
 def _restore_in_place(log: Log, project: Project, checkpoint: dict[str, Any]) -> Restored:
-    repository = _repository_in_place(log, project, checkpoint)
-    name, commit, folder = checkpoint["checkpoint_id"], checkpoint["commit"], repository.top
-    with _alone(repository):
-        seen = _outlook(log, repository, commit)
-        if seen.in_use:
-            raise InUse(seen.in_use, folder)
-        if seen.in_the_way:
-            raise InTheWay(seen.in_the_way, folder)
-        for tries in range(1, _TRIES + 1):
-            what = checkpoint["label"] or checkpoint["kind"].replace("_", " ")
-            before = CheckpointCreated(
-                checkpoint_id=new_id(), kind=BEFORE_RESTORE, label=f"before going back to {name}", description=what
-            )
-            _, tree = create_of_files(log, project, repository, before)
+    for tries in range(1, _TRIES + 1):
+        with returning(log, project, checkpoint) as way:
+            way.check()
             try:
-                files = write_files(repository, commit, folder, in_place=True, over=tree)
-                break
+                return way.go()
             except ChangedMeanwhile:  # What was written just now is in no checkpoint yet.
                 if tries == _TRIES:
                     raise
-        _append(log, CheckpointRestored(checkpoint_id=name, into=str(folder), in_place=True))
-    return Restored(name, folder, files, before.checkpoint_id)
+    raise AssertionError("the last try returns or raises")
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """The way back of the project's directory, looked at and not yet gone."""
+
+    outlook: Outlook
+    _log: Log
+    _project: Project
+    _repository: Repository
+    _checkpoint: dict[str, Any]
+    _seen: Comparison
+
+    def check(self) -> None:
+        """Refuse to lose anything.
+
+        Raises:
+            InUse, InTheWay: see ``restore``.
+        """
+        if self.outlook.in_use:
+            raise InUse(self.outlook.in_use, self._seen.folder)
+        if self.outlook.in_the_way:
+            raise InTheWay(self.outlook.in_the_way, self._seen.folder)
+
+    def go(self) -> Restored:
+        """Keep what was seen as a checkpoint, then make the directory equal to the one that is wanted.
+
+        Raises:
+            ChangedMeanwhile: files are others by now; none was replaced.
+        """
+        name, label = self._checkpoint["checkpoint_id"], self._checkpoint["label"]
+        before = CheckpointCreated(
+            checkpoint_id=new_id(), kind=BEFORE_RESTORE, label=f"before going back to {name}",
+            description=label or self._checkpoint["kind"].replace("_", " "),
+        )  # fmt: skip
+        create_of_files(self._log, self._project, self._repository, before, self._seen.tree)
+        files = self._seen.replace()
+        _append(self._log, CheckpointRestored(checkpoint_id=name, into=str(self._seen.folder), in_place=True))
+        return Restored(name, self._seen.folder, files, before.checkpoint_id)
+
+
+@contextmanager
+def returning(log: Log, project: Project, checkpoint: dict[str, Any]) -> Iterator[Return]:
+    """Look at what restoring a checkpoint in place would do, and do it if that is wanted: the files are read only once.
+
+    Raises:
+        NotAllowed: it cannot be restored here at all.
+        GitFailed: what is there cannot be kept exactly, or somebody else restores files just now.
+    """
+    repository = _repository_in_place(log, project, checkpoint)
+    with _alone(repository), compared(repository, checkpoint["commit"], repository.top) as seen:
+        yield Return(_outlook(log, seen), log, project, repository, checkpoint, seen)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from parallel_agents.checkpoint.repository import (
     head_commit,
     shadow_repository,
 )
-from parallel_agents.checkpoint.snapshot import Change, changed_paths, snapshot
+from parallel_agents.checkpoint.snapshot import Change, changed_paths, commit_tree, snapshot
 from parallel_agents.checkpoint_metadata import level_of
 from parallel_agents.eventstore.errors import NotAllowed, StaleRun, UnknownCheckpoint, nearest
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, RunForked, RunSubmitted
@@ -228,29 +228,32 @@ def create(
     if run_id is not None and run_id != STORE_RUN:
         made = _create_of_run(log, project, run_id, event)
     else:
-        made = create_of_files(log, project, repository_of(project), event)[0]
+        made = create_of_files(log, project, repository_of(project), event)
     return next(one for one in list_of(log, made.run_id) if one["seq"] == made.seq)
 
 
 def create_of_files(
-    log: Log, project: Project, repository: Repository, event: CheckpointCreated
-) -> tuple[Recorded, str]:
+    log: Log, project: Project, repository: Repository, event: CheckpointCreated, tree: str | None = None
+) -> Recorded:
     """Make a checkpoint of the user's working tree as it is.
 
+    Args:
+        tree: what lies there, where somebody has looked already.
     Returns:
-        Its event, and the tree that it holds.
+        Its event.
     """
     _refuse_store_among_files(project, repository)
-    head = head_commit(repository)
-    made = snapshot(
-        repository, repository.top, message=f"checkpoint {event.checkpoint_id}: {event.label or event.kind}",
-        parents=[head] if head else [], at_us=wall_clock_us(),
-    )  # fmt: skip
-    hold(repository, {checkpoint_ref(STORE_RUN, event.checkpoint_id): made.commit})
+    head, at_us = head_commit(repository), wall_clock_us()
+    message, parents = f"checkpoint {event.checkpoint_id}: {event.label or event.kind}", [head] if head else []
+    if tree is None:
+        commit = snapshot(repository, repository.top, message=message, parents=parents, at_us=at_us).commit
+    else:
+        commit = commit_tree(repository, tree, message=message, parents=parents, at_us=at_us)
+    hold(repository, {checkpoint_ref(STORE_RUN, event.checkpoint_id): commit})
     own = project.store.parent == project.root / FOLDER
     whole = event.model_copy(
         update={
-            "commit": made.commit,
+            "commit": commit,
             "branch": None if repository.shadow else current_branch(repository),
             "folder": "" if own else str(repository.top),
         }
@@ -259,7 +262,7 @@ def create_of_files(
     def add(draft: Draft) -> None:
         draft.add(STORE_RUN, whole)
 
-    return log.transact(add)[0], made.tree
+    return log.transact(add)[0]
 
 
 def _refuse_store_among_files(project: Project, repository: Repository) -> None:

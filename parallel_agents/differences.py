@@ -22,7 +22,7 @@ def differences(log: Log, run_id: str, a: Target, b: Target) -> dict[str, Any]:
         at each side. Money is that of all history up to there, undone work included.
     """
     projector = Projector(log)
-    left, right = projector.state(run_id, a.seq), projector.state(run_id, b.seq)
+    left, right = a.state, b.state
     spent = [projector.cost(run_id, moment.seq).usd_micros / 1e6 for moment in (a, b)]
     return {
         "run_id": run_id,
@@ -36,14 +36,15 @@ def differences(log: Log, run_id: str, a: Target, b: Target) -> dict[str, Any]:
     }
 
 
-def patch(log: Log, run_id: str, a: Target, b: Target) -> bytes:
+def patch(a: Target, b: Target) -> bytes:
     """The same of the files, as git shows it; empty where nothing is versioned or nothing differs."""
-    projector = Projector(log)
-    left, right = projector.state(run_id, a.seq), projector.state(run_id, b.seq)
+    left, right = a.state, b.state
     if left.integration is None or right.integration is None or right.repository is None:
         return b""
-    git = open_repository(right.repository, Path(right.workdir)).git()
-    return git.run("diff-tree", "-p", "-r", "--no-ext-diff", "--no-textconv", left.integration, right.integration).out
+    from parallel_agents.checkpoint import contents
+
+    repository = open_repository(right.repository, Path(right.workdir))
+    return contents.patch(repository, left.integration, right.integration)
 
 
 def _tasks(left: RunState, right: RunState) -> list[dict[str, Any]]:

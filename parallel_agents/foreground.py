@@ -129,7 +129,8 @@ def settle_undone(log: Log, run_id: str, *, timeout_s: float) -> list[str]:
 def undone_attempts(log: Log, run_id: str) -> list[str]:
     """Attempts that hold a slot although the run's state does not know them any more."""
     projector = Projector(log)
-    return sorted(projector.occupancy().by_run.get(run_id, set()) - projector.state(run_id).running.keys())
+    slots = projector.occupancy().by_run.get(run_id)
+    return sorted(slots - projector.state(run_id).running.keys()) if slots else []
 
 
 def _wait_undone(log: Log, run_id: str, timeout_s: float) -> list[str]:

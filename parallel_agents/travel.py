@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parallel_agents import checkpoints
 from parallel_agents.checkpoint.git import GitFailed
-from parallel_agents.checkpoint_restoring import outlook, restore
+from parallel_agents.checkpoint.snapshot import ChangedMeanwhile
+from parallel_agents.checkpoint_restoring import Return, restore, returning
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun, UnknownEvent
+from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, UnknownEvent
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.follow import is_dispatched
-from parallel_agents.foreground import settle_undone
+from parallel_agents.foreground import settle_undone, undone_attempts
 from parallel_agents.overrides import overridden
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
@@ -31,49 +33,47 @@ PATHS = 200  # Of changed files that an outlook names.
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A moment of a run: its last event at or before what was named."""
+    """A moment of a run: its last event at or before what was named, and the state there, which nothing changes any more."""
 
-    seq: int
+    state: RunState
     reading: str  # How the words were understood.
     checkpoint_id: str | None = None
+
+    @property
+    def seq(self) -> int:
+        """The event's number."""
+        return self.state.seq
 
 
 def target_of(log: Log, run_id: str, text: str) -> Target:
     """The moment that a text means: an event's number, a checkpoint, a time, or words such as "before bug fix".
 
     Raises:
-        UnknownEvent: the number lies past the end of the log, or before the run began.
+        UnknownRun: there is no such run, or it had not begun by then.
+        UnknownEvent: the number lies past the end of the log, or of the run.
         UnknownCheckpoint: nothing fits the words.
         Ambiguous: several checkpoints fit them equally well.
     """
-    last = Projector(log).state(run_id).seq
+    projector = Projector(log)
     if text.removeprefix("-").isdecimal():
-        seq = Projector(log).moment(text)
-        if seq > last:
-            raise UnknownEvent(f"event {seq} is of another run", hint=f"the last one of run {run_id} is {last}")
-        return Target(_at_or_before(log, run_id, seq), f"event {seq}")
+        seq = projector.moment(text)
+        there = projector.state(run_id, seq)
+        if there.seq < seq and next(log.briefs(run_id, there.version), None) is None:
+            raise UnknownEvent(f"event {seq} is of another run", hint=f"the last one of run {run_id} is {there.seq}")
+        return Target(there, f"event {seq}")
     if text[:1].isdigit():  # Ids and words begin with a letter.
         try:
-            seq = Projector(log).moment(text)
+            seq = projector.moment(text)
         except InvalidUsage:
             pass
         else:
-            return Target(_at_or_before(log, run_id, seq), f"the last event at {text}")
+            return Target(projector.state(run_id, seq), f"the last event at {text}")
     found = checkpoints.meant(log, run_id, text)
     seq = int(found.checkpoint["seq"])
     if found.checkpoint["kind"] == "after_run":  # It comes right before the end that it is named after.
         after = next(log.read(seq, seq + 1, run_id=run_id), None)
         seq += after is not None and isinstance(after.event, _ENDS)
-    return Target(_at_or_before(log, run_id, seq), found.reading, str(found.checkpoint["checkpoint_id"]))
-
-
-def _at_or_before(log: Log, run_id: str, seq: int) -> int:
-    """The run's own last event at or before a seq.
-
-    Raises:
-        UnknownEvent: the run had none by then.
-    """
-    return Projector(log).state(run_id, seq).seq
+    return Target(projector.state(run_id, seq), found.reading, str(found.checkpoint["checkpoint_id"]))
 
 
 def preview(log: Log, run_id: str, target: Target) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def preview(log: Log, run_id: str, target: Target) -> dict[str, Any]:
         NotAllowed: it would change nothing, or cannot be done now.
     """
     projector = Projector(log)
-    now, there = projector.state(run_id), projector.state(run_id, target.seq)
+    now, there = projector.state(run_id), target.state
     decide_rollback(now, there, target.seq)
     spent = projector.cost(run_id).usd_micros - projector.cost(run_id, target.seq).usd_micros
     files = changed_files(now, now.integration, there.integration)
@@ -123,42 +123,60 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
     Raises:
         NotAllowed: see ``preview``; or files in the shared directory stand in the way. Nothing was changed.
     """
-    shown = preview(log, run_id, target)
-    state = Projector(log).state(run_id)
-    there = Projector(log).state(run_id, target.seq)
-    restores = _restoration(log, project, state, there, target)
+    projector, end = Projector(log), log.last_seq()
+    now, there = projector.state(run_id, end), target.state
+    decide_rollback(now, there, target.seq)
+    wanted = None
+    if now.plan.workspace == "shared" and there.integration is not None:
+        wanted = _as_checkpoint(run_id, there.integration)
 
     def decide(draft: Draft) -> None:
-        projector = Projector(log)
-        now, then = projector.state(run_id), projector.state(run_id, target.seq)
-        for event in decide_rollback(now, then, target.seq, reason):
+        latest = now if draft.seq == end else projector.state(run_id)
+        for event in decide_rollback(latest, there, target.seq, reason):
             draft.add(run_id, event)
-        if restores is not None:
-            draft.add(run_id, ev.FilesRestoring(commit=restores["commit"], checkpoint_id=target.checkpoint_id or ""))
+        if wanted is not None:
+            draft.add(run_id, ev.FilesRestoring(commit=wanted["commit"], checkpoint_id=target.checkpoint_id or ""))
 
-    seq = log.transact(decide)[0].seq
-    left = settle_undone(log, run_id, timeout_s=STOP_S)
-    if restores is not None and not left:
-        finish_restoring(log, project, run_id)
-    warning = follow_branch(log, run_id)
+    restored = False
+    with nullcontext() if wanted is None else returning(log, project, wanted) as way:
+        if way is not None:
+            _check(way, run_id)
+        made = log.transact(decide)
+        if way is not None and not way.outlook.in_use and not undone_attempts(log, run_id):
+            restored = _go(log, run_id, way)
+    left = [] if restored else settle_undone(log, run_id, timeout_s=STOP_S)
+    if wanted is not None and not restored and not left:
+        restored = finish_restoring(log, project, run_id)
+    warning = _follow(log, there if log.last_seq() == made[-1].seq else projector.state(run_id))
     return {
-        "run_id": run_id, "seq": seq, "to_seq": target.seq, "stopped": shown["stops"], "left": left,
-        "restored": restores is not None and not left, "warnings": [warning] if warning else [],
+        "run_id": run_id, "seq": made[0].seq, "to_seq": target.seq, "stopped": sorted(now.running.values()), "left": left,
+        "restored": restored, "warnings": [warning] if warning else [],
     }  # fmt: skip
 
 
-def _restoration(log: Log, project: Project, now: RunState, there: RunState, target: Target) -> dict[str, Any] | None:
-    """What has to be done to a shared directory; None where a checkout of its own shows the files."""
-    if now.plan.workspace != "shared" or there.integration is None:
-        return None
-    wanted = _as_checkpoint(now.run_id, there.integration)
-    seen = outlook(log, project, wanted)
-    if seen.in_the_way:
+def _check(way: Return, run_id: str) -> None:
+    """Refuse what cannot be taken back. Attempts of the run itself are stopped by its rollback."""
+    others = [name for name in way.outlook.in_use if not name.startswith(f"{run_id}/")]
+    if others:
         raise NotAllowed(
-            f"ignored files would be overwritten: {', '.join(seen.in_the_way[:5])}",
+            f"attempts of another run work in the same directory: {', '.join(others[:5])}",
+            hint="wait for them, or `parallel-agents cancel RUN`",
+        )
+    if way.outlook.in_the_way:
+        raise NotAllowed(
+            f"ignored files would be overwritten: {', '.join(way.outlook.in_the_way[:5])}",
             hint="move them away, then say it again",
         )
-    return wanted
+
+
+def _go(log: Log, run_id: str, way: Return) -> bool:
+    """Go a way back that was looked at before. False where somebody wrote there meanwhile."""
+    try:
+        way.go()
+    except ChangedMeanwhile:
+        return False
+    _append_restored(log, run_id)
+    return True
 
 
 def _as_checkpoint(run_id: str, commit: str) -> dict[str, Any]:
@@ -184,13 +202,18 @@ def finish_restoring(log: Log, project: Project, run_id: str) -> bool:
         return False
     wanted = _as_checkpoint(run_id, state.restoring)
     restore(log, project, wanted, in_place=True)
-    done = ev.CheckpointRestored(checkpoint_id=wanted["checkpoint_id"], reason="rollback", into=state.workdir)
-    while True:
-        try:
-            log.append(run_id, Projector(log).state(run_id).version, [done])
-            return True
-        except StaleRun:
-            continue
+    _append_restored(log, run_id)
+    return True
+
+
+def _append_restored(log: Log, run_id: str) -> None:
+    def add(draft: Draft) -> None:
+        state = Projector(log).state(run_id)
+        if state.restoring is not None:
+            name = _as_checkpoint(run_id, state.restoring)["checkpoint_id"]
+            draft.add(run_id, ev.CheckpointRestored(checkpoint_id=name, reason="rollback", into=state.workdir))
+
+    log.transact(add)
 
 
 def follow_branch(log: Log, run_id: str) -> str | None:
@@ -199,7 +222,11 @@ def follow_branch(log: Log, run_id: str) -> str | None:
     Returns:
         Why it stays where it is, if it does; whoever dispatches the run tries again.
     """
-    state = Projector(log).state(run_id)
+    return _follow(log, Projector(log).state(run_id))
+
+
+def _follow(log: Log, state: RunState) -> str | None:
+    run_id = state.run_id
     if state.plan.workspace != "worktree" or state.integration is None or is_dispatched(log, run_id):
         return None
     assert state.repository is not None

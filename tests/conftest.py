@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,10 @@ settings.load_profile("parallel-agents")
 # Variables of a hook that runs the tests would lead every git command to the developer's repository.
 for name in [name for name in os.environ if name.startswith("GIT_") and name != "GIT_EXEC_PATH"]:
     del os.environ[name]
+
+# Of `nohup` and of a shell's background jobs: programs under test would inherit it, and hear no Ctrl-C.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,7 +32,7 @@ def files_of(repository: Repository, commit: str) -> list[File]:
 def patch(repository: Repository, a: str, b: str) -> bytes:
     """The unified difference between two commits or trees, whatever the user's configuration says of differences."""
     plain = ("--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    return repository.git().run("diff-tree", "-r", "-p", *plain, a, b).out
+    return repository.objects().run("diff-tree", "-r", "-p", *plain, a, b).out
 
 
 def has_commit(repository: Repository, commit: str) -> bool:

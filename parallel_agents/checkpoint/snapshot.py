@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +117,7 @@ def tree_of(repository: Repository, commit: str) -> str:
 
 def changed_paths(repository: Repository, a: str, b: str) -> list[Change]:
     """What differs between two commits or trees, path by path; a rename is a deletion and an addition."""
-    said = repository.git().run("diff-tree", "-r", "-z", "--no-renames", "--name-status", a, b)
+    said = repository.objects().run("diff-tree", "-r", "-z", "--no-renames", "--name-status", a, b)
     fields = said.out.split(b"\0")
     return [Change(decoded(path), decoded(status)) for status, path in zip(fields[::2], fields[1::2], strict=False)]
 
@@ -127,25 +128,23 @@ class ChangedMeanwhile(GitFailed):
     code = "changed_meanwhile"
 
 
-def restore(
-    repository: Repository, commit: str, folder: Path, *, in_place: bool = False, over: str | None = None
-) -> int:
+def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool = False) -> int:
     """Write the files of a commit; the index and the HEAD of nobody change.
 
     Args:
         repository: that holds the commit.
         commit: whose files are wanted.
         folder: a new or empty folder; in place, the top of a working tree that is made equal to the commit.
-        in_place: make the folder equal to the commit. What is there and not ignored is replaced: snapshot it first.
-        over: the tree of that snapshot; in place, nothing else is replaced.
+        in_place: make the folder equal to the commit. What is there and not ignored is lost: see ``compared`` to keep it.
     Returns:
         How many files were written or removed.
     Raises:
         GitFailed: the folder is not empty; in place, ignored files lie where files of the commit belong.
-        ChangedMeanwhile: in place, the folder holds another tree than ``over``.
+        ChangedMeanwhile: in place, somebody writes there.
     """
     if in_place:
-        return _restore_in_place(repository, commit, folder, over)
+        with compared(repository, commit, folder) as seen:
+            return seen.replace()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
     with told(folder):
@@ -156,23 +155,60 @@ def restore(
     return repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.count(b"\0")
 
 
-def _restore_in_place(repository: Repository, commit: str, folder: Path, over: str | None) -> int:
-    with _captured(repository, folder, None) as git:
-        before = git.text("write-tree")
-        if over not in (None, before):
-            raise ChangedMeanwhile(f"files in {folder} have just been changed", hint="wait until nobody writes there")
-        changes = changed_paths(repository, before, commit)
-        if not changes:
-            return 0
-        covered = ignored_in_the_way(repository, before, folder, changes)
-        if covered:
-            shown = ", ".join(covered[:5]) + (f" and {len(covered) - 5} more" if len(covered) > 5 else "")
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A working tree as it was looked at, beside a commit."""
+
+    folder: Path
+    commit: str
+    tree: str  # Of what lies in the folder.
+    changes: list[Change]  # From there to the commit.
+    in_the_way: list[str]  # Ignored files, in no tree, where the commit has files.
+    _git: Git
+
+    def replace(self) -> int:
+        """Make the folder equal to the commit, if all that this replaces is still as it was looked at.
+
+        Returns:
+            How many files were written or removed.
+        Raises:
+            GitFailed: something is in the way; nothing was changed.
+            ChangedMeanwhile: some of the files are others by now; nothing was changed.
+        """
+        if self.in_the_way:
+            more = len(self.in_the_way) - 5
+            shown = ", ".join(self.in_the_way[:5]) + (f" and {more} more" if more > 0 else "")
             raise GitFailed(
-                f"ignored files in {folder} would be overwritten: {shown}",
+                f"ignored files in {self.folder} would be overwritten: {shown}",
                 hint="move them away, or restore into a new folder",
             )
-        git.run(*WRITING, "read-tree", "-m", "-u", before, commit)
-    return len(changes)
+        if self.changes:
+            try:
+                self._git.run(*WRITING, "read-tree", "-m", "-u", self.tree, self.commit)
+            except GitFailed as error:
+                if _WRITTEN_MEANWHILE.search(error.message) is None:
+                    raise
+                raise ChangedMeanwhile(
+                    f"files in {self.folder} have just been changed", hint="wait until nobody writes there"
+                ) from error
+        return len(self.changes)
+
+
+_WRITTEN_MEANWHILE = re.compile("not uptodate|would be (overwritten|removed) by|would lose untracked")
+
+
+@contextlib.contextmanager
+def compared(repository: Repository, commit: str, folder: Path) -> Iterator[Comparison]:
+    """Look at a working tree as ``snapshot`` does. What is seen can be committed, and then replaced.
+
+    Args:
+        commit: that the folder may be made equal to.
+        folder: the top of a working tree.
+    """
+    with _captured(repository, folder, None) as git:
+        tree = git.text("write-tree")
+        changes = changed_paths(repository, tree, commit)
+        yield Comparison(folder, commit, tree, changes, ignored_in_the_way(repository, tree, folder, changes), git)
 
 
 def ignored_in_the_way(repository: Repository, before: str, folder: Path, changes: Sequence[Change]) -> list[str]:

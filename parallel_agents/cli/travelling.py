@@ -140,7 +140,7 @@ def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool)
         if patch:
             if as_json:
                 raise InvalidUsage("--patch and --json are two forms of one answer", hint="leave one of them out")
-            sys.stdout.buffer.write(differences.patch(log, run_id, a, b))
+            sys.stdout.buffer.write(differences.patch(a, b))
             return
         found = differences.differences(log, run_id, a, b)
     if as_json:

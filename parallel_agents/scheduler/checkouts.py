@@ -265,10 +265,11 @@ class Checkouts:
             try:
                 found = self._open(repository, workdir)
                 message, at_us = f"Before the files of run {run_id} were taken back\n", time.time_ns() // 1000
-                now = snapshot.snapshot(found, found.top, message=message, parents=(commit,), at_us=at_us)
-                refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now.commit})
-                snapshot.restore(found, commit, found.top, in_place=True, over=now.tree)
-                record(now.commit)
+                with snapshot.compared(found, commit, found.top) as seen:
+                    now = snapshot.commit_tree(found, seen.tree, message=message, parents=(commit,), at_us=at_us)
+                    refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now})
+                    seen.replace()
+                record(now)
                 return Followed(run_id)
             except Exception as error:
                 return Followed(run_id, error=f"its files are not taken back: {error}")

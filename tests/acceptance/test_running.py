@@ -306,7 +306,7 @@ def crowd(make_project: Callable[[str], Scratch]) -> tuple[Scratch, str]:
     scratch = make_project("crowd")
     shout = "printf 'no \\033[31mluck\\033]0;title\\007 %200s\\n' x; exit 7"
     tasks = [shell(f"task-{number:03}", shout if number % 50 == 7 else "echo done") for number in range(200)]
-    return scratch, scratch.plan(*tasks, name="crowd", max_parallel_agents=8)
+    return scratch, scratch.plan(*tasks, name="crowd", max_parallel_agents=8, workspace="none")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 10)])

@@ -56,7 +56,9 @@ from parallel_agents import travel
 from parallel_agents.project import Project
 project = Project.find(start=Path.cwd(), store=sys.argv[1])
 with project.open() as log:
-    travel.rollback(log, project, sys.argv[2], travel.target_of(log, sys.argv[2], sys.argv[3]))
+    target = travel.target_of(log, sys.argv[2], sys.argv[3])
+    travel.preview(log, sys.argv[2], target)
+    travel.rollback(log, project, sys.argv[2], target)
 """
 FINISH = """
 import sys
@@ -264,13 +266,20 @@ def test_a_rollback_that_is_killed_has_happened_or_has_not(files: Files, moment:
     assert files.git("rev-parse", f"parallel-agents/{run_id}").strip() == after.integration
 
 
-def test_a_shared_directory_is_taken_back_whole_although_it_is_killed_before_its_files_are(files: Files) -> None:
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Moment(HOLD, 1, "after"),  # What was there is held, and no event names it.
+        Moment("read-tree -m -u", 1, "before"),
+        Moment("read-tree -m -u", 1, "after"),  # The files are there, and the log says that it is being done.
+    ],
+    ids=["held", "before", "after"],
+)
+def test_a_shared_directory_is_taken_back_whole_wherever_that_is_killed(files: Files, moment: Moment) -> None:
     """The log says that it is being done; who says it again does all of it."""
-    run_id = files.submit_files([task("a", "echo a > file"), task("b", "rm file; echo b > b", "a")], workspace="shared")
-    _run(files, run_id)
-    target = next(r.seq for r in files.records(run_id) if isinstance(r.event, ev.TaskCompleted))
-    files.dies_at(Moment("read-tree -m -u", 1, "before"), ROLLBACK, run_id, str(target))
-    assert (files.folder / "b").exists(), "it was killed before"
+    run_id, target = _shared_run(files)
+    files.dies_at(moment, ROLLBACK, run_id, target)
+    assert (files.folder / "b").exists() == (moment.when == "before" or moment.words == HOLD)
     assert files.state(run_id).restoring is not None
     subprocess.run(
         [sys.executable, "-c", FINISH, str(files.path), run_id], cwd=files.folder, check=True, timeout=DEADLINE_S
@@ -279,6 +288,28 @@ def test_a_shared_directory_is_taken_back_whole_although_it_is_killed_before_its
     assert (files.folder / "file").read_text() == "a\n"
     assert not (files.folder / "b").exists()
     assert Project.find(start=files.folder).store == files.path
+
+
+def test_a_rollback_that_is_killed_while_it_looks_at_a_shared_directory_has_not_happened(files: Files) -> None:
+    """Everything is as it was, and it can be said again."""
+    run_id, target = _shared_run(files)
+    before = files.state(run_id)
+    files.dies_at(Moment("write-tree", 1, "after"), ROLLBACK, run_id, target)
+    assert files.state(run_id).seq == before.seq
+    assert (files.folder / "b").exists()
+    subprocess.run(
+        [sys.executable, "-c", ROLLBACK, str(files.path), run_id, target],
+        cwd=files.folder, check=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (files.folder / "file").read_text() == "a\n"
+    assert not (files.folder / "b").exists()
+
+
+def _shared_run(files: Files) -> tuple[str, str]:
+    """A run in the project's directory that has ended, and the event of its first task's end."""
+    run_id = files.submit_files([task("a", "echo a > file"), task("b", "rm file; echo b > b", "a")], workspace="shared")
+    _run(files, run_id)
+    return run_id, str(next(r.seq for r in files.records(run_id) if isinstance(r.event, ev.TaskCompleted)))
 
 
 def _run(files: Files, run_id: str) -> None:

@@ -176,14 +176,15 @@ def test_what_is_written_just_then_is_kept_too(
     """A file that changes between the checkpoint and the restoration is in a checkpoint all the same."""
     made = engine.create_checkpoint()
     write(top, {"readme": "first\n"})
-    real: Callable[..., int] = restoring.write_files
+    real: Callable[..., Recorded] = restoring.create_of_files
 
-    def write_between(*args: object, **kwargs: object) -> int:
+    def write_after(*args: object) -> Recorded:
+        found = real(*args)
         if (top / "readme").read_text() == "first\n":
             write(top, {"readme": "second\n"})
-        return real(*args, **kwargs)
+        return found
 
-    monkeypatch.setattr(restoring, "write_files", write_between)
+    monkeypatch.setattr(restoring, "create_of_files", write_after)
     result = engine.rollback_to_checkpoint(made)
     assert (top / "readme").read_text() == "hello\n"
     assert result.rollback_checkpoint_created is not None

@@ -14,7 +14,15 @@ from gitrepos import AT_US, as_git_keeps, belongings, head, make_project, settin
 from parallel_agents.checkpoint import snapshot as snapshots
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
-from parallel_agents.checkpoint.snapshot import Change, ChangedMeanwhile, Snapshot, changed_paths, snapshot, tree_of
+from parallel_agents.checkpoint.snapshot import (
+    Change,
+    ChangedMeanwhile,
+    Snapshot,
+    changed_paths,
+    compared,
+    snapshot,
+    tree_of,
+)
 from parallel_agents.checkpoint.snapshot import restore as restore_files
 
 
@@ -455,17 +463,37 @@ def test_restoring_writes_permissions_and_links(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "fresh" / "src/one").stat().st_mode & stat.S_IXUSR
 
 
-def test_nothing_is_replaced_that_was_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else may write between a look and a restoration."""
+@pytest.mark.parametrize("wrote", ["readme", "gone"])
+def test_nothing_is_replaced_that_was_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrote: str
+) -> None:
+    """Somebody else may write between a look and a restoration: a file that is there, or one that is to come back."""
+    project = make_project(tmp_path, monkeypatch)
+    write(project.top, {"gone": "to come back\n"})
+    wanted = take(project).commit
+    (project.top / "gone").unlink()
+    write(project.top, {"readme": "mine\n"})
+    with compared(project, wanted, project.top) as seen:
+        assert {one.path for one in seen.changes} == {"readme", "gone"}
+        write(project.top, {wrote: "meanwhile\n"})
+        with pytest.raises(ChangedMeanwhile):
+            seen.replace()
+    assert (project.top / wrote).read_text() == "meanwhile\n"
+    assert (project.top / "gone").exists() == (wrote == "gone")
+    with compared(project, wanted, project.top) as seen:
+        assert seen.replace() == 2
+    assert (project.top / "gone").read_text() == "to come back\n"
+
+
+def test_what_is_written_meanwhile_beside_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a restoration does not touch are nobody's business."""
     project = make_project(tmp_path, monkeypatch)
     write(project.top, {"readme": "mine\n"})
-    seen = take(project)
-    write(project.top, {"readme": "written meanwhile\n"})
-    with pytest.raises(ChangedMeanwhile):
-        restore_files(project, head(project), project.top, in_place=True, over=seen.tree)
-    assert (project.top / "readme").read_text() == "written meanwhile\n"
-    seen = take(project)
-    assert restore_files(project, head(project), project.top, in_place=True, over=seen.tree) == 1
+    with compared(project, head(project), project.top) as seen:
+        write(project.top, {"src/one": "meanwhile\n", "new": "meanwhile\n"})
+        assert seen.replace() == 1
+    assert (project.top / "readme").read_text() != "mine\n"
+    assert (project.top / "src/one").read_text() == (project.top / "new").read_text() == "meanwhile\n"
 
 
 def test_a_number_of_a_file_is_taken_for_no_submodule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
