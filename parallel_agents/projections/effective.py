@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.record import Recorded
@@ -20,19 +20,33 @@ def effective(records: Sequence[Recorded]) -> tuple[list[Recorded], int | None]:
         The events that count, ascending, and the seq before all of ``records`` where the walk left them (a rollback's
         target), or None where it reached the first of them.
     """
-    seqs = [record.seq for record in records]
-    kept: list[Recorded] = []
-    position = len(records) - 1
+    targets = {
+        position: record.event.to_seq
+        for position, record in enumerate(records)
+        if isinstance(record.event, RunRolledBack)
+    }
+    positions, jumped_to = kept_positions([record.seq for record in records], targets)
+    return [records[position] for position in positions], jumped_to
+
+
+def kept_positions(seqs: Sequence[int], targets: Mapping[int, int]) -> tuple[list[int], int | None]:
+    """The same by position, for who has the rows and not the events.
+
+    Args:
+        seqs: of the events, ascending.
+        targets: where the rollbacks among them go, by their position.
+    """
+    kept: list[int] = []
+    position = len(seqs) - 1
     while position >= 0:
-        record = records[position]
-        if isinstance(record.event, RunRolledBack):
-            target = record.event.to_seq
-            position = bisect_right(seqs, target, 0, position) - 1
-            if position < 0:
-                kept.reverse()
-                return kept, target
+        target = targets.get(position)
+        if target is None:
+            kept.append(position)
+            position -= 1
             continue
-        kept.append(record)
-        position -= 1
+        position = bisect_right(seqs, target, 0, position) - 1
+        if position < 0:
+            kept.reverse()
+            return kept, target
     kept.reverse()
     return kept, None

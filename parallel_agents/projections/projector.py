@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, from_rfc3339
 from parallel_agents.projections import cost as cost_fold
@@ -12,12 +13,13 @@ from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import effective
+from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 
+_ROLLED_BACK = RunRolledBack.__name__
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 
 
@@ -52,15 +54,19 @@ class Projector:
         base = self._from_snapshot(run_id, upto)
         if not self.log.rolled_back(run_id, base.version, upto):
             return replay(base, self.log.briefs(run_id, base.version, upto), self.log.blob)
-        tail = self.log.read_run(run_id, base.version, upto)
-        kept, jumped_to = effective(tail)
+        tail = list(self.log.briefs(run_id, base.version, upto))
+        targets = {
+            position: event.to_seq
+            for position, brief in enumerate(tail)
+            if brief[2] == _ROLLED_BACK and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack)
+        }
+        kept, jumped_to = kept_positions([brief[0] for brief in tail], targets)
         if jumped_to is not None and jumped_to < base.seq:
             base = self._state_at(run_id, jumped_to)
-        for record in kept:
-            base = status_fold.fold(base, record, self.log.blob)
+        state = replay(base, (tail[position] for position in kept), self.log.blob)
         if tail:
-            base.seq, base.version = tail[-1].seq, tail[-1].version
-        return base
+            state.seq, state.version = tail[-1][0], tail[-1][1]
+        return state
 
     def _from_snapshot(self, run_id: str, upto: int) -> RunState:
         if self.use_snapshots:
