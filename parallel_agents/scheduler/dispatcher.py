@@ -6,51 +6,36 @@ leases hold across processes; what it decided is folded before the commit, and t
 
 from __future__ import annotations
 
-import heapq
-import os
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.location import attempts_folder, files_home
+from parallel_agents.eventstore.location import files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, new_ids
-from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
 from parallel_agents.projections.runs import RunSummary
-from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
-from parallel_agents.scheduler.environment import missing_variables, process_environment
+from parallel_agents.scheduler.attempts import Attempts, Held, checked, runner_name, steady_clock_us
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
-from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
-from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
-if TYPE_CHECKING:
-    from parallel_agents.scheduler.checkouts import Order, Prepared
-    from parallel_agents.scheduler.run_files import RunFiles
-
 CHECK_HOLDERS_US = 1_000_000
 """How often the holders of other runs are looked at: a dead one is seen within a second."""
-
-
-def steady_clock_us() -> int:
-    """Microseconds on a clock that nobody sets."""
-    return time.monotonic_ns() // 1000
 
 
 class Progress(NamedTuple):
@@ -59,16 +44,6 @@ class Progress(NamedTuple):
     status: str
     running: int
     stuck: bool  # Only a person can go on: paused, or nothing left but what is blocked.
-
-
-@dataclass(slots=True)
-class Held:
-    """A run that this process dispatches."""
-
-    state: RunState
-    agenda: Agenda
-    workdir: Path
-    snapshot_seq_count: int = 0  # Events since the last snapshot.
 
 
 class Dispatcher:
@@ -94,33 +69,26 @@ class Dispatcher:
         self.held: dict[str, Held] = {}
         self.progress: dict[str, Progress] = {}
         self.listeners: list[Callable[[list[Recorded]], None]] = []
-        self.calls: dict[tuple[str, str], tuple[Callable[..., Any], Any]] = {}  # (run, task) -> callable and its task.
         self._me: dict[str, Any] = {**own_identity().to_dict(), "kind": kind}
         self._takes_all = takes_all
         self._clock = clock
         self._draw = draw
-        self._environ = os.environ if environ is None else environ
-        self._peak_memory = peak_memory
-        self._steady = steady
-        self._wake = wake
-        self._files: RunFiles | None = None  # Made with the first run that versions its files.
         self._draining = False
-        self._folder = str(attempts_folder(log.path))
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._leaving: set[str] = set()  # Runs to let go of.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
-        self._polled: list[Ended] = []  # Drained from the runners, not yet looked at.
-        self._ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
-        self._completed: set[str] = set()  # Attempts among them whose task is completed by this very commit.
-        self._launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
-        self._delayed: list[tuple[str, str]] = []  # Started, but for their checkouts: somebody is still in there.
-        self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
+        self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
+        self.attempts = Attempts(
+            log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
+            clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake,
+        )  # fmt: skip
+        self.calls = self.attempts.calls
 
     def hold(self, run_id: str) -> None:
         """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
@@ -152,10 +120,14 @@ class Dispatcher:
             trouble.warn("could not let go of {}: {}", ", ".join(self.held) or "all runs", error)
         self.held.clear()
 
+    def close(self) -> None:
+        """Let what is done about files come to its end. After the last tick."""
+        self.attempts.close()
+
     @property
     def busy(self) -> bool:
         """Whether this process has a run to dispatch, or an end or a request to take up. Any thread."""
-        return bool(self.held or self._requests or self._wanted or self._polled or self._ends)
+        return bool(self.held or self._requests or self._wanted or self.attempts.polled or self.attempts.ends)
 
     def tick(self) -> int | None:
         """Do all that is due now.
@@ -165,8 +137,7 @@ class Dispatcher:
         Raises:
             StoreError: the store refuses; nothing was appended, running attempts go on, the next tick starts anew.
         """
-        for runner in self.runners.values():
-            self._polled += runner.poll()
+        self.attempts.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
             (self._wanted if what == "hold" else self._leaving).add(run_id)
@@ -179,7 +150,7 @@ class Dispatcher:
         def decide_all(draft: Draft) -> None:
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
-            self._look_at_ends()
+            self.attempts.look_at_ends()
             self._take_ends(draft)
             self._let_go(draft)
             self._plan(draft, started)
@@ -189,11 +160,7 @@ class Dispatcher:
         except BaseException:
             self._forget()
             raise
-        for ended in self._ends:
-            self._launched.pop(ended.attempt_id, None)
-            if self._files is not None:
-                self._files.committed(ended, completed=ended.attempt_id in self._completed)
-        self._ends.clear()
+        self.attempts.committed(self._completed)
         self._completed.clear()
         self._leaving.clear()
         if self._wanted:
@@ -201,13 +168,7 @@ class Dispatcher:
         if fresh:
             self._seen = fresh[-1].seq
             self._publish(fresh)
-        for run_id, attempt_id in started:
-            self._start(run_id, attempt_id)
-        for run_id in adopted:
-            self._adopt(run_id)
-        if self._files is not None:
-            self._go_on_with_files(self._files)
-        self._stop_what_must_end()
+        self.attempts.make_so(started, adopted)
         return self._next_due()
 
     def _load(self) -> None:
@@ -254,8 +215,8 @@ class Dispatcher:
         if held is not None:
             status_fold.fold(held.state, record, self.log.blob)
             held.snapshot_seq_count += 1
-            if self._files is not None:
-                self._files.learn(record)
+            if self.attempts.files is not None:
+                self.attempts.files.learn(record)
 
     def _fold_run_level(self, record: Recorded) -> None:
         runs_fold.fold(self._summaries, record)
@@ -291,34 +252,14 @@ class Dispatcher:
         state = self.projector.state(run_id)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir))
         self._free_runs.discard(run_id)
-        files = self._files_of(state)
+        files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(run_id)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
-        if held is not None and self._files is not None:
-            self._files.let_go(held.state)
-
-    def _files_of(self, state: RunState) -> RunFiles | None:
-        """What is done about the files of a run; None where they are not versioned."""
-        if state.integration is None or state.plan.workspace == "none":
-            return None
-        if self._files is None:
-            from parallel_agents.scheduler.run_files import RunFiles  # Other runs need no git.
-
-            self._files = RunFiles(self.log, self._start_gate, self._wake)
-        return self._files
-
-    def _start_gate(self, launch: Launch) -> None:
-        self.runners["shell"].start(launch)
-
-    def close(self) -> None:
-        """Let what is done about files come to its end. After the last tick."""
-        if self._files is not None:
-            self._files.checkouts.close()
-            self._files.harvest.poll()
-            self._files.last_words()
+        if held is not None and self.attempts.files is not None:
+            self.attempts.files.let_go(held.state)
 
     def _claim(self, draft: Draft, adopted: list[str]) -> None:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
@@ -340,57 +281,27 @@ class Dispatcher:
                 self._fold(record)
             adopted.append(run_id)
 
-    def _look_at_ends(self) -> None:
-        """Of an attempt with files, first see to these; its end comes back when they are kept and merged."""
-        polled, self._polled = self._polled, []
-        for ended in polled:
-            if self._files is not None and self._files.harvest.gate_ended(ended):
-                continue
-            ended = self._measured(ended)
-            run_id = self._launched.get(ended.attempt_id, "")
-            held = self.held.get(run_id)
-            files = None if held is None else self._files_of(held.state)
-            if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
-                folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
-                ended = steps_told(held.state.tasks[task_id].task, ended, folder)
-            if held is None or files is None or ended.outcome == "not_started" or not ended.began:
-                self._ends.append(ended)
-                continue
-            order = self._order(held.state, ended.attempt_id, run_id)
-            files.keep(held.state, order, ended) if order else self._ends.append(ended)
-        if self._files is not None:
-            self._ends += self._files.poll()
-
-    def _order(self, state: RunState, attempt_id: str, run_id: str) -> Order | None:
-        files = self._files_of(state)
-        if files is None:
-            return None
-        task_id = state.running.get(attempt_id)
-        if task_id is None:
-            return files.undone_order(state, self._start_of(run_id, attempt_id), {})
-        task = state.tasks[task_id]
-        return files.order(state, task, attempt_id, self._environment(state, task.task))
-
     def _take_ends(self, draft: Draft) -> None:
+        attempts, files = self.attempts, self.attempts.files
         outdated: list[Ended] = []
         decided: dict[str, list[Event]] = {}  # By run. An end changes nothing that another one is decided on.
         taken: set[str] = set()
-        for ended in self._ends:
+        for ended in attempts.ends:
             attempt_id = ended.attempt_id
-            run_id = self._launched.get(attempt_id, "")
+            run_id = attempts.launched.get(attempt_id, "")
             held = self.held.get(run_id)
             if held is None or attempt_id in taken:
                 continue
             taken.add(attempt_id)
             events = decided.setdefault(run_id, [])
-            work = self._files.works.get(attempt_id) if self._files is not None else None
+            work = files.works.get(attempt_id) if files is not None else None
             if attempt_id in held.state.running:
-                if self._files is not None and self._files.outdated(held.state, ended):
+                if files is not None and files.outdated(held.state, ended):
                     outdated.append(ended)
                     continue
                 task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
-                    ended = self._checked(held.state, task, ended)
+                    ended = checked(held.state, task, ended)
                     events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
@@ -398,33 +309,14 @@ class Dispatcher:
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
-                task_id = self._start_of(run_id, attempt_id).task_id
+                task_id = attempts.start_of(run_id, attempt_id).task_id
                 events += kept_of_undone(task_id, attempt_id, work) if work is not None else []
                 reason = "its attempt was undone by a rollback"
                 events.append(ev.ResultDiscarded(task_id=task_id, attempt_id=attempt_id, reason=reason))
         for run_id, events in decided.items():
             self._add_all(draft, run_id, events)
         for ended in outdated:
-            assert self._files is not None
-            self._ends.remove(ended)
-            self._files.merge_again(ended)
-
-    def _checked(self, state: RunState, task: TaskState, ended: Ended) -> Ended:
-        """An attempt that ended well has failed all the same if a declared output is not there."""
-        if not task.task.outputs or ended.outcome != "exited" or ended.error is not None:
-            return ended
-        missing = [name for name in task.task.outputs if not os.path.exists(f"{state.workdir}/{name}")]
-        return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
-
-    def _measured(self, ended: Ended) -> Ended:
-        peak = self._peak_memory(ended.attempt_id)
-        return replace(ended, peak_memory_bytes=peak) if peak > ended.peak_memory_bytes else ended
-
-    def _start_of(self, run_id: str, attempt_id: str) -> ev.TaskStarted:
-        for record in self.log.read_run(run_id):
-            if isinstance(record.event, ev.TaskStarted) and record.event.attempt_id == attempt_id:
-                return record.event
-        raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
+            attempts.merge_again(ended)
 
     def _let_go(self, draft: Draft) -> None:
         for run_id in self._leaving & self.held.keys():
@@ -448,7 +340,7 @@ class Dispatcher:
             overdue = decide.decide_overdue(state, draft.at_us)
             if overdue is not None:
                 self._add(draft, run_id, overdue)
-            free = None if self._files_of(state) is None else self._free_space.bytes()
+            free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
             throttle = decide_throttle(state, free)
             if throttle is not None:
                 self._add(draft, run_id, throttle)
@@ -467,7 +359,7 @@ class Dispatcher:
                 self._pass_barriers(draft, run_id, held, started)
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
-                files = self._files_of(held.state)
+                files = self.attempts.files_of(held.state)
                 events = [finish]
                 if files is not None:
                     events = files.around_end(held.state, finish) if files.may_end(held.state) else []
@@ -478,7 +370,7 @@ class Dispatcher:
 
     def _pass_barriers(self, draft: Draft, run_id: str, held: Held, started: list[tuple[str, str]]) -> None:
         """What is due between two stages, and then what that lets start."""
-        state, files = held.state, self._files_of(held.state)
+        state, files = held.state, self.attempts.files_of(held.state)
         if files is None:
             return
         trespass = files.trespass(state)
@@ -488,7 +380,7 @@ class Dispatcher:
             over = stage_over(state)
             if over is None or (decide.is_last(state, over) and any(state.stage_failed.values())):
                 return
-            events = files.barrier(state, over, self._environment(state, None))
+            events = files.barrier(state, over, self.attempts.environment(state, None))
             for event in events:
                 self._add(draft, run_id, event)
             if not events:
@@ -506,7 +398,7 @@ class Dispatcher:
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
         events: list[Event] = []
-        files = self._files_of(state)
+        files = self.attempts.files_of(state)
         for what, task_id in decision.steps:
             if what == "queue":
                 events.append(ev.TaskQueued.trusted({"task_id": task_id, "reason": ""}))
@@ -514,7 +406,7 @@ class Dispatcher:
                 events.append(ev.TaskBlocked(task_id=task_id, reason=APPROVAL))
             else:
                 attempt_id = next(attempt_ids)
-                runner = self._runner_name(state.tasks[task_id])
+                runner = runner_name(state.tasks[task_id])
                 events.append(decide.decide_start(state, task_id, attempt_id, runner, facts))
                 checkpoint = None if files is None else files.before_start(state, task_id, attempt_id)
                 if checkpoint is not None:
@@ -523,9 +415,6 @@ class Dispatcher:
                 facts.store_slots += 1
                 facts.run_slots += 1
         self._add_all(draft, run_id, events)
-
-    def _runner_name(self, task: TaskState) -> str:
-        return task.task.runner or ("shell" if task.task.command else "python")
 
     def _publish(self, fresh: list[Recorded]) -> None:
         """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
@@ -549,8 +438,8 @@ class Dispatcher:
             except Exception:
                 trouble.report_exception("a listener failed; dispatching goes on")
         for run_id in ended:
-            if self._files is not None:
-                self._files.go_on(self.held[run_id].state)
+            if self.attempts.files is not None:
+                self.attempts.files.go_on(self.held[run_id].state)
             self._lose(run_id)
 
     def _save_snapshot(self, state: RunState) -> None:
@@ -559,195 +448,15 @@ class Dispatcher:
         except StoreError as error:  # A cache; and what was just decided is still to be started.
             trouble.warn("no snapshot of run {}: {}", state.run_id, error)
 
-    def _environment(self, state: RunState, spec: Task | None) -> dict[str, str]:
-        """Of an attempt's process, or of a gate at the end of a stage."""
-        identity = {"RUN": state.run_id} | ({} if spec is None else {"TASK": spec.task_id})
-        env, names = ({}, ()) if spec is None else (spec.env, spec.env_from)
-        return process_environment(self._environ, state.environment, env, names, identity)
-
-    def _launch(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> Launch:
-        state, spec = held.state, task.task
-        run_id, task_id = state.run_id, spec.task_id
-        call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
-        folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
-        env: dict[str, str] = {} if call else self._environment(state, spec)
-        return Launch(
-            run_id=run_id,
-            task_id=task_id,
-            attempt_id=attempt_id,
-            folder=folder,
-            workdir=held.workdir if prepared is None else prepared.cwd,
-            command=with_steps(spec, folder),
-            env=env if prepared is None else {**env, **prepared.env},
-            timeout_s=spec.timeout_s,
-            call=call,
-            task=call_task,
-        )
-
-    def _start(self, run_id: str, attempt_id: str) -> None:
-        held = self.held.get(run_id)
-        if held is None:
-            return
-        state = held.state
-        task = state.tasks[state.running[attempt_id]]
-        self._launched[attempt_id] = run_id
-        runner = self._runner_of(task)
-        missing = missing_variables(self._environ, task.task.env_from)
-        if runner is None:
-            self._refuse(attempt_id, f"there is no runner {task.runner!r}")
-        elif missing:
-            self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
-        elif (order := self._order(state, attempt_id, run_id)) is not None:
-            assert self._files is not None
-            if self._undone_in_the_way(held, task.task.task_id):
-                self._delayed.append((run_id, attempt_id))
-            else:
-                self._files.checkouts.prepare(order)
-        else:
-            self._run(held, task, attempt_id)
-
-    def _undone_in_the_way(self, held: Held, task_id: str) -> bool:
-        """Whether an attempt that a rollback has undone is still in the checkout of a task: it runs, or is not kept yet."""
-        run_id, running = held.state.run_id, held.state.running
-        undone = [name for name in self._occupancy.by_run.get(run_id, ()) if name not in running]
-        return any(self._start_of(run_id, name).task_id == task_id for name in undone)
-
-    def _start_delayed(self) -> None:
-        """Try those again whose checkouts were not free."""
-        delayed, self._delayed = self._delayed, []
-        for run_id, attempt_id in delayed:
-            held = self.held.get(run_id)
-            if held is not None and attempt_id in held.state.running:
-                self._start(run_id, attempt_id)
-            elif held is not None:
-                self._refuse(attempt_id, "stopped before it began", outcome="stopped")
-            elif run_id in self._wanted:  # The last commit failed; it is ours again with the next.
-                self._delayed.append((run_id, attempt_id))
-
-    def _run(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> None:
-        runner = self._runner_of(task)
-        assert runner is not None
-        if task.runner == "python":
-            heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
-        try:
-            runner.start(self._launch(held, task, attempt_id, prepared))
-            if self._files is not None and prepared is not None:
-                self._files.begun.add(attempt_id)
-        except Exception as error:  # A runner promises not to; the attempts after this one must be started.
-            trouble.report_exception("attempt {} could not be started", attempt_id)
-            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
-
-    def _go_on_with_files(self, files: RunFiles) -> None:
-        """Start what has its checkout now, and begin the merges that are next."""
-        self._start_delayed()
-        for prepared in files.prepared():
-            order = prepared.order
-            held = self.held.get(order.run_id)
-            if held is None:
-                if order.run_id in self._wanted:  # The last commit failed; it is ours again with the next.
-                    files.harvest.prepared.append(prepared)
-                continue
-            state, attempt_id = held.state, order.attempt_id
-            if prepared.error is not None:
-                self._refuse(attempt_id, prepared.error, retryable=True)
-            elif attempt_id not in state.running or self._is_to_stop(state, state.tasks[order.task_id]):
-                self._refuse(attempt_id, "stopped before it began", outcome="stopped")
-            else:
-                self._run(held, state.tasks[order.task_id], attempt_id, prepared)
-        for held in self.held.values():
-            files.go_on(held.state)
-
-    @staticmethod
-    def _is_to_stop(state: RunState, task: TaskState) -> bool:
-        return state.cancel_requested or task.cancel_requested
-
-    def _refuse(
-        self, attempt_id: str, error: str, *, retryable: bool = False, outcome: Outcome = "not_started"
-    ) -> None:
-        now_us = self._clock()
-        self._ends.append(
-            Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
-        )
-
-    def _runner_of(self, task: TaskState) -> Runner | None:
-        """Of a task that has been started."""
-        try:
-            return self.runners[task.runner or self._runner_name(task)]
-        except KeyError:
-            return None
-
-    def _adopt(self, run_id: str) -> None:
-        """Attempts that the log says are running, but that this process never started."""
-        held = self.held.get(run_id)
-        if held is None:
-            return
-        by_runner: dict[str, list[str]] = {}
-        for attempt_id in self._occupancy.by_run.get(run_id, ()):
-            if attempt_id in self._launched:
-                continue
-            task_id = held.state.running.get(attempt_id)
-            if task_id is not None and (run_id, task_id) in self.calls:
-                self._start(run_id, attempt_id)  # Nobody else could have: only its appending was not acknowledged.
-                continue
-            self._launched[attempt_id] = run_id
-            task = held.state.tasks[task_id or self._start_of(run_id, attempt_id).task_id]
-            by_runner.setdefault(task.runner or self._runner_name(task), []).append(attempt_id)
-        for attempt_ids in by_runner.values():
-            tasks = [
-                held.state.tasks[held.state.running.get(attempt_id) or self._start_of(run_id, attempt_id).task_id]
-                for attempt_id in attempt_ids
-            ]
-            runner = self._runner_of(tasks[0])
-            if runner is None:
-                for attempt_id in attempt_ids:
-                    self._refuse(attempt_id, f"there is no runner {tasks[0].runner!r}")
-                continue
-            runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
-
-    def _stop_what_must_end(self) -> None:
-        now_us = self._steady()
-        while self._deadlines and self._deadlines[0][0] <= now_us:
-            _, attempt_id = heapq.heappop(self._deadlines)
-            held = self.held.get(self._launched.get(attempt_id, ""))
-            if held is not None and attempt_id in held.state.running:
-                self.runners["python"].stop(attempt_id, timed_out=True)
-        for run_id, held in self.held.items():
-            state = held.state
-            for attempt_id in self._occupancy.by_run.get(run_id, ()):
-                task_id = state.running.get(attempt_id)
-                if task_id is None:  # Undone by a rollback; which runner has it, the state does not say any more.
-                    for runner in self.runners.values():
-                        runner.stop(attempt_id)
-                    self._stop_gates(attempt_id, 3.0)
-                elif state.cancel_requested or state.tasks[task_id].cancel_requested:
-                    grace_s = state.grace_s if state.cancel_requested else 3.0
-                    runner_of = self._runner_of(state.tasks[task_id])
-                    if runner_of is not None:
-                        runner_of.stop(attempt_id, grace_s=grace_s)
-                    self._stop_gates(attempt_id, grace_s)
-            if state.cancel_requested:
-                self._stop_gates(run_id, state.grace_s)
-
-    def _stop_gates(self, of: str, grace_s: float) -> None:
-        """Of an attempt or of a run."""
-        if self._files is not None:
-            for gate_id in self._files.harvest.gates_of(of):
-                self.runners["shell"].stop(gate_id, grace_s=grace_s)
-
     def _next_due(self) -> int | None:
-        due = [self._clock() + when - self._steady() for when, _ in self._deadlines[:1]]
+        due = self.attempts.due()
         for held in self.held.values():
             for when in (held.agenda.next_due_us(held.state), decide.overdue_at_us(held.state)):
                 if when is not None:
                     due.append(when)
-        if self._ends:
-            due.append(self._clock())
-        if self._files is not None and (wait_s := self._files.next_due_s()) is not None:
-            due.append(self._clock() + round(wait_s * 1e6))
         return min(due, default=None)
 
 
-_NO_CALL: tuple[None, None] = (None, None)
 _RUN_LEVEL = frozenset(
     {
         ev.RunSubmitted, ev.RunClaimed, ev.RunReleased, ev.RunStarted, ev.RunPaused, ev.RunResumed,

@@ -199,7 +199,7 @@ class FilesWorld:
     @property
     def lanes(self) -> list[SteppedLane]:
         """Of the dispatcher that lives, those that have something to do."""
-        files = self.dispatcher._files
+        files = self.dispatcher.attempts.files
         if files is None:
             return []
         found: list[Any] = list(files.checkouts._lanes.values())
