@@ -107,24 +107,31 @@ class Attempts:
 
     def look_at_ends(self) -> None:
         """Of an attempt with files, first see to these; its end comes back when they are kept and merged."""
-        polled, self.polled = self.polled, []
-        for ended in polled:
-            if self.files is not None and self.files.harvest.gate_ended(ended):
-                continue
-            ended = self._measured(ended)
-            run_id = self.launched.get(ended.attempt_id, "")
-            held = self._held.get(run_id)
-            files = None if held is None else self.files_of(held.state)
-            if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
-                folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
-                ended = steps_told(held.state.tasks[task_id].task, ended, folder)
-            if held is None or files is None or ended.outcome == "not_started" or not ended.began:
-                self.ends.append(ended)
-                continue
-            order = self._order(held.state, ended.attempt_id, run_id)
-            files.keep(held.state, order, ended) if order else self.ends.append(ended)
+        looked_at = 0
+        try:
+            for ended in self.polled:
+                self._look_at_end(ended)
+                looked_at += 1
+        finally:
+            del self.polled[:looked_at]  # What could not be read now is looked at again.
         if self.files is not None:
             self.ends += self.files.poll()
+
+    def _look_at_end(self, ended: Ended) -> None:
+        if self.files is not None and self.files.harvest.gate_ended(ended):
+            return
+        ended = self._measured(ended)
+        run_id = self.launched.get(ended.attempt_id, "")
+        held = self._held.get(run_id)
+        files = None if held is None else self.files_of(held.state)
+        if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
+            folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
+            ended = steps_told(held.state.tasks[task_id].task, ended, folder)
+        if held is None or files is None or ended.outcome == "not_started" or not ended.began:
+            self.ends.append(ended)
+            return
+        order = self._order(held.state, ended.attempt_id, run_id)
+        files.keep(held.state, order, ended) if order else self.ends.append(ended)
 
     def merge_again(self, ended: Ended) -> None:
         """An end that cannot be committed: its work was merged with an integration line that is another one by now."""
@@ -239,6 +246,9 @@ class Attempts:
         runner = self._runner_of(task)
         assert runner is not None
         if task.runner == "python":
+            if len(self._deadlines) > 2 * len(self.launched) + _DEADLINES_KEPT:  # Most are of calls that have returned.
+                self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
+                heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
         try:
             runner.start(self._launch(held, task, attempt_id, prepared))
@@ -377,7 +387,15 @@ class Attempts:
                 self._runners["shell"].stop(gate_id, grace_s=grace_s)
 
     def _start_gate(self, launch: Launch) -> None:
-        self._runners["shell"].start(launch)
+        try:
+            self._runners["shell"].start(launch)
+        except Exception as error:  # As in ``_run``.
+            trouble.report_exception("gate {} could not be started", launch.attempt_id)
+            now_us, said = self._clock(), f"cannot be started: {error}"
+            self.polled.append(
+                Ended(launch.attempt_id, "not_started", error=said, started_at_us=now_us, ended_at_us=now_us)
+            )
 
 
 _NO_CALL: tuple[None, None] = (None, None)
+_DEADLINES_KEPT = 1000

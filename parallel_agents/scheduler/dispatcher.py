@@ -161,7 +161,6 @@ class Dispatcher:
             self._forget()
             raise
         self.attempts.committed(self._completed)
-        self._completed.clear()
         self._leaving.clear()
         if self._wanted:
             self._answer_wanted()
@@ -282,6 +281,7 @@ class Dispatcher:
             adopted.append(run_id)
 
     def _take_ends(self, draft: Draft) -> None:
+        self._completed.clear()
         attempts, files = self.attempts, self.attempts.files
         outdated: list[Ended] = []
         decided: dict[str, list[Event]] = {}  # By run. An end changes nothing that another one is decided on.
@@ -457,9 +457,4 @@ class Dispatcher:
         return min(due, default=None)
 
 
-_RUN_LEVEL = frozenset(
-    {
-        ev.RunSubmitted, ev.RunClaimed, ev.RunReleased, ev.RunStarted, ev.RunPaused, ev.RunResumed,
-        ev.RunCancelRequested, ev.RunCompleted, ev.RunFailed, ev.RunCancelled, ev.RunRolledBack, ev.RunForked,
-    }
-)  # fmt: skip
+_RUN_LEVEL = frozenset(cls for name, cls in ev.EVENT_TYPES.items() if name.startswith("Run"))  # As the log has it.
