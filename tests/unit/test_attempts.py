@@ -1,0 +1,60 @@
+"""Attempts in the world: an end outlives a tick that fails, and what is over leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dispatching import Calls, Scene
+from paper import task
+
+from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.scheduler import attempts
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """An empty store and its dispatcher."""
+    made = Scene(tmp_path)
+    yield made
+    made.log.close()
+
+
+def test_an_end_is_taken_up_again_where_looking_at_it_failed(scene: Scene) -> None:
+    """And the ends after it with it: a runner tells each of them only once."""
+    failing = ["now"]
+
+    def peak_memory(attempt_id: str) -> int:
+        if failing:
+            failing.pop()
+            raise StoreError("the store cannot be read")
+        return 0
+
+    scene.dispatcher = scene.another("run", peak_memory=peak_memory)
+    run_id = scene.submit(task("a"), task("b"))
+    scene.tick()
+    scene.runner.end("a", "b")
+    with pytest.raises(StoreError):
+        scene.tick()
+    scene.tick()
+    assert scene.statuses(run_id) == {"a": "completed", "b": "completed"}
+
+
+def test_calls_that_have_returned_leave_no_deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that makes a thousand calls a second with an hour for each would keep millions of them."""
+    monkeypatch.setattr(attempts, "_DEADLINES_KEPT", 3)
+    calls = Calls(tmp_path)
+    for _ in range(30):
+        calls.submit_calls("a", timeout_s=3600.0)
+        calls.tick()
+        calls.runner.end("a")
+        calls.tick()
+    assert len(calls.dispatcher.attempts._deadlines) <= 6
+    run_id = calls.submit_calls("late", timeout_s=30.0, max_retries=0)
+    calls.tick()
+    calls.steady_us += 30 * 1_000_000
+    calls.tick()
+    assert calls.runner.stops == [("late", True, 3.0)]
+    assert calls.statuses(run_id) == {"late": "running"}
+    calls.log.close()
