@@ -14,7 +14,6 @@ from parallel_agents.eventstore.log import Log
 
 if TYPE_CHECKING:
     from parallel_agents.configuration import Configuration
-    from parallel_agents.eventstore.store_maker import StoreMaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,6 @@ class Project:
         if create:
             make_home(self.store)
         return Log(self.store, create=create, actor=actor)
-
-    def store_maker(self) -> StoreMaker:
-        """Who makes the store, where there is none yet, while we do something else."""
-        from parallel_agents.eventstore.store_maker import StoreMaker
-
-        return StoreMaker(self.store)
 
     def configuration(
         self,

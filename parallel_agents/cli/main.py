@@ -10,12 +10,15 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from parallel_agents import ParallelAgentsError
 from parallel_agents.version import RELEASE
+
+if TYPE_CHECKING:
+    from parallel_agents.eventstore.store_maker import StoreMaker
 
 INTERRUPTED = 130
 WRONG_USAGE = 2
@@ -142,7 +145,7 @@ class UnknownVerb(click.UsageError):
 @click.pass_context
 def cli(ctx: click.Context, store: str | None) -> None:
     """Run several agents at once on one project, and never lose anything they did."""
-    ctx.obj = {"store": store}
+    ctx.obj = {"store": store, **(ctx.obj or {})}
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -154,10 +157,24 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal without the character for a state still shows the rest.
-    code = exit_code_of(words)
+    maker = _store_maker(words)
+    try:
+        code = exit_code_of(words, maker)
+    finally:
+        if maker is not None:
+            maker.finish()
     _drop_what_cannot_be_printed()
     gc.freeze()  # Or the interpreter looks through everything once more before it goes.
     sys.exit(code)
+
+
+def _store_maker(words: Sequence[str]) -> StoreMaker | None:
+    """Who makes a new project's store, begun before we import anything else for the command."""
+    if "run" not in words:
+        return None
+    from parallel_agents.eventstore.store_maker import maker_for
+
+    return maker_for(words)
 
 
 def _open_what_is_closed() -> None:
@@ -170,11 +187,15 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
-def exit_code_of(words: list[str]) -> int:
-    """Carry out a command line; errors are printed, and their code is given."""
+def exit_code_of(words: list[str], maker: StoreMaker | None = None) -> int:
+    """Carry out a command line; errors are printed, and their code is given.
+
+    Args:
+        maker: who makes the store meanwhile, if it is to be made.
+    """
     as_json = "--json" in words
     try:
-        code = cli.main(args=words, prog_name="parallel-agents", standalone_mode=False)
+        code = cli.main(args=words, prog_name="parallel-agents", standalone_mode=False, obj={"maker": maker})
         if code != INTERRUPTED:  # There the terminal may have gone away, and that is what the code says.
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -107,11 +107,15 @@ def run(
 
         show_dry_run(_prepared(project, *asked)[0], as_json=as_json)
         return 0
-    with project.store_maker() as maker:
-        made, configuration, start = _prepared(project, *asked)
-        maker.begin()
-        from parallel_agents import foreground
-        from parallel_agents import submit as submission
+    made, configuration, start = _prepared(project, *asked)
+    maker = ctx.find_root().obj["maker"]
+    if maker is not None:
+        maker.begin(project.store)
+    from parallel_agents import foreground
+    from parallel_agents import submit as submission
+
+    if maker is not None:
+        maker.finish()
 
     if detach:
         with project.open(create=True, actor="cli") as log:

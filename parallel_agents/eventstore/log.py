@@ -18,8 +18,9 @@ from typing import Any, cast
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.record import GENESIS, RUN_LEVEL, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import GENESIS, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
+from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.eventstore.sqlite import data_version, explained, open_store
 from parallel_agents.version import RELEASE
 

@@ -14,8 +14,6 @@ from parallel_agents.eventstore.errors import StoreError, UnknownEventType
 from parallel_agents.eventstore.events import EVENT_TYPES, Event
 
 GENESIS = bytes(32)  # prev_hash of the first event.
-RUN_LEVEL = "type >= 'Run' AND type < 'Ruo'"
-"""The condition on rows about a run as a whole, a handful each: what the list of runs is folded from."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from parallel_agents.eventstore.record import RUN_LEVEL
+from parallel_agents.eventstore.run_level import RUN_LEVEL
 
 metadata = MetaData()
 

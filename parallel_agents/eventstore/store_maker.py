@@ -7,27 +7,32 @@ while we read the plan and import what dispatches. Whatever goes wrong there is 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import signal
 import sys
 import threading
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from parallel_agents.eventstore.location import make_home
+from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.eventstore.location import find_project_root, make_home, store_path
 from parallel_agents.eventstore.sqlite import open_store
 from parallel_agents.version import RELEASE
 
 
 class StoreMaker:
-    """A child process that makes a store once it is told to; one that never is told makes none.
+    """A child process that makes a store once it is told which; one that never is told makes none.
 
-    There is no child where the store exists, or where a process must not be copied: with other threads, which may hold locks
-    that the copy would wait for, and on macOS, whose own libraries do not bear it.
+    There is no child where a process must not be copied: with other threads, which may hold locks that the copy would wait
+    for, and on macOS, whose own libraries do not bear it.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._child = 0
-        if not sys.platform.startswith("linux") or threading.active_count() > 1 or store.exists():
+        self._begun = False
+        if not sys.platform.startswith("linux") or threading.active_count() > 1:
             return
         told, self._tell = os.pipe()
         try:
@@ -36,44 +41,70 @@ class StoreMaker:
             os.close(self._tell)
         else:
             if not self._child:
-                _make_when_told(store, told, self._tell)
+                _make_when_told(told, self._tell)
         os.close(told)
 
-    def __enter__(self) -> StoreMaker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Wait until it is made, if it was asked for."""
-        if self._child:
-            os.close(self._tell)  # Who waits to be told sees that nobody will any more.
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, 0)
-
-    def begin(self) -> None:
-        """Have it made.
+    def begin(self, store: Path) -> None:
+        """Have it made. The folder is there when this returns; the store is when ``finish`` does.
 
         Raises:
             StoreError: its folder cannot be made.
         """
-        make_home(self._store)
-        if self._child:
+        make_home(store)
+        if self._child and not self._begun:
+            self._begun = True
             with contextlib.suppress(OSError):
-                os.write(self._tell, b"!")
+                os.write(self._tell, os.fsencode(store.absolute()))
+            os.close(self._tell)
+
+    def finish(self) -> None:
+        """Wait until it is made, or take back that it should be. Said again, it does nothing."""
+        child, self._child = self._child, 0
+        if not child:
+            return
+        if not self._begun:
+            os.close(self._tell)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)  # It has touched nothing.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
-def _make_when_told(store: Path, told: int, tell: int) -> None:
+def maker_for(words: Sequence[str]) -> StoreMaker | None:
+    """Begin to make the store of a command line at once, if it is one of ``run`` in a project that has none yet."""
+    named, verb, rest = os.environ.get("PARALLEL_AGENTS_STORE"), "", iter(words)
+    for word in rest:
+        if word == "--store":
+            named = next(rest, None)
+        elif word.startswith("--store="):
+            named = word.partition("=")[2]
+        elif word in ("--dry-run", "--help", "-h"):
+            return None
+        else:
+            verb = verb or word
+    if verb != "run":
+        return None
+    with contextlib.suppress(ParallelAgentsError, OSError):  # Whatever is wrong is said by who opens the store.
+        if not store_path(find_project_root(Path.cwd()), named).exists():
+            return StoreMaker()
+    return None
+
+
+def _make_when_told(told: int, tell: int) -> None:
     """What the child does; it never returns."""
     try:
         os.close(tell)
+        gc.disable()
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):  # Nobody shall wait for the end of an output because we hold it open.
             os.dup2(nothing, stream)
-        import sqlalchemy.dialects.sqlite  # noqa: F401
-
-        import parallel_agents.eventstore.schema  # noqa: F401
-
-        if os.read(told, 1):
-            for connection in open_store(store, release=RELEASE):
+        import_module("sqlalchemy.dialects.sqlite")
+        import_module("parallel_agents.eventstore.schema")
+        store = b""
+        while part := os.read(told, 1 << 16):
+            store += part
+        if store:
+            for connection in open_store(Path(os.fsdecode(store)), release=RELEASE):
                 connection.close()
     finally:
         os._exit(0)

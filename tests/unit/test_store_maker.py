@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel_agents.eventstore import store_maker
 from parallel_agents.eventstore.log import Log
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no such child")
@@ -28,7 +29,7 @@ def test_a_store_is_made_once_it_is_asked_for(tmp_path: Path) -> None:
     """It is the same as one that is made when it is opened: private, with its folder, and ready."""
     store = tmp_path / ".parallel-agents" / "events.db"
     said = in_a_process_of_its_own(
-        store, "with StoreMaker(store) as maker:\n    maker.begin()\nprint('sqlalchemy' in sys.modules)"
+        store, "maker = StoreMaker()\nmaker.begin(store)\nmaker.finish()\nprint('sqlalchemy' in sys.modules)"
     )
     assert said == "False\n"
     assert store.stat().st_mode & 0o777 == 0o600
@@ -38,8 +39,13 @@ def test_a_store_is_made_once_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_store_that_nobody_asked_for_is_not_made(tmp_path: Path) -> None:
-    """A bad plan leaves nothing behind."""
-    in_a_process_of_its_own(tmp_path / "events.db", "with StoreMaker(store):\n    pass")
+    """A bad plan leaves nothing behind, and no child."""
+    said = in_a_process_of_its_own(
+        tmp_path / "events.db",
+        "maker = StoreMaker()\nchild = maker._child\nmaker.finish()\nmaker.finish()\n"
+        "try:\n    os.kill(child, 0)\nexcept ProcessLookupError:\n    print('gone')",
+    )
+    assert said == "gone\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -48,7 +54,7 @@ def test_a_store_whose_maker_died_is_made_by_who_opens_it(tmp_path: Path) -> Non
     store = tmp_path / "events.db"
     in_a_process_of_its_own(
         store,
-        "with StoreMaker(store) as maker:\n    os.kill(maker._child, signal.SIGKILL)\n    maker.begin()\n"
+        "maker = StoreMaker()\nos.kill(maker._child, signal.SIGKILL)\nmaker.begin(store)\nmaker.finish()\n"
         "from parallel_agents.eventstore.log import Log\nLog(store).close()",
     )
     with Log(store, create=False) as log:
@@ -60,7 +66,35 @@ def test_a_process_with_other_threads_is_not_copied(tmp_path: Path) -> None:
     said = in_a_process_of_its_own(
         tmp_path / "events.db",
         "done = threading.Event()\nthreading.Thread(target=done.wait).start()\n"
-        "with StoreMaker(store) as maker:\n    maker.begin()\nprint(maker._child)\ndone.set()",
+        "maker = StoreMaker()\nmaker.begin(store)\nmaker.finish()\nprint(maker._child)\ndone.set()",
     )
     assert said == "0\n"
     assert not (tmp_path / "events.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("run plan.json", True),
+        ("--store other.db run plan.json", True),
+        ("run plan.json --store=other.db", True),
+        ("run plan.json --store there.db", False),
+        ("--store=there.db run plan.json", False),
+        ("run plan.json --dry-run", False),
+        ("run --help", False),
+        ("status run", False),
+        ("--store run", False),
+        ("--store nothing://known run plan.json", False),
+    ],
+)
+def test_it_begins_only_where_a_run_needs_a_new_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, wanted: bool
+) -> None:
+    """A child for nothing would make every other command slower."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARALLEL_AGENTS_STORE", raising=False)
+    monkeypatch.setattr(store_maker, "StoreMaker", lambda: "a maker")
+    (tmp_path / "there.db").touch()
+    assert (store_maker.maker_for(words.split()) is not None) == wanted
+    monkeypatch.setenv("PARALLEL_AGENTS_STORE", str(tmp_path / "there.db"))
+    assert store_maker.maker_for(["run", "plan.json"]) is None
