@@ -214,8 +214,9 @@ CAREFUL = """
 def rollbacks(repository: Repository, workspace: str) -> None:
     """A run of three tasks taken back to its first one, and forth again: shown, recorded and done.
 
-    Of git, for a run in worktrees: the list of paths that differ, and the branch moved. For one in the project's own
-    directory: what is there committed first, as in ``snapshots``, held by a ref, the list, and the files.
+    Of git, for a run in worktrees: the lists of merges (tasks) and paths that differ, and the branch moved. For one in the
+    project's own directory: what is there committed first, as in ``snapshots``, held by a ref, the lists, and the files.
+    Git has no queue and no log to write to.
     """
     top = repository.top
     command = "for n in $(seq 40); do echo {0} > area-00/part-{0}/made-by-{0}-$n.txt; done"
@@ -235,9 +236,10 @@ def rollbacks(repository: Repository, workspace: str) -> None:
         states = [Projector(log).state(run_id, seq) for seq in moments]
         commits = [state.integration for state in states]
         turns = itertools.count()  # Of all contestants, one after the other, so that each finds the other moment.
-        careful = CAREFUL + "; git update-ref refs/heads/found $found; git diff --name-status $found {to}"
+        listed = "git log --oneline --left-right {of}...{to}; "
+        careful = CAREFUL + "; git update-ref refs/heads/found $found; " + listed + "git diff --name-status $found {to}"
         script = {
-            "worktree": "git diff --name-status {of} {to}; git branch -f {branch} {to}",
+            "worktree": listed + "git diff --name-status {of} {to}; git branch -f {branch} {to}",
             "shared": careful + "; git read-tree -m -u $found {to}",
         }[workspace]
 
