@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,16 @@ def begin(log: Log, run_id: str, task_id: str) -> Editing:
     return Editing(run_id, task_id, folder, files, paths, onto, work, begun)
 
 
-def finish(log: Log, editing: Editing) -> dict[str, Any]:
+def finish(
+    log: Log, editing: Editing, *, gates: bool = True, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Merge what was made of a conflict, and take its checkout away.
 
+    Args:
+        gates, say: see ``settling.resolve``.
     Raises:
-        NotAllowed: nothing was changed, or marks of the conflict are left; the checkout stays to be gone on with.
+        NotAllowed: nothing was changed, marks of the conflict are left, or a gate does not pass; the checkout stays to be
+            gone on with.
         GitFailed: a file cannot be kept.
     """
     state, task = conflicted(log, editing.run_id, editing.task_id)
@@ -86,7 +92,9 @@ def finish(log: Log, editing: Editing) -> dict[str, Any]:
     if made.tree == tree_of(repository, _head(repository, folder)) and editing.paths:
         raise NotAllowed("nothing was changed, so nothing says how it is resolved", hint=f"{again}, or take a side")
     paths = list(map(storable_text, editing.paths))
-    answer = settle(log, editing.run_id, editing.task_id, made.commit, editing.onto, "files", paths)
+    answer = settle(
+        log, editing.run_id, editing.task_id, made.commit, editing.onto, "files", paths, gates=gates, say=say
+    )
     worktrees.remove(repository, folder)
     return answer
 

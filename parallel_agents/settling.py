@@ -6,9 +6,11 @@ Everything is done on objects and held by a ref before the log is told; the run'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents import gates_here
 from parallel_agents.bringing_home import merge as merge
 from parallel_agents.checkpoint import merging, refs, snapshot
 from parallel_agents.checkpoint.merging import Merge, Take
@@ -35,17 +37,20 @@ from parallel_agents.scheduler.decide_settling import (
     settling_command,
     waiting,
 )
-from parallel_agents.scheduler.work import Clash, Work
+from parallel_agents.scheduler.work import Clash, Gated, Work, found_out
 
 _TRIES = 3  # Before everybody else is locked out.
 _SHOWN = 5  # Paths that an error names.
 
 
-def approve(log: Log, run_id: str, task_id: str, commit: str | None = None) -> dict[str, Any]:
-    """Let the next attempt of a task start, or the work of its last one be merged.
+def approve(
+    log: Log, run_id: str, task_id: str, commit: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Let the next attempt of a task start, or the work of its last one be merged, if the merge passes the run's gates.
 
     Args:
         commit: the work that was looked at; another one is refused.
+        say: told what takes time, before it does.
     Returns:
         ``{"run_id", "task_id", "approved", "status", "attempt_id", "commit", ...}``: ``approved`` is start or result, and
         ``status`` that of the task afterwards, which is blocked where its work turned out not to merge.
@@ -59,15 +64,44 @@ def approve(log: Log, run_id: str, task_id: str, commit: str | None = None) -> d
         records = _decided(log, run_id, lambda state: decide_approve_start(state, task_id))
         return _answer(log, run_id, task_id, records, approved="start")
 
+    gates = _Gates(log, say)
+
     def merged(state: RunState) -> list[Event]:
         now = waiting(state, task_id, seen)
         if now.attempt_id != attempt_id:  # The same files, but nobody has looked at what else it did.
             raise NotAllowed(f"task {task_id!r} was run again meanwhile", hint="look at its work and say it again")
         work = Work("", commit=seen) if is_conflict(now) else _merged_work(state, now)
+        if work.merged not in (None, seen):  # Else it is what the gates have seen already.
+            work = replace(work, gates=gates.on(state, now, str(work.merged)))
         return decide_approve_result(state, task_id, work, wall_clock_us())
 
-    records = _decided(log, run_id, merged)
+    records = _decided(log, run_id, merged, gates)
     return _answer(log, run_id, task_id, records, approved="result")
+
+
+class _Gates:
+    """The gates on the merge that one answer leads to: run once for each line that it is made on."""
+
+    def __init__(self, log: Log, say: Callable[[str], None], *, wanted: bool = True) -> None:
+        self.locked = False  # Everybody else waits for us, so nothing that takes time is begun.
+        self._log, self._say, self._wanted = log, say, wanted
+        self._seen: dict[str | None, tuple[Gated, ...]] = {}
+
+    def on(self, state: RunState, task: TaskState, commit: str) -> tuple[Gated, ...]:
+        """What came of them.
+
+        Raises:
+            NotAllowed: the line moved each time that they were run.
+        """
+        if not self._wanted or not gates_here.task_gates(state):
+            return ()
+        if state.integration not in self._seen:
+            if self.locked:
+                raise NotAllowed("other work was merged each time that the gates were run", hint="say it again")
+            self._seen[state.integration] = gates_here.run_gates(
+                self._log, _repository(state), state, task, commit, self._say
+            )
+        return self._seen[state.integration]
 
 
 def _merged_work(state: RunState, task: TaskState) -> Work:
@@ -102,18 +136,23 @@ def resolve(
     task_id: str,
     take: str = "",
     files: Mapping[str, Path | bytes | None] | None = None,
+    *,
+    gates: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Settle the conflict that a task's work waits for, and merge it.
+    """Settle the conflict that a task's work waits for, and merge it, if the merge passes the run's gates.
 
     Args:
         take: ``ours`` (what was merged before), ``theirs`` (the task's work) or ``both`` (the lines of both), for every
             path in conflict that ``files`` does not name.
         files: what single paths are to hold; None removes the path.
+        gates: whether to run them. Where it is a gate that did not pass, to take a side means to merge it all the same.
+        say: told what takes time, before it does.
     Returns:
         As ``approve``, with ``how`` and the ``paths`` that were in conflict.
     Raises:
         UnknownTask, NotAllowed: the task waits for no such thing; something is left in conflict, or there is more in
-            conflict than was told; a file still holds the marks of a conflict.
+            conflict than was told; a file still holds the marks of a conflict; a gate does not pass.
         InvalidUsage: nothing says how; a path is none that the merge knows.
         GitFailed: a side cannot be taken of such files.
     """
@@ -141,7 +180,8 @@ def resolve(
             )
         commit = made.commit
     paths = [clash.path for clash in clashes_of(task)]
-    return settle(log, run_id, task_id, commit, state.integration, "files" if files else take, paths)
+    how, checks = "files" if files else take, gates and not (gated and not files)
+    return settle(log, run_id, task_id, commit, state.integration, how, paths, gates=checks, say=say)
 
 
 def conflicted(log: Log, run_id: str, task_id: str) -> tuple[RunState, TaskState]:
@@ -184,7 +224,16 @@ def refuse_widened(log: Log, repository: Repository, state: RunState, task: Task
 
 
 def settle(
-    log: Log, run_id: str, task_id: str, commit: str, onto: str, how: str, paths: Sequence[str]
+    log: Log,
+    run_id: str,
+    task_id: str,
+    commit: str,
+    onto: str,
+    how: str,
+    paths: Sequence[str],
+    *,
+    gates: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Merge resolved work into the run, at whatever its integration line is by then.
 
@@ -193,11 +242,14 @@ def settle(
         onto: the integration line that it was made on.
         how: see ``ConflictResolved``.
         paths: that were in conflict.
+        gates, say: see ``resolve``.
     Raises:
-        NotAllowed: the task does not wait for it any more, or what was merged meanwhile is in conflict with it.
+        NotAllowed: the task does not wait for it any more; what was merged meanwhile is in conflict with it; a gate does
+            not pass.
     """
     before = conflicted(log, run_id, task_id)[1]
     work, attempt_id = before.work_commit, before.attempt_id
+    checks = _Gates(log, say, wanted=gates)
 
     def settled(state: RunState) -> list[Event]:
         task = waiting(state, task_id, work)
@@ -216,10 +268,40 @@ def settle(
                 )
             merged = again.commit
         refs.hold(repository, {refs.checkpoint_ref(run_id, attempt_id or task_id): merged})
-        return decide_settled(state, task_id, merged, how, paths)
+        checked = checks.on(state, task, merged)
+        found = Work("", commit=merged, gates=checked)
+        if found.failed_gate is not None and state.plan.files.fail_on_gates:
+            raise _DoesNotPass(found.failed_gate, found_out(task_id, str(attempt_id), found))
+        return decide_settled(state, task_id, merged, how, paths, checked)
 
-    records = _decided(log, run_id, settled)
+    try:
+        records = _decided(log, run_id, settled, checks)
+    except _DoesNotPass as refusal:
+        _append(log, run_id, refusal.events)
+        raise
     return {**_answer(log, run_id, task_id, records), "how": how, "paths": list(paths)}
+
+
+def _append(log: Log, run_id: str, events: Sequence[Event]) -> None:
+    """What was found out, whatever happened meanwhile."""
+
+    def add(draft: Draft) -> None:
+        for event in events:
+            draft.add(run_id, event)
+
+    log.transact(add)
+
+
+class _DoesNotPass(NotAllowed):
+    """A resolution was merged and checked, and is not good enough to be the run's."""
+
+    def __init__(self, gate: Gated, events: Sequence[Event]) -> None:
+        last = gate.output.strip().rpartition("\n")[2]
+        super().__init__(
+            f"gate `{gate.command}` does not pass on the merge {str(gate.commit)[:12]}" + (f": {last}" if last else ""),
+            hint=f"mend it and say it again, or add --no-gates to merge it as it is; all of its output is in {gate.log}",
+        )
+        self.events = events
 
 
 def message_of(state: RunState, task: TaskState) -> str:
@@ -313,7 +395,9 @@ def _repository(state: RunState) -> Repository:
     return open_repository(state.repository, Path(state.workdir))
 
 
-def _decided(log: Log, run_id: str, decide: Callable[[RunState], Sequence[Event]]) -> list[Recorded]:
+def _decided(
+    log: Log, run_id: str, decide: Callable[[RunState], Sequence[Event]], gates: _Gates | None = None
+) -> list[Recorded]:
     """Decide on the run as it is, git included, and append; after some lost races with everybody else locked out."""
     for _ in range(_TRIES):
         state = Projector(log).state(run_id)
@@ -323,6 +407,8 @@ def _decided(log: Log, run_id: str, decide: Callable[[RunState], Sequence[Event]
             continue
 
     def decide_now(draft: Draft) -> None:
+        if gates is not None:
+            gates.locked = True
         for event in decide(Projector(log).state(run_id)):
             draft.add(run_id, event)
 

@@ -44,7 +44,7 @@ def approve(ctx: click.Context, words: tuple[str, ...], commit: str | None, as_j
 
     run, task_id = run_and_task(words)
     with opened(ctx) as log:
-        done = settling.approve(log, look.resolve_run(log, run), task_id, commit)
+        done = settling.approve(log, look.resolve_run(log, run), task_id, commit, say=_say)
     what = "its work is merged" if done["approved"] == "result" else "it may start"
     if done["status"] == "blocked":
         what = f"and now waits because of a {done['reason']}"
@@ -152,6 +152,7 @@ def _ways_out(one: dict[str, Any]) -> None:
 @click.option("--file", "files", metavar="PATH=FILE", multiple=True, help="What one path is to hold; again for others.")
 @click.option("--remove", "removed", metavar="PATH", multiple=True, help="A path that is not to be there.")
 @click.option("--edit", is_flag=True, help="Open the paths in conflict in $VISUAL or $EDITOR.")
+@click.option("--no-gates", is_flag=True, help="Merge it whether or not it passes the quality gates.")
 @json_option
 @store_option
 @click.pass_context
@@ -162,6 +163,7 @@ def resolve(
     files: tuple[str, ...],
     removed: tuple[str, ...],
     edit: bool,
+    no_gates: bool,
     as_json: bool,
 ) -> int:
     """Settle the conflict that a task's work waits for, and merge it."""
@@ -174,11 +176,11 @@ def resolve(
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         if edit:
-            done = _edited(log, run_id, task_id)
+            done = _edited(log, run_id, task_id, gates=not no_gates)
         else:
             if take not in ("", *_SIDES):
                 named[_only_path(log, run_id, task_id)], take = _file(take), ""
-            done = settling.resolve(log, run_id, task_id, take, named)
+            done = settling.resolve(log, run_id, task_id, take, named, gates=not no_gates, say=_say)
     what = f"by {done['how']}" if done["how"] in _SIDES else "by hand"
     _say_done(ctx, done, f"the conflict of task {task_id} of run {run_id} is resolved {what}", as_json=as_json)
     return 0
@@ -214,7 +216,7 @@ def _only_path(log: Any, run_id: str, task_id: str) -> str:
     return str(paths[0])
 
 
-def _edited(log: Any, run_id: str, task_id: str) -> dict[str, Any]:
+def _edited(log: Any, run_id: str, task_id: str, *, gates: bool) -> dict[str, Any]:
     from parallel_agents import resolving_by_hand as by_hand
 
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
@@ -233,7 +235,11 @@ def _edited(log: Any, run_id: str, task_id: str) -> dict[str, Any]:
         raise NotAllowed(
             f"the editor ended with {code}, so nothing was resolved", hint=f"the files are in {editing.folder}"
         )
-    return by_hand.finish(log, editing)
+    return by_hand.finish(log, editing, gates=gates, say=_say)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _say_done(ctx: click.Context, done: dict[str, Any], text: str, *, as_json: bool) -> None:

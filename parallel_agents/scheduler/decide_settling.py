@@ -12,7 +12,16 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.decide import decide_end, is_stuck, task_of
 from parallel_agents.scheduler.runners.protocol import Ended
-from parallel_agents.scheduler.work import CONFLICT, Clash, Work, in_conflict, named
+from parallel_agents.scheduler.work import (
+    CONFLICT,
+    Clash,
+    Gated,
+    Work,
+    clashes_of_merge,
+    found_out,
+    in_conflict,
+    named,
+)
 
 
 def is_conflict(task: TaskState) -> bool:
@@ -89,7 +98,7 @@ def decide_approve_result(state: RunState, task_id: str, work: Work, now_us: int
     """What follows once the work of a task is approved: its end where it merges, else a conflict as at any merge.
 
     Args:
-        work: with ``onto`` and ``merged`` or ``clashes``, of the integration line as the state has it.
+        work: with ``onto`` and ``merged`` or ``clashes``, of the integration line as the state has it, and ``gates``.
         now_us: microseconds since the epoch.
     Raises:
         UnknownTask, NotAllowed: see ``waiting``; or its work does not wait for an approval.
@@ -102,22 +111,26 @@ def decide_approve_result(state: RunState, task_id: str, work: Work, now_us: int
         )
     assert awaits_result_approval(task), "its start is approved by another decision"
     running, ended = _as_just_ended(state, task)
-    if work.clashes:
-        events = in_conflict(running, task, ended, work, work.clashes, now_us, 0.0)
+    events, clashes = found_out(task_id, ended.attempt_id, work), clashes_of_merge(state.plan.files, work)
+    if clashes:
+        events += in_conflict(running, task, ended, work, clashes, now_us, 0.0)
     else:
-        events = decide_end(running, ended, now_us, 0.0, commit=work.merged)
+        events += decide_end(running, ended, now_us, 0.0, commit=work.merged)
     if any(isinstance(event, ev.TaskBlocked | ev.RunPaused) for event in events):
         return events
     return [*events, *_going_on(state, task_id, "approved")]
 
 
-def decide_settled(state: RunState, task_id: str, commit: str, how: str, paths: Sequence[str]) -> list[Event]:
+def decide_settled(
+    state: RunState, task_id: str, commit: str, how: str, paths: Sequence[str], gates: Sequence[Gated] = ()
+) -> list[Event]:
     """A conflict is settled: the task is completed with the merge, and the run goes on if it was paused by a conflict.
 
     Args:
         commit: the merge, on top of the integration line as the state has it.
         how: ours, theirs, both or files.
         paths: that were in conflict.
+        gates: that were run on the merge.
     Raises:
         UnknownTask, NotAllowed: see ``waiting``; or the task waits for something else.
     """
@@ -132,7 +145,8 @@ def decide_settled(state: RunState, task_id: str, commit: str, how: str, paths: 
         task_id=task_id, how=how, attempt_id=task.attempt_id, commit=commit, paths=list(paths)
     )
     end = decide_end(running, ended, ended.ended_at_us, 0.0, commit=commit)
-    return [resolved, *end, *_going_on(state, task_id, f"{CONFLICT} resolved")]
+    checked = found_out(task_id, ended.attempt_id, Work("", commit=commit, gates=tuple(gates)))
+    return [*checked, resolved, *end, *_going_on(state, task_id, f"{CONFLICT} resolved")]
 
 
 def decide_widened(state: RunState, task_id: str, work: Work) -> list[Event]:

@@ -146,15 +146,7 @@ class Harvest:
         if one is None:
             return False
         gate = one.left.popleft()
-        text = last_bytes(f"{one.folder}/{STDOUT}", OUTPUT_CHARS) + last_bytes(f"{one.folder}/{STDERR}", OUTPUT_CHARS)
-        if ended.outcome not in ("exited", "timed_out"):
-            text += f"\n{ended.error or ended.outcome}"
-        one.done.append(
-            Gated(
-                one.scope, " ".join(gate.command), ended.exit_code if ended.outcome == "exited" else None,
-                max(0, ended.ended_at_us - ended.started_at_us) / 1e6, text[-OUTPUT_CHARS:], one.folder, one.commit,
-            )
-        )  # fmt: skip
+        one.done.append(gated(one.scope, gate, ended, one.folder, one.commit))
         if one.left and one.done[-1].passed:
             self._next_gate(one)
         else:
@@ -226,3 +218,18 @@ class Harvest:
             self._to_merge(one.order, one.ended, work)
         else:
             self.reaped.append(Reaped(one.order, one.ended, work))
+
+
+def gated(scope: str, gate: Gate, ended: Ended, folder: str, commit: str) -> Gated:
+    """What came of a gate.
+
+    Args:
+        folder: where its output lies.
+        commit: that it was run on.
+    """
+    text = last_bytes(f"{folder}/{STDOUT}", OUTPUT_CHARS) + last_bytes(f"{folder}/{STDERR}", OUTPUT_CHARS)
+    if ended.outcome not in ("exited", "timed_out"):
+        text += f"\n{ended.error or ended.outcome}"
+    exit_code = ended.exit_code if ended.outcome == "exited" else None
+    duration_s = max(0, ended.ended_at_us - ended.started_at_us) / 1e6
+    return Gated(scope, " ".join(gate.command), exit_code, duration_s, text[-OUTPUT_CHARS:], folder, commit)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
+from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.decide import decide_end
@@ -81,7 +82,7 @@ def decide_work(state: RunState, ended: Ended, work: Work, now_us: int, draw: fl
         now_us, draw: see ``decide_end``.
     """
     task = state.tasks[state.running[ended.attempt_id]]
-    found = _found(task.task.task_id, ended.attempt_id, work)
+    found = found_out(task.task.task_id, ended.attempt_id, work)
     return [*found, *_end(state, task, ended, work, now_us, draw), *_kept(state, task, ended.attempt_id, work)]
 
 
@@ -96,12 +97,16 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
         return decide_end(state, ended, now_us, draw)
     if task.task.approval == "result":
         return [_blocked(task, ended, work, RESULT_APPROVAL)]
-    clashes = work.clashes
-    if gate is not None:  # Textually clean, and still not what both meant.
-        clashes = (Clash(gate.command, f"gate {_outcome(gate)}"),)
+    clashes = clashes_of_merge(settings, work)
     if not clashes:
         return decide_end(state, ended, now_us, draw, commit=work.merged or work.commit)
     return in_conflict(state, task, ended, work, clashes, now_us, draw)
+
+
+def clashes_of_merge(settings: FileSettings, work: Work) -> tuple[Clash, ...]:
+    """What keeps work from being merged: paths, or the gate that a textually clean merge does not pass."""
+    gate = work.failed_gate if settings.fail_on_gates else None
+    return work.clashes if gate is None else (Clash(gate.command, f"gate {_outcome(gate)}"),)
 
 
 def kept_of_undone(task_id: str, attempt_id: str, work: Work) -> list[Event]:
@@ -121,7 +126,8 @@ def _outcome(gate: Gated) -> str:
     return "ran too long" if gate.exit_code is None else f"exit {gate.exit_code}"
 
 
-def _found(task_id: str, attempt_id: str, work: Work) -> list[Event]:
+def found_out(task_id: str, attempt_id: str, work: Work) -> list[Event]:
+    """What was seen of an attempt's work: shared state that changed, and gates."""
     events: list[Event] = []
     if work.shared:
         events.append(ev.SharedStateChanged(task_id=task_id, attempt_id=attempt_id, what=list(work.shared)))

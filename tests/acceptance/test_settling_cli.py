@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -265,6 +266,25 @@ def test_approved_work_that_does_not_merge_is_a_conflict_like_any_other(cli: Scr
     assert [one["status"] for one in cli.quick("conflicts", "--json").data] == ["waiting"]
     cli.quick("resolve", "two", "--take", "both")
     assert cli("resume", "--json").data["status"] == "completed"
+
+
+def test_a_resolution_that_does_not_pass_the_gates_needs_a_second_word(cli: Scratch) -> None:
+    """What a gate says of it is shown, kept, and asked about; to leave gates out is said by name."""
+    versioned(cli, {"f": "1\n"})
+    gate = {"command": ["sh", "-c", "test $(wc -l <f) = 1 || { echo two lines; exit 4; }"], "after": "task"}
+    gates = f"qualityGates.commands={json.dumps([gate])}"
+    cli("run", clashing(cli, "echo one > f", "echo two > f"), "--set", gates, code=5)
+    run = run_id_of(cli)
+    refused = cli("resolve", run, "two", "--take", "both", code=2)
+    assert "gate: sh -c" in refused.err
+    assert "does not pass on the merge" in refused.err
+    assert ": two lines" in refused.err
+    told = [one["data"]["passed"] for one in cli.events(run) if one["type"] == "GateChecked"]
+    assert told == [True, True, False]
+    assert in_state(cli.quick("status", run, "--json").data, "blocked") == {"two"}
+    cli("resolve", run, "two", "--take", "both", "--no-gates")
+    cli("resume", run)
+    assert git(cli, "show", f"parallel-agents/{run}:f") == "one\ntwo"
 
 
 def test_without_conflicts_it_says_so(cli: Scratch) -> None:
