@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +122,16 @@ class Git:
             ok=ok,
         )
 
+    def begin(self, *args: str) -> Callable[[], Output]:
+        """Begin one command that needs no input, and go on meanwhile.
+
+        Returns:
+            What waits for its end and gives what it said, as ``run`` does. It has to be called.
+        """
+        words, folder = (*self.settings, *args), self.work_tree or self.git_dir
+        process = _begun(words, folder, self._env)
+        return lambda: _output(process, words, folder, self._env, b"", (0,))
+
     def text(self, *args: str) -> str:
         """What a command printed, its last line end taken off. Bytes that are no UTF-8 survive as surrogates."""
         return decoded(self.run(*args).out).removesuffix("\n")
@@ -140,13 +150,18 @@ def execute(
     Raises:
         GitFailed: git or the folder is missing, or the command ended with a code that is not in ``ok``.
     """
+    return _output(_begun(args, folder, env), args, folder, env, stdin, ok)
+
+
+def _begun(args: Sequence[str], folder: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     try:
-        done = subprocess.run(
+        return subprocess.Popen(
             ["git", *args],
             cwd=folder,
             env={**environment(), **(env or {})},
-            input=stdin,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -155,8 +170,27 @@ def execute(
         raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from None
     except OSError as error:
         raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from error
-    output = Output(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
-    if done.returncode not in ok:
+
+
+def _output(
+    process: subprocess.Popen[bytes],
+    args: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str] | None,
+    stdin: bytes,
+    ok: Collection[int],
+) -> Output:
+    with process:
+        try:
+            out, err = process.communicate(stdin)
+        except OSError as error:
+            process.kill()
+            raise GitFailed(f"git cannot run in {folder}: {error.strerror}") from error
+        except BaseException:
+            process.kill()
+            raise
+    output = Output(process.returncode, out, err.decode("utf-8", "replace"))
+    if output.code not in ok:
         if NO_ROOM in output.err:
             raise disk_full(Path((env or {}).get("GIT_DIR", folder)))
         raise GitFailed(f"{_spoken(args)} failed in {folder}: {last_words(output)}")

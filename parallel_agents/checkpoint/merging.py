@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from parallel_agents.checkpoint.git import Git, GitFailed, decoded, encoded
+from parallel_agents.checkpoint.git import Git, GitFailed, Output, decoded, encoded
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import commit_tree, temporary_index, tree_of
 
@@ -48,6 +49,7 @@ class _Probe(NamedTuple):
     tree: str
     conflicts: tuple[Conflict, ...]
     renamed: dict[str, tuple[str, ...]]  # Where a path had to make way in the tree: its names there.
+    commit: str | None = None  # Of the tree, if it was made already.
 
 
 def merge(
@@ -81,13 +83,14 @@ def merge(
     if not files and base in (onto, work):
         there = work if base == onto else onto
         return Merge(there, tree_of(repository, there))
-    probe = _probe(repository, onto, work)
+    commit = partial(commit_tree, repository, message=message, parents=(onto, work), at_us=at_us)
+    probe = _probe(repository, onto, work, None if files else commit)
     tree, left = probe.tree, probe.conflicts
     if files or (left and take):
         tree, left = _resolved(repository, probe, take, files)
     if left:
         return Merge(None, tree, left)
-    return Merge(commit_tree(repository, tree, message=message, parents=(onto, work), at_us=at_us), tree)
+    return Merge(probe.commit or commit(tree), tree)
 
 
 def leftover_markers(content: bytes) -> bool:
@@ -116,11 +119,22 @@ def _merge_base(repository: Repository, onto: str, work: str) -> str | None:
     return decoded(said.out).strip() or None
 
 
-def _probe(repository: Repository, onto: str, work: str) -> _Probe:
+def _probe(repository: Repository, onto: str, work: str, commit: Callable[[str], str] | None = None) -> _Probe:
+    """Merge two commits.
+
+    Args:
+        commit: makes a commit of a tree without conflicts. It does so while git looks for attributes, which are rare.
+    """
     git = Git(repository.git_dir, settings=_SETTINGS)
     command = ("merge-tree", "-z", "--write-tree", "--messages", "--allow-unrelated-histories", onto, work)
     said = git.run(*command, ok=(0, 1))
-    attributes = _attributes(git, onto, _merged_paths(said.out, (onto, work)))
+    names = _attribute_names(_merged_paths(said.out, (onto, work)))
+    listed = git.begin("--literal-pathspecs", "ls-tree", "-z", onto, "--", *names) if names else None
+    made = None
+    try:
+        made = commit(_tree(said)) if commit is not None and said.code == 0 else None
+    finally:
+        attributes = [] if listed is None else _attributes(listed())
     if attributes:
         # Without a working tree no attributes are read, and a file may have asked for a merge of its own kind.
         with tempfile.TemporaryDirectory(prefix="attributes-", dir=repository.own_folder()) as folder:
@@ -128,10 +142,14 @@ def _probe(repository: Repository, onto: str, work: str) -> _Probe:
                 named = Path(folder) / name
                 named.parent.mkdir(parents=True, exist_ok=True)
                 named.write_bytes(git.run("cat-file", "blob", oid).out)
-            said = Git(repository.git_dir, Path(folder), settings=_SETTINGS).run(*command, ok=(0, 1))
+            said, made = Git(repository.git_dir, Path(folder), settings=_SETTINGS).run(*command, ok=(0, 1)), None
     if said.code == 0:
-        return _Probe(said.out.partition(b"\0")[0].decode(), (), {})
+        return _Probe(_tree(said), (), {}, made)
     return _parsed(said.out, (onto, work))
+
+
+def _tree(said: Output) -> str:
+    return said.out.partition(b"\0")[0].decode()
 
 
 def _merged_paths(out: bytes, sides: tuple[str, str]) -> set[str]:
@@ -140,14 +158,15 @@ def _merged_paths(out: bytes, sides: tuple[str, str]) -> set[str]:
     return {_original(decoded(path), sides) for paths, _, _ in _messages(messages) for path in paths}
 
 
-def _attributes(git: Git, commit: str, paths: Collection[str]) -> list[tuple[str, str]]:
-    """The files ``.gitattributes`` of a commit that speak of some paths: their names and objects."""
+def _attribute_names(paths: Collection[str]) -> list[str]:
+    """The files ``.gitattributes`` that may speak of some paths."""
     folders = {folder for path in paths for folder in PurePosixPath(path).parents}
-    names = sorted(str(folder / ".gitattributes") for folder in folders)
-    if not names:
-        return []
-    said = git.run("--literal-pathspecs", "ls-tree", "-z", commit, "--", *names)
-    entries = (line.partition(b"\t") for line in said.out.split(b"\0") if line.startswith(b"100"))
+    return sorted(str(folder / ".gitattributes") for folder in folders)
+
+
+def _attributes(listed: Output) -> list[tuple[str, str]]:
+    """Those of them that a commit has: their names and objects."""
+    entries = (line.partition(b"\t") for line in listed.out.split(b"\0") if line.startswith(b"100"))
     return [(decoded(name), about.split(b" ")[2].decode()) for about, _, name in entries]
 
 

@@ -18,7 +18,7 @@ from parallel_agents import ParallelAgentsError
 from parallel_agents.version import RELEASE
 
 if TYPE_CHECKING:
-    from parallel_agents.eventstore.store_maker import StoreMaker
+    from parallel_agents.new_store import StoreMaker
 
 INTERRUPTED = 130
 WRONG_USAGE = 2
@@ -172,7 +172,7 @@ def _store_maker(words: Sequence[str]) -> StoreMaker | None:
     """Who makes a new project's store, begun before we import anything else for the command."""
     if "run" not in words:
         return None
-    from parallel_agents.eventstore.store_maker import maker_for
+    from parallel_agents.new_store import maker_for
 
     return maker_for(words)
 

@@ -99,7 +99,7 @@ def _as_text(value: Any) -> str:
 def _take_root_options(ctx: click.Context) -> None:
     """A shell that completes a word parses the options, but calls nothing that would keep them."""
     root = ctx.find_root()
-    root.obj = root.obj or {"store": root.params.get("store")}
+    root.obj = {"store": root.params.get("store"), **(root.obj or {})}
 
 
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:

@@ -12,12 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from parallel_agents.eventstore.errors import ParallelAgentsError
-from parallel_agents.eventstore.location import find_project_root, make_home, store_path
+from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.sqlite import open_store
 from parallel_agents.version import RELEASE
 
@@ -68,26 +66,6 @@ class StoreMaker:
                 os.kill(child, signal.SIGKILL)  # It has touched nothing.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child, 0)
-
-
-def maker_for(words: Sequence[str]) -> StoreMaker | None:
-    """Begin to make the store of a command line at once, if it is one of ``run`` in a project that has none yet."""
-    named, verb, rest = os.environ.get("PARALLEL_AGENTS_STORE"), "", iter(words)
-    for word in rest:
-        if word == "--store":
-            named = next(rest, None)
-        elif word.startswith("--store="):
-            named = word.partition("=")[2]
-        elif word in ("--dry-run", "--help", "-h"):
-            return None
-        else:
-            verb = verb or word
-    if verb != "run":
-        return None
-    with contextlib.suppress(ParallelAgentsError, OSError):  # Whatever is wrong is said by who opens the store.
-        if not store_path(find_project_root(Path.cwd()), named).exists():
-            return StoreMaker()
-    return None
 
 
 def _make_when_told(told: int, tell: int) -> None:

@@ -19,7 +19,7 @@ from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, uncollected
 
 NAME = "status"
-VERSION = 2
+VERSION = 3
 
 PENDING, QUEUED, RUNNING, COMPLETED = "pending", "queued", "running", "completed"
 FAILED, CANCELLED, SKIPPED, BLOCKED = "failed", "cancelled", "skipped", "blocked"
@@ -384,14 +384,10 @@ _RUN_FIELDS = (
 
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
-    tasks = {}
-    for task_id, task in state.tasks.items():
-        if (values := _task_values(task)) != _TASK_BLANK:
-            found = zip(_TASK_FIELDS, values, _TASK_BLANK, strict=True)
-            tasks[task_id] = {name: value for name, value, blank in found if value is not blank and value != blank}
+    tasks = {task_id: values for task_id, task in state.tasks.items() if (values := _task_values(task)) != _TASK_BLANK}
     head = {name: getattr(state, name) for name in _RUN_FIELDS}
     failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
-    return orjson.dumps({**head, "tasks": tasks, "stage_failed": failed})
+    return orjson.dumps({**head, "fields": _TASK_FIELDS, "tasks": tasks, "stage_failed": failed})
 
 
 def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState:
@@ -403,9 +399,11 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     if raw["plan_digest"]:
         _submitted(state, submitted, raw["submitted_at_us"], plan)
     for task_id, values in raw["tasks"].items():
+        # Until version 2 each task had its fields by name; the state that a fork began from may be of then.
+        named = dict(zip(raw["fields"], values, strict=True)) if "fields" in raw else values
         task = state.tasks[task_id]
-        _move(state, task, values.pop("status", PENDING))
-        for name, value in values.items():
+        _move(state, task, named.pop("status", PENDING))
+        for name, value in named.items():
             setattr(task, name, value)
     for name in _RUN_FIELDS:
         if name in raw:  # Else it was taken by a version that knew fewer of them.

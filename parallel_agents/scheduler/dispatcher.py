@@ -203,8 +203,18 @@ class Dispatcher:
         self._fold(draft.add(run_id, event))
 
     def _add_all(self, draft: Draft, run_id: str, events: list[Event]) -> None:
-        for record in draft.add_all(run_id, events):
-            self._fold(record)
+        """The same as ``_add`` of each, in the one loop that every event of an attempt comes through."""
+        records = draft.add_all(run_id, events)
+        held = self.held.get(run_id)
+        if held is None or self.attempts.files is not None or not _OF_TASKS.issuperset(map(type, events)):
+            for record in records:
+                self._fold(record)
+            return
+        occupancy, state, blob = self._occupancy, held.state, self.log.blob
+        for record in records:
+            occupancy_fold.fold(occupancy, record)
+            status_fold.fold(state, record, blob)
+        held.snapshot_seq_count += len(records)
 
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
@@ -458,3 +468,4 @@ class Dispatcher:
 
 
 _RUN_LEVEL = frozenset(cls for name, cls in ev.EVENT_TYPES.items() if name.startswith("Run"))  # As the log has it.
+_OF_TASKS = frozenset({ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.TaskFailed, ev.TaskRetryScheduled})

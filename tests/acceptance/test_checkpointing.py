@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scratch import Scratch, shell, until_file
 from terminal import on_terminal, quickly_on_terminal
+from versioned import git, versioned
 
 SHAPE = {"checkpoint_id", "seq", "kind", "label", "commit", "at"}  # What scripts rely on.
-
-
-def git(cli: Scratch, *words: str) -> str:
-    """A git command of the user's own."""
-    who = ("-c", "user.name=A User", "-c", "user.email=user@localhost", "-c", "init.defaultBranch=main")
-    done = subprocess.run(
-        ["git", *who, *words], cwd=cli.root, env=cli.environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def versioned(cli: Scratch) -> Scratch:
-    """Make the project a git repository with one commit; where the tests keep their own files is ignored."""
-    cli.environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    cli.write(".gitignore", "home/\n*.log\n*.json\n")
-    cli.write("readme", "one\n")
-    git(cli, "init", "-q")
-    git(cli, "add", "-A")
-    git(cli, "commit", "-qm", "first")
-    return cli
 
 
 @pytest.fixture
 def repo(cli: Scratch) -> Scratch:
     """The command line in a git repository."""
-    return versioned(cli)
+    return versioned(cli, {"readme": "one\n"})
 
 
 @pytest.fixture(scope="module")
 def story(make_project: Callable[[str], Scratch]) -> Scratch:
     """A checkpoint by hand, a run of one task, and another one by hand."""
-    cli = versioned(make_project("story"))
+    cli = versioned(make_project("story"), {"readme": "one\n"})
     cli.quick("checkpoint", "create", "the start", "--description", "nothing is done yet")
     tasks = [shell("build", "echo built > made; echo more >> readme", agent_type="backend-engineer")]
     cli("run", cli.plan(*tasks, workspace="worktree", name="feature"))
@@ -99,10 +79,10 @@ def test_what_a_checkpoint_holds_can_be_shown(story: Scratch) -> None:
     seen = by_label.data
     assert (seen["checkpoint_id"], seen["files_count"], seen["branch"]) == (last["checkpoint_id"], 3, "main")
     assert [(file["path"], file["mode"], file["size"]) for file in seen["files"]] == [
-        (".gitignore", "100644", 19), ("new file", "100644", 4), ("readme", "100644", 4),
+        (".gitignore", "100644", 20), ("new file", "100644", 4), ("readme", "100644", 4),
     ]  # fmt: skip
     assert seen["changed_files"] == [{"path": "new file", "status": "A"}, {"path": "readme", "status": "M"}]
-    assert seen["total_size_bytes"] == 27
+    assert seen["total_size_bytes"] == 28
     for name in (last["checkpoint_id"], last["checkpoint_id"][:6], str(last["seq"])):
         assert story.quick("checkpoint", "show", name, "--json").data == seen
     by_words = story.quick("checkpoint", "show", "before the bug fix", "--json")

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from scratch import Scratch, shell, until_file, wait_until
-
-
-def git(cli: Scratch, *words: str) -> str:
-    """A git command of the user's own."""
-    who = ("-c", "user.name=A User", "-c", "user.email=user@localhost")
-    done = subprocess.run(["git", *who, *words], cwd=cli.root, env=cli.environment, capture_output=True, check=True)
-    return done.stdout.decode().strip()
-
-
-def versioned(cli: Scratch) -> Scratch:
-    """Make the project a git repository with one commit."""
-    cli.environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    cli.write(".gitignore", "home/\n*.json\nflags/\n")
-    cli.write("readme", "one\n")
-    git(cli, "init", "-q", "-b", "main")
-    git(cli, "add", "-A")
-    git(cli, "commit", "-qm", "first")
-    return cli
+from versioned import git, versioned
 
 
 @pytest.fixture
 def repo(cli: Scratch) -> Scratch:
     """The command line in a git repository."""
-    return versioned(cli)
+    return versioned(cli, {"readme": "one\n"})
 
 
 @pytest.fixture
@@ -251,7 +232,7 @@ def test_the_past_of_a_forked_run_can_be_asked_at_every_event(past: tuple[Scratc
 
 def test_the_users_own_state_is_not_touched(make_project: Callable[[str], Scratch]) -> None:
     """Branch, index, working tree, stash, configuration, hooks and reflogs stay byte by byte, through all of it."""
-    cli = versioned(make_project("untouched"))
+    cli = versioned(make_project("untouched"), {"readme": "one\n"})
     cli.write("readme", "changed\n")
     git(cli, "stash")
     cli.write("readme", "dirty\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel_agents.eventstore import store_maker
+from parallel_agents import new_store
 from parallel_agents.eventstore.log import Log
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no such child")
@@ -93,8 +93,8 @@ def test_it_begins_only_where_a_run_needs_a_new_store(
     """A child for nothing would make every other command slower."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PARALLEL_AGENTS_STORE", raising=False)
-    monkeypatch.setattr(store_maker, "StoreMaker", lambda: "a maker")
+    monkeypatch.setattr(new_store, "StoreMaker", lambda: "a maker")
     (tmp_path / "there.db").touch()
-    assert (store_maker.maker_for(words.split()) is not None) == wanted
+    assert (new_store.maker_for(words.split()) is not None) == wanted
     monkeypatch.setenv("PARALLEL_AGENTS_STORE", str(tmp_path / "there.db"))
-    assert store_maker.maker_for(["run", "plan.json"]) is None
+    assert new_store.maker_for(["run", "plan.json"]) is None
