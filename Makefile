@@ -23,8 +23,8 @@ demo: need-git .make/demo ## run a plan of seven tasks in a repository of its ow
 test: need-git .make/test ## the tests, but for those that take minutes
 	.venv/bin/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: need-git .make/test ## all tests
-	.venv/bin/python -m pytest -n $(WORKERS)
+test-all: need-git .make/test ## all tests, on more random examples
+	TEST_ALL=1 .venv/bin/python -m pytest -n $(WORKERS)
 
 lint: .make/lint ## ruff and mypy
 	.venv/bin/python -m ruff check

@@ -362,8 +362,8 @@ def open_each(opened: Callable[[str], Log], addresses: list[str], start: Any, re
 
 
 def test_eight_processes_may_make_the_same_store_at_the_same_moment(backend: SqliteBackend) -> None:
-    """Forty times over: each of them can use it, none is told that it is locked."""
-    stores = [backend.another(f"store{index}") for index in range(40)]
+    """Fifteen times over: each of them can use it, none is told that it is locked."""
+    stores = [backend.another(f"store{index}") for index in range(15)]
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(PROCESSES), context.Queue()
     arguments = (backend.opened_elsewhere, [store.address for store in stores], start, results)

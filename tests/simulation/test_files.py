@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 # Nothing is shrunk: another seed is another story, a smaller one no simpler.
-QUICK = settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+QUICK = settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
 MANY = settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
 SEED = st.integers(0, 2**32)
 STEPS = 45

@@ -16,6 +16,7 @@ from histories import ENDED, RUN_ENDED, Generator, Model, store
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.errors import UnknownEvent, UnknownRun
@@ -28,7 +29,7 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.projections.timeline import timeline
 
 # A failure prints its seed and size. Nothing is shrunk: another seed is another history, a smaller one no simpler.
-HISTORIES = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+HISTORIES = settings(max_examples=examples(15), deadline=None, phases=[Phase.explicit, Phase.generate])
 SEED = st.integers(0, 2**32)
 SIZE = st.sampled_from([6, 12, 25, 60])
 NOT_OF_A_SNAPSHOT = ("touched", "broken")  # What the scheduler has still to look at.

@@ -14,13 +14,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from world import World
 
+from examples import examples
 from parallel_agents import submit as submit_module
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 
 # A failure prints its seed. Nothing is shrunk: another seed is another story, a smaller one no simpler.
-STORIES = settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+STORIES = settings(max_examples=examples(8), deadline=None, phases=[Phase.explicit, Phase.generate])
 SEED = st.integers(0, 2**32)
 
 

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from parallel_agents.configuration import DEFAULTS, Configuration, load_configuration
 from parallel_agents.eventstore.errors import InvalidPlan, ParallelAgentsError
 from parallel_agents.eventstore.submission import Plan, Task
@@ -574,7 +575,7 @@ PLAN_LIKE = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(
         st.binary(max_size=80),
@@ -592,7 +593,7 @@ def test_no_bytes_at_all_raise_anything_but_our_error(tmp_path: Path, content: b
         load_plan_file(path, DEFAULTS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     tasks=st.lists(st.dictionaries(st.sampled_from(sorted(TASK_FIELDS | {"call"})), PLAN_LIKE, max_size=6), max_size=3)
 )

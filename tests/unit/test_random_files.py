@@ -15,6 +15,7 @@ from gitrepos import AT_US, as_git_keeps, belongings, head, make_project, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from parallel_agents.checkpoint import worktrees
 from parallel_agents.checkpoint.merging import merge
 from parallel_agents.checkpoint.repository import Repository, shadow_repository
@@ -65,7 +66,7 @@ def lay(folder: Path, files: Tree) -> None:
             os.chmod(path, 0o755 if kind == "program" else 0o644)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(9))
 @given(first=TREES, second=TREES, versioned=st.booleans())
 def test_every_tree_comes_back_exactly(first: Tree, second: Tree, versioned: bool) -> None:
     """Into a new folder and in place, there and back; with git and without."""
@@ -104,7 +105,7 @@ def changed(files: Tree, changes: dict[bytes, str], whose: str) -> Tree:
     return after
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(8))
 @given(base=CHANGES, ours=CHANGES, theirs=CHANGES)
 def test_changes_that_do_not_meet_all_arrive(
     base: dict[bytes, str], ours: dict[bytes, str], theirs: dict[bytes, str]
