@@ -2,8 +2,7 @@
 # All paths are relative: a checkout may lie anywhere, in a folder with spaces too. Plain enough for GNU Make 3.81.
 
 PYTHON ?= python3
-# On two cores: for a quarter of their time tests wait for something else than a processor.
-WORKERS ?= 3
+WORKERS ?= 2
 
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 
