@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,21 @@ def survey(
     judged: list[Item | Stays | None] = []
     for one in lying:
         found.checkouts[str(one.path)] = one
-        judged.append(stale_checkouts.judge(log, store, one, known, found.dropping))
-    judged += [_attempts(log, folder, known, store, older_than_s) for folder in folders]
+        judge = partial(stale_checkouts.judge, log, store, one, known, found.dropping)
+        judged.append(_judged(one.path, judge))
+    for folder in folders:
+        judged.append(_judged(folder, partial(_attempts, log, folder, known, store, older_than_s)))
     found.items[:0] = [*(one for one in judged if isinstance(one, Item)), *leftovers]
     found.stays[:0] = [one for one in judged if isinstance(one, Stays)]
     return found
+
+
+def _judged(path: Path, judge: Callable[[], Item | Stays | None]) -> Item | Stays | None:
+    """What is said of a folder; nothing where it goes while it is looked into, for somebody else may clean here too."""
+    try:
+        return judge()
+    except OSError as error:
+        return Stays(str(path), f"it cannot be looked into: {error.strerror}") if os.path.lexists(path) else None
 
 
 def repositories_of(

@@ -22,7 +22,7 @@ from parallel_agents.checkpoint.snapshot import restore
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.log import Log
-from parallel_agents.leftovers import size_of
+from parallel_agents.leftovers import Stays, size_of
 from parallel_agents.scheduler.process import own_identity
 
 
@@ -456,3 +456,15 @@ def _clean_until(yard: Yard, moment: int) -> None:
             housekeeping.clean(log, yard.project, housekeeping.survey(log, yard.project))
     finally:
         os._exit(0)
+
+
+def test_what_goes_while_it_is_looked_into_is_nothing_to_be_told(tmp_path: Path) -> None:
+    """Somebody else may clean here too; what stays and cannot be read is named."""
+
+    def vanishes() -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    assert housekeeping._judged(tmp_path / "gone", vanishes) is None
+    stays = housekeeping._judged(tmp_path, vanishes)
+    assert isinstance(stays, Stays)
+    assert (stays.path, stays.why) == (str(tmp_path), "it cannot be looked into: No such file or directory")
