@@ -160,6 +160,25 @@ def test_a_shared_directory_is_made_what_it_was(cli: Scratch) -> None:
     assert made_by_tasks() == ["two"]
 
 
+def test_a_shared_directory_is_not_taken_back_while_another_run_works_there(cli: Scratch) -> None:
+    """Its files would go from under it; nothing is changed, in the log neither."""
+    cli.write(".gitignore", "home/\nflags/\n")
+    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "rm one", "one")))
+    first = str(cli.quick("runs", "--json").data[-1]["run_id"])
+    (cli.root / "flags").mkdir()
+    other = cli.start("run", cli.plan(shell("busy", until_file("flags/go")), name="other"))
+    cli.until_running("busy")
+    count = cli.event_count()
+    refused = cli("rollback", first, "--to", "before two", "--yes", code=2)
+    assert "attempts of another run work in the same directory" in refused.err
+    assert not (cli.root / "one").exists()
+    assert cli.event_count() == count
+    (cli.root / "flags" / "go").touch()
+    assert cli.said_by(other).code == 0
+    cli("rollback", first, "--to", "before two", "--yes")
+    assert (cli.root / "one").exists()
+
+
 def test_a_fork_goes_on_from_the_past_and_leaves_its_parent(past: tuple[Scratch, str]) -> None:
     """With completed work kept, refs of its own, and its own settings."""
     cli, run = past
