@@ -1,4 +1,4 @@
-"""A new project's store, begun from the words of a command line, before anything else is imported for the command."""
+"""A new project's store, begun from the words of a command line, before what the command needs is imported."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _store_maker(words: Sequence[str]) -> StoreMaker | None:
-    """Who makes a new project's store, begun before we import anything else for the command."""
+    """Who makes a new project's store, begun before what the command needs is imported."""
     if "run" not in words:
         return None
     from parallel_agents.new_store import maker_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +128,7 @@ class HandmadeRun:
     def close(self) -> None:
         """Let go of the store."""
         self.log.close()
+
+
+Make = Callable[..., HandmadeRun]
+"""Takes what ``HandmadeRun`` takes after its first two."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from paper import task
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.scheduler import attempts
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """An empty store and its dispatcher."""
-    made = Scene(tmp_path)
-    yield made
-    made.log.close()
 
 
 def test_an_end_is_taken_up_again_where_looking_at_it_failed(scene: Scene) -> None:

@@ -23,14 +23,6 @@ from parallel_agents.submit import submit
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """An empty store and its dispatcher."""
-    made = Scene(tmp_path)
-    yield made
-    made.log.close()
-
-
-@pytest.fixture
 def calls(tmp_path: Path) -> Iterator[Calls]:
     """An empty store and the dispatcher of a Python process."""
     made = Calls(tmp_path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gitrepos import belongings
-from handmade import HandmadeRun, commit_of
+from handmade import HandmadeRun, Make, commit_of
 from paper import task
 from waiting import wait_until
 
@@ -18,27 +17,11 @@ from parallel_agents.eventstore.errors import NotAllowed, StaleRun
 from parallel_agents.eventstore.submission import Gate
 from parallel_agents.scheduler.work import Gated
 
-Make = Callable[..., HandmadeRun]
-
 # Passes where a file holds one line only: what a merge of two lines does not, that each side by itself does.
 ONE_LINE = Gate(
     command=("sh", "-c", 'echo "$PARALLEL_AGENTS_TASK: $(wc -l <f) lines"; test $(wc -l <f) = 1'), after="task"
 )
 NEVER_BOTH = Gate(command=("sh", "-c", "! { test -e a && test -e b; } || { echo both; exit 3; }"), after="task")
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a run by hand."""
-    made: list[HandmadeRun] = []
-
-    def make_run(*tasks: Any, **more: Any) -> HandmadeRun:
-        made.append(HandmadeRun(tmp_path, monkeypatch, *tasks, **more))
-        return made[-1]
-
-    yield make_run
-    for run in made:
-        run.close()
 
 
 def awaiting(make: Make, **more: Any) -> HandmadeRun:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of, task
@@ -18,14 +15,6 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 from parallel_agents.scheduler.dispatcher import Progress
 from parallel_agents.submit import submit
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """An empty store and its dispatcher."""
-    made = Scene(tmp_path)
-    yield made
-    made.log.close()
 
 
 def test_a_dispatcher_that_takes_all_takes_what_nobody_holds(scene: Scene) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,14 +21,6 @@ TASK_FIELDS = {
     "cost_usd", "model", "checkpoint_id", "error",
 }  # fmt: skip
 RUN_FIELDS = {"run_id", "name", "status", "seq", "strategy", "tasks", "cost_usd", "budget_usd"}
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """An empty store and a dispatcher."""
-    made = Scene(tmp_path)
-    yield made
-    made.log.close()
 
 
 def append_named(scene: Scene, run_id: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gitrepos import belongings, user_git
-from handmade import HandmadeRun, commit_of
+from handmade import HandmadeRun, Make, commit_of
 from paper import task
 
 from parallel_agents import settling
@@ -18,22 +17,6 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun
 from parallel_agents.scheduler.process import own_identity
 from parallel_agents.scheduler.work import Gated
-
-Make = Callable[..., HandmadeRun]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a run by hand."""
-    made: list[HandmadeRun] = []
-
-    def make_run(*tasks: Any, **more: Any) -> HandmadeRun:
-        made.append(HandmadeRun(tmp_path, monkeypatch, *tasks, **more))
-        return made[-1]
-
-    yield make_run
-    for run in made:
-        run.close()
 
 
 def clashing(make: Make, **more: Any) -> HandmadeRun:
