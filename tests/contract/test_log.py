@@ -18,7 +18,7 @@ from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import Recorded
 
 if TYPE_CHECKING:
-    from conftest import SqliteBackend
+    from backends import SqliteBackend
 
 PROCESSES = 8
 APPENDS = 25  # By each process.
