@@ -11,7 +11,6 @@ from backends import BACKENDS, SqliteBackend
 from parallel_agents.eventstore.log import Log
 
 
-
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteBackend:
     """An empty place for a store of each kind."""
