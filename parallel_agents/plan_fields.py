@@ -21,7 +21,7 @@ PREPARATION = ("setup", "teardown", "setup_timeout_s")
 PLAN_FIELDS = frozenset(
     {"name", "strategy", "workspace", "sparse", "include_uncommitted", "max_parallel_agents", "defaults", "tasks"}
 ) | {*PREPARATION, "$schema"}
-TASK_FIELDS = frozenset(Task.model_fields) - {"stage"} | NOT_BUILT_TASK
+TASK_FIELDS = frozenset(Task.model_fields) - {"stage", "budget_usd_micros", "expected_usd_micros"} | NOT_BUILT_TASK
 COMMANDS = ("command", "setup", "teardown")
 SEQUENCES = frozenset({"dependencies", "tags", "outputs", "env_from", "files", *COMMANDS})
 

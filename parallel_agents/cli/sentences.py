@@ -85,7 +85,19 @@ def sentence(event: dict[str, Any]) -> str:
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
         case "CostCharged":
-            return f"${data['usd_micros'] / 1e6:.4f} for {data['model'] or 'an unknown model'}"
+            micros = data["usd_micros"]
+            how = " (estimated)" if data.get("source") == "estimated" else ""
+            how += ", cut off" if data["partial"] else ""
+            amount = "an unknown amount" if micros is None else f"${micros / 1e6:.4f}"
+            return f"{amount} for {data['model'] or 'an unknown model'}{how}"
+        case "ProviderLimited":
+            sure = "" if data["stated"] else " (our guess)"
+            return f"{data['provider']} until {local_time(data['until'])}{sure}: {data['reason'] or data['kind']}"
+        case "ProviderFreed":
+            return f"{data['provider']}" + (f": {data['reason']}" if data["reason"] else "")
+        case "BudgetChanged":
+            micros = data["budget_usd_micros"]
+            return f"{data['scope']}: " + ("no limit" if micros is None else f"${micros / 1e6:.2f}")
         case _:
             return _of_files(event["type"], data)
 

@@ -186,9 +186,13 @@ class TaskStarted(Event):
     attempt_id: str  # Unique for ever, so that a late result can be told apart.
     attempt: Count  # 1 for the first.
     runner: str
-    model: str | None = None
+    model: str | None = None  # The alias that was chosen, such as ``sonnet``, or the name that the task gave.
     base_commit: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
+    model_reason: str = ""  # Why this model, in words.
+    reserved_usd_micros: Count | None = None  # Held back from the budgets until the attempt has been charged.
+    resumes: str | None = None  # The attempt whose session this one goes on with.
+    role: str = ""  # The agent type that acts where it is not the task's own, such as one that resolves a conflict.
 
 
 class TaskCompleted(Event):
@@ -220,6 +224,7 @@ class TaskFailed(Event):
     output: Any = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    kind: str = ""  # Of an agent's failure, one of ``runners.protocol.FAILURES``.
 
 
 class TaskTimedOut(Event):
@@ -381,17 +386,22 @@ class CheckpointsDropped(Event):
 
 
 class CostCharged(Event):
-    """Money was spent. Micro-dollars, whatever becomes of the attempt."""
+    """Money was spent by an attempt on one model. Micro-dollars, whatever becomes of the attempt."""
 
     task_id: str
     attempt_id: str
-    usd_micros: Count
-    model: str | None = None
+    usd_micros: Count | None  # None: nobody knows; never 0 for that.
+    model: str | None = None  # As the agent names it.
     agent_type: str = ""
-    input_tokens: Count = 0
+    input_tokens: Count = 0  # Without those read from or written to a cache.
     output_tokens: Count = 0
-    calls: Count = 0
-    partial: bool = False
+    calls: Count = 0  # Answers of the model, subagents included.
+    partial: bool = False  # Cut off: off by at most the call that was in flight.
+    cache_read_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    source: str = "agent"  # Who says so: agent, estimated (tokens times the price table) or unknown.
+    prices: str = ""  # Version of the price table that an estimate was made with.
+    runner: str = ""
 
 
 class BudgetThresholdReached(Event):
@@ -408,6 +418,36 @@ class BudgetExceeded(Event):
     scope: str
     spent_usd_micros: Count
     budget_usd_micros: Count
+
+
+class BudgetChanged(Event):
+    """Somebody set another budget for a run, or for one of its tasks."""
+
+    scope: str  # run, or task:ID.
+    budget_usd_micros: Count | None  # None: no limit any more.
+
+
+class ProviderLimited(Event):
+    """A provider lets nobody work on for the time being: no agent of it is started before ``until``. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    provider: str  # anthropic, openai, ...
+    kind: str  # One of ``runners.protocol.FAILURES``.
+    until: Rfc3339
+    reason: str = ""
+    stated: bool = False  # Whether the provider said until when; otherwise it is our guess.
+    count: Count = 1  # In a row, without an attempt between that got through; a guess grows with it.
+    attempt_id: str = ""
+
+
+class ProviderFreed(Event):
+    """The provider lets us work again, or somebody said so. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    provider: str
+    reason: str = ""
 
 
 class ConflictDetected(Event):

@@ -18,13 +18,15 @@ PRIORITIES = ("critical", "high", "medium", "low")
 STRATEGIES = ("concurrent", "pipeline", "hybrid")
 WORKSPACES = ("worktree", "shared", "none")
 APPROVALS = ("required", "result")
-CONFLICTS = ("interactive", "ours", "theirs", "rebase", "abort")
+CONFLICTS = ("interactive", "ours", "theirs", "rebase", "abort", "agent")
+PROFILES = ("quality", "balanced", "fast", "ultra-fast")
 
 Priority = Literal["critical", "high", "medium", "low"]
 Strategy = Literal["concurrent", "pipeline", "hybrid"]
 Workspace = Literal["worktree", "shared", "none"]
 Approval = Literal["required", "result"]
-ConflictStrategy = Literal["interactive", "ours", "theirs", "rebase", "abort"]
+ConflictStrategy = Literal["interactive", "ours", "theirs", "rebase", "abort", "agent"]
+Profile = Literal["quality", "balanced", "fast", "ultra-fast"]
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
 
@@ -48,6 +50,7 @@ def _check_no_nul(value: str) -> str:
 
 TaskId = Annotated[str, AfterValidator(_check_task_id)]
 Text = Annotated[str, AfterValidator(_check_no_nul)]
+Micros = Annotated[int, Field(ge=0)]  # Micro-dollars.
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
 
@@ -110,6 +113,9 @@ class Task(Document):
     setup: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # Run before the command, in its checkout.
     teardown: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # After it, however it ended.
     setup_timeout_s: Seconds = 600.0  # Of each of the two.
+    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None  # An alias, or a name the client knows.
+    budget_usd_micros: Micros | None = None
+    expected_usd_micros: Micros | None = None  # Of one attempt on the model of its first choice, known at submission.
 
 
 class Stage(Document):
@@ -158,6 +164,53 @@ class FileSettings(Document):
     rollback_on_gates: bool = False
 
 
+class AgentRole(Document):
+    """An agent type as it was found when the run was submitted, so that no later edit of its file changes the run."""
+
+    name: str
+    description: str = ""
+    prompt: str = ""  # Who it is and how it works.
+    tools: tuple[str, ...] | None = None  # That it may use; None: those of the configuration.
+    model: str | None = None
+    source: str = "built-in"  # Or project, user.
+
+
+class AgentSettings(Document):
+    """How a run drives agents and chooses their models."""
+
+    runner: str = "claude"  # Of a task that names neither runner nor command.
+    roles: dict[str, AgentRole] = Field(default_factory=dict)  # Of the agent types that its agent tasks name.
+    choose_models: bool = True
+    profile: Profile = "balanced"
+    model_of: dict[str, str] = Field(default_factory=dict)  # Agent type -> alias, over the built-in table.
+    models: dict[str, dict[str, str]] = Field(default_factory=dict)  # Alias -> runner -> name, over the built-in table.
+    retry_stronger: bool = False  # Whether the attempt after an agent's own failure gets a stronger model.
+    failover: tuple[str, ...] = ()  # Runners or models to go on with while a provider lets nobody work.
+    resolver: str = "merge-engineer"  # The agent type that resolves conflicts (``conflicts: agent``).
+    permission_mode: str = "acceptEdits"
+    allowed_tools: tuple[str, ...] = ()
+    silence_s: Annotated[float, Field(ge=0)] = 900.0
+    grace_s: Annotated[float, Field(gt=0)] = 30.0
+    max_requests: Annotated[int, Field(ge=1)] = 10  # At once, of all agents, by what their kind was seen to make.
+    requests_per_agent: Annotated[int, Field(ge=1)] = 3  # At most so many are counted for one agent.
+    requests_per_minute: Annotated[int, Field(ge=1)] = 100
+
+
+class BudgetSettings(Document):
+    """The limits of spending that a run keeps to, besides its own and its tasks'. Days, weeks and months are UTC."""
+
+    enabled: bool = True
+    day_usd_micros: Micros | None = None
+    week_usd_micros: Micros | None = None  # Monday to Sunday.
+    month_usd_micros: Micros | None = None
+    warning: float = 0.75  # Shares of a budget: from here on it is told,
+    critical: float = 0.90  # only critical and high tasks start,
+    emergency: float = 0.95  # only critical ones.
+    by_priority: bool = True  # Whether the two shares above act.
+    cheaper_first: bool = True  # Near a limit a cheaper model is chosen before a task is put off.
+    pause: bool = True  # Whether a spent budget pauses the run; otherwise it is told and nothing more.
+
+
 class RunSettings(Document):
     """The effective configuration of one run, as recorded in ``RunSubmitted``."""
 
@@ -177,6 +230,8 @@ class Plan(Document):
     workspace: Workspace = "shared"
     sparse: tuple[Text, ...] = ()  # Folders of the repository that a checkout holds; none means all of it.
     files: FileSettings = Field(default_factory=lambda: FileSettings.trusted({}))
+    agents: AgentSettings = Field(default_factory=lambda: AgentSettings.trusted({}))
+    budgets: BudgetSettings = Field(default_factory=lambda: BudgetSettings.trusted({}))
     stages: tuple[Stage, ...] = Field(default_factory=lambda: (Stage.trusted({"name": "all"}),))
     tasks: tuple[Task, ...]
     settings: RunSettings = Field(default_factory=lambda: RunSettings.trusted({}))
@@ -224,9 +279,23 @@ def load_plan(stored: bytes) -> Plan:
         if "gates" in files:
             files["gates"] = tuple(Gate.trusted({**gate, "command": tuple(gate["command"])}) for gate in files["gates"])
         plan["files"] = FileSettings.trusted(files)
+    if "agents" in plan:
+        agents = plan["agents"]
+        for name in {"failover", "allowed_tools"} & agents.keys():
+            agents[name] = tuple(agents[name])
+        agents["roles"] = {name: _trusted_role(role) for name, role in agents.get("roles", {}).items()}
+        plan["agents"] = AgentSettings.trusted(agents)
+    if "budgets" in plan:
+        plan["budgets"] = BudgetSettings.trusted(plan["budgets"])
     if "settings" in plan:
         settings = plan["settings"]
         if "retry" in settings:
             settings["retry"] = RetryPolicy.trusted(settings["retry"])
         plan["settings"] = RunSettings.trusted(settings)
     return Plan.trusted(plan)
+
+
+def _trusted_role(role: dict[str, Any]) -> AgentRole:
+    if role.get("tools") is not None:
+        role["tools"] = tuple(role["tools"])
+    return AgentRole.trusted(role)

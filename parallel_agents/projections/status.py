@@ -19,7 +19,7 @@ from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, uncollected
 
 NAME = "status"
-VERSION = 3
+VERSION = 4
 
 PENDING, QUEUED, RUNNING, COMPLETED = "pending", "queued", "running", "completed"
 FAILED, CANCELLED, SKIPPED, BLOCKED = "failed", "cancelled", "skipped", "blocked"
@@ -60,6 +60,8 @@ class TaskState:
     approved_attempt: int | None = None  # The number of the attempt that a person has let start.
     conflicts: int = 0  # Attempts that ended in a conflict, since it was last opened.
     conflict: dict[str, Any] | None = None  # The last of them: other_task_id, paths, onto and commit.
+    failure_kind: str = ""  # Of an agent's last attempt, where that failed; one of ``runners.protocol.FAILURES``.
+    role: str = ""  # The agent type of the last attempt, where it was not the task's own.
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class RunState:
     merged_into: str | None = None  # The user's branch that the result was last brought to.
     throttled: str | None = None  # Why the machine lets nothing start; None where it has room.
     budget_usd_micros: int | None = None
+    task_budgets: dict[str, int | None] = field(default_factory=dict)  # Where somebody has set another one, by task.
     submitted_at_us: int = 0
     started_at_us: int | None = None
     active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
@@ -150,6 +153,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.TaskFailed(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, event.error
+            task.failure_kind = event.kind
             task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
@@ -257,8 +261,15 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.merged_into = into
         case ev.BudgetThresholdReached() | ev.BudgetExceeded() | ev.ResultDiscarded() | ev.SecretScrubbed():
             pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.ProviderLimited() | ev.ProviderFreed():
+            pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
+        case ev.BudgetChanged(scope=scope):
+            if scope == "run":
+                state.budget_usd_micros = record.event.budget_usd_micros
+            else:
+                state.task_budgets[scope.removeprefix("task:")] = record.event.budget_usd_micros
         case ev.CheckpointsDropped():
             pass  # The files of the past, not where the run stands.
         case ev.DispatchThrottled(reason=reason):
@@ -317,6 +328,7 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
+    task.failure_kind, task.role = "", event.role
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
     task.cancel_requested = False
@@ -378,7 +390,7 @@ _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
     "repository", "base_commit", "integration", "stages_passed", "merged_into",
-    "before_run", "last_stage", "restoring", "throttled",
+    "before_run", "last_stage", "restoring", "throttled", "task_budgets",
 )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ def decide_start(state: RunState, task_id: str, attempt_id: str, runner: str, fa
         {
             "task_id": task_id, "attempt_id": attempt_id, "attempt": state.tasks[task_id].attempts + 1, "runner": runner,
             "model": None, "base_commit": state.integration,
-            "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots},
+            "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots}, "model_reason": "",
+            "reserved_usd_micros": None, "resumes": None, "role": "",
         }
     )  # fmt: skip
 

@@ -36,6 +36,16 @@ PURE = {
     "decide_settling",
     "throttle",
     "runners.protocol",
+    "agents.reading",
+    "agents.claude_stream",
+    "agents.codex_stream",
+    "agents.text_output",
+    "agents.verdict",
+    "agents.bill",
+    "agents.prompt",
+    "agents.models",
+    "agents.clients",
+    "providers",
 }
 # What a pure module has no use for: the world, and what tells the time.
 WORLD = {

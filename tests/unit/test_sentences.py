@@ -12,7 +12,12 @@ from parallel_agents.cli.sentences import sentence
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import EVENT_TYPES
 
-SPECIAL: dict[str, Any] = {"not_before": "2026-03-01T12:00:00Z", "paths": ["a.py", "b.py"], "counts": {"completed": 2}}
+SPECIAL: dict[str, Any] = {
+    "not_before": "2026-03-01T12:00:00Z",
+    "until": "2026-03-01T12:00:00Z",
+    "paths": ["a.py", "b.py"],
+    "counts": {"completed": 2},
+}
 
 
 def sample(name: str, field: FieldInfo) -> Any:

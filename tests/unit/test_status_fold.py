@@ -291,6 +291,7 @@ def test_every_event_there_is_can_be_folded(cls: type[ev.Event]) -> None:
         "task_id": "dig", "attempt_id": "dig1", "plan_digest": digest_of(PLAN.to_bytes()), "name": "house",
         "strategy": "concurrent", "workspace": "shared", "workdir": "/project", "environment": {},
         "not_before": "1970-01-01T00:01:00Z",
+        "until": "1970-01-01T00:01:00Z",
     }  # fmt: skip
     filler: dict[type, Any] = {int: 1, float: 1.0, str: "x", bool: False, dict: {}, list: []}
     values: dict[str, Any] = {}

@@ -12,6 +12,55 @@ from typing import Any, Literal, Protocol
 
 Outcome = Literal["exited", "timed_out", "stopped", "not_started", "lost"]
 
+FAILURES = {
+    "agent": "the agent itself did not succeed; the same again would hardly do better",
+    "no_change": "it ended well and changed nothing, where changes were asked for",
+    "budget": "stopped because a budget is spent; it can go on where it was",
+    "infrastructure": "network, server, a killed process: nothing that the agent did",
+    "overload": "the provider has no capacity at the moment (529 and its like)",
+    "rate_limit": "too many requests (a transient 429)",
+    "usage_limit": "the plan's allowance is used up until a stated time",
+    "authentication": "no key, or a wrong one",
+    "spend_cap": "the account has no money left, or a cap of the provider's is reached",
+    "configuration": "no such model, a wrong argument: it would fail the same way again",
+}
+"""Why an attempt of an agent failed."""
+
+ChargeSource = Literal["agent", "estimated", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an attempt has cost on one model. Tokens by kind; ``input_tokens`` are those from and to no cache."""
+
+    model: str | None
+    usd_micros: int | None  # None where nobody knows.
+    source: ChargeSource
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    calls: int = 0
+    partial: bool = False
+    prices: str = ""  # Version of the price table, where it was used.
+
+
+@dataclass(slots=True)
+class Errand:
+    """What an agent is asked to do, for a runner that drives agents."""
+
+    prompt: str
+    model: str | None = None  # As its client is told; None: the client's own choice.
+    role_prompt: str = ""  # Who it is; the prompt says what is to be done.
+    tools: tuple[str, ...] | None = None  # That it may use without asking; None: those of the configuration.
+    session_id: str = ""  # A UUID; the client is told to use it, where it lets itself be told.
+    resumes: str | None = None  # The session to go on with, and ...
+    resumes_folder: str = ""  # ... the folder of the attempt that it belongs to.
+    limit_usd_micros: int | None = None  # That the client shall stop at, where it can.
+    permission_mode: str = ""
+    silence_s: float = 0.0  # After so long without a sign it is stopped; 0: never.
+    grace_s: float = 30.0  # Between its result and the end of its process.
+
 
 @dataclass(slots=True)  # To make a frozen one takes three times as long.
 class Launch:
@@ -27,6 +76,7 @@ class Launch:
     timeout_s: float = 600.0  # From the start of the process.
     call: Callable[..., Any] | None = None  # A Python callable instead of a command.
     task: Any = None  # What a callable sees as ``context.task``.
+    errand: Errand | None = None  # Instead of a command, for the runner of an agent.
 
 
 @dataclass(slots=True)
@@ -44,6 +94,12 @@ class Ended:
     cpu_s: float = 0.0  # Of the whole process tree.
     peak_memory_bytes: int = 0
     began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
+    kind: str = ""  # One of FAILURES, where an agent failed.
+    charges: tuple[Charge, ...] = ()
+    session_id: str | None = None  # That another attempt could go on with.
+    provider: str = ""  # Who refused, where that is why it failed ...
+    until_us: int | None = None  # ... and until when, where that was said.
+    got_through: bool = False  # The provider has answered at least once.
 
 
 class Runner(Protocol):
