@@ -19,7 +19,6 @@ from parallel_agents.configuration_keys import (
     BY_PATH,
     KEYS,
     NOTIFICATIONS,
-    TO_COME,
     Key,
     fitted,
     misfit_of_format,
@@ -211,8 +210,6 @@ def _hint_for_key(word: str, spelled: tuple[str, ...], known: Mapping[str, str],
 def _checked(key: Key, value: Any, spelled: tuple[str | int, ...], layer: _Layer, label: str) -> Any:
     """The value as it will be held, or the layer's refusal. ``label`` is how the source calls the key."""
     try:
-        if isinstance(value, str) and (why := TO_COME.get(key.path, {}).get(value)):
-            raise Misfit((), f"is {shown(value)}: {why}", f"until then: {', '.join(key.shape['enum'])}")
         value = fitted(value, key.shape, snake=layer.snake)
         if special := _special_misfit(key.path, value):
             raise special

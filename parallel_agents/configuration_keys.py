@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from parallel_agents.eventstore.submission import CONFLICTS, PRIORITIES, STRATEGIES
+from parallel_agents.eventstore.submission import CONFLICTS, PRIORITIES, PROFILES, STRATEGIES
 from parallel_agents.wording import Misfit, nearest_name, shown
 
 Shape = Mapping[str, Any]
@@ -93,6 +93,30 @@ GATE: Shape = {
     ]
 }
 
+# A row of the table of command-line agents (``scheduler.agents.clients``), or what changes in one that is there already.
+MANY: Shape = {"type": "array", "items": TEXT}
+CLIENT: Shape = {
+    "type": "object",
+    "properties": {
+        "command": WORDS,
+        "prompt": choice("talk", "stdin", "argument", "file"),
+        "output": choice("claude", "codex", "json", "text"),
+        **dict.fromkeys(("model", "role", "tools", "permission", "session", "resume", "resumeCommand", "limit"), MANY),
+        **dict.fromkeys(("passes", "withholds", "keys"), MANY),
+        "sets": {"type": "object", "additionalProperties": TEXT},
+        "configVariable": TEXT,
+        "provider": TEXT,
+        "tells": {"type": "array", "items": choice("cost", "tokens", "session")},
+    },
+    "required": [],
+    "additionalProperties": False,
+}
+DOLLARS: Shape = {"type": "number", "minimum": 0, "maximum": 1_000_000}
+ALLOWED_TOOLS = [
+    "Read", "Edit", "Write", "Glob", "Grep", "NotebookEdit", "TodoWrite", "Task",
+    "Bash(git status *)", "Bash(git diff *)", "Bash(git log *)", "Bash(git show *)", "Bash(ls *)",
+]  # fmt: skip
+
 DEFAULT_PIPELINE = [
     {"stage": "design", "agents": ["software-architect", "ux-designer"], "parallel": True},
     {"stage": "implement", "agents": ["backend-engineer", "frontend-engineer"], "parallel": True},
@@ -125,8 +149,10 @@ NOTIFICATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-# Values that a key will have one day, and when.
-TO_COME = {"conflictResolution.strategy": {"agent": "agents that resolve conflicts come with agent runners"}}
+_BOUNDS_LAUNCHES = (
+    "bounds how many agents are started, by what agents of their kind were seen to ask for; a gateway that bounds the "
+    "requests themselves is not built yet"
+)
 
 
 def _not_built(prefix: str, keys: Mapping[str, tuple[Shape, Any]]) -> list[Key]:
@@ -204,11 +230,29 @@ KEYS: tuple[Key, ...] = (
             "memory.maxMemoryMB": (whole(1, 1 << 30), 4096),
             "memory.perAgentLimitMB": (whole(1, 1 << 30), 1024),
             "memory.warningThresholdPercent": (PERCENT, 85),
-            "api.maxConcurrentRequests": (whole(1, 100_000), 10),
-            "api.perAgentLimit": (whole(1, 100_000), 3),
-            "api.rateLimitPerMinute": (whole(1, 1_000_000), 100),
         },
     ),
+    Key("resourceManagement.api.maxConcurrentRequests", whole(1, 100_000), 10, why=_BOUNDS_LAUNCHES),
+    Key("resourceManagement.api.perAgentLimit", whole(1, 100_000), 3, why=_BOUNDS_LAUNCHES),
+    Key("resourceManagement.api.rateLimitPerMinute", whole(1, 1_000_000), 100, why=_BOUNDS_LAUNCHES),
+    Key("agents.defaultRunner", TEXT, "claude"),
+    Key("agents.runners", {"type": "object", "additionalProperties": CLIENT}, {}),
+    Key("agents.profile", choice(*PROFILES), "balanced"),
+    # Alias -> runner -> the name that its client knows; and agent type -> alias.
+    Key(
+        "agents.models",
+        {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": TEXT}},
+        {},
+    ),
+    Key("agents.modelOf", {"type": "object", "additionalProperties": TEXT}, {}),
+    Key("agents.retryStronger", SWITCH, False),
+    Key("agents.failover", TEXTS, []),
+    Key(
+        "agents.permissionMode", choice("acceptEdits", "default", "plan", "dontAsk", "bypassPermissions"), "acceptEdits"
+    ),
+    Key("agents.allowedTools", TEXTS, ALLOWED_TOOLS),
+    Key("agents.silenceTimeout", WAIT, 900),
+    Key("agents.resultGrace", SECONDS, 30),
     *_in_force(
         "checkpointIntegration",
         _switches(
@@ -220,7 +264,7 @@ KEYS: tuple[Key, ...] = (
             "preserveSuccessfulAgents",
         ),
     ),
-    *_not_built(
+    *_in_force(
         "costOptimization",
         {
             **_switches(
@@ -229,6 +273,12 @@ KEYS: tuple[Key, ...] = (
             "costThresholds.warning": (SHARE, 0.75),
             "costThresholds.critical": (SHARE, 0.90),
             "costThresholds.emergency": (SHARE, 0.95),
+            # In dollars; 0 or nothing: no limit. Of a run and of a task where the plan names none; days are UTC.
+            "budgets.run": (DOLLARS, 0),
+            "budgets.task": (DOLLARS, 0),
+            "budgets.day": (DOLLARS, 0),
+            "budgets.week": (DOLLARS, 0),
+            "budgets.month": (DOLLARS, 0),
         },
     ),
     Key("monitoring.realTimeProgress", SWITCH, True),
@@ -247,6 +297,7 @@ KEYS: tuple[Key, ...] = (
         "a result comes to your branch by `parallel-agents merge`, when you ask for it",
     ),
     *_in_force("conflictResolution", _switches("fileConflictDetection", "pauseOnConflict")),
+    Key("conflictResolution.agent", TEXT, "merge-engineer"),
     *_in_force(
         "qualityGates",
         {
@@ -269,9 +320,9 @@ KEYS: tuple[Key, ...] = (
         {
             **_switches("healthChecks"),
             "healthCheckInterval": (SECONDS, 30),
-            **_switches("automaticFailover"),
         },
     ),
+    Key("safetyFeatures.automaticFailover", SWITCH, True),
     Key("safetyFeatures.gracefulShutdown", SWITCH, True, "fixed", "the first Ctrl-C always lets what runs finish"),
     Key("safetyFeatures.emergencyStop", SWITCH, True, "fixed", "`parallel-agents stop --now` can always be said"),
     *[key for event, (template, _) in NOTIFICATIONS.items() for key in _notification(event, template)],

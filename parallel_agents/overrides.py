@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from parallel_agents.eventstore.errors import InvalidUsage, nearest
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
-from parallel_agents.plan_fields import NOT_BUILT_TASK, SEQUENCES, explain, special_misfit
+from parallel_agents.plan_fields import SEQUENCES, TASK_FIELDS, budget_misfit, explain, micros, special_misfit
 from parallel_agents.projections.status import COMPLETED, RunState
 from parallel_agents.wording import shown
 
 EVERY_TASK = "task"
 _RUN = {"max_parallel_agents", "max_queue_size", "max_execution_s", "store_limit", "min_free_mb"}
 _RETRY = {f"retry.{name}" for name in RetryPolicy.model_fields}
-_TASK = frozenset(Task.model_fields) - {"task_id", "stage", "dependencies"}
+_TASK = TASK_FIELDS - {"task_id", "dependencies"}
 
 
 def overridden(state: RunState, settings: Mapping[str, str]) -> tuple[Plan, dict[str, Any]]:
@@ -63,10 +63,12 @@ def _settings(settings: RunSettings, name: str, value: Any) -> RunSettings:
 
 
 def _tasks(state: RunState, plan: Plan, task_id: str, field: str, value: Any) -> tuple[Task, ...]:
-    if field in NOT_BUILT_TASK:
-        raise InvalidUsage(f"--set {task_id}.{field}: this part is not built yet", hint="leave it out")
     if field not in _TASK:
         raise InvalidUsage(f"--set {task_id}.{field}: a fork cannot change that", hint=nearest(field, _TASK))
+    if field == "budget_usd":
+        if value is not None and (misfit := budget_misfit(value)):
+            raise InvalidUsage(f"--set {task_id}.{field} {misfit.message}", hint=misfit.hint)
+        field, value = "budget_usd_micros", None if value is None else micros(value)
     value = tuple(value) if field in SEQUENCES and isinstance(value, list) else value
     tasks = []
     for task in plan.tasks:

@@ -11,17 +11,24 @@ from typing import Any
 from parallel_agents.eventstore.submission import APPROVALS, PRIORITIES, Task
 from parallel_agents.wording import Misfit, nearest_name, shown
 
-# Fields whose part is not built yet: nothing but "no" may be said with them.
-NOT_BUILT_PLAN = frozenset({"budget_usd"})
-NOT_BUILT_TASK = frozenset({"model", "budget_usd"})
-
 # What prepares a checkout: fields of a task that may also stand at the plan itself, for all tasks that say nothing.
 PREPARATION = ("setup", "teardown", "setup_timeout_s")
 # `$schema` names the JSON Schema to editors; `stage` of a task is worked out, never written.
 PLAN_FIELDS = frozenset(
-    {"name", "strategy", "workspace", "sparse", "include_uncommitted", "max_parallel_agents", "defaults", "tasks"}
+    {
+        "name",
+        "strategy",
+        "workspace",
+        "sparse",
+        "include_uncommitted",
+        "max_parallel_agents",
+        "budget_usd",
+        "defaults",
+        "tasks",
+    }
 ) | {*PREPARATION, "$schema"}
-TASK_FIELDS = frozenset(Task.model_fields) - {"stage", "budget_usd_micros", "expected_usd_micros"} | NOT_BUILT_TASK
+# A budget is written in dollars and kept in micro-dollars.
+TASK_FIELDS = frozenset(Task.model_fields) - {"stage", "budget_usd_micros", "expected_usd_micros"} | {"budget_usd"}
 COMMANDS = ("command", "setup", "teardown")
 SEQUENCES = frozenset({"dependencies", "tags", "outputs", "env_from", "files", *COMMANDS})
 
@@ -51,8 +58,9 @@ TASK_WORDS = {
     "cleanup": "teardown",
 }
 
-# What can run a task. Names of agents come when their runners do.
+# What runs a task that is no agent's; the others are the clients of ``scheduler.agents.clients`` and entry points.
 RUNNERS = ("shell", "python")
+MAX_BUDGET_USD = 1_000_000
 
 MAX_CONTEXT_DEPTH = 64  # The store's JSON writer gives up at 254 levels.
 
@@ -69,7 +77,9 @@ _EXPECTED = {
     "context": "a mapping",
     "tags": _TEXTS,
     **dict.fromkeys(COMMANDS, _WORDS),
-    "runner": "one of " + ", ".join(RUNNERS),
+    "runner": "the name of a runner",
+    "model": "a text of 1 to 200 characters",
+    "budget_usd": "a number of dollars from 0 to 1000000",
     "outputs": "a list of paths",
     "files": "a list of globs",
     "env": "a mapping of names to texts",
@@ -153,6 +163,17 @@ def special_misfit(task: Task, given: Mapping[str, Any]) -> Misfit | None:
     return None
 
 
+def agent_misfit(task: Task) -> Misfit | None:
+    """Why a task is none for an agent."""
+    if task.command is not None:
+        message = f"is {shown(task.runner)}, which drives an agent, and the task has a command for the shell"
+        return Misfit(("runner",), message, "keep one of the two")
+    if not task.description.strip():
+        hint = 'write a description, or give it a command, such as command: ["make", "test"]'
+        return Misfit((), f"has no command, and no description that says what {task.runner} is to do", hint)
+    return None
+
+
 _BELOW_HINT = "write it relative to the working directory, without .."
 
 
@@ -174,6 +195,19 @@ def _glob_misfit(glob: str) -> Misfit | None:
     if re.search(r"\{[^{}]*,[^{}]*\}", glob):
         return Misfit((), f"is {shown(glob)}: braces are not understood", "write one glob for each of them")
     return None
+
+
+def budget_misfit(value: Any) -> Misfit | None:
+    """What is wrong with a number of dollars, if anything."""
+    if type(value) in (int, float) and 0 <= value <= MAX_BUDGET_USD:
+        return None
+    hint = "write it without quotes and without $" if isinstance(value, str) else ""
+    return Misfit((), f"is {shown(value)}, not {_EXPECTED['budget_usd']}", hint)
+
+
+def micros(usd: float) -> int:
+    """Dollars as micro-dollars."""
+    return round(usd * 1_000_000)
 
 
 def sparse_misfit(value: Any) -> Misfit | None:

@@ -20,8 +20,6 @@ from parallel_agents.eventstore.errors import InvalidPlan
 from parallel_agents.eventstore.submission import STRATEGIES, WORKSPACES, Strategy, Task, Workspace
 from parallel_agents.plan_fields import (
     COMMANDS,
-    NOT_BUILT_PLAN,
-    NOT_BUILT_TASK,
     PLAN_FIELDS,
     PLAN_WORDS,
     PREPARATION,
@@ -29,26 +27,27 @@ from parallel_agents.plan_fields import (
     SEQUENCES,
     TASK_FIELDS,
     TASK_WORDS,
+    agent_misfit,
+    budget_misfit,
     context_misfit,
     explain,
     list_misfit,
+    micros,
     name_misfit,
     sparse_misfit,
     special_misfit,
 )
 from parallel_agents.plan_secrets import secret_tasks, secrets_in, text_misfit
+from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.runners.plugged_in import is_plugged_in
 from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
 MAX_EXPANDED_BYTES = 256 * 1024 * 1024  # Of a plan in which every task carries its share of `defaults`.
 MAX_COUNTED = 1000  # Problems; whoever has more of them made the same mistake everywhere.
+GENERAL = "general"  # The agent type of an agent's task that names none.
 TASKS_IN_PYTHON = "tasks"  # The source of what never was a file.
 
-BUILT_FIELDS = TASK_FIELDS - NOT_BUILT_TASK
-
-NO_COMMAND_HINT = (
-    'give it one, such as command: ["make", "test"]; the runners there are: shell (runs a command) and '
-    "python (runs a callable, in the Python API)"
-)
+NO_COMMAND_HINT = 'give it one, such as command: ["make", "test"], or another runner'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class PlanDraft:
     warnings: tuple[str, ...] = ()
     sparse: tuple[str, ...] = ()  # Folders that a checkout holds; none means all of them.
     include_uncommitted: bool = False  # Whether a run starts from the working tree as it is, not from its HEAD.
+    budget_usd_micros: int | None = None  # None: the configuration's.
 
 
 class _Head(NamedTuple):
@@ -74,6 +74,7 @@ class _Head(NamedTuple):
     limit: int | None
     sparse: tuple[str, ...]
     include_uncommitted: bool
+    budget_usd_micros: int | None
 
 
 def load_plan_file(
@@ -151,9 +152,11 @@ def _plain(value: Any) -> Any:
 class _Problems:
     """What is wrong with a plan: the first in full, the others counted."""
 
-    def __init__(self, loaded: Loaded, source: str) -> None:
+    def __init__(self, loaded: Loaded, source: str, configuration: Configuration) -> None:
         self.loaded = loaded
         self.source = source
+        self.runners = (*RUNNERS, *clients(configuration.get("agents.runners")))
+        self.default_runner: str = configuration.get("agents.defaultRunner")
         self.first: InvalidPlan | None = None
         self.count = 0
 
@@ -193,7 +196,7 @@ class _Problems:
 
 
 def _draft(loaded: Loaded, source: str, configuration: Configuration, *, python: bool = False) -> PlanDraft:
-    problems = _Problems(loaded, source)
+    problems = _Problems(loaded, source, configuration)
     plan = loaded.value
     if not isinstance(plan, dict):
         hint = "a plan is a mapping with at least 'tasks', a list of tasks"
@@ -204,7 +207,7 @@ def _draft(loaded: Loaded, source: str, configuration: Configuration, *, python:
     raw_tasks = plan.get("tasks")
     if not isinstance(raw_tasks, list):
         found = f"is {shown(raw_tasks)}, not a list" if "tasks" in plan else "holds no tasks"
-        hint = "write a list of tasks, each with a task_id and a command"
+        hint = "write a list of tasks, each with a task_id and a description or a command"
         problems.add(("tasks",) if "tasks" in plan else (), found, hint)
     elif not raw_tasks:
         problems.add(("tasks",), "is an empty list", "a plan needs at least one task")
@@ -236,6 +239,7 @@ def _draft(loaded: Loaded, source: str, configuration: Configuration, *, python:
         tuple(warnings),
         head.sparse,
         head.include_uncommitted,
+        head.budget_usd_micros,
     )
 
 
@@ -246,9 +250,7 @@ def _size(defaults: Mapping[str, Any]) -> int:
 def _read_head(plan: dict[str, Any], source: str, configuration: Configuration, problems: _Problems) -> _Head:
     """The fields of the plan itself. An empty one counts as left out."""
     for field in plan:
-        if field in NOT_BUILT_PLAN:
-            _check_not_built((field,), plan[field], problems)
-        elif field not in PLAN_FIELDS:
+        if field not in PLAN_FIELDS:
             hint = PLAN_WORDS.get(field) or nearest_name(str(field), PLAN_FIELDS)
             problems.add((str(field),), "is no field of a plan", hint)
     plan = {field: value for field, value in plan.items() if value is not None}
@@ -268,7 +270,11 @@ def _read_head(plan: dict[str, Any], source: str, configuration: Configuration, 
     limit = plan.get("max_parallel_agents")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= 10_000):
         problems.add(("max_parallel_agents",), f"is {shown(limit)}, not a whole number from 1 to 10000")
-    return _Head(name, strategy, workspace, limit, sparse, uncommitted)
+    budget = plan.get("budget_usd")
+    if budget is not None and (misfit := budget_misfit(budget)):
+        problems.add_misfit(("budget_usd",), misfit)
+        budget = None
+    return _Head(name, strategy, workspace, limit, sparse, uncommitted, None if budget is None else micros(budget))
 
 
 def _read_files(plan: dict[str, Any], workspace: Any, problems: _Problems) -> tuple[tuple[str, ...], bool]:
@@ -319,13 +325,6 @@ def _name_from(source: str) -> str:
     return stem[:200] or "plan"
 
 
-def _check_not_built(path: Where, value: Any, problems: _Problems) -> None:
-    """A field of a part that is not built yet may only say what holds without it."""
-    if value is None or value is False or value in ("", [], {}, ()):
-        return
-    problems.add(path, f"= {shown(value)}: this part is not built yet; leave the field out")
-
-
 def _configured(configuration: Configuration) -> dict[str, Any]:
     """What the configuration says where neither task nor plan do."""
     retries = configuration.get("execution.retryPolicy.maxRetries")
@@ -361,14 +360,15 @@ def _read_fields(fields: dict[str, Any], path: Where, problems: _Problems) -> di
         return {}
     for misfit in secrets_in(task):
         problems.add_misfit(path, misfit)
-    return {name: getattr(task, name) for name in fields if name in Task.model_fields and name != "task_id"}
+    kept = {name: getattr(task, name) for name in fields if name in Task.model_fields and name != "task_id"}
+    return kept | ({"budget_usd_micros": task.budget_usd_micros} if "budget_usd" in fields else {})
 
 
 def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, *, python: bool) -> Task | None:
     """One task with defaults filled in, or None where something is wrong with it."""
     path = ("tasks", index)
     if not isinstance(raw, dict):
-        problems.add(path, f"is {shown(raw)}, not a mapping", "a task has a task_id and a command")
+        problems.add(path, f"is {shown(raw)}, not a mapping", "a task has a task_id, and a description or a command")
         return None
     call = False
     if python and "call" in raw:
@@ -376,7 +376,10 @@ def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, 
         call = bool(raw.pop("call"))
     fields = {**base, **raw}
     if fields.get("runner") is None:
-        fields["runner"] = "python" if call else "shell"
+        shell = fields.get("command") is not None
+        fields["runner"] = "python" if call else "shell" if shell else problems.default_runner
+    if fields["runner"] not in RUNNERS:
+        fields.setdefault("agent_type", GENERAL)
     task = _checked(fields, raw, path, problems)
     if task is None:
         return None
@@ -389,8 +392,10 @@ def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, 
         problems.add((*path, said[0]), message, "leave it out, and do it in the callable")
     elif not call and task.runner == "python":
         problems.add((*path, "runner"), 'is "python", which runs callables', "give the task call= in the Python API")
-    elif not call and task.command is None:
-        problems.add(path, "has no command, and no agent runner is configured", NO_COMMAND_HINT)
+    elif task.runner == "shell" and task.command is None:
+        problems.add(path, "has no command, which is what the shell runs", NO_COMMAND_HINT)
+    elif task.runner not in RUNNERS and (misfit := agent_misfit(task)):
+        problems.add_misfit(path, misfit)
     else:
         return task
     return None
@@ -399,7 +404,7 @@ def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, 
 def _checked(fields: dict[str, Any], raw: dict[str, Any], path: Where, problems: _Problems) -> Task | None:
     """A task of these fields, or None. What stands in ``raw`` is looked at; the rest was checked before."""
     before = problems.count
-    if not raw.keys() <= BUILT_FIELDS:
+    if not raw.keys() <= TASK_FIELDS:
         _check_names(fields, raw, path, problems)
     for name in raw.keys() & SEQUENCES:
         value = raw[name]
@@ -408,6 +413,13 @@ def _checked(fields: dict[str, Any], raw: dict[str, Any], path: Where, problems:
         elif not isinstance(value, tuple) and not (value is None and name in COMMANDS):
             problems.add_misfit(path, list_misfit(name, value))
             del fields[name]
+    if "budget_usd" in raw:
+        fields["budget_usd_micros"] = budget = fields.pop("budget_usd")
+        if budget is not None and (misfit := budget_misfit(budget)):
+            problems.add_misfit((*path, "budget_usd"), misfit)
+            fields["budget_usd_micros"] = None
+        elif budget is not None:
+            fields["budget_usd_micros"] = micros(budget)
     if raw.get("context") and (misfit := context_misfit(raw["context"], ("context",))):
         problems.add_misfit(path, misfit)
         del fields["context"]
@@ -420,29 +432,26 @@ def _checked(fields: dict[str, Any], raw: dict[str, Any], path: Where, problems:
             if detail["type"] != "too_short" or len(details) == 1:
                 problems.add_misfit(path, explain(detail))
         return None
-    if task.runner is not None and task.runner not in RUNNERS:
-        message = f"is {shown(task.runner)}; the runners there are: {', '.join(RUNNERS)}"
-        problems.add((*path, "runner"), message, nearest_name(task.runner, RUNNERS))
+    if task.runner is not None and task.runner not in problems.runners and not is_plugged_in(task.runner):
+        message = f"is {shown(task.runner)}; the runners there are: {', '.join(problems.runners)}"
+        problems.add((*path, "runner"), message, nearest_name(task.runner, problems.runners))
     if misfit := special_misfit(task, raw):
         problems.add_misfit(path, misfit)
     return task if problems.count == before else None
 
 
 def _check_names(fields: dict[str, Any], raw: dict[str, Any], path: Where, problems: _Problems) -> None:
-    """Refuse the names in ``raw`` that are no fields, or of a part to come; take all of these out of ``fields``."""
+    """Refuse the names in ``raw`` that are no fields, and take them out of ``fields``."""
     for name in raw:
-        if name in BUILT_FIELDS:
+        if name in TASK_FIELDS:
             continue
         del fields[name]
-        if name in NOT_BUILT_TASK:
-            _check_not_built((*path, name), raw[name], problems)
-        else:
-            problems.add((*path, str(name)), "is no field of a task", _hint_for_field(str(name)))
+        problems.add((*path, str(name)), "is no field of a task", _hint_for_field(str(name)))
 
 
 def _hint_for_field(name: str) -> str:
     meant = TASK_WORDS.get(name)
-    return f"did you mean {meant!r}?" if meant else nearest_name(name, BUILT_FIELDS)
+    return f"did you mean {meant!r}?" if meant else nearest_name(name, TASK_FIELDS)
 
 
 def _check_graph(raw_tasks: list[Any], tasks: list[Task | None], problems: _Problems) -> list[str]:

@@ -6,13 +6,13 @@ from typing import Any
 
 from parallel_agents.configuration_keys import ALIASES, KEYS, Key
 from parallel_agents.eventstore.submission import APPROVALS, PRIORITIES, STRATEGIES, WORKSPACES
-from parallel_agents.plan_fields import NOT_BUILT_PLAN, NOT_BUILT_TASK, RUNNERS
+from parallel_agents.plan_fields import MAX_BUDGET_USD
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
-_NOTHING: dict[str, Any] = {"enum": [None, False, "", [], {}], "description": "Not built yet: leave it out."}
 _TEXT = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _NULLABLE = ["array", "null"]
+_DOLLARS: dict[str, Any] = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_BUDGET_USD}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000}
 
 
@@ -42,7 +42,17 @@ _TASK: dict[str, dict[str, Any]] = {
     "context": {"type": "object", "description": "Free data that the task is handed."},
     "tags": _texts("Labels."),
     "command": {**_texts("What the shell runner starts, word by word.", minItems=1), "type": _NULLABLE},
-    "runner": {"enum": [*RUNNERS, None], "description": "What runs the task; python is for the Python API."},
+    "runner": {
+        "type": ["string", "null"],
+        "description": "shell, python (in the Python API), or an agent: claude, codex, or one of agents.runners.",
+    },
+    "model": {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "maxLength": 200,
+        "description": "opus, sonnet, haiku or another alias, or a name that the agent knows. Default: by agent type.",
+    },
+    "budget_usd": {**_DOLLARS, "description": "Dollars that the task may cost, all of its attempts together."},
     "outputs": _texts("Paths below the working directory that must exist afterwards."),
     "env": {"type": "object", "additionalProperties": _TEXT, "description": "Variables; never secrets."},
     "env_from": _texts("Names of variables taken from the dispatcher's environment, such as secrets."),
@@ -65,7 +75,7 @@ _TASK: dict[str, dict[str, Any]] = {
 
 def plan_schema() -> dict[str, Any]:
     """The schema of a plan file."""
-    task = {**_TASK, **dict.fromkeys(sorted(NOT_BUILT_TASK), _NOTHING)}
+    task = _TASK
     head = {
         "$schema": {"type": "string", "description": "Where an editor finds this schema; ignored."},
         "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 200, "description": "Default: the file's."},
@@ -77,6 +87,7 @@ def plan_schema() -> dict[str, Any]:
         "sparse": {**_texts("Folders of the repository that a checkout holds; none means all."), "type": _NULLABLE},
         "include_uncommitted": {"type": ["boolean", "null"], "description": "Start from the files as they are."},
         **_PREPARATION,
+        "budget_usd": {**_DOLLARS, "description": "Dollars that the whole run may cost."},
         "max_parallel_agents": {"type": ["integer", "null"], "minimum": 1, "maximum": 10_000},
         "defaults": {
             "type": ["object", "null"],
@@ -99,7 +110,7 @@ def plan_schema() -> dict[str, Any]:
         "$schema": DRAFT,
         "title": "Plan of parallel-agents",
         "type": "object",
-        "properties": {**head, **dict.fromkeys(sorted(NOT_BUILT_PLAN), _NOTHING)},
+        "properties": head,
         "required": ["tasks"],
         "additionalProperties": False,
     }
@@ -133,6 +144,6 @@ def _key_schema(key: Key) -> dict[str, Any]:
         case "not built":
             return {"const": key.default, "default": key.default, "description": "Not yet in force."}
         case "in force":
-            return {**key.shape, "default": key.default}
+            return {**key.shape, "default": key.default, **({"description": key.why} if key.why else {})}
         case _:
             raise AssertionError(key.force)

@@ -185,6 +185,7 @@ class AgentSettings(Document):
     model_of: dict[str, str] = Field(default_factory=dict)  # Agent type -> alias, over the built-in table.
     models: dict[str, dict[str, str]] = Field(default_factory=dict)  # Alias -> runner -> name, over the built-in table.
     retry_stronger: bool = False  # Whether the attempt after an agent's own failure gets a stronger model.
+    clients: dict[str, dict[str, Any]] = Field(default_factory=dict)  # Rows over the built-in table, by runner.
     failover: tuple[str, ...] = ()  # Runners or models to go on with while a provider lets nobody work.
     resolver: str = "merge-engineer"  # The agent type that resolves conflicts (``conflicts: agent``).
     permission_mode: str = "acceptEdits"

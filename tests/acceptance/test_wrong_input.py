@@ -57,7 +57,7 @@ PLANS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "unknown priority": (one("priority: hihg"), ("line 2", "priority", "did you mean 'high'?")),
     "unknown strategy": ("strategy: pipline\n" + one(""), ("line 1", "strategy", "did you mean 'pipeline'?")),
     "unknown runner": (one("runner: shel"), ("line 2", "runner", "did you mean 'shell'?")),
-    "no command": ("tasks:\n  - {task_id: a, agent_type: qa-engineer}\n", ("line 2", "no command", "shell", "python")),
+    "no command": ("tasks:\n  - {task_id: a, agent_type: qa-engineer}\n", ("line 2", "no command", "no description", "claude")),
     "negative number": (one("timeout_s: -1"), ("line 2", "timeout_s", "-1", "above 0")),
     "zero": (one("timeout_s: 0"), ("line 2", "timeout_s", "above 0")),
     "negative retries": (one("max_retries: -1"), ("line 2", "max_retries", "from 0")),
@@ -76,7 +76,7 @@ PLANS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "YAML bomb": (BOMB + "tasks: *h\n", ("line", "aliases")),
     "nested without end": ("[" * 5000, ("line 1", "nested")),
     "a Python object": ("tasks: !!python/object/apply:os.system [touch made]\n", ("line 1", "tag")),
-    "a part that is not built yet": ("budget_usd: 5\n" + one(""), ("line 1", "budget_usd", "not built yet")),
+    "a budget that is none": ("budget_usd: -5\n" + one(""), ("line 1", "budget_usd", "-5", "dollars")),
     "scope outside": (one("files: [../other/*]"), ("line 2", "files[0]", "../other/*", "without ..")),
     "scope that takes something out": (one('files: ["!docs/*"]'), ("line 2", "files[0]", "!docs/*", "name only")),
     "output outside": (one("outputs: [/etc/passwd]"), ("line 2", "outputs[0]", "/etc/passwd", "without ..")),
@@ -190,10 +190,6 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("run", "plan.json", "--set", "maxParalelAgents=2"), 2, ("maxParalelAgents", "did you mean 'maxParallelAgents'?"),
     ),
     "value that no key has": (("run", "plan.json", "--set", "maxParallelAgents=0"), 2, ("maxParallelAgents", "1 to 10000")),
-    "conflicts left to an agent": (
-        ("run", "plan.json", "--set", "conflictResolution.strategy=agent"), 2,
-        ("conflictResolution.strategy", "agent", "agent runners"),
-    ),
     "unknown way with conflicts": (
         ("submit", "plan.json", "--set", "conflictResolution.strategy=rebas"), 2,
         ("conflictResolution.strategy", "did you mean 'rebase'?"),

@@ -286,14 +286,6 @@ def test_a_key_with_one_possible_value_names_it(tmp_path: Path, path: str, value
     assert f"only {json.dumps(BY_PATH[path].default)} is accepted" in message
 
 
-def test_agents_do_not_resolve_conflicts_yet(tmp_path: Path) -> None:
-    """Said by name, with what there is until then."""
-    error = refusal(tmp_path, '{"conflictResolution": {"strategy": "agent"}}')
-    wanted = 'conflictResolution.strategy is "agent": agents that resolve conflicts come with agent runners'
-    assert error.message.endswith(wanted)
-    assert "interactive, ours, theirs, rebase, abort" in error.hint
-
-
 @pytest.mark.parametrize(
     ("item", "hint"),
     [

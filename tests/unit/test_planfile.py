@@ -18,7 +18,7 @@ from examples import examples
 from parallel_agents.configuration import DEFAULTS, Configuration, load_configuration
 from parallel_agents.eventstore.errors import InvalidPlan, ParallelAgentsError
 from parallel_agents.eventstore.submission import Plan, Task
-from parallel_agents.plan_fields import NOT_BUILT_PLAN, PLAN_FIELDS, TASK_FIELDS
+from parallel_agents.plan_fields import PLAN_FIELDS, TASK_FIELDS
 from parallel_agents.planfile import PlanDraft, draft_from_tasks, load_plan_file, parse_plan
 from parallel_agents.schemas import plan_schema
 
@@ -150,7 +150,6 @@ FIELDS_OF_A_TASK = [
     ("priority: hgih", 'priority (task "second") is "hgih", not one of critical, high, medium, low', "'high'"),
     ("priority:", "is empty, not one of", ""),
     ("runner: shel", 'is "shel"; the runners there are: shell, python', "'shell'"),
-    ("runner: claude", 'is "claude"; the runners there are: shell, python', ""),
     ("runner: python", 'is "python", which runs callables', "Python API"),
     ("timeout_s: 0", 'timeout_s (task "second") is 0, not a number of seconds above 0', ""),
     ("timeout_s: -2", "is -2, not a number of seconds", ""),
@@ -190,7 +189,14 @@ FIELDS_OF_A_TASK = [
     ("context: [1]", "is a list of 1, not a mapping", ""),
     ("context: {a: 99999999999999999999999}", "which has more than 64 bits", ""),
     ("context: {a: " + "[" * 70 + "]" * 70 + "}", "is nested deeper than 64 levels", ""),
-    ("model: opus", 'model (task "second") = "opus": this part is not built yet', ""),
+    ("model: ''", 'model (task "second") is "", not a text of 1 to 200 characters', ""),
+    ("model: 4", 'model (task "second") is 4, not a text', "in quotes"),
+    (
+        "runner: claude",
+        'runner (task "second") is "claude", which drives an agent, and the task has a command',
+        "one of",
+    ),
+    ("runner: cloud", 'runner (task "second") is "cloud"; the runners there are: shell, python, claude', "'claude'"),
     ("files: docs/**", 'is "docs/**", not a list of globs', 'write files: ["docs/**"]'),
     ("files: [/etc/*]", 'files[0] (task "second") is "/etc/*", which names nothing below', "without .."),
     ("files: [docs, ../x/**]", 'files[1] (task "second") is "../x/**", which names nothing below', "without .."),
@@ -209,7 +215,9 @@ FIELDS_OF_A_TASK = [
     (f"setup: [x, {KEY}]", 'setup (task "second") holds a secret', "env_from"),
     (f"teardown: [x, {KEY}]", 'teardown (task "second") holds a secret', "env_from"),
     (f"files: [{KEY}]", 'files[0] (task "second") holds a secret', "env_from"),
-    ("budget_usd: 1.0", 'budget_usd (task "second") = 1.0: this part is not built yet', ""),
+    ("budget_usd: -1", 'budget_usd (task "second") is -1, not a number of dollars from 0', ""),
+    ("budget_usd: '5'", 'budget_usd (task "second") is "5", not a number', "without quotes"),
+    ("budget_usd_micros: 5", 'budget_usd_micros (task "second") is no field of a task', "'budget_usd'"),
 ]
 
 
@@ -223,10 +231,23 @@ def test_a_wrong_field_of_a_task_is_refused_with_its_line(line: str, found: str,
     assert hint in error.hint
 
 
-@pytest.mark.parametrize("field", ["model:", "model: ''", "budget_usd: null"])
-def test_a_field_of_a_part_to_come_may_say_nothing(field: str) -> None:
+@pytest.mark.parametrize("field", ["model:", "budget_usd: null"])
+def test_what_an_agent_may_spend_and_on_which_model_may_be_left_open(field: str) -> None:
     """As it holds anyway."""
     assert len(plan(TWO + f"  {field}\n").tasks) == 2
+
+
+def test_budgets_are_kept_in_micro_dollars() -> None:
+    """Of the plan, of all tasks by the defaults, and of a task that says another one."""
+    made = plan(
+        "budget_usd: 5.5\ndefaults: {budget_usd: 1}\ntasks:\n- {task_id: a, description: Do it}\n"
+        "- {task_id: b, description: Do it, budget_usd: 0.25, model: opus, agent_type: reviewer}\n"
+    )
+    assert made.budget_usd_micros == 5_500_000
+    assert [(task.budget_usd_micros, task.runner, task.model, task.agent_type) for task in made.tasks] == [
+        (1_000_000, "claude", None, "general"),
+        (250_000, "claude", "opus", "reviewer"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +259,7 @@ def test_a_field_of_a_part_to_come_may_say_nothing(field: str) -> None:
         ("[echo, yes]", 'command[1] (task "a") is true, not a text', "in quotes"),
         ('["a\\0b"]', 'command[0] (task "a") holds a NUL character', ""),
         ("{a: b}", "is a mapping of 1, not a list", 'command: ["make", "test"]'),
-        ("null", "has no command, and no agent runner is configured", "the runners there are: shell"),
+        ("null", "has no command, and no description that says what claude is to do", "a description"),
     ],
 )
 def test_a_wrong_command_is_refused_with_how_to_write_it(command: str, found: str, hint: str) -> None:
@@ -248,14 +269,11 @@ def test_a_wrong_command_is_refused_with_how_to_write_it(command: str, found: st
     assert hint in error.hint
 
 
-def test_a_task_without_a_command_is_told_which_runners_there_are() -> None:
-    """No agent runner exists yet."""
-    error = refusal("tasks:\n- task_id: arch\n  agent_type: software-architect\n")
-    assert (
-        error.message == 'plan.yaml, line 2: tasks[0] (task "arch") has no command, and no agent runner is configured'
-    )
-    assert "shell" in error.hint
-    assert "python" in error.hint
+def test_a_task_of_the_shell_needs_a_command() -> None:
+    """A description alone is for agents."""
+    error = refusal("tasks:\n- {task_id: arch, runner: shell, description: Design it}\n")
+    assert error.message == 'plan.yaml, line 2: tasks[0] (task "arch") has no command, which is what the shell runs'
+    assert "another runner" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -268,7 +286,7 @@ def test_a_task_without_a_command_is_told_which_runners_there_are() -> None:
         ("max_parallel_agents: true", "is true, not a whole number", ""),
         ("max_parallel_agents: -3", "is -3, not a whole number", ""),
         ("maxParallelAgents: 3", "maxParallelAgents is no field of a plan", "'max_parallel_agents'"),
-        ("budget_usd: 5.00", "budget_usd = 5.0: this part is not built yet", ""),
+        ("budget_usd: lots", 'budget_usd is "lots", not a number of dollars from 0 to 1000000', "without quotes"),
         ("include_uncommitted: 1", "include_uncommitted is 1, not true or false", ""),
         ("{workspace: none, include_uncommitted: true, ", "with workspace: none no files are kept", "worktree"),
         ("sparse: docs", 'sparse is "docs", not a list of folders', 'write sparse: ["docs"]'),
@@ -300,7 +318,7 @@ def test_a_task_without_a_command_is_told_which_runners_there_are() -> None:
         ("defaults: {priorty: low}", "defaults.priorty is no field of a task", "'priority'"),
         ("defaults: {timeout_s: 0}", "defaults.timeout_s is 0", ""),
         ("defaults: {task_id: x}", "defaults.task_id cannot be the same for all tasks", ""),
-        ("defaults: {model: opus}", 'defaults.model = "opus": this part is not built yet', ""),
+        ("defaults: {budget_usd: -2}", "defaults.budget_usd is -2, not a number of dollars", ""),
         ("defaults: {runner: shel}", "defaults.runner", "'shell'"),
         (f"defaults: {{description: {KEY}}}", "defaults.description holds a secret", "env_from"),
     ],
@@ -478,7 +496,7 @@ def test_tasks_made_in_python_take_the_same_route() -> None:
 @pytest.mark.parametrize(
     ("task", "found"),
     [
-        ({"task_id": "a"}, 'tasks[0] (task "a") has no command, and no agent runner is configured'),
+        ({"task_id": "a"}, 'tasks[0] (task "a") has no command, and no description that says what claude is to do'),
         ({"task_id": "a", "call": True, "command": ["x"]}, "has a command and is a callable"),
         ({"task_id": "a", "call": True, "runner": "shell"}, "but a callable is run by python"),
         ({"task_id": "a", "call": True, "setup": ["x"]}, 'tasks[0].setup (task "a") is for commands'),
@@ -553,7 +571,7 @@ def test_the_schema_knows_exactly_the_fields_that_are_read() -> None:
     """And its pattern for ids agrees with what is accepted."""
     schema = plan_schema()
     task = schema["properties"]["tasks"]["items"]
-    assert set(schema["properties"]) == PLAN_FIELDS | NOT_BUILT_PLAN
+    assert set(schema["properties"]) == PLAN_FIELDS
     assert set(task["properties"]) == TASK_FIELDS
     assert set(schema["properties"]["defaults"]["properties"]) == TASK_FIELDS - {"task_id"}
     pattern = task["properties"]["task_id"]["pattern"]

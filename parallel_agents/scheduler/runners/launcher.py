@@ -30,6 +30,7 @@ class Attempt:
         "ended_at_us",
         "error",
         "folder",
+        "interrupt",
         "kill_at",
         "known",
         "lock_fd",
@@ -40,7 +41,9 @@ class Attempt:
         "start_time",
         "started_at_us",
         "status",
+        "stdin_fd",
         "timeout_s",
+        "unsent",
     )
 
     def __init__(self, attempt_id: str, folder: str, timeout_s: float) -> None:
@@ -62,6 +65,9 @@ class Attempt:
         self.kill_at: float | None = None  # When SIGKILL follows, on the monotonic clock.
         self.look_at = 0.0
         self.known: set[tuple[int, int]] = set()  # (pid, start time) of descendants that were seen.
+        self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
+        self.unsent = b""  # What it is still to be told there.
+        self.interrupt = b""  # What asks it there to stop.
 
 
 class CannotStart(Exception):
@@ -114,10 +120,11 @@ class Launcher:
         environment[MARKER] = attempt.attempt_id
         folder = attempt.folder
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        fds = []
+        fds: list[int] = []
         try:
-            fds.append(os.open(f"{folder}/{STDOUT}", append, 0o600))
-            fds.append(os.open(f"{folder}/{STDERR}", append, 0o600))
+            stdin = self.stdin_for(attempt, order, fds)
+            stdout, stderr = os.open(f"{folder}/{STDOUT}", append, 0o600), os.open(f"{folder}/{STDERR}", append, 0o600)
+            fds += [stdout, stderr]
             enter(order["workdir"])  # posix_spawn has no way to say it, and we have one thread.
             command = order["command"]
             program = find_program(command[0], environment)
@@ -130,9 +137,9 @@ class Launcher:
                     command,
                     environment,
                     file_actions=[
-                        (os.POSIX_SPAWN_DUP2, self.devnull, 0),
-                        (os.POSIX_SPAWN_DUP2, fds[0], 1),
-                        (os.POSIX_SPAWN_DUP2, fds[1], 2),
+                        (os.POSIX_SPAWN_DUP2, stdin, 0),
+                        (os.POSIX_SPAWN_DUP2, stdout, 1),
+                        (os.POSIX_SPAWN_DUP2, stderr, 2),
                     ],
                     setsid=True,
                     setsigmask=(),
@@ -148,6 +155,25 @@ class Launcher:
         identity = ProcessIdentity(attempt.pid, attempt.start_time, boot_id())
         with contextlib.suppress(OSError):  # The marker finds the command too.
             self.write_process(attempt, identity, "running")
+
+    def stdin_for(self, attempt: Attempt, order: dict[str, Any], fds: list[int]) -> int:
+        """The standard input of a command: a file, a pipe that we hold the other end of, or nothing.
+
+        Args:
+            fds: what is to be closed when the command has been started is added to it.
+        """
+        if talk := order.get("talk"):
+            with open(talk["first"], "rb") as file:
+                attempt.unsent = file.read()
+            attempt.interrupt = talk["interrupt"].encode()
+            theirs, attempt.stdin_fd = os.pipe()
+            fds.append(theirs)
+            os.set_blocking(attempt.stdin_fd, False)
+            return theirs
+        if stdin := order.get("stdin"):
+            fds.append(os.open(stdin, os.O_RDONLY | os.O_CLOEXEC))
+            return fds[-1]
+        return self.devnull
 
     def start_time_of(self, pid: int, before: int) -> int:
         """When a child began that was spawned a moment ago, ``before`` being the time at which that was tried."""

@@ -62,6 +62,14 @@ class Errand:
     grace_s: float = 30.0  # Between its result and the end of its process.
 
 
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A standard input that stays open: what is said on it first, and what asks the command there to stop."""
+
+    first: str  # A file.
+    interrupt: str
+
+
 @dataclass(slots=True)  # To make a frozen one takes three times as long.
 class Launch:
     """All that a runner needs to start one attempt."""
@@ -77,6 +85,8 @@ class Launch:
     call: Callable[..., Any] | None = None  # A Python callable instead of a command.
     task: Any = None  # What a callable sees as ``context.task``.
     errand: Errand | None = None  # Instead of a command, for the runner of an agent.
+    stdin: str | None = None  # A file that the command reads; None: it has nothing to read.
+    talk: Talk | None = None  # In place of that.
 
 
 @dataclass(slots=True)

@@ -105,6 +105,10 @@ class ShellRunner:
                 "env": dict(launch.env),
                 "timeout_s": float(launch.timeout_s),
             }
+            if launch.stdin is not None:
+                order["stdin"] = launch.stdin
+            if launch.talk is not None:
+                order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
         except (OSError, TypeError, ValueError) as error:
@@ -135,6 +139,14 @@ class ShellRunner:
         if link is not None:
             order = {"attempt_id": attempt_id, "timed_out": timed_out, "grace_s": grace_s}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
+
+    def finish(self, attempt_id: str) -> None:
+        """Close the standard input of a command that is talked to: there is nothing more to do for it."""
+        with self._lock:
+            live = self._live.get(attempt_id)
+            link = None if live is None else live.link
+        if link is not None:
+            link.send(json.dumps({"finish": attempt_id}).encode() + b"\n")
 
     def poll(self) -> list[Ended]:
         """The ends since the last call."""

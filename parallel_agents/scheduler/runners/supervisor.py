@@ -51,6 +51,7 @@ from parallel_agents.scheduler.runners.folder import (
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
 
+INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.
 SURVIVOR_GRACE_S: Final = 1.0  # For what a command leaves behind at its own end; nobody waits for it any more.
 _GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, or one of another user.
 _LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
@@ -73,6 +74,7 @@ class Supervisor:
         self.attempts: dict[str, Attempt] = {}
         self.by_pid: dict[int, Attempt] = {}  # Commands that have not been reaped.
         self.ending: dict[str, Attempt] = {}
+        self.talking: dict[int, Attempt] = {}  # By our end of its standard input.
         self.orphans: dict[int, set[str]] = {}  # Pid to the attempts that it may come from.
         self.timeouts: list[tuple[float, str]] = []
         self.inbox = bytearray()
@@ -81,13 +83,14 @@ class Supervisor:
         self.abandoned: set[int] = set()  # Orphans that nothing ended.
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
+        self.poller = select.poll()
         self.launcher = Launcher(self.identity)
         self.subreaper = _become_subreaper()
         self.children_fd = _open_children() if self.subreaper else -1
 
     def run(self) -> None:
         """The loop, until there is neither a dispatcher nor an attempt."""
-        poller = select.poll()
+        poller = self.poller
         poller.register(self.wake_fd, select.POLLIN)
         registered: tuple[int, int] | None = None
         while self.link is not None or self.attempts:
@@ -100,7 +103,9 @@ class Supervisor:
                 elif registered is not None:
                     poller.unregister(registered[0])
                 registered = wanted
-            poller.poll(self.rest_ms())
+            for fd, flags in poller.poll(self.rest_ms()):
+                if flags & (select.POLLERR | select.POLLHUP) and fd in self.talking:
+                    self.hang_up(self.talking[fd])  # It does not listen any more; or poll would return for ever.
             try:
                 self.turn()
             except Exception:  # Whatever it is: the other attempts need us.
@@ -114,6 +119,7 @@ class Supervisor:
         self.reap()
         if self.link is not None:
             self.receive()
+        self.talk()
         now = time.monotonic()
         while self.timeouts and self.timeouts[0][0] <= now:
             self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
@@ -166,11 +172,13 @@ class Supervisor:
         self.flush()
 
     def obey(self, order: dict[str, Any]) -> None:
-        """One order: ``{"start": {...}}`` or ``{"stop": {...}}``."""
+        """One order: ``{"start": {...}}``, ``{"stop": {...}}`` or ``{"finish": ID}``."""
         if start := order.get("start"):
             self.start(start)
         elif stop := order.get("stop"):
             self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
+        elif (attempt := self.attempts.get(order.get("finish", ""))) is not None:
+            self.hang_up(attempt)
 
     def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
         """Write down that an attempt has ended, then say it to whoever is there."""
@@ -201,6 +209,9 @@ class Supervisor:
         assert self.link is not None
         self.link.close()
         self.link = None
+        for attempt in self.talking.values():
+            if not attempt.unsent:
+                self.hang_up(attempt)  # Nobody is left to see that it is done, so it is to end when it is.
         self.must_ring = self.must_ring or bool(self.outbox)
         self.outbox.clear()
 
@@ -218,6 +229,9 @@ class Supervisor:
             self.launcher.spawn(attempt, order)
             self.attempts[attempt.attempt_id] = attempt
             self.by_pid[attempt.pid] = attempt
+            if attempt.stdin_fd >= 0:
+                self.talking[attempt.stdin_fd] = attempt
+                self.poller.register(attempt.stdin_fd, select.POLLOUT)
             heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
             return
         except LockHeld:
@@ -232,11 +246,41 @@ class Supervisor:
         finally:
             if attempt.process_fd >= 0:
                 os.close(attempt.process_fd)
+        if attempt.stdin_fd >= 0:
+            os.close(attempt.stdin_fd)
         ended = _ended(attempt.attempt_id, "not_started", why)
         ended["retryable"] = retryable
         self.tell(attempt, ended, write=ours)
         if attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
+
+    # Talking.
+
+    def talk(self) -> None:
+        """Tell those that we talk to what they are still to be told, as far as they take it."""
+        for attempt in list(self.talking.values()):
+            if not attempt.unsent:
+                continue
+            try:
+                attempt.unsent = attempt.unsent[os.write(attempt.stdin_fd, attempt.unsent) :]
+            except BlockingIOError:
+                continue
+            except OSError:  # It has closed its end, or is gone.
+                attempt.unsent = b""
+                self.hang_up(attempt)
+                continue
+            if not attempt.unsent:
+                self.poller.modify(attempt.stdin_fd, 0)
+                if self.link is None:
+                    self.hang_up(attempt)
+
+    def hang_up(self, attempt: Attempt) -> None:
+        """Close our end of a command's standard input: there will be nothing more to do for it."""
+        if attempt.stdin_fd >= 0:
+            self.poller.unregister(attempt.stdin_fd)
+            del self.talking[attempt.stdin_fd]
+            os.close(attempt.stdin_fd)
+            attempt.stdin_fd = -1
 
     # Ending.
 
@@ -248,9 +292,14 @@ class Supervisor:
         if attempt.status is None and attempt.cause == "exited":
             attempt.cause = cause
         kill_at = time.monotonic() + grace_s
+        if attempt.stdin_fd >= 0 and attempt.status is None and grace_s > 0:
+            kill_at += INTERRUPT_S
+            attempt.look_at = time.monotonic() + INTERRUPT_S
+            with contextlib.suppress(OSError):
+                os.write(attempt.stdin_fd, attempt.interrupt)
+            self.hang_up(attempt)
         attempt.kill_at = kill_at if attempt.kill_at is None else min(kill_at, attempt.kill_at)
-        if attempt.asked_to_end:  # Once is enough.
-            attempt.look_at = min(attempt.look_at, attempt.kill_at)
+        attempt.look_at = min(attempt.look_at, attempt.kill_at)
         self.ending[attempt_id] = attempt
 
     def read_stop_files(self) -> None:
@@ -274,6 +323,9 @@ class Supervisor:
             if attempt is not None:
                 attempt.status = status
                 attempt.ended_at_us = time.time_ns() // 1000
+                if not attempt.asked_to_end:
+                    attempt.look_at = 0.0
+                self.hang_up(attempt)
                 self.ending[attempt.attempt_id] = attempt
             else:
                 self.abandoned.discard(pid)
@@ -299,7 +351,7 @@ class Supervisor:
                 continue
             if attempt.kill_at is None:
                 attempt.kill_at = now + SURVIVOR_GRACE_S
-            if attempt.asked_to_end and now < attempt.look_at:
+            if now < attempt.look_at:
                 continue
             if now > attempt.kill_at + _GIVE_UP_S and attempt.status is not None:
                 attempt.error = f"left processes that cannot be ended: {', '.join(map(str, sorted(orphans)))}"
