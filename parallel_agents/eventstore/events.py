@@ -100,6 +100,7 @@ class RunPaused(Event):
     free_text: ClassVar[tuple[str, ...]] = ("reason",)
 
     reason: str = ""
+    code: str = ""  # budget, authentication or spend_cap, where that is why; a script tells by it.
 
 
 class RunResumed(Event):
@@ -208,6 +209,7 @@ class TaskCompleted(Event):
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     commit: str | None = None  # The integration line with its work merged; None where files are not versioned.
+    outcome: str = ""  # no_change: an agent that changed no file, where nothing asked for that.
 
 
 class TaskFailed(Event):
@@ -225,6 +227,7 @@ class TaskFailed(Event):
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     kind: str = ""  # Of an agent's failure, one of ``runners.protocol.FAILURES``.
+    resumable: bool = False  # The next attempt can go on with its session.
 
 
 class TaskTimedOut(Event):
@@ -251,6 +254,7 @@ class AttemptLost(Event):
     error: str
     retryable: bool = True
     began: bool = True  # False: nothing of it ever ran, so it counts against no retries.
+    resumable: bool = False  # The next attempt can go on with the session of its agent.
 
 
 class ResultDiscarded(Event):
@@ -352,6 +356,7 @@ class CheckpointCreated(Event):
     attempt_id: str | None = None
     stage: Count | None = None  # Of kind stage: the stage that is over, by number.
     changed: Count | None = None  # Paths that differ from where the attempt began.
+    paths: list[str] = Field(default_factory=list)  # The first of them.
     description: str = ""
     agent_type: str | None = None
     level: str = ""  # Of the checkpoint engine: agent_execution, quality_gate, commit_preparation, manual.
@@ -436,6 +441,7 @@ class ProviderLimited(Event):
     kind: str  # One of ``runners.protocol.FAILURES``.
     until: Rfc3339
     reason: str = ""
+    model: str | None = None  # That was asked for.
     stated: bool = False  # Whether the provider said until when; otherwise it is our guess.
     count: Count = 1  # In a row, without an attempt between that got through; a guess grows with it.
     attempt_id: str = ""

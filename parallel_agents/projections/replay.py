@@ -46,6 +46,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.attempts, task.attempt_id, task.runner, task.model = data["attempt"], attempt_id, runner, model
                     task.base_commit, task.work_commit, task.approved_attempt = data["base_commit"], None, None
                     task.failure_kind = task.role = ""
+                    task.resumes = task.kept_commit = task.changed = None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
                     continue

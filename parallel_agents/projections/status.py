@@ -62,6 +62,9 @@ class TaskState:
     conflict: dict[str, Any] | None = None  # The last of them: other_task_id, paths, onto and commit.
     failure_kind: str = ""  # Of an agent's last attempt, where that failed; one of ``runners.protocol.FAILURES``.
     role: str = ""  # The agent type of the last attempt, where it was not the task's own.
+    resumes: str | None = None  # The failed attempt whose session the next one can go on with.
+    kept_commit: str | None = None  # What the last attempt has left, where that was kept.
+    changed: list[str] | None = None  # The first of the paths that it changed.
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class RunState:
     active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
     ended_at_us: int | None = None
     reason: str = ""
+    pause_code: str = ""  # Why it is paused, where a script can do something about it.
     cancel_requested: bool = False
     grace_s: float = 3.0  # Of the cancellation.
     tasks: dict[str, TaskState] = field(default_factory=dict)
@@ -153,7 +157,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.TaskFailed(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, event.error
-            task.failure_kind = event.kind
+            task.failure_kind, task.resumes = event.kind, event.attempt_id if event.resumable else None
             task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
@@ -166,6 +170,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.AttemptLost(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.error = None, event.error
+            task.resumes = event.attempt_id if event.resumable else None
             task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
             task.failures += event.began
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
@@ -214,7 +219,10 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
                 }  # fmt: skip
         case ev.CheckpointCreated():
             if event.task_id is not None and event.task_id in state.tasks:
-                state.tasks[event.task_id].checkpoint_id = event.checkpoint_id
+                task = state.tasks[event.task_id]
+                task.checkpoint_id = event.checkpoint_id
+                if event.kind == "after_attempt" and event.attempt_id == task.attempt_id:
+                    task.kept_commit, task.changed = event.commit, event.paths or None
             if event.kind == "before_run":
                 state.before_run, state.last_stage = event.checkpoint_id, (event.checkpoint_id, event.commit)
             if event.stage is not None:
@@ -238,8 +246,9 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.started_at_us = state.started_at_us or record.at_us
             state.active_since_us = record.at_us
         case ev.RunPaused(reason=reason):
-            state.status, state.reason = PAUSED, reason
+            state.status, state.reason, state.pause_code = PAUSED, reason, record.event.code
         case ev.RunResumed():
+            state.pause_code = ""
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
             state.active_since_us = record.at_us
@@ -329,6 +338,7 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
     task.failure_kind, task.role = "", event.role
+    task.resumes = task.kept_commit = task.changed = None
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
     task.cancel_requested = False
@@ -390,7 +400,7 @@ _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
     "repository", "base_commit", "integration", "stages_passed", "merged_into",
-    "before_run", "last_stage", "restoring", "throttled", "task_budgets",
+    "before_run", "last_stage", "restoring", "throttled", "task_budgets", "pause_code",
 )  # fmt: skip
 
 

@@ -54,6 +54,11 @@ class Client:
     bundled: str = ""
 
     @property
+    def streams(self) -> bool:
+        """Whether it prints something all the time that it works, so that silence means something."""
+        return self.output in ("claude", "codex")
+
+    @property
     def takes_model(self) -> bool:
         """Whether a model can be chosen for it."""
         return bool(self.model)
@@ -132,12 +137,14 @@ def clients(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Client]:
     return table
 
 
-def words(client: Client, errand: Errand, *, session: str | None, prompt_file: str, role_file: str) -> tuple[str, ...]:
+def words(
+    client: Client, errand: Errand, *, session: str | None, prompt: str, prompt_file: str, role_file: str
+) -> tuple[str, ...]:
     """The command that starts a client on an errand.
 
     Args:
         session: that is gone on with; None for a new one.
-        prompt_file, role_file: where the two lie.
+        prompt: what it is told (see ``told``), and the files in which that and its role lie.
     """
     resumes = session is not None and client.resumable
     command = client.resume_command if resumes and client.resume_command else client.command
@@ -158,7 +165,7 @@ def words(client: Client, errand: Errand, *, session: str | None, prompt_file: s
     elif client.session and not resumes:
         parts.append(client.session)
     filled = {
-        "{prompt}": whole_prompt(client, errand),
+        "{prompt}": prompt,
         "{prompt_file}": prompt_file,
         "{role}": errand.role_prompt,
         "{role_file}": role_file,
@@ -180,11 +187,13 @@ def _filled(word: str, filled: Mapping[str, str]) -> str:
     return word
 
 
-def whole_prompt(client: Client, errand: Errand) -> str:
+def told(client: Client, errand: Errand, *, resumes: bool) -> str:
     """What the client is told: the prompt, and before it who it is where no option of the client says that."""
-    if client.role or not errand.role_prompt or errand.resumes:
-        return errand.prompt
-    return f"{errand.role_prompt.strip()}\n\n{errand.prompt}"
+    if resumes:
+        return errand.resume_prompt
+    return (
+        f"{errand.role_prompt.strip()}\n\n{errand.prompt}" if errand.role_prompt and not client.role else errand.prompt
+    )
 
 
 def environment(

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from parallel_agents.scheduler.agents.clients import Client
 
 Outcome = Literal["exited", "timed_out", "stopped", "not_started", "lost"]
 
@@ -49,17 +52,21 @@ class Charge:
 class Errand:
     """What an agent is asked to do, for a runner that drives agents."""
 
-    prompt: str
+    client: Client  # The row that says how it is driven.
+    prompt: str  # Empty of an attempt that is taken over.
+    resume_prompt: str = ""  # In place of it, where a session is gone on with.
     model: str | None = None  # As its client is told; None: the client's own choice.
     role_prompt: str = ""  # Who it is; the prompt says what is to be done.
     tools: tuple[str, ...] | None = None  # That it may use without asking; None: those of the configuration.
     session_id: str = ""  # A UUID; the client is told to use it, where it lets itself be told.
-    resumes: str | None = None  # The session to go on with, and ...
-    resumes_folder: str = ""  # ... the folder of the attempt that it belongs to.
+    resumes_folder: str | None = None  # Of the attempt whose session is to be gone on with.
     limit_usd_micros: int | None = None  # That the client shall stop at, where it can.
     permission_mode: str = ""
     silence_s: float = 0.0  # After so long without a sign it is stopped; 0: never.
-    grace_s: float = 30.0  # Between its result and the end of its process.
+    grace_s: float = 30.0  # Between its last sign after a result and the end of its process.
+    setup: tuple[str, ...] | None = None  # Commands before and after it, with so much time each.
+    teardown: tuple[str, ...] | None = None
+    setup_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ class Ended:
     began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
     kind: str = ""  # One of FAILURES, where an agent failed.
     charges: tuple[Charge, ...] = ()
-    session_id: str | None = None  # That another attempt could go on with.
+    resumable: bool = False  # Another attempt could go on with its session.
     provider: str = ""  # Who refused, where that is why it failed ...
     until_us: int | None = None  # ... and until when, where that was said.
     got_through: bool = False  # The provider has answered at least once.
