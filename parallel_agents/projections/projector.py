@@ -8,18 +8,25 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, Unknow
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, from_rfc3339
+from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
+from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
+from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState
 
 _ROLLED_BACK = RunRolledBack.__name__
+_QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":""'))"""  # A bill does not need those.
+_OF_A_BILL = f"type IN {bill_fold.FOLDED} AND NOT {_QUEUED_FOR_THE_FIRST_TIME}"
+_OF_SPENDING = f"type IN {spend_fold.FOLDED}"
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 
 
@@ -85,6 +92,18 @@ class Projector:
         for row in self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"):
             cost_fold.fold(total, decode_brief(run_id, row))
         return total
+
+    def bill(self, run_id: str, upto: int | None = None) -> list[Line]:
+        """Every charge of a run, with what became of the work that it paid for."""
+        rows = self.log.briefs(run_id, 0, upto, where=_OF_A_BILL)
+        return bill_fold.bill([decode_brief(run_id, row) for row in rows])
+
+    def spend(self, upto: int | None = None) -> Spend:
+        """What the whole store has spent, holds back and has told, and which providers let nobody work."""
+        state = Spend()
+        for row in self.log.rows(0, upto, where=_OF_SPENDING):
+            spend_fold.fold_row(state, row)
+        return state
 
     def view(self, run_id: str, upto: int | None = None) -> RunView:
         """State and cost of one moment."""

@@ -63,7 +63,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     continue
                 if type_ == "CostCharged" and status is not None:
                     if cost is not None:
-                        charge(cost, at_us, data)
+                        charge(cost, data)
                     continue
             except (KeyError, TypeError, ValueError):  # A body of an older release, or a damaged one.
                 pass

@@ -1,0 +1,202 @@
+"""What the whole store has spent, holds back and has told of its budgets, and which providers let nobody work.
+
+The dispatcher decides by it, inside its write transaction: what is spent is summed by run, by task and by day (UTC), and
+every running attempt holds back what was reserved at its start, until one of the events that end it. Scope ALL: over all
+runs, rollbacks or not. An attempt is charged before the event that ends it, in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date as Date
+from typing import Final, Literal
+
+import orjson
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.record import Recorded, Row, decode, from_rfc3339
+
+DAY_US: Final = 86_400_000_000
+PERIODS: Final = ("day:", "week:", "month:")  # How the scopes begin that span all runs.
+Period = Literal["day", "week", "month"]
+SPENT: Final = 1.0  # The share that ``BudgetExceeded`` tells.
+
+
+@dataclass(slots=True)
+class Held:
+    """A running attempt. Micro-dollars."""
+
+    run_id: str
+    task_id: str
+    reserved_usd_micros: int | None  # None: nobody knew what it would cost.
+    charged_usd_micros: int = 0  # That it has been charged with already.
+
+    def open_usd_micros(self, live_usd_micros: int = 0) -> int:
+        """What it still holds back: its reservation, or what it is seen to have spent where that is more."""
+        return max(0, (self.reserved_usd_micros or 0) - self.charged_usd_micros, live_usd_micros)
+
+
+@dataclass(slots=True)
+class Wait:
+    """A provider that lets nobody work before a time, in microseconds since the epoch."""
+
+    until_us: int
+    kind: str
+    count: int
+    stated: bool
+    reason: str = ""
+    attempt_id: str = ""
+
+
+@dataclass(slots=True)
+class Spend:
+    """Micro-dollars. What a charge of unknown cost stands for is assumed to be the reservation of its attempt."""
+
+    by_task: Counter[tuple[str, str]] = field(default_factory=Counter)  # By run and task.
+    by_run: Counter[str] = field(default_factory=Counter)
+    by_day: Counter[int] = field(default_factory=Counter)  # By days since the epoch.
+    assumed_by_run: Counter[str] = field(default_factory=Counter)  # The part of it that nobody knows.
+    unknown_by_run: Counter[str] = field(default_factory=Counter)  # Charges of unknown cost.
+    running: dict[str, Held] = field(default_factory=dict)  # By attempt id.
+    told: dict[tuple[str, str, float], int] = field(default_factory=dict)
+    """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
+    waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
+
+
+def fold(state: Spend, record: Recorded) -> Spend:
+    """The spending after one more event of any run."""
+    event, run_id = record.event, record.run_id
+    if type(event) not in _FOLDED:
+        return state
+    match event:
+        case ev.CostCharged():
+            charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
+        case ev.TaskStarted(attempt_id=attempt_id):
+            state.running[attempt_id] = Held(run_id, event.task_id, event.reserved_usd_micros)
+        case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
+            state.running.pop(event.attempt_id, None)
+        case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
+            state.running.pop(attempt_id or "", None)
+        case ev.BudgetThresholdReached(scope=scope, share=share):
+            tell(state, run_id, scope, share, event.spent_usd_micros)
+        case ev.BudgetExceeded(scope=scope):
+            tell(state, run_id, scope, SPENT, event.spent_usd_micros)
+        case ev.BudgetChanged(scope=scope):  # Another budget is another matter: all of it is told anew.
+            for key in [key for key in state.told if key[:2] == (run_id, scope)]:
+                del state.told[key]
+        case ev.ProviderLimited(provider=provider):
+            until_us = from_rfc3339(event.until)
+            state.waits[provider] = Wait(
+                until_us, event.kind, event.count, event.stated, event.reason, event.attempt_id
+            )  # fmt: skip
+        case ev.ProviderFreed(provider=provider):
+            state.waits.pop(provider, None)
+        case _:
+            raise AssertionError(f"spend does not fold {type(event).__name__}")
+    return state
+
+
+_FOLDED = frozenset(
+    {
+        ev.CostCharged, ev.TaskStarted, ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost,
+        ev.TaskBlocked, ev.ResultDiscarded, ev.BudgetThresholdReached, ev.BudgetExceeded, ev.BudgetChanged,
+        ev.ProviderLimited, ev.ProviderFreed,
+    }
+)  # fmt: skip
+
+FOLDED: Final = tuple(sorted(cls.__name__ for cls in _FOLDED))
+
+
+def fold_row(state: Spend, row: Row) -> Spend:
+    """The same from a stored row. Most are charges, starts and ends, of which a few fields say all."""
+    try:
+        data = orjson.loads(row.body)
+        if "schema_version" not in data:
+            match row.type:
+                case "CostCharged":
+                    charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
+                    return state
+                case "TaskStarted":
+                    state.running[data["attempt_id"]] = Held(row.run_id, data["task_id"], data["reserved_usd_micros"])
+                    return state
+                case "TaskCompleted":
+                    state.running.pop(data["attempt_id"], None)
+                    return state
+                case _:
+                    pass
+    except (KeyError, TypeError, ValueError):  # A body of an older release, or a damaged one.
+        pass
+    return fold(state, decode(row))
+
+
+def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str, micros: int | None) -> None:
+    """Count one charge; of an unknown one what is left of the reservation of its attempt."""
+    held = state.running.get(attempt_id)
+    if micros is None:
+        micros = held.open_usd_micros() if held is not None else 0
+        state.unknown_by_run[run_id] += 1
+        state.assumed_by_run[run_id] += micros
+    if held is not None:
+        held.charged_usd_micros += micros
+    state.by_task[run_id, task_id] += micros
+    state.by_run[run_id] += micros
+    state.by_day[at_us // DAY_US] += micros
+
+
+def tell(state: Spend, run_id: str, scope: str, share: float, spent_usd_micros: int) -> None:
+    """Remember that a share of a budget was told."""
+    key = (owner_of(run_id, scope), scope, share)
+    state.told[key] = max(state.told.get(key, 0), spent_usd_micros)
+
+
+def owner_of(run_id: str, scope: str) -> str:
+    """The run that a scope belongs to; empty where it spans all runs, since each of its shares is told once."""
+    return "" if scope.startswith(PERIODS) else run_id
+
+
+def days_of(scope: Period, at_us: int) -> range:
+    """The days since the epoch, in UTC, of the period that holds a moment. Weeks begin on Monday (ISO 8601)."""
+    day = at_us // DAY_US
+    match scope:
+        case "day":
+            return range(day, day + 1)
+        case "week":
+            monday = day - (day + 3) % 7  # The first of January 1970 was a Thursday.
+            return range(monday, monday + 7)
+        case "month":
+            date = _date(day)
+            after = date.replace(year=date.year + date.month // 12, month=date.month % 12 + 1, day=1)
+            return range(day - date.day + 1, after.toordinal() - _EPOCH)
+
+
+def period_name(scope: Period, at_us: int) -> str:
+    """Such as ``day:2026-11-26``, ``week:2026-W48`` and ``month:2026-11``."""
+    date = _date(at_us // DAY_US)
+    match scope:
+        case "day":
+            return f"day:{date.isoformat()}"
+        case "week":
+            year, week, _ = date.isocalendar()
+            return f"week:{year}-W{week:02}"
+        case "month":
+            return f"month:{date.year}-{date.month:02}"
+
+
+def _date(day: int) -> Date:
+    return Date.fromordinal(day + _EPOCH)
+
+
+_EPOCH: Final = Date(1970, 1, 1).toordinal()
+
+
+def in_period(state: Spend, scope: Period, at_us: int) -> int:
+    """What was spent in the day, week or month that holds a moment."""
+    by_day = state.by_day
+    return sum(by_day[day] for day in days_of(scope, at_us) if day in by_day)
+
+
+def waiting(state: Spend, now_us: int) -> Iterator[tuple[str, Wait]]:
+    """The providers that let nobody work at a moment."""
+    return ((provider, wait) for provider, wait in state.waits.items() if wait.until_us > now_us)
