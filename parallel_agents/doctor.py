@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents import look
+from parallel_agents.agent_types import examine_agent_types
 from parallel_agents.configuration_keys import BY_PATH
 from parallel_agents.doctor_files import examine_files
 from parallel_agents.eventstore.doorbell import doorbell_folder
@@ -50,6 +51,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _disk(project)
     yield from examine_files(project, thorough=thorough)
     yield _configuration(project)
+    yield from examine_agent_types(project.root)
     yield _daemon(project)
     yield _doorbell()
     yield _identity()

@@ -128,6 +128,8 @@ def test_the_wheel_holds_one_package_and_the_name_for_checkpoints(wheel: Path) -
     on_disk = {str(path.relative_to(ROOT)) for path in (ROOT / "parallel_agents").rglob("*.py")}
     assert {name for name in shipped if not name.startswith("parallel_agents/")} == CHECKPOINT_NAMES
     assert {name for name in shipped if name.endswith(".py")} == {*on_disk, "checkpoint/__init__.py"}
+    prompts = {str(path.relative_to(ROOT)) for path in (ROOT / "parallel_agents/agents").glob("*.md")}
+    assert {name for name in shipped if name.endswith(".md")} == prompts != set()
     assert "parallel_agents/py.typed" in shipped
     assert not [name for name in shipped if "__pycache__" in name]
 
