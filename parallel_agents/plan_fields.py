@@ -28,7 +28,9 @@ PLAN_FIELDS = frozenset(
     }
 ) | {*PREPARATION, "$schema"}
 # A budget is written in dollars and kept in micro-dollars.
-TASK_FIELDS = frozenset(Task.model_fields) - {"stage", "budget_usd_micros", "expected_usd_micros"} | {"budget_usd"}
+TASK_FIELDS = frozenset(Task.model_fields) - {"stage", "budget_usd_micros", "expected_usd_micros", "expected_model"} | {
+    "budget_usd"
+}
 COMMANDS = ("command", "setup", "teardown")
 SEQUENCES = frozenset({"dependencies", "tags", "outputs", "env_from", "files", *COMMANDS})
 

@@ -193,6 +193,7 @@ class TaskStarted(Event):
     model_reason: str = ""  # Why this model, in words.
     reserved_usd_micros: Count | None = None  # Held back from the budgets until the attempt has been charged.
     resumes: str | None = None  # The attempt whose session this one goes on with.
+    begin_commit: str | None = None  # Whose files it begins with, where that is not its base: work that was cut off.
     role: str = ""  # The agent type that acts where it is not the task's own, such as one that resolves a conflict.
 
 

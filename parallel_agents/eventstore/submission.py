@@ -115,7 +115,8 @@ class Task(Document):
     setup_timeout_s: Seconds = 600.0  # Of each of the two.
     model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None  # An alias, or a name the client knows.
     budget_usd_micros: Micros | None = None
-    expected_usd_micros: Micros | None = None  # Of one attempt on the model of its first choice, known at submission.
+    expected_usd_micros: Micros | None = None  # Of one attempt, as was known at submission, on ...
+    expected_model: str | None = None  # ... this model.
 
 
 class Stage(Document):

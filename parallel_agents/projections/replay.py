@@ -41,12 +41,12 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                 data = loads(body)
                 task = tasks[data["task_id"]]
                 status = None if "schema_version" in data or task.cancel_requested else task.status
-                if type_ == "TaskStarted" and status == QUEUED and not data.get("role"):
+                if type_ == "TaskStarted" and status == QUEUED and not data.get("begin_commit"):
                     attempt_id, runner, model = data["attempt_id"], data["runner"], data["model"]
                     task.attempts, task.attempt_id, task.runner, task.model = data["attempt"], attempt_id, runner, model
                     task.base_commit, task.work_commit, task.approved_attempt = data["base_commit"], None, None
                     task.failure_kind = task.role = ""
-                    task.resumes = task.kept_commit = task.changed = None
+                    task.resumes = task.kept_commit = task.changed = task.begin_commit = None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
                     continue

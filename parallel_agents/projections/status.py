@@ -63,6 +63,7 @@ class TaskState:
     failure_kind: str = ""  # Of an agent's last attempt, where that failed; one of ``runners.protocol.FAILURES``.
     role: str = ""  # The agent type of the last attempt, where it was not the task's own.
     resumes: str | None = None  # The failed attempt whose session the next one can go on with.
+    begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
     changed: list[str] | None = None  # The first of the paths that it changed.
 
@@ -339,6 +340,7 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
     task.failure_kind, task.role = "", event.role
     task.resumes = task.kept_commit = task.changed = None
+    task.begin_commit = event.begin_commit
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
     task.cancel_requested = False

@@ -32,7 +32,7 @@ from parallel_agents.scheduler.ports import Ports
 from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
 from parallel_agents.scheduler.runners.folder import PROCESS, make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
-from parallel_agents.scheduler.work import Clash, Work, facts_of_conflict
+from parallel_agents.scheduler.work import PATHS_KEPT, Clash, Work, facts_of_conflict
 
 SHADOW: Final = "shadow.git"
 GATES: Final = ".gates"
@@ -57,6 +57,7 @@ class Order:
     workdir: Path  # Where the run was submitted.
     workspace: Literal["worktree", "shared"]
     base: str  # The commit that it starts from.
+    begin: str | None = None  # Whose files it begins with, where that is another one after it.
     description: str = ""
     outputs: tuple[str, ...] = ()
     sparse: tuple[str, ...] = ()
@@ -322,7 +323,8 @@ class Checkouts:
             if order.workspace == "worktree":
                 self._check_out(repository, order)
             if order.before_id is not None:
-                refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.before_id): order.base})
+                before = {refs.checkpoint_ref(order.run_id, order.before_id): order.begin or order.base}
+                refs.hold(repository, before)
             write_whole(order.folder, _SHARED, json.dumps(shared_state(repository)).encode())
             cwd = self.cwd(order)
             cwd.mkdir(parents=True, exist_ok=True)  # Git keeps no empty folders.
@@ -339,9 +341,9 @@ class Checkouts:
                 free.remove(path)
             old = path if linked_git_dir(path) else free.pop() if free else None
         if old is not None:  # Ready in half the time of a new one, and nothing is left to be taken away at the end.
-            worktrees.reuse(repository, old, path, order.base, sparse=order.sparse)
+            worktrees.reuse(repository, old, path, order.begin or order.base, sparse=order.sparse)
         else:
-            worktrees.add(repository, path, order.base, sparse=order.sparse)
+            worktrees.add(repository, path, order.begin or order.base, sparse=order.sparse)
         worktrees.copy_included(repository, path)
 
     def _environment(self, repository: Repository, order: Order) -> dict[str, str]:
@@ -376,7 +378,8 @@ class Checkouts:
             if held is None:
                 _refuse_repositories(folder, changed)
                 refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
-            work = replace(work, commit=commit, changed=len(changed))
+            paths = tuple(storable_text(one.path) for one in changed[:PATHS_KEPT])
+            work = replace(work, commit=commit, changed=len(changed), paths=paths)
         except Exception as error:
             said = f"its work could not be kept: {_told(error)}{self._set_aside(order)}"
             ended = replace(ended, error=said if ended.error is None else f"{ended.error}; {said}")

@@ -11,6 +11,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.agents.granting import Grant
 from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -33,26 +34,50 @@ def task_of(state: RunState, task_id: str) -> TaskState:
     return task
 
 
-def decide_start(state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts) -> Event:
-    """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay."""
+def decide_start(
+    state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts, granted: Grant | None = None
+) -> ev.TaskStarted:
+    """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay.
+
+    Args:
+        granted: how it starts, where it is an agent's.
+    """
+    if granted is not None:
+        return _agent_start(state, state.tasks[task_id], attempt_id, facts, granted)
     # Every field is ours: to have it validated takes twice as long, for every attempt.
     return ev.TaskStarted.trusted(
         {
             "task_id": task_id, "attempt_id": attempt_id, "attempt": state.tasks[task_id].attempts + 1, "runner": runner,
-            "model": None, "base_commit": state.integration,
+            "model": None, "base_commit": state.integration, "begin_commit": None,
             "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots}, "model_reason": "",
             "reserved_usd_micros": None, "resumes": None, "role": "",
         }
     )  # fmt: skip
 
 
-def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commit: str | None = None) -> list[Event]:
+def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts, granted: Grant) -> ev.TaskStarted:
+    """An agent that goes on with a session finds its files as it left them."""
+    goes_on = granted.resumes is not None and state.integration is not None
+    limit = {} if granted.limit_usd_micros is None else {"limit_usd_micros": granted.limit_usd_micros}
+    return ev.TaskStarted(
+        task_id=task.task.task_id, attempt_id=attempt_id, attempt=task.attempts + 1, runner=granted.runner,
+        model=granted.choice.model, model_reason=granted.choice.reason,
+        base_commit=task.base_commit if goes_on else state.integration, begin_commit=task.kept_commit if goes_on else None,
+        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role,
+        facts={"run_slots": facts.run_slots, "store_slots": facts.store_slots, **limit},
+    )  # fmt: skip
+
+
+def decide_end(
+    state: RunState, ended: Ended, now_us: int, draw: float, *, commit: str | None = None, outcome: str = ""
+) -> list[Event]:
     """What the end of an attempt means: its one end event, and the retry where there is one.
 
     Args:
         now_us: microseconds since the epoch.
         draw: in [0, 1), drawn once for the jitter.
         commit: the integration line with its work merged, where it succeeded and files are versioned.
+        outcome: of a success, what is special about it.
     """
     task_id = state.running.get(ended.attempt_id)
     if task_id is None:
@@ -64,7 +89,7 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commi
             return [_cancelled(state, task, ended)]
     elif ended.outcome == "stopped":  # Nobody asked for it in the log: a stop of the whole process.
         ended = replace(ended, error=ended.error or "stopped")
-    end = _end_event(task, ended, commit)
+    end = _end_event(task, ended, commit, outcome)
     if isinstance(end, ev.TaskCompleted):
         return [end]
     if isinstance(end, ev.AttemptLost) and not end.began:
@@ -77,6 +102,8 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commi
                 jitter_s=0.0,
             ),
         ]  # fmt: skip
+    if ended.kind in NO_FAULT:
+        return [end, *_again(state, task, ended, rfc3339(now_us))]
     failures = task.failures + 1
     policy = state.plan.settings.retry
     if not retries_left(failures, task.task.max_retries, policy, retryable=ended.retryable):
@@ -89,6 +116,33 @@ def decide_end(state: RunState, ended: Ended, now_us: int, draw: float, *, commi
         wait_s=wait_s + jitter_s, jitter_s=jitter_s,
     )  # fmt: skip
     return [end, retry]
+
+
+NO_FAULT = frozenset({"usage_limit", "budget", "authentication", "spend_cap"})
+"""Failures that say nothing of the attempt: it is made again, and they count against no retries."""
+PAUSES = {
+    "authentication": "its agent cannot authenticate",
+    "spend_cap": "the account of its agent has no money left",
+}
+"""Those of them that would meet whatever starts next as well, until a person has done something about it."""
+
+
+def _again(state: RunState, task: TaskState, ended: Ended, now: str) -> list[Event]:
+    task_id = task.task.task_id
+    events: list[Event] = [
+        ev.TaskRetryScheduled(
+            task_id=task_id,
+            attempt_id=ended.attempt_id,
+            failures=task.failures,
+            not_before=now,
+            wait_s=0.0,
+            jitter_s=0.0,
+        )
+    ]
+    if ended.kind in PAUSES and state.status == st.RUNNING:
+        reason = f"{task_id}: {PAUSES[ended.kind]}: {ended.error}"
+        events.append(ev.RunPaused(reason=reason, code=ended.kind))
+    return events
 
 
 def storable_text(text: str) -> str:
@@ -116,12 +170,13 @@ def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
     )  # fmt: skip
 
 
-def _end_event(task: TaskState, ended: Ended, commit: str | None) -> Event:
+def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str = "") -> Event:
     task_id, attempt_id, duration_s = task.task.task_id, ended.attempt_id, _duration_s(ended)
     if ended.outcome == "exited" and ended.error is None:
         body = {
             "task_id": task_id, "attempt_id": attempt_id, "duration_s": duration_s, "exit_code": ended.exit_code,
             "output": ended.output, "cpu_s": ended.cpu_s, "peak_memory_bytes": ended.peak_memory_bytes, "commit": commit,
+            "outcome": outcome,
         }  # fmt: skip
         # Only what a supervisor's file says can be anything else, and needs to be validated.
         if (type(ended.exit_code), type(ended.cpu_s), type(ended.peak_memory_bytes)) == (int, float, int):
@@ -136,12 +191,17 @@ def _end_event(task: TaskState, ended: Ended, commit: str | None) -> Event:
     if ended.outcome == "lost":
         error = ended.error or "its process vanished and left no result"
         return ev.AttemptLost(
-            task_id=task_id, attempt_id=attempt_id, error=error, retryable=ended.retryable, began=ended.began
+            task_id=task_id,
+            attempt_id=attempt_id,
+            error=error,
+            retryable=ended.retryable,
+            began=ended.began,
+            resumable=ended.resumable,
         )
     return ev.TaskFailed(
         task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, error=ended.error or ended.outcome,
         exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, cpu_s=ended.cpu_s,
-        peak_memory_bytes=ended.peak_memory_bytes,
+        peak_memory_bytes=ended.peak_memory_bytes, kind=ended.kind, resumable=ended.resumable,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, grant, is_agent
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.scopes import meet
 
@@ -31,6 +32,7 @@ class Facts:
 
     store_slots: int = 0  # Attempts of the whole store that hold a slot.
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
+    agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
 
 
 class Skip(NamedTuple):
@@ -46,6 +48,8 @@ class Decision:
     """Commands, in the order in which they are to be carried out."""
 
     skips: list[Skip] = field(default_factory=list)
+    grants: dict[str, Grant] = field(default_factory=dict)  # How the agents among those that start do so.
+    held: dict[str, Held] = field(default_factory=dict)  # Tasks of agents that money, providers or requests hold back.
     cancels: list[str] = field(default_factory=list)
     steps: list[tuple[str, str]] = field(
         default_factory=list
@@ -187,7 +191,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     freed = sum(state.tasks[name].status == st.QUEUED for name in ahead)
     room = state.plan.settings.max_queue_size - state.counts[st.QUEUED] + freed
     busy = _scopes(state) if agenda.scoped else {}
-    aside: list[int] = []  # Places of tasks whose files meet those of what runs.
+    aside: list[int] = []  # Places of tasks that something of their own holds back: their files, their agent.
     while True:
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
         # more: it may be the one that they wait for.
@@ -217,6 +221,14 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             if task.task.files and scope_taken(task, busy):
                 aside.append(place)
                 continue
+            if facts.agents is not None and is_agent(task.task):
+                granted = grant(state, task, facts.agents)
+                if isinstance(granted, Held):
+                    decision.held[task.task.task_id] = granted
+                    aside.append(place)
+                    continue
+                decision.grants[task.task.task_id] = granted
+                facts.agents.count(state.run_id, task.task, granted)
             busy |= {task.task.task_id: task.task.files} if task.task.files else {}
             ahead[task.task.task_id] = st.RUNNING
             decision.steps.append(("start", task.task.task_id))
@@ -355,7 +367,7 @@ def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
         now_us: microseconds since the epoch.
     """
     touched, broken = set(state.touched), set(state.broken)
-    agenda, after = Agenda(state), replace(facts)
+    agenda, after = Agenda(state), replace(facts, agents=None if facts.agents is None else facts.agents.copy())
     decision = plan(state, agenda, after, now_us)
     state.touched, state.broken = touched, broken
     starting = {name for what, name in decision.steps if what == "start"}
@@ -417,6 +429,8 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
         return Reason("barrier", f"stage {name!r} is over; its gates and its checkpoint come before the next stage")
     if task.task.files and (other := scope_taken(task, _scopes(state, seen.starting - {task_id}))) is not None:
         return Reason("scope", f"its files meet those of {other}, which runs: {', '.join(task.task.files)}", (other,))
+    if (held := seen.decision.held.get(task_id)) is not None:
+        return Reason(held.code, held.text, tuple(state.running.values()))
     if task_id in seen.starting:
         return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
     return _why_no_slot(state, task, seen)

@@ -110,7 +110,8 @@ class RunFiles:
             found = self._orders[attempt_id] = Order(
                 run_id=state.run_id, task_id=spec.task_id, attempt_id=attempt_id, attempt=task.attempts,
                 folder=f"{self._folder}/{state.run_id}/{spec.task_id}/{attempt_id}", repository=state.repository,
-                workdir=Path(state.workdir), workspace=plan.workspace, base=base, description=spec.description,
+                workdir=Path(state.workdir), workspace=plan.workspace, base=base, begin=task.begin_commit,
+                description=spec.description,
                 outputs=spec.outputs, sparse=plan.sparse, fail_on_gates=plan.files.fail_on_gates,
                 before_id=before_checkpoint(attempt_id) if plan.files.per_agent else None,
                 after_id=derived_id("after", attempt_id), conflict=task.conflict, env=dict(env),
@@ -159,7 +160,8 @@ class RunFiles:
         """Put outdated work in line once more."""
         order, work = self._orders[ended.attempt_id], self.works.pop(ended.attempt_id)
         self.harvest.merged(order.run_id)
-        self.harvest.merge(order, ended, Work(work.checkpoint_id, work.commit, work.changed, shared=work.shared))
+        kept = Work(work.checkpoint_id, work.commit, work.changed, work.paths, shared=work.shared)
+        self.harvest.merge(order, ended, kept)
 
     def committed(self, ended: Ended, *, completed: bool) -> None:
         """An attempt's end is in the log."""
@@ -171,13 +173,13 @@ class RunFiles:
             self.harvest.merged(order.run_id)
         self.checkouts.release(order, free=completed)
 
-    def before_start(self, state: RunState, task_id: str, attempt_id: str) -> Event | None:
-        """The checkpoint of an attempt's start, which is its base commit."""
+    def before_start(self, state: RunState, task_id: str, attempt_id: str, commit: str | None) -> Event | None:
+        """The checkpoint of an attempt's start: the commit whose files it begins with."""
         if not state.plan.files.per_agent:
             return None
         return ev.CheckpointCreated(
             checkpoint_id=before_checkpoint(attempt_id), kind="before_attempt", label=f"before {task_id}",
-            commit=state.integration, task_id=task_id, attempt_id=attempt_id,
+            commit=commit, task_id=task_id, attempt_id=attempt_id,
             agent_type=state.tasks[task_id].task.agent_type,
         )  # fmt: skip
 

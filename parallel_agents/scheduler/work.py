@@ -11,7 +11,9 @@ from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.decide import decide_end
+from parallel_agents.scheduler.agents.granting import is_agent, resolves
+from parallel_agents.scheduler.decide import NO_FAULT, decide_end
+from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
 REBASE_ROUNDS = 2
@@ -20,6 +22,8 @@ APPROVAL = "approval"
 RESULT_APPROVAL = "approval of its result"
 CONFLICT = "conflict"
 PATHS_SHOWN = 5
+PATHS_KEPT = 50
+"""How many of the paths that an attempt has changed its checkpoint's event names, for whoever goes on from there."""
 
 
 class Clash(NamedTuple):
@@ -53,7 +57,8 @@ class Work:
 
     checkpoint_id: str
     commit: str | None = None  # What it left; None where it could not be kept.
-    changed: int = 0  # Paths that differ from where it began.
+    changed: int = 0  # Paths that differ from where it began,
+    paths: tuple[str, ...] = ()  # and the first of them.
     onto: str | None = None  # The integration line that it was merged with; None before that was tried.
     merged: str | None = None  # The merge, where it is clean or was resolved by configuration.
     clashes: tuple[Clash, ...] = ()
@@ -93,14 +98,41 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
     if succeeded and gate is not None and gate.scope == "task":
         ended = replace(ended, error=f"quality gate failed: {gate.command} {_outcome(gate)}")
         succeeded = False
+    idle = succeeded and is_agent(task.task) and work.commit is not None and not work.changed
+    if idle and (task.task.outputs or task.task.files) and not resolves(state, task):
+        asked = "outputs" if task.task.outputs else "files to change"
+        ended = replace(ended, error=f"no change: it changed no file, and the task names {asked}", kind="no_change")
+        succeeded = False
     if not succeeded:
+        if resolves(state, task) and _gives_up(state, task, ended):
+            return [
+                _blocked(task, ended, replace(work, commit=_in_conflict(task)), f"{CONFLICT}: {_why_left(task, ended)}")
+            ]
         return decide_end(state, ended, now_us, draw)
     if task.task.approval == "result":
         return [_blocked(task, ended, work, RESULT_APPROVAL)]
     clashes = clashes_of_merge(settings, work)
     if not clashes:
-        return decide_end(state, ended, now_us, draw, commit=work.merged or work.commit)
+        commit = work.merged or work.commit
+        return decide_end(state, ended, now_us, draw, commit=commit, outcome="no_change" if idle else "")
     return in_conflict(state, task, ended, work, clashes, now_us, draw)
+
+
+def _gives_up(state: RunState, task: TaskState, ended: Ended) -> bool:
+    """Whether nobody tries any more to resolve a conflict, so that it is a person's."""
+    if ended.kind in NO_FAULT or ended.outcome == "lost" or task.cancel_requested or state.cancel_requested:
+        return False
+    policy = state.plan.settings.retry
+    return not retries_left(task.failures + 1, task.task.max_retries, policy, retryable=ended.retryable)
+
+
+def _in_conflict(task: TaskState) -> str | None:
+    return None if task.conflict is None else task.conflict["commit"]
+
+
+def _why_left(task: TaskState, ended: Ended) -> str:
+    paths = ", ".join(task.conflict["paths"][:PATHS_SHOWN]) if task.conflict else ""
+    return f"{paths}; {task.role or 'the agent that was to resolve it'} did not: {ended.error}"
 
 
 def clashes_of_merge(settings: FileSettings, work: Work) -> tuple[Clash, ...]:
@@ -149,7 +181,8 @@ def _kept(state: RunState, task: TaskState, attempt_id: str, work: Work) -> list
     return [
         ev.CheckpointCreated(
             checkpoint_id=work.checkpoint_id, kind="after_attempt", label=f"after {task_id}", commit=work.commit,
-            task_id=task_id, attempt_id=attempt_id, changed=work.changed, agent_type=task.task.agent_type,
+            task_id=task_id, attempt_id=attempt_id, changed=work.changed, paths=list(work.paths),
+            agent_type=task.task.agent_type,
         )
     ]  # fmt: skip
 
@@ -174,13 +207,17 @@ def in_conflict(
     match settings.conflicts:
         case "ours" | "theirs" if work.merged is not None and clashes == work.clashes:  # No side mends a gate.
             return [*found, resolved, *decide_end(state, ended, now_us, draw, commit=work.merged)]
-        case "rebase" if task.conflicts < REBASE_ROUNDS:
-            failed = replace(ended, error=f"{reason}; it runs again on the merged result", retryable=False)
+        case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS and (
+            is_agent(task.task) or settings.conflicts == "rebase"
+        ):
+            then = "it runs again on the merged result" if settings.conflicts == "rebase" else "an agent resolves it"
+            failed = replace(ended, error=f"{reason}; {then}", retryable=False)
             again = ev.TaskRetryScheduled(
                 task_id=task_id, attempt_id=ended.attempt_id, failures=task.failures, not_before=rfc3339(now_us),
                 wait_s=0.0, jitter_s=0.0,
             )  # fmt: skip
-            return [*found, resolved, *decide_end(state, failed, now_us, draw), again]
+            told = [resolved] if settings.conflicts == "rebase" else []
+            return [*found, *told, *decide_end(state, failed, now_us, draw), again]
         case "abort":
             failed = replace(ended, error=reason, retryable=False)
             found = [*found, resolved, *decide_end(state, failed, now_us, draw)]

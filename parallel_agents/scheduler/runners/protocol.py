@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Outcome = Literal["exited", "timed_out", "stopped", "not_started", "lost"]
 
+NO_AGENTS = ("shell", "python")
+"""The runners of tasks that are no agent's."""
+
 FAILURES = {
     "agent": "the agent itself did not succeed; the same again would hardly do better",
     "no_change": "it ended well and changed nothing, where changes were asked for",

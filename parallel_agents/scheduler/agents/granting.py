@@ -1,0 +1,218 @@
+"""Whether an agent's task may start now, by whom and on which model: providers, budgets and requests. Pure.
+
+Asked by ``plan`` for every task of an agent that nothing else holds back, and by ``why`` in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from parallel_agents.eventstore.record import rfc3339
+from parallel_agents.eventstore.submission import Task
+from parallel_agents.projections.spend import Wait
+from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.agents.clients import Client, clients
+from parallel_agents.scheduler.agents.models import (
+    Choice,
+    cheaper,
+    choose_model,
+    is_alias,
+    name_for,
+    price_weight,
+)
+from parallel_agents.scheduler.budget import Books, Budgets, Candidate, Verdict, admit, tightness
+from parallel_agents.scheduler.runners.protocol import NO_AGENTS
+
+GOES_ON: Final = frozenset({"infrastructure", "overload", "rate_limit", "usage_limit", "budget"})
+"""Failures after which an agent goes on where it was; after any other one it begins anew, and is told what went wrong."""
+NEVER: Final = 2.0  # A share that no budget reaches.
+
+
+class Pace(NamedTuple):
+    """What agents of one kind were seen to ask of their models."""
+
+    calls: int
+    running_us: int
+
+    @property
+    def per_minute(self) -> float:
+        """Requests of one agent in a minute that it works."""
+        return 60e6 * self.calls / self.running_us if self.running_us else 0.0
+
+
+@dataclass(slots=True)
+class AgentFacts:
+    """What the start of an agent depends on besides the state of its run."""
+
+    books: Books
+    budgets: Budgets
+    now_us: int
+    working: list[str] = field(
+        default_factory=list
+    )  # Agent types of all attempts of agents that run, by the whole store.
+    pace: Mapping[str, Pace] = field(default_factory=dict)  # By agent type.
+
+    def count(self, run_id: str, task: Task, granted: Grant) -> None:
+        """Count a start in that the decision at hand brings about."""
+        self.books.hold(f"{run_id}/{task.task_id}", run_id, task.task_id, granted.reserve_usd_micros)
+        self.working.append(task.agent_type)
+
+    def copy(self) -> AgentFacts:
+        """The same, to count starts in that are only thought of."""
+        return replace(self, books=copy(self.books), working=list(self.working))
+
+    def wait(self, provider: str) -> Wait | None:
+        """That a provider lets nobody work now."""
+        found = self.books.spend.waits.get(provider)
+        return found if found is not None and found.until_us > self.now_us else None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An attempt of an agent that may start."""
+
+    runner: str
+    choice: Choice
+    reserve_usd_micros: int | None = None
+    limit_usd_micros: int | None = None
+    resumes: str | None = None
+    role: str = ""  # Who acts, where it is not the task's own agent type.
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why it may not."""
+
+    code: str  # provider, requests or budget.
+    text: str
+    until_us: int | None = None
+    for_ever: bool = False  # Nothing that runs can change that.
+
+
+def is_agent(task: Task) -> bool:
+    """Whether a task is an agent's."""
+    return task.runner is not None and task.runner not in NO_AGENTS
+
+
+def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
+    """Whether the next attempt of an agent's task may start now."""
+    assert task.task.runner is not None
+    table = clients(state.plan.agents.clients)
+    runner, instead = _runner(state, task, facts, table)
+    if isinstance(instead, Held):
+        return instead
+    if (held := _requests(state, task, facts)) is not None:
+        return held
+    granted = _affordable(state, task, facts, runner, table.get(runner), instead)
+    if isinstance(granted, Held):
+        return granted
+    resumes = task.resumes if task.failure_kind in GOES_ON or task.failure_kind == "" else None
+    resumes = resumes if task.runner == runner and not granted.role else None
+    return Grant(runner, granted.choice, granted.reserve_usd_micros, granted.limit_usd_micros, resumes, granted.role)
+
+
+def _runner(
+    state: RunState, task: TaskState, facts: AgentFacts, table: Mapping[str, Client]
+) -> tuple[str, str | Held | None]:
+    """Who runs it, and the model that it has to be on where its provider lets only others work."""
+    own = task.task.runner or state.plan.agents.runner
+    client = table.get(own)
+    wait = facts.wait(client.provider) if client is not None and client.provider else None
+    if client is None or wait is None:
+        return own, None
+    for other in state.plan.agents.failover:
+        another = table.get(other)
+        if another is not None and other != own and (not another.provider or facts.wait(another.provider) is None):
+            return other, None
+        if another is None and wait.model is not None and other != wait.model and is_alias(other, state.plan.agents):
+            return own, other
+    sure = "" if wait.stated else ", as far as we guess"
+    text = f"{client.provider} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"
+    return own, Held("provider", text, wait.until_us)
+
+
+def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | None:
+    """Whether what runs asks for so much already that one more agent of this kind would ask for too much."""
+    settings, kind = state.plan.agents, task.task.agent_type
+    if not facts.working:
+        return None
+    if len(facts.working) >= settings.max_requests:
+        text = f"{len(facts.working)} agents work, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
+        return Held("requests", text)
+    paces = [facts.pace[one].per_minute for one in (*facts.working, kind) if one in facts.pace]
+    if sum(paces) > settings.requests_per_minute:
+        text = (
+            f"the {len(facts.working)} agents that work and this one would ask their models {sum(paces):.0f} times a minute, by "
+            f"what their kind was seen to do, and resourceManagement.api.rateLimitPerMinute is {settings.requests_per_minute}"
+        )
+        return Held("requests", text)
+    return None
+
+
+def _affordable(
+    state: RunState, task: TaskState, facts: AgentFacts, runner: str, client: Client | None, model: str | None
+) -> Grant | Held:
+    """The model that it starts on, and what it holds back of the budgets."""
+    spec, settings, budgets = task.task, state.plan.agents, state.plan.budgets
+    role = settings.resolver if resolves(state, task) else ""
+    takes_model = client is None or client.takes_model
+    tight = tightness(facts.books, facts.budgets, spec.task_id) if budgets.enabled and budgets.cheaper_first else 0.0
+
+    def chosen(tight: float) -> Choice:
+        if model is not None and spec.model is None:
+            return Choice(model, name_for(model, runner, settings), f"its provider has no capacity for others: {model}")
+        return choose_model(
+            spec, settings, tight=tight, warning=budgets.warning, failures_by_agent=own_failures(task), runner=runner,
+            takes_model=takes_model, agent_type=role or None,
+        )  # fmt: skip
+
+    choice = chosen(tight)
+    verdict = _ask(task, facts, choice, runner, settings.runner)
+    if verdict.answer == "cheaper":
+        choice = _one_down(choice, verdict, runner, state)
+        verdict = _ask(task, facts, choice, runner, settings.runner, cheapest=True)
+    if verdict.answer == "start":
+        return Grant(runner, choice, verdict.reserve_usd_micros, verdict.limit_usd_micros, role=role)
+    return Held("budget", verdict.why, for_ever=verdict.running == 0)
+
+
+def _ask(
+    task: TaskState, facts: AgentFacts, choice: Choice, runner: str, usual: str, *, cheapest: bool = False
+) -> Verdict:
+    spec = task.task
+    expected = expected_usd_micros(spec, choice.model, runner)
+    less = None
+    if not cheapest and spec.model is None and choice.model is not None and cheaper(choice.model) != choice.model:
+        less = expected_usd_micros(spec, cheaper(choice.model), runner)
+    return admit(facts.books, facts.budgets, Candidate(spec.task_id, spec.priority, expected, less))
+
+
+def _one_down(choice: Choice, verdict: Verdict, runner: str, state: RunState) -> Choice:
+    assert choice.model is not None
+    model = cheaper(choice.model)
+    return Choice(
+        model, name_for(model, runner, state.plan.agents), f"{choice.reason}; one down, because {verdict.why}"
+    )
+
+
+def expected_usd_micros(task: Task, model: str | None, runner: str) -> int | None:
+    """What an attempt is expected to cost on a model; None where nobody knows."""
+    if task.expected_usd_micros is None:
+        return None
+    usual, other = price_weight(task.expected_model, runner), price_weight(model, runner)
+    if usual is None or other is None:
+        return task.expected_usd_micros
+    return round(task.expected_usd_micros * other / usual)
+
+
+def resolves(state: RunState, task: TaskState) -> bool:
+    """Whether the next attempt of a task resolves the conflict that the last one met."""
+    return state.plan.files.conflicts == "agent" and task.conflict is not None and is_agent(task.task)
+
+
+def own_failures(task: TaskState) -> int:
+    """Attempts that failed by the agent's own fault, as far as the last one tells."""
+    return task.failures if task.failure_kind in ("agent", "no_change") else 0
