@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
 from parallel_agents.eventstore.location import attempts_folder
@@ -13,7 +14,6 @@ from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.projections import status as st
-from parallel_agents.projections.cost import GROUPINGS as GROUPINGS
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
@@ -67,11 +67,6 @@ def _time(at_us: int | None) -> str | None:
     return None if at_us is None else rfc3339(at_us)
 
 
-def usd(micros: int) -> float:
-    """Micro-dollars as dollars."""
-    return micros / 1e6
-
-
 def runs(log: Log, upto: int | None = None) -> list[dict[str, Any]]:
     """The list of runs, oldest first."""
     return [_run_line(summary) for summary in Projector(log).runs(upto).values()]
@@ -118,6 +113,7 @@ def status_of(view: RunView, at_seq: int | None = None) -> dict[str, Any]:
         "max_parallel_agents": state.plan.settings.max_parallel_agents,
         "tasks": [task_line(task, view.cost, state.run_id) for task in state.tasks.values()],
         "cost_usd": usd(view.cost.usd_micros),
+        "unknown_attempts": len(view.cost.unknown),  # What they cost is not in cost_usd: it is at least that much.
         "budget_usd": None if state.budget_usd_micros is None else usd(state.budget_usd_micros),
     }
 
@@ -223,25 +219,6 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
 
 def _names(row: Row, task_id: str) -> bool:
     return f'"task_id":"{task_id}"' in row.body
-
-
-def cost(log: Log, run_id: str, by: str | None = None, upto: int | None = None) -> dict[str, Any]:
-    """What a run has cost, undone work included; days are UTC."""
-    projector = Projector(log)
-    projector.state(run_id, upto)  # An unknown run is an error, not free.
-    total = projector.cost(run_id, upto)
-    answer: dict[str, Any] = {
-        "run_id": run_id,
-        "cost_usd": usd(total.usd_micros),
-        "input_tokens": total.input_tokens,
-        "output_tokens": total.output_tokens,
-        "calls": total.calls,
-        "partial": total.partial,
-    }
-    if by is not None:
-        answer["by"] = by
-        answer["groups"] = [{by: name, "cost_usd": usd(micros)} for name, micros in total.grouped(by).most_common()]
-    return answer
 
 
 def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:

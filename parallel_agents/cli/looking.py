@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from parallel_agents import look
+from parallel_agents import costs, look
 from parallel_agents.cli.scene import (
     opened,
     print_json,
@@ -144,20 +144,41 @@ def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None)
 
 @click.command()
 @run_argument
-@click.option("--by", type=click.Choice(look.GROUPINGS), help="Split it up.")
+@click.option("--by", type=click.Choice(costs.GROUPINGS), help="Split it up; by run: over the whole store.")
+@click.option("--all", "whole", is_flag=True, help="Of all runs of the store.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each charge, or for each part with --by.")
 @reading
 @click.pass_context
-def cost(ctx: click.Context, run: str | None, by: str | None, as_json: bool, at: str | None) -> None:
-    """Show what a run has cost, undone work included. Days are UTC."""
+def cost(
+    ctx: click.Context, run: str | None, by: str | None, whole: bool, as_csv: bool, as_json: bool, at: str | None
+) -> None:
+    """Show what a run has cost, undone work included, and what became of that work. Days are UTC.
+
+    RUN is an id, the beginning of one, or "latest", which it also is when left out; but with --all or --by run it is all.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json do not go together")
+    if whole and run is not None:
+        raise click.UsageError("--all is of all runs; leave out RUN or --all")
     with opened(ctx) as log:
         upto = look.moment(log, at)
-        found = look.cost(log, look.resolve_run(log, run, upto), by, upto)
+        everything = whole or (run is None and by == "run")
+        run_id = None if everything else look.resolve_run(log, run, upto)
+        if as_csv and by is None:
+            found: Any = costs.lines(log, run_id, upto)
+        else:
+            found = costs.cost(log, run_id, by, upto)
     if as_json:
         print_json(found)
         return
-    from parallel_agents.cli.pages import cost_page
+    from parallel_agents.cli.cost_page import cost_page, write_csv
 
-    cost_page(found)
+    if as_csv and by is None:
+        write_csv(costs.LINE_FIELDS, found)
+    elif as_csv:
+        write_csv((by or "", *costs.AMOUNT_FIELDS), found["groups"])
+    else:
+        cost_page(found, "of all runs" if run_id is None else f"run {run_id}")
 
 
 @click.command()

@@ -32,9 +32,10 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
     drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
     for task in found["tasks"]:
         drawing.show(*ways_on(task))
-    if found["cost_usd"]:
+    if found["cost_usd"] or found["unknown_attempts"]:
+        least = "at least " if found["unknown_attempts"] else ""
         budget = f" of {drawing.dollars(found['budget_usd'])}" if found["budget_usd"] is not None else ""
-        drawing.show(f"cost {drawing.dollars(found['cost_usd'])}{budget}")
+        drawing.show(f"cost {least}{drawing.dollars(found['cost_usd'])}{budget}")
 
 
 def head_line(found: dict[str, Any], now_us: int | None = None) -> Text:
@@ -134,18 +135,6 @@ def outcome_text(outcome: str) -> Text:
 def quoted(word: str) -> str:
     """A word of a command as a shell would take it, on one line."""
     return drawing.one_line(shlex.quote(word))
-
-
-def cost_page(found: dict[str, Any]) -> None:
-    """The sum, and its parts."""
-    drawing.show(
-        f"{drawing.dollars(found['cost_usd'])} in {found['calls']} calls"
-        + (", partly estimated" if found["partial"] else "")
-    )
-    if found.get("groups"):
-        by = found["by"]
-        rows = [(group[by], drawing.dollars(group["cost_usd"])) for group in found["groups"]]
-        drawing.show(drawing.table((by.upper(), "COST"), rows, right=(1,)))
 
 
 def why_page(found: dict[str, Any]) -> None:

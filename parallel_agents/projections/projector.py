@@ -95,6 +95,8 @@ class Projector:
 
     def bill(self, run_id: str, upto: int | None = None) -> list[Line]:
         """Every charge of a run, with what became of the work that it paid for."""
+        if next(self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"), None) is None:
+            return []
         rows = self.log.briefs(run_id, 0, upto, where=_OF_A_BILL)
         return bill_fold.bill([decode_brief(run_id, row) for row in rows])
 

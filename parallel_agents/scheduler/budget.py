@@ -31,6 +31,12 @@ class Budgets:
     run_usd_micros: int | None = None
     tasks: Mapping[str, int] = field(default_factory=dict)  # Of the tasks that have one.
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit at all."""
+        periods = any(_limit(self.settings, period) is not None for period in _PERIODS)
+        return self.settings.enabled and (self.run_usd_micros is not None or bool(self.tasks) or periods)
+
 
 class Candidate(NamedTuple):
     """An attempt that could start. What it costs is expected, in micro-dollars."""

@@ -94,7 +94,7 @@ class Generator:
         steps: list[Callable[[RunHistory], bool]] = [
             self._start_or_end_run, self._queue, self._start, self._start, self._end_attempt, self._end_attempt,
             self._end_attempt, self._cancel_or_skip, self._reopen, self._block, self._pause_or_resume, self._charge,
-            self._request, self._lease, self._checkpoint, self._discard, self._roll_back,
+            self._budget, self._request, self._lease, self._checkpoint, self._discard, self._roll_back,
         ]  # fmt: skip
         self.random.shuffle(steps)
         for step in steps:
@@ -174,6 +174,7 @@ class Generator:
             ev.TaskStarted(
                 task_id=name, attempt_id=task.attempt_id, attempt=task.attempts, runner="shell",
                 model=self.random.choice([None, "haiku"]),
+                reserved_usd_micros=self.random.choice([None, 0, 10**6]),
             ),
         )  # fmt: skip
         return True
@@ -275,14 +276,34 @@ class Generator:
         if not tried:
             return False
         name, attempt_id = self.random.choice(tried)
+        source = self.random.choice(["agent", "agent", "estimated", "unknown"])
         self._add(
             run,
             ev.CostCharged(
-                task_id=name, attempt_id=attempt_id, usd_micros=self.random.randint(0, 10**7), calls=1,
-                model=self.random.choice([None, "haiku", "opus"]), agent_type="shell", input_tokens=10, output_tokens=3,
-                partial=self.random.random() < 0.1,
+                task_id=name, attempt_id=attempt_id, calls=self.random.randint(0, 9), agent_type="shell", source=source,
+                usd_micros=None if source == "unknown" else self.random.randint(0, 10**7),
+                model=self.random.choice([None, "haiku", "opus"]), runner=self.random.choice(["", "claude", "codex"]),
+                input_tokens=self.random.randint(0, 99), output_tokens=3, partial=self.random.random() < 0.1,
+                cache_read_tokens=self.random.choice([0, 500]), cache_write_tokens=self.random.choice([0, 40]),
+                prices="0.0.1" if source == "estimated" else "",
             ),
         )  # fmt: skip
+        return True
+
+    def _budget(self, run: RunHistory) -> bool:
+        if self.random.random() < 0.8:
+            return False
+        scope, micros = self.random.choice(["run", "task:t0", "day:2026-11-26"]), self.random.randint(0, 10**7)
+        event: ev.Event
+        match self.random.randrange(3):
+            case 0:
+                event = ev.BudgetThresholdReached(scope=scope, share=0.75, spent_usd_micros=micros)
+            case 1:
+                event = ev.BudgetExceeded(scope=scope, spent_usd_micros=micros, budget_usd_micros=10)
+            case _:
+                scope = "run" if scope.startswith("day") else scope
+                event = ev.BudgetChanged(scope=scope, budget_usd_micros=self.random.choice([None, micros]))
+        self._add(run, event)
         return True
 
     def _request(self, run: RunHistory) -> bool:

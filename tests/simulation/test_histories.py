@@ -22,9 +22,14 @@ from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.errors import UnknownEvent, UnknownRun
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.bill import FOLDED, GROUPINGS, fates_of, grouped
 from parallel_agents.projections.effective import effective
+from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.timeline import timeline
 
@@ -199,19 +204,68 @@ def test_the_list_of_runs_agrees_with_the_state_of_each(seed: int, events: int) 
 @HISTORIES
 @given(SEED, SIZE)
 def test_what_was_spent_is_never_taken_back(seed: int, events: int) -> None:
-    """At every seq the cost is the sum of all charges up to there, however it is split."""
+    """At every seq the cost is the sum of all charges up to there, however it is split; the unknown ones are in no sum."""
     with generated(Random(seed), events) as (made, log):
         projector = Projector(log)
         for run_id in made.runs:
-            spent = 0
+            charges: list[ev.CostCharged] = []
             for seq, (charged_run, event) in enumerate(made.events, 1):
                 if charged_run == run_id and isinstance(event, ev.CostCharged):
-                    spent += event.usd_micros
+                    charges.append(event)
                 if seq % 7 == 0 or seq == len(made.events):
-                    cost = projector.cost(run_id, seq)
-                    assert cost.usd_micros == spent
-                    for by in ("agent", "model", "task", "day"):
-                        assert cost.grouped(by).total() == spent
+                    spent = sum(charge.usd_micros or 0 for charge in charges)
+                    unknown = {charge.attempt_id for charge in charges if charge.usd_micros is None}
+                    cost, lines = projector.cost(run_id, seq), projector.bill(run_id, seq)
+                    assert (cost.usd_micros, cost.by_task.total(), set(cost.unknown)) == (spent, spent, unknown)
+                    assert [line.charge for line in lines] == charges
+                    for by in GROUPINGS:
+                        groups = grouped(lines, by).values()
+                        assert sum(amount.usd_micros for amount in groups) == spent
+                        assert sum(sum(amount.fates.values()) for amount in groups) == spent
+                        assert sum(amount.input_tokens for amount in groups) == cost.input_tokens
+                        assert set().union(*(amount.unknown for amount in groups)) == unknown
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_what_became_of_paid_work_agrees_with_the_timeline_and_the_states(seed: int, events: int) -> None:
+    """What is useful is the last attempt of a completed task; what was undone has an undone span."""
+    with generated(Random(seed), events, runs=1) as (_, log):
+        records = list(log.read())
+        for end in range(1, len(records) + 1):
+            part = records[:end]
+            fates = fates_of(part)
+            spans = {span.attempt_id: span for span in timeline(part)}
+            assert fates.keys() == spans.keys()
+            assert fates == fates_of([record for record in part if type(record.event).__name__ in FOLDED])
+            state = naive_state(log, "alpha", part[-1].seq)
+            completed = {task.attempt_id for task in state.tasks.values() if task.status == "completed"}
+            assert {attempt for attempt, fate in fates.items() if fate == "useful"} == completed
+            for attempt_id, fate in fates.items():
+                span = spans[attempt_id]
+                assert (fate == "discarded") == (span.outcome == "discarded")
+                if span.undone and fate != "discarded":
+                    assert fate == "undone"
+                if fate == "unsettled":
+                    assert attempt_id in state.running
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_what_the_store_has_spent_is_the_same_from_rows_and_from_events(seed: int, events: int) -> None:
+    """At every prefix; every attempt that holds a slot holds its reservation."""
+    with generated(Random(seed), events) as (made, log):
+        projector, state, occupancy = Projector(log), Spend(), Occupancy()
+        for record in log.read():
+            spend_fold.fold(state, record)
+            occupancy_fold.fold(occupancy, record)
+            assert {attempt: held.run_id for attempt, held in state.running.items()} == occupancy.slots
+            if record.seq % 5 == 0 or record.seq == len(made.events):
+                assert projector.spend(record.seq) == state
+        for run_id in made.runs:
+            known = projector.cost(run_id).usd_micros
+            assert state.by_run[run_id] == known + state.assumed_by_run[run_id]
+        assert state.by_day.total() == state.by_run.total() == state.by_task.total()
 
 
 @HISTORIES

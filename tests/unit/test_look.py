@@ -227,22 +227,6 @@ def test_one_task_is_shown_with_all_of_its_attempts_and_their_files(scene: Scene
     assert look.show(scene.log, run_id, "b")["attempt_list"] == []
 
 
-def test_the_cost_of_a_run_is_all_that_was_spent(scene: Scene) -> None:
-    """By agent, model, task or day; a rollback takes nothing back."""
-    run_id, _ = story(scene)
-    scene.append(run_id, ev.RunRolledBack(to_seq=1), ev.RunPaused())
-    found = look.cost(scene.log, run_id)
-    assert found == {
-        "run_id": run_id, "cost_usd": 1.5, "input_tokens": 10, "output_tokens": 5, "calls": 1, "partial": False,
-    }  # fmt: skip
-    for by, name in (("agent", "w"), ("model", "haiku"), ("task", "a"), ("day", "2023-11-14")):
-        assert look.cost(scene.log, run_id, by)["groups"] == [{by: name, "cost_usd": 1.5}]
-    assert look.cost(scene.log, run_id, upto=2)["cost_usd"] == 0.0
-    assert look.status(scene.log, run_id)["cost_usd"] == 1.5
-    with pytest.raises(UnknownRun):
-        look.cost(scene.log, "nobody")
-
-
 def test_the_slots_of_the_store_are_told_by_run(scene: Scene) -> None:
     """With whether somebody who lives dispatches it."""
     run_id = scene.submit(task("a"), task("b"))
