@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,8 +249,27 @@ def _special_misfit(path: str, value: Any) -> Misfit | None:
                 agents[agent] = entry[name]
     if path.startswith("notifications.") and path.endswith(".format"):
         return misfit_of_format(value, NOTIFICATIONS[path.split(".")[1]][1])
+    if path == "agents.runners":
+        return next((misfit for name, row in value.items() if (misfit := _client_misfit(name, row))), None)
     if path == "qualityGates.commands":
         return next((misfit for index, gate in enumerate(value) if (misfit := _gate_misfit(index, gate))), None)
+    return None
+
+
+def _client_misfit(name: str, row: dict[str, Any]) -> Misfit | None:
+    """Why nothing could be driven by a row."""
+    from parallel_agents.scheduler.agents.clients import BUILT_IN
+    from parallel_agents.scheduler.runners.protocol import NO_AGENTS
+
+    if name in NO_AGENTS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}", name):
+        message = "is what runs commands and callables" if name in NO_AGENTS else "cannot be the name of a runner"
+        return Misfit((name,), message, "a name has 1 to 50 characters of A-Z a-z 0-9 . _ -, such as my-agent")
+    if "command" not in row and name not in BUILT_IN:
+        return Misfit(
+            (name,), "has no command", 'write it word by word, such as command: ["my-agent", "--prompt-file", ...]'
+        )
+    if "command" in row and not row["command"][0].strip():
+        return Misfit((name, "command", 0), "is empty, where the name of a program belongs")
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from parallel_agents.agent_settings import agent_settings
 from parallel_agents.agent_task import AgentStatus, AgentTask, ExecutionStrategy, said
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed
@@ -25,7 +26,9 @@ from parallel_agents.planfile import draft_from_tasks
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.projections.usage import peak_memory_bytes
+from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.decide import MAX_EXECUTION
+from parallel_agents.scheduler.runners.plugged_in import is_plugged_in
 from parallel_agents.submit import make_plan
 from parallel_agents.versioning import Start, look_at_files
 from parallel_agents.wording import nearest_name, shown
@@ -89,7 +92,7 @@ class ParallelExecutor:
             too, as those of commands are in any case: a run has its checkpoints, and its tasks their ``checkpoint_id``.
         store: a path or URL that takes the place of the project's store.
         project_root: the project's root, where commands run; else both are found from the working directory.
-        runner: of tasks that name none and have neither command nor call: one of ``plan_fields.RUNNERS``.
+        runner: of tasks that name none and have neither command nor call: shell, python, or an agent (claude, codex, ...).
         on_event: called with every event of every run, in its order, as `parallel-agents history --json` prints it, in
             the thread that waits for the run. What it raises becomes a warning in the result.
     Raises:
@@ -109,9 +112,6 @@ class ParallelExecutor:
         runner: str | None = None,
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
-        if runner is not None and runner not in RUNNERS:
-            hint = nearest_name(runner, RUNNERS) if isinstance(runner, str) else ""
-            raise InvalidUsage(f"runner is {shown(runner)}; the runners there are: {', '.join(RUNNERS)}", hint=hint)
         if on_event is not None and not callable(on_event):
             raise InvalidUsage(f"on_event is {shown(on_event)}, which cannot be called")
         root = _one_root(framework_root, project_root)
@@ -122,6 +122,10 @@ class ParallelExecutor:
         self._configuration: Configuration = self._project.configuration(
             config_path=None if config_path is None else Path(config_path)
         )
+        known = (*RUNNERS, *clients(self._configuration.get("agents.runners")))
+        if runner is not None and runner not in known and not is_plugged_in(str(runner)):
+            hint = nearest_name(runner, known) if isinstance(runner, str) else ""
+            raise InvalidUsage(f"runner is {shown(runner)}; the runners there are: {', '.join(known)}", hint=hint)
         self._runner = runner
         self._on_event = on_event
         self._lock = threading.Lock()
@@ -240,10 +244,11 @@ class ParallelExecutor:
             workspace="shared" if self._versions_calls and tasks and all(task.call for task in tasks) else None,
         )
         start = look_at_files(draft, self._project)
-        plan = make_plan(draft, self._configuration, start.workspace)
+        agents, said = agent_settings(draft, self._configuration, self._project)
+        plan = make_plan(draft, self._configuration, start.workspace, agents)
         if not checkpoints:
             plan = plan.model_copy(update={"files": without_checkpoints(plan.files)})
-        return plan, start, [*draft.warnings, *start.warnings]
+        return plan, start, [*draft.warnings, *start.warnings, *said]
 
     def _begin(self, tasks: list[AgentTask], plan: Plan, start: Start) -> tuple[Session, Execution]:
         with self._lock:

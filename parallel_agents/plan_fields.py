@@ -62,6 +62,7 @@ TASK_WORDS = {
 
 # What runs a task that is no agent's; the others are the clients of ``scheduler.agents.clients`` and entry points.
 RUNNERS = ("shell", "python")
+FOR_AGENTS = ("model", "budget_usd")  # Fields that mean nothing to these two.
 MAX_BUDGET_USD = 1_000_000
 
 MAX_CONTEXT_DEPTH = 64  # The store's JSON writer gives up at 254 levels.

@@ -20,6 +20,7 @@ from parallel_agents.eventstore.errors import InvalidPlan
 from parallel_agents.eventstore.submission import STRATEGIES, WORKSPACES, Strategy, Task, Workspace
 from parallel_agents.plan_fields import (
     COMMANDS,
+    FOR_AGENTS,
     PLAN_FIELDS,
     PLAN_WORDS,
     PREPARATION,
@@ -38,7 +39,7 @@ from parallel_agents.plan_fields import (
     special_misfit,
 )
 from parallel_agents.plan_secrets import secret_tasks, secrets_in, text_misfit
-from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.agents.clients import BUILT_IN
 from parallel_agents.scheduler.runners.plugged_in import is_plugged_in
 from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
@@ -155,7 +156,7 @@ class _Problems:
     def __init__(self, loaded: Loaded, source: str, configuration: Configuration) -> None:
         self.loaded = loaded
         self.source = source
-        self.runners = (*RUNNERS, *clients(configuration.get("agents.runners")))
+        self.runners = tuple(dict.fromkeys((*RUNNERS, *BUILT_IN, *configuration.get("agents.runners"))))
         self.default_runner: str = configuration.get("agents.defaultRunner")
         self.first: InvalidPlan | None = None
         self.count = 0
@@ -394,6 +395,9 @@ def _read_task(raw: Any, index: int, base: dict[str, Any], problems: _Problems, 
         problems.add((*path, "runner"), 'is "python", which runs callables', "give the task call= in the Python API")
     elif task.runner == "shell" and task.command is None:
         problems.add(path, "has no command, which is what the shell runs", NO_COMMAND_HINT)
+    elif task.runner in RUNNERS and (named := [name for name in FOR_AGENTS if raw.get(name) is not None]):
+        message = f"is for agents, and this task is run by {task.runner}"
+        problems.add((*path, named[0]), message, "leave it out; among `defaults` it counts for agents only")
     elif task.runner not in RUNNERS and (misfit := agent_misfit(task)):
         problems.add_misfit(path, misfit)
     else:

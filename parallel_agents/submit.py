@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallel_agents.agent_settings import budget_settings, run_budget, with_budgets
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
 from parallel_agents.eventstore.log import Log, digest_of, wall_clock_us
 from parallel_agents.eventstore.record import new_id
-from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task, Workspace
+from parallel_agents.eventstore.submission import AgentSettings, Plan, RetryPolicy, RunSettings, Task, Workspace
 from parallel_agents.file_settings import file_settings
 from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.environment import recorded_environment
@@ -21,18 +22,24 @@ from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, Stra
 from parallel_agents.versioning import Start, begin
 
 
-def make_plan(draft: PlanDraft, configuration: Configuration, workspace: Workspace | None = None) -> Plan:
+def make_plan(
+    draft: PlanDraft,
+    configuration: Configuration,
+    workspace: Workspace | None = None,
+    agents: AgentSettings | None = None,
+) -> Plan:
     """The plan that will be stored: dependencies, stages and settings resolved.
 
     Args:
         workspace: what was found to fit the place (see ``versioning``); else what the plan says.
+        agents: how its agents are driven (see ``agent_settings``).
     Raises:
         InvalidPlan: the graph has a cycle, or the configuration switches the strategy off.
         InvalidConfiguration: the configuration switches everything off.
     """
     if not configuration.get("enabled"):
         raise InvalidConfiguration("the configuration switches parallel agents off: enabled = false")
-    tasks = _with_agent_dependencies(draft.tasks, configuration)
+    tasks = with_budgets(_with_agent_dependencies(draft.tasks, configuration), configuration)
     check_acyclic({task.task_id: task.dependencies for task in tasks})
     strategy = draft.strategy
     stages, tasks = arrange(tasks, strategy, strategy_options(configuration))
@@ -42,6 +49,9 @@ def make_plan(draft: PlanDraft, configuration: Configuration, workspace: Workspa
         workspace=workspace or draft.workspace or "shared",
         sparse=draft.sparse,
         files=file_settings(configuration),
+        agents=agents or AgentSettings(),
+        budgets=budget_settings(configuration),
+        budget_usd_micros=run_budget(draft, configuration),
         stages=stages,
         tasks=tuple(tasks),
         settings=run_settings(configuration, draft.max_parallel_agents),
@@ -90,6 +100,7 @@ def submit(
         callables=callables,
         base_commit=base_commit,
         repository=None if start is None else start.named,
+        budget_usd_micros=plan.budget_usd_micros,
     )
     events: list[ev.Event] = [submitted, *checkpoints]
     if claim is not None:

@@ -61,6 +61,7 @@ def _prepared(
     settings: tuple[str, ...],
 ) -> tuple[Any, Configuration, Any]:
     """The plan as it will be stored, the configuration that it was made with, and its files. Warnings are said here."""
+    from parallel_agents.agent_settings import agent_settings
     from parallel_agents.planfile import load_plan_file
     from parallel_agents.submit import make_plan
     from parallel_agents.versioning import look_at_files
@@ -69,8 +70,9 @@ def _prepared(
     draft = load_plan_file(plan, configuration, strategy=strategy, max_parallel_agents=max_parallel_agents)
     try:
         start = look_at_files(draft, project)
-        made = make_plan(draft, configuration, start.workspace)
-        for warning in (*draft.warnings, *start.warnings):
+        agents, said = agent_settings(draft, configuration, project)
+        made = make_plan(draft, configuration, start.workspace, agents)
+        for warning in (*draft.warnings, *start.warnings, *said):
             click.echo(f"warning: {warning}", err=True)
         return made, configuration, start
     except InvalidPlan as error:

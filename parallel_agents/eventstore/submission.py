@@ -234,6 +234,7 @@ class Plan(Document):
     files: FileSettings = Field(default_factory=lambda: FileSettings.trusted({}))
     agents: AgentSettings = Field(default_factory=lambda: AgentSettings.trusted({}))
     budgets: BudgetSettings = Field(default_factory=lambda: BudgetSettings.trusted({}))
+    budget_usd_micros: Micros | None = None  # Of the whole run.
     stages: tuple[Stage, ...] = Field(default_factory=lambda: (Stage.trusted({"name": "all"}),))
     tasks: tuple[Task, ...]
     settings: RunSettings = Field(default_factory=lambda: RunSettings.trusted({}))

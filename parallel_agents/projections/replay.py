@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -18,7 +18,16 @@ from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.status import COMPLETED, ENDED, PENDING, QUEUED, RUNNING, RunState, satisfies
+from parallel_agents.projections.status import (
+    COMPLETED,
+    ENDED,
+    PENDING,
+    QUEUED,
+    RUNNING,
+    RunState,
+    TaskState,
+    satisfies,
+)
 
 HOT: Final = (ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.CostCharged)
 """Whose stored bodies are read here as they are: a later schema version of one of them has to be looked at."""
@@ -41,12 +50,12 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                 data = loads(body)
                 task = tasks[data["task_id"]]
                 status = None if "schema_version" in data or task.cancel_requested else task.status
-                if type_ == "TaskStarted" and status == QUEUED and not data.get("begin_commit"):
+                if type_ == "TaskStarted" and status == QUEUED:
+                    if task.attempts or data.get("model_reason"):  # Else there is nothing of an attempt before it.
+                        _started_again(task, data)
                     attempt_id, runner, model = data["attempt_id"], data["runner"], data["model"]
                     task.attempts, task.attempt_id, task.runner, task.model = data["attempt"], attempt_id, runner, model
                     task.base_commit, task.work_commit, task.approved_attempt = data["base_commit"], None, None
-                    task.failure_kind = task.role = ""
-                    task.resumes = task.kept_commit = task.changed = task.begin_commit = None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
                     continue
@@ -75,6 +84,14 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
         state.seq, state.version = row[0], row[1]
         derive(state)
     return state
+
+
+def _started_again(task: TaskState, data: dict[str, Any]) -> None:
+    """What a start says besides, of an agent or after another attempt."""
+    task.before, task.before_changed = task.error, task.changed
+    task.failure_kind, task.role, task.resumed = "", data.get("role", ""), data.get("resumes")
+    task.begin_commit, task.limit_usd_micros = data.get("begin_commit"), data["facts"].get("limit_usd_micros")
+    task.resumes = task.kept_commit = task.changed = None
 
 
 _BY_BODY = frozenset(cls.__name__ for cls in HOT)

@@ -32,6 +32,8 @@ class Held:
     task_id: str
     reserved_usd_micros: int | None  # None: nobody knew what it would cost.
     charged_usd_micros: int = 0  # That it has been charged with already.
+    started_us: int = 0
+    agent: bool = False  # Whether it is an agent's.
 
     def open_usd_micros(self, live_usd_micros: int = 0) -> int:
         """What it still holds back: its reservation, or what it is seen to have spent where that is more."""
@@ -48,6 +50,8 @@ class Wait:
     stated: bool
     reason: str = ""
     attempt_id: str = ""
+    model: str | None = None  # That was asked for.
+    seen_us: int = 0  # When it was found out.
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class Spend:
     told: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
+    calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
+    working_us: Counter[str] = field(default_factory=Counter)  # and how long these attempts have worked.
 
 
 def fold(state: Spend, record: Recorded) -> Spend:
@@ -73,8 +79,11 @@ def fold(state: Spend, record: Recorded) -> Spend:
     match event:
         case ev.CostCharged():
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
+            pace(state, record.at_us, event.attempt_id, event.agent_type, event.calls)
         case ev.TaskStarted(attempt_id=attempt_id):
-            state.running[attempt_id] = Held(run_id, event.task_id, event.reserved_usd_micros)
+            state.running[attempt_id] = Held(
+                run_id, event.task_id, event.reserved_usd_micros, 0, record.at_us, bool(event.model_reason)
+            )  # fmt: skip
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -89,7 +98,7 @@ def fold(state: Spend, record: Recorded) -> Spend:
         case ev.ProviderLimited(provider=provider):
             until_us = from_rfc3339(event.until)
             state.waits[provider] = Wait(
-                until_us, event.kind, event.count, event.stated, event.reason, event.attempt_id
+                until_us, event.kind, event.count, event.stated, event.reason, event.attempt_id, event.model, record.at_us
             )  # fmt: skip
         case ev.ProviderFreed(provider=provider):
             state.waits.pop(provider, None)
@@ -117,9 +126,13 @@ def fold_row(state: Spend, row: Row) -> Spend:
             match row.type:
                 case "CostCharged":
                     charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
+                    pace(state, row.at_us, data["attempt_id"], data["agent_type"], data["calls"])
                     return state
                 case "TaskStarted":
-                    state.running[data["attempt_id"]] = Held(row.run_id, data["task_id"], data["reserved_usd_micros"])
+                    reserved, task_id = data["reserved_usd_micros"], data["task_id"]
+                    state.running[data["attempt_id"]] = Held(
+                        row.run_id, task_id, reserved, 0, row.at_us, bool(data["model_reason"])
+                    )  # fmt: skip
                     return state
                 case "TaskCompleted":
                     state.running.pop(data["attempt_id"], None)
@@ -143,6 +156,16 @@ def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str,
     state.by_task[run_id, task_id] += micros
     state.by_run[run_id] += micros
     state.by_day[at_us // DAY_US] += micros
+
+
+def pace(state: Spend, at_us: int, attempt_id: str, agent_type: str, calls: int) -> None:
+    """Count how often an attempt has asked its models, once for all of its charges, and how long it has worked."""
+    held = state.running.get(attempt_id)
+    if held is None or not calls:
+        return
+    state.calls[agent_type] += calls
+    state.working_us[agent_type] += max(0, at_us - held.started_us)
+    held.started_us = at_us  # Its charges on other models come in the same commit.
 
 
 def tell(state: Spend, run_id: str, scope: str, share: float, spent_usd_micros: int) -> None:

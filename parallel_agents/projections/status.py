@@ -63,6 +63,10 @@ class TaskState:
     failure_kind: str = ""  # Of an agent's last attempt, where that failed; one of ``runners.protocol.FAILURES``.
     role: str = ""  # The agent type of the last attempt, where it was not the task's own.
     resumes: str | None = None  # The failed attempt whose session the next one can go on with.
+    resumed: str | None = None  # The attempt whose session the last one goes on with.
+    before: str | None = None  # Why the attempt before the last one failed,
+    before_changed: list[str] | None = None  # and the first of the paths that it changed.
+    limit_usd_micros: int | None = None  # What the last attempt may spend.
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
     changed: list[str] | None = None  # The first of the paths that it changed.
@@ -338,7 +342,9 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
-    task.failure_kind, task.role = "", event.role
+    task.failure_kind, task.role, task.resumed = "", event.role, event.resumes
+    task.before, task.before_changed = task.error, task.changed
+    task.limit_usd_micros = event.facts.get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None
     task.begin_commit = event.begin_commit
     task.work_commit = task.approved_attempt = None

@@ -19,6 +19,9 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
+from parallel_agents.scheduler.agents.clients import CLIENTS, clients, environment
+from parallel_agents.scheduler.agents.errands import errand as errand_of
+from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
@@ -42,6 +45,7 @@ class Held:
     agenda: Agenda
     workdir: Path
     snapshot_seq_count: int = 0  # Events since the last snapshot.
+    agents: bool = False  # Whether it has tasks of agents.
 
 
 def runner_name(task: TaskState) -> str:
@@ -65,6 +69,7 @@ class Attempts:
         slots_of: the attempts of a run that hold a slot, those that a rollback has undone included.
         clock, steady: microseconds, by a clock that may be set and by one that nobody sets.
         wake: called from other threads when something is done about files.
+        cut: attempts that are to be stopped because a budget is spent.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Attempts:
         environ: Mapping[str, str] | None,
         peak_memory: Callable[[str], int],
         wake: Callable[[], None],
+        cut: Container[str] = (),
     ) -> None:
         self.calls: dict[tuple[str, str], tuple[Callable[..., Any], Any]] = {}  # (run, task) -> callable and its task.
         self.files: RunFiles | None = None  # Made with the first run that versions its files.
@@ -98,6 +104,7 @@ class Attempts:
         self._environ = os.environ if environ is None else environ
         self._peak_memory = peak_memory
         self._wake = wake
+        self._cut = cut
         self._folder = str(attempts_folder(log.path))
 
     def poll(self) -> None:
@@ -251,19 +258,27 @@ class Attempts:
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
         try:
-            runner.start(self._launch(held, task, attempt_id, prepared))
+            runner.start(self._launch(held, task, attempt_id, prepared, begins=True))
             if self.files is not None and prepared is not None:
                 self.files.begun.add(attempt_id)
         except Exception as error:  # A runner promises not to; the attempts after this one must be started.
             trouble.report_exception("attempt {} could not be started", attempt_id)
             self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
 
-    def _launch(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> Launch:
+    def _launch(
+        self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None, *, begins: bool = False
+    ) -> Launch:
         state, spec = held.state, task.task
         run_id, task_id = state.run_id, spec.task_id
         call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
         folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
         env: dict[str, str] = {} if call else self.environment(state, spec)
+        errand = None
+        if is_agent(spec) and (client := clients(state.plan.agents.clients).get(task.runner or "")) is not None:
+            config = os.path.join(os.path.dirname(self._folder), CLIENTS, client.name)
+            env = environment(client, self._environ, env, config)
+            attempts = f"{self._folder}/{run_id}"
+            errand = errand_of(state, task, attempt_id, client, attempts, begins=begins)
         return Launch(
             run_id=run_id,
             task_id=task_id,
@@ -275,6 +290,7 @@ class Attempts:
             timeout_s=spec.timeout_s,
             call=call,
             task=call_task,
+            errand=errand,
         )
 
     def _refuse(
@@ -371,7 +387,7 @@ class Attempts:
                     for runner in self._runners.values():
                         runner.stop(attempt_id)
                     self._stop_gates(attempt_id, 3.0)
-                elif state.cancel_requested or state.tasks[task_id].cancel_requested:
+                elif attempt_id in self._cut or self._is_to_stop(state, state.tasks[task_id]):
                     grace_s = state.grace_s if state.cancel_requested else 3.0
                     runner_of = self._runner_of(state.tasks[task_id])
                     if runner_of is not None:

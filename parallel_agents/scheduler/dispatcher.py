@@ -26,6 +26,7 @@ from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
+from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.attempts import Attempts, Held, checked, runner_name, steady_clock_us
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
@@ -62,6 +63,7 @@ class Dispatcher:
         peak_memory: Callable[[str], int] = lambda attempt_id: 0,
         steady: Callable[[], int] = steady_clock_us,
         wake: Callable[[], None] = lambda: None,
+        live_spend: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -84,9 +86,10 @@ class Dispatcher:
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
+        self.accounts = Accounts(self.projector, live_spend)
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
-            clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake,
+            clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake, cut=self.accounts.cut,
         )  # fmt: skip
         self.calls = self.attempts.calls
 
@@ -197,6 +200,7 @@ class Dispatcher:
         """After a failed commit the folded state is ahead of the log: read everything anew at the next tick."""
         self._wanted.update(self.held)
         self.held.clear()
+        self.accounts.forget()
         self._seen = -1
 
     def _add(self, draft: Draft, run_id: str, event: Event) -> None:
@@ -215,9 +219,13 @@ class Dispatcher:
             occupancy_fold.fold(occupancy, record)
             status_fold.fold(state, record, blob)
         held.snapshot_seq_count += len(records)
+        if self.accounts.spend is not None:
+            for record in records:
+                self.accounts.fold(record)
 
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
+        self.accounts.fold(record)
         if type(record.event) in _RUN_LEVEL:
             self._fold_run_level(record)
         held = self.held.get(record.run_id)
@@ -259,7 +267,8 @@ class Dispatcher:
 
     def _take(self, run_id: str) -> None:
         state = self.projector.state(run_id)
-        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir))
+        self.accounts.open(state)
+        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
         files = self.attempts.files_of(state)
         if files is not None:
@@ -303,6 +312,8 @@ class Dispatcher:
             if held is None or attempt_id in taken:
                 continue
             taken.add(attempt_id)
+            ended = self.accounts.cut_short(ended)
+            self._account(draft, held.state, ended)
             events = decided.setdefault(run_id, [])
             work = files.works.get(attempt_id) if files is not None else None
             if attempt_id in held.state.running:
@@ -327,6 +338,22 @@ class Dispatcher:
             self._add_all(draft, run_id, events)
         for ended in outdated:
             attempts.merge_again(ended)
+
+    def _account(self, draft: Draft, state: RunState, ended: Ended) -> None:
+        """What an attempt of an agent is charged with, before its end, and what it tells of its provider."""
+        if self.accounts.spend is None or not (ended.charges or ended.provider):
+            return
+        task_id = state.running.get(ended.attempt_id)
+        start = self.attempts.start_of(state.run_id, ended.attempt_id) if task_id is None else None
+        task = state.tasks[start.task_id if start is not None else task_id or ""]
+        agent_type = (start.role if start is not None else task.role) or task.task.agent_type
+        runner = (start.runner if start is not None else task.runner) or ""
+        charges = charges_of(task.task.task_id, agent_type, runner, ended)
+        self._add_all(draft, state.run_id, charges)
+        model = start.model if start is not None else task.model
+        said = self.accounts.of_provider(ended, task.started_at_us or 0, model, draft.at_us)
+        if said is not None:
+            self._add(draft, ev.STORE_RUN, said)
 
     def _let_go(self, draft: Draft) -> None:
         for run_id in self._leaving & self.held.keys():
@@ -356,14 +383,17 @@ class Dispatcher:
                 self._add(draft, run_id, throttle)
                 if isinstance(throttle, ev.DispatchThrottled):
                     trouble.warn("run {} waits: {}", run_id, throttle.reason)
+            self._look_at_budgets(draft, run_id, state)
         levels = range(4) if len(self.held) > 1 else range(3, 4)
         if self._draining:
             levels = range(-1, 0)  # No task is as urgent as that.
         for priority in levels:
             for run_id, held in self.held.items():
-                facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+                facts = self._facts(held.state, draft.at_us)
                 decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
+                if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
+                    self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
             if not self._draining:
                 self._pass_barriers(draft, run_id, held, started)
@@ -395,8 +425,22 @@ class Dispatcher:
                 self._add(draft, run_id, event)
             if not events:
                 return
-            facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+            facts = self._facts(state, draft.at_us)
             self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, draft.at_us), started)
+
+    def _facts(self, state: RunState, now_us: int) -> Facts:
+        """What a decision in a run depends on besides its state."""
+        run_id = state.run_id
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        if self.accounts.spend is not None and self.held[run_id].agents:
+            facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
+        return facts
+
+    def _look_at_budgets(self, draft: Draft, run_id: str, state: RunState) -> None:
+        facts = self._facts(state, draft.at_us).agents
+        if facts is not None and not state.ended:
+            for event in self.accounts.due(facts, state):
+                self._add(draft, run_id, event)
 
     def _carry_out(
         self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]]
@@ -417,8 +461,11 @@ class Dispatcher:
             else:
                 attempt_id = next(attempt_ids)
                 runner = runner_name(state.tasks[task_id])
-                events.append(decide.decide_start(state, task_id, attempt_id, runner, facts))
-                checkpoint = None if files is None else files.before_start(state, task_id, attempt_id)
+                granted = decision.grants.get(task_id)
+                start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted)
+                events.append(start)
+                begin = start.begin_commit or start.base_commit
+                checkpoint = None if files is None else files.before_start(state, task_id, attempt_id, begin)
                 if checkpoint is not None:
                     events.append(checkpoint)
                 started.append((run_id, attempt_id))
@@ -460,6 +507,8 @@ class Dispatcher:
 
     def _next_due(self) -> int | None:
         due = self.attempts.due()
+        if (freed := self.accounts.next_due_us(self._clock())) is not None:
+            due.append(freed)
         for held in self.held.values():
             for when in (held.agenda.next_due_us(held.state), decide.overdue_at_us(held.state)):
                 if when is not None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
 from parallel_agents.scheduler.resources import Sampler
+from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
 from parallel_agents.scheduler.runners.protocol import Runner
 from parallel_agents.scheduler.runners.shell import ShellRunner
+
+if TYPE_CHECKING:
+    from parallel_agents.scheduler.runners.agent import AgentRunner
 
 
 class Engine:
@@ -39,12 +44,14 @@ class Engine:
         self._callables = CallableRunner(self._wake, **(pool or {}))
         self._runners: dict[str, Runner] = {"python": self._callables}
         self._shell: ShellRunner | None = None
+        self._agents: AgentRunner | None = None
+        self._environ = environ
         self._sampler: Sampler | None = None
         if takes_all or shell:
             self.need_shell()
         from parallel_agents.scheduler.loop import Loop  # It takes as long to come as the supervisor to start.
 
-        runners = _Runners(self._runners, self.need_shell)
+        runners = _Runners(self._runners, self._make)
         self.dispatcher = Dispatcher(
             log,
             runners,
@@ -53,6 +60,7 @@ class Engine:
             environ=environ,
             peak_memory=self._peak_memory,
             wake=self._wake,
+            live_spend=self._live_spend,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -64,8 +72,43 @@ class Engine:
         folder = str(bell.folder) if bell.folder else None
         self._shell = ShellRunner(self._wake, doorbell_dir=folder, doorbell_prefix=bell.prefix)
         self._runners["shell"] = self._shell
-        self._sampler = Sampler(self._shell.live)
-        self._sampler.start()
+        self._sample()
+
+    def _make(self, name: str) -> Runner:
+        """A runner that is asked for the first time.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if name == "shell":
+            self.need_shell()
+            return self._runners[name]
+        if plugged_in.is_plugged_in(name):
+            self._runners[name] = plugged_in.make(name, self._wake)
+            return self._runners[name]
+        if self._agents is None:
+            from parallel_agents.scheduler.runners.agent import AgentRunner  # Other runs need no prices.
+
+            bell = self.log.doorbell
+            folder = str(bell.folder) if bell.folder else None
+            redact = Redactor(self._environ).text
+            self._agents = AgentRunner(self._wake, redact=redact, doorbell_dir=folder, doorbell_prefix=bell.prefix)
+            self._runners[self._agents.name] = self._agents
+            self._sample()
+        return self._agents
+
+    def _sample(self) -> None:
+        """Measure what attempts take of the memory, once there are any."""
+        if self._sampler is None:
+            self._sampler = Sampler(self._pids)
+            self._sampler.start()
+
+    def _pids(self) -> dict[str, int]:
+        found = {} if self._shell is None else self._shell.live()
+        return found if self._agents is None else found | self._agents.live()
+
+    def _live_spend(self) -> Mapping[str, int]:
+        return {} if self._agents is None else self._agents.spending()
 
     def start(self) -> None:
         """Begin dispatching."""
@@ -120,8 +163,9 @@ class Engine:
 
     def _heard(self) -> None:
         """The supervisor of an adopted attempt rings when that has ended."""
-        if self._shell is not None:
-            self._shell.hint()
+        for runner in (self._shell, self._agents):
+            if runner is not None:
+                runner.hint()
 
     def _wake(self) -> None:
         self.loop.wake()
@@ -131,17 +175,16 @@ class Engine:
 
 
 class _Runners(dict[str, Runner]):
-    """The runners by name; the shell's is made when it is first asked for."""
+    """The runners by name; most are made when they are first asked for."""
 
-    def __init__(self, made: dict[str, Runner], make_shell: Callable[[], None]) -> None:
+    def __init__(self, made: dict[str, Runner], make: Callable[[str], Runner]) -> None:
         super().__init__()
         self._made = made
-        self._make_shell = make_shell
+        self._make = make
 
     def __getitem__(self, name: str) -> Runner:
-        if name == "shell" and name not in self._made:
-            self._make_shell()
-        return self._made[name]
+        found = self._made.get(name)
+        return self._make(name) if found is None else found
 
     def values(self) -> Any:
         """Those that exist."""

@@ -414,11 +414,11 @@ def test_what_is_no_part_of_ours_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("model", "opus"), ("budget_usd", 1.0)])
-def test_fields_of_parts_that_are_not_built_are_refused_by_name(
+def test_fields_for_agents_are_refused_on_other_tasks(
     executor: ParallelExecutor, project: Path, field: str, value: Any
 ) -> None:
     """With the task's id, and before anything is recorded."""
-    with pytest.raises(InvalidPlan, match=rf'tasks\[0\]\.{field} \(task "a"\) = .*: this part is not built yet'):
+    with pytest.raises(InvalidPlan, match=rf'tasks\[0\]\.{field} \(task "a"\) is for agents, and this task is run by'):
         executor.execute_parallel([agent("a", command=["true"], **{field: value})])
     assert not store_of(project).exists()
 

@@ -23,6 +23,9 @@ NETWORK: Final = (
 )  # fmt: skip
 """Variables of the dispatcher's environment that every client gets: proxies and certificates."""
 
+CLIENTS: Final = "clients"
+"""The folder beside the store that holds the configuration and sessions of clients that have none of their user's."""
+
 LIMIT_OF_ARGUMENT: Final = 128 * 1024  # Bytes; Linux refuses a longer one (MAX_ARG_STRLEN).
 
 

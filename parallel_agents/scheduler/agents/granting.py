@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Task
@@ -31,18 +31,6 @@ GOES_ON: Final = frozenset({"infrastructure", "overload", "rate_limit", "usage_l
 NEVER: Final = 2.0  # A share that no budget reaches.
 
 
-class Pace(NamedTuple):
-    """What agents of one kind were seen to ask of their models."""
-
-    calls: int
-    running_us: int
-
-    @property
-    def per_minute(self) -> float:
-        """Requests of one agent in a minute that it works."""
-        return 60e6 * self.calls / self.running_us if self.running_us else 0.0
-
-
 @dataclass(slots=True)
 class AgentFacts:
     """What the start of an agent depends on besides the state of its run."""
@@ -50,10 +38,7 @@ class AgentFacts:
     books: Books
     budgets: Budgets
     now_us: int
-    working: list[str] = field(
-        default_factory=list
-    )  # Agent types of all attempts of agents that run, by the whole store.
-    pace: Mapping[str, Pace] = field(default_factory=dict)  # By agent type.
+    working: list[str] = field(default_factory=list)  # Agent types of the agents that work; empty texts where unknown.
 
     def count(self, run_id: str, task: Task, granted: Grant) -> None:
         """Count a start in that the decision at hand brings about."""
@@ -62,7 +47,15 @@ class AgentFacts:
 
     def copy(self) -> AgentFacts:
         """The same, to count starts in that are only thought of."""
-        return replace(self, books=copy(self.books), working=list(self.working))
+        books = copy(self.books)
+        books.running = dict(books.running)
+        return replace(self, books=books, working=list(self.working))
+
+    def per_minute(self, agent_type: str) -> float:
+        """How often one agent of that type was seen to ask its models in a minute; 0 where none was seen."""
+        spend = self.books.spend
+        working_us = spend.working_us.get(agent_type, 0)
+        return 60e6 * spend.calls[agent_type] / working_us if working_us else 0.0
 
     def wait(self, provider: str) -> Wait | None:
         """That a provider lets nobody work now."""
@@ -142,10 +135,10 @@ def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | Non
     if len(facts.working) >= settings.max_requests:
         text = f"{len(facts.working)} agents work, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
         return Held("requests", text)
-    paces = [facts.pace[one].per_minute for one in (*facts.working, kind) if one in facts.pace]
-    if sum(paces) > settings.requests_per_minute:
+    asked = sum(map(facts.per_minute, (*facts.working, kind)))
+    if asked > settings.requests_per_minute:
         text = (
-            f"the {len(facts.working)} agents that work and this one would ask their models {sum(paces):.0f} times a minute, by "
+            f"the {len(facts.working)} agents that work and this one would ask their models {asked:.0f} times a minute, by "
             f"what their kind was seen to do, and resourceManagement.api.rateLimitPerMinute is {settings.requests_per_minute}"
         )
         return Held("requests", text)

@@ -1,0 +1,160 @@
+"""What a dispatcher knows of money and of providers, and what it has to say about them in the log.
+
+Nothing of it is read before the process holds a run with tasks of agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.record import Recorded, rfc3339
+from parallel_agents.projections import spend as spend_fold
+from parallel_agents.projections import status as st
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
+from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent
+from parallel_agents.scheduler.decide import storable_text
+from parallel_agents.scheduler.plan import Decision
+from parallel_agents.scheduler.runners.protocol import Ended
+
+WAITS: Final = frozenset({"rate_limit", "usage_limit", "overload"})
+"""Failures that all agents of a provider have in common, so that none of them is started for a while."""
+FIRST_WAIT_US: Final = 30_000_000  # Where a provider does not say for how long; doubled each time in a row,
+LONGEST_WAIT_US: Final = 900_000_000  # up to this.
+USAGE_WAIT_US: Final = 900_000_000  # Of an allowance that is used up, where it is not said until when.
+
+
+def has_agents(state: RunState) -> bool:
+    """Whether a run has tasks of agents."""
+    return any(is_agent(task) for task in state.plan.tasks)
+
+
+class Accounts:
+    """Called from the dispatcher's thread only.
+
+    Args:
+        live: what running attempts have spent so far, as far as what they have put out tells; in micro-dollars.
+    """
+
+    def __init__(self, projector: Projector, live: Callable[[], Mapping[str, int]]) -> None:
+        self.spend: Spend | None = None
+        self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
+        self._projector = projector
+        self._live = live
+
+    def open(self, state: RunState) -> None:
+        """Read what was spent, where a run that is taken asks for it and nobody has read it yet."""
+        if self.spend is None and has_agents(state):
+            self.spend = self._projector.spend()
+
+    def forget(self) -> None:
+        """What was folded may not be in the log."""
+        self.spend = None
+
+    def fold(self, record: Recorded) -> None:
+        """Keep up with the log."""
+        if self.spend is not None:
+            spend_fold.fold(self.spend, record)
+
+    def facts(self, state: RunState, states: Mapping[str, RunState], now_us: int) -> AgentFacts | None:
+        """What the agents of a run depend on; None where it has none.
+
+        Args:
+            states: the runs that this process holds.
+        """
+        return None if self.spend is None else agent_facts(self.spend, state, states, now_us, self._live())
+
+    def due(self, facts: AgentFacts, state: RunState) -> list[Event]:
+        """What is to be told of the budgets of a run, and its pause where one is spent. Notes who is to be stopped."""
+        running = sorted(set(state.running.values()))
+        events: list[Event] = list(crossings(facts.books, facts.budgets, running or None))
+        for stop in overspent(facts.books, facts.budgets):
+            self.cut.setdefault(stop.attempt_id, stop)
+        spent = next((one for one in events if isinstance(one, ev.BudgetExceeded) and not _of_task(one.scope)), None)
+        if spent is not None and facts.budgets.settings.pause and state.status == st.RUNNING:
+            words = f"${spent.spent_usd_micros / 1e6:.2f} of ${spent.budget_usd_micros / 1e6:.2f}"
+            events.append(ev.RunPaused(reason=f"the budget ({spent.scope}) is spent: {words}", code="budget"))
+        return events
+
+    def stuck(self, state: RunState, decision: Decision) -> Event | None:
+        """A pause, where all that could start is held back by a budget, and nothing that runs can change that."""
+        held = decision.held.values()
+        if state.running or decision.steps or not held or state.status != st.RUNNING:
+            return None
+        if len(decision.held) < state.counts[st.QUEUED] or not all(one.for_ever for one in held):
+            return None
+        return ev.RunPaused(reason=next(iter(held)).text, code="budget")
+
+    def next_due_us(self, now_us: int) -> int | None:
+        """When the next provider lets us work again."""
+        waits = self.spend.waits.values() if self.spend is not None else ()
+        return min((wait.until_us for wait in waits if wait.until_us > now_us), default=None)
+
+    def cut_short(self, ended: Ended) -> Ended:
+        """The end of an attempt in other words, where we have stopped it for a budget."""
+        stop = self.cut.pop(ended.attempt_id, None)
+        if stop is None or (ended.outcome == "exited" and ended.error is None):
+            return ended
+        ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", not _of_task(stop.scope)
+        return ended
+
+    def of_provider(self, ended: Ended, started_us: int, model: str | None, now_us: int) -> Event | None:
+        """What an attempt's end says of its provider: that it lets nobody work, or that it does so again."""
+        if self.spend is None or not ended.provider:
+            return None
+        before = self.spend.waits.get(ended.provider)
+        if ended.kind not in WAITS:
+            through = ended.got_through and ended.error is None and before is not None and before.seen_us < started_us
+            return ev.ProviderFreed(provider=ended.provider) if through else None
+        stated = ended.until_us is not None and ended.until_us > now_us
+        same = before is not None and started_us <= before.seen_us  # It began before that was known: no new refusal.
+        count = (0 if before is None else before.count) + (not same)
+        until_us = ended.until_us if stated and ended.until_us is not None else now_us + _guess_us(ended.kind, count)
+        if before is not None and same and (before.until_us >= until_us or (before.stated and not stated)):
+            return None
+        return ev.ProviderLimited(
+            provider=ended.provider, kind=ended.kind, until=rfc3339(until_us), reason=storable_text(ended.error or ""),
+            model=model, stated=stated, count=max(1, count), attempt_id=ended.attempt_id,
+        )  # fmt: skip
+
+
+def agent_facts(
+    spend: Spend, state: RunState, states: Mapping[str, RunState], now_us: int, live: Mapping[str, int]
+) -> AgentFacts:
+    """What the agents of a run depend on, from the store's spending."""
+    books = Books(spend, now_us, live)
+    working = []
+    for held in spend.running.values():
+        if held.agent:
+            run = states.get(held.run_id)
+            task = None if run is None else run.tasks.get(held.task_id)
+            working.append("" if task is None else task.task.agent_type)
+    return AgentFacts(books, budgets_of(state), now_us, working)
+
+
+def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list[Event]:
+    """What an attempt is charged with, one event for each model."""
+    return [
+        ev.CostCharged(
+            task_id=task_id, attempt_id=ended.attempt_id, usd_micros=one.usd_micros, model=one.model,
+            agent_type=agent_type, input_tokens=one.input_tokens, output_tokens=one.output_tokens, calls=one.calls,
+            partial=one.partial, cache_read_tokens=one.cache_read_tokens, cache_write_tokens=one.cache_write_tokens,
+            source=one.source, prices=one.prices, runner=runner,
+        )
+        for one in ended.charges
+    ]  # fmt: skip
+
+
+def _guess_us(kind: str, count: int) -> int:
+    if kind == "usage_limit":
+        return USAGE_WAIT_US
+    return min(FIRST_WAIT_US << min(max(0, count - 1), 10), LONGEST_WAIT_US)
+
+
+def _of_task(scope: str) -> bool:
+    return scope.startswith("task:")
