@@ -119,11 +119,17 @@ class Books:
         self.spend = spend
         self.now_us = now_us
         self.running: dict[str, Held] = dict(spend.running)
+        self.rest: dict[str, int] = {attempt_id: spend.rest.get(attempt_id, 0) for attempt_id in spend.running}
         self.live: Mapping[str, int] = live or {}
 
     def hold(self, attempt_id: str, run_id: str, task_id: str, reserve_usd_micros: int | None) -> None:
         """Count a start in that this very decision brings about."""
         self.running[attempt_id] = Held(run_id, task_id, reserve_usd_micros)
+        self.rest[attempt_id] = reserve_usd_micros or 0
+
+    def held(self, attempt_id: str) -> int:
+        """What a running attempt holds back: its reservation, or what it is seen to have spent where that is more."""
+        return max(self.rest[attempt_id], self.live.get(attempt_id, 0))
 
     def use(self, budgets: Budgets, tasks: Iterable[str] | None = None) -> Iterator[Use]:
         """The budgets of some tasks (None: of all that have one), of their run, and of the day, week and month."""
@@ -146,10 +152,9 @@ class Books:
                 yield self._use(scope, limit, spend_fold.in_period(spend, period, self.now_us), self.running)
 
     def _use(self, scope: str, budget: int, charged: int, running: Mapping[str, Held]) -> Use:
-        live = {attempt_id: self.live.get(attempt_id, 0) for attempt_id in running}
-        seen = sum(live.values())
-        open_ = sum(held.open_usd_micros(live[attempt_id]) for attempt_id, held in running.items())
-        return Use(scope, budget, charged + seen, open_ - seen, list(running))
+        seen = sum(self.live.get(attempt_id, 0) for attempt_id in running)
+        held = sum(map(self.held, running))
+        return Use(scope, budget, charged + seen, held - seen, list(running))
 
 
 _PERIODS: Final[tuple[Period, ...]] = get_args(Period)
