@@ -59,19 +59,15 @@ def _remarks(found: dict[str, Any]) -> list[Text]:
     """What the sum leaves out, or is not sure of."""
     remarks = []
     if found["unknown_attempts"]:
+        bounded = "; budgets count it as what was reserved" if found["budgets"] else ""
         count = _counted(found["unknown_attempts"], "attempt")
-        remarks.append(Text(f"  {count} of unknown cost: not in any sum here", style="bold yellow"))
+        remarks.append(Text(f"  {count} of unknown cost: in no sum of money here{bounded}", style="bold yellow"))
     if found["estimated_usd"]:
-        remarks.append(
-            Text(
-                f"  {drawing.dollars(found['estimated_usd'])} of it estimated from tokens and a price table",
-                style="dim",
-            )
-        )
-    if found["partial"]:
-        remarks.append(
-            Text("  attempts were cut off: each may have cost one call more than was counted", style="dim")
-        )  # fmt: skip
+        estimated = drawing.dollars(found["estimated_usd"])
+        remarks.append(Text(f"  {estimated} of it estimated from tokens and a price table", style="dim"))
+    if found["partial_attempts"]:
+        cut_off = _counted(found["partial_attempts"], "attempt")
+        remarks.append(Text(f"  {cut_off} cut off: it may be a call more for each of them", style="dim"))
     return remarks
 
 

@@ -94,7 +94,7 @@ def test_the_sum_of_a_bill_counts_the_unknown_apart() -> None:
     """It is in no sum of money, and its tokens are in those of tokens."""
     amount = total(bill(story()))
     assert (amount.usd_micros, amount.estimated_usd_micros, amount.wasted_usd_micros) == (140, 40, 0)
-    assert (amount.input_tokens, amount.output_tokens, amount.calls, amount.partial) == (13, 5, 4, 1)
+    assert (amount.input_tokens, amount.output_tokens, amount.calls, amount.cut_off) == (13, 5, 4, {"b1"})
     assert (amount.cache_read_tokens, amount.cache_write_tokens) == (7, 2)
     assert (amount.attempts, amount.unknown) == ({"a1", "b1", "b2"}, {"b1"})
     assert amount.fates == {"useful": 140}

@@ -46,7 +46,12 @@ def test_the_cost_of_a_run_is_told_with_what_it_went_to(scene: Scene) -> None:
     run_id = story(scene)
     found = costs.cost(scene.log, run_id)
     assert (found["run_id"], found["cost_usd"], found["unknown_attempts"], found["attempts"]) == (run_id, 1.5, 1, 3)
-    assert (found["reported_usd"], found["estimated_usd"], found["partial"]) == (0.5, 1.0, True)
+    assert (found["reported_usd"], found["estimated_usd"], found["partial"], found["partial_attempts"]) == (
+        0.5,
+        1.0,
+        True,
+        1,
+    )
     fates = {name: found[f"{name}_usd"] for name in costs.FATES}
     assert fates == {"useful": 1.0, "failed": 0.5, "undone": 0.0, "discarded": 0.0, "unsettled": 0.0}
     assert found["wasted_usd"] == 0.5
@@ -136,7 +141,8 @@ def test_a_page_says_loudly_what_it_does_not_know(scene: Scene, capsys: pytest.C
     run_id = story(scene)
     text = page(costs.cost(scene.log, run_id, "model", scene.log.last_seq()), capsys)
     assert text.startswith("at least $1.50  run x\n")
-    assert "1 attempt of unknown cost: not in any sum here" in text
+    assert "1 attempt of unknown cost: in no sum of money here; budgets count it as what was reserved\n" in text
+    assert "1 attempt cut off" in text
     assert "useful $1.00  failed $0.5000\n" in text
     assert "1.2k tokens in, 5 out, 2.50M from cache, 0 to cache; 6 calls, 3 attempts" in text
     assert "$1.00 of it estimated" in text
