@@ -24,7 +24,8 @@ LINE_FIELDS: Final = (
 
 AMOUNT_FIELDS: Final = (
     "cost_usd", "unknown_attempts", "partial_attempts", "reported_usd", "estimated_usd",
-    "wasted_usd", *(f"{fate}_usd" for fate in FATES), "attempts", "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
+    "wasted_usd", *(f"{fate}_usd" for fate in FATES), "attempts", "calls",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
 )  # fmt: skip
 """Of a sum of charges."""
 

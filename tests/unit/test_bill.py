@@ -6,7 +6,9 @@ import pytest
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections.bill import FATES, bill, fates_of, grouped, total
+from parallel_agents.projections.cost import Cost
 
 HOUR_US = 3_600_000_000
 
@@ -142,3 +144,13 @@ def test_whatever_becomes_of_the_work_all_of_the_money_is_told() -> None:
     amount = total(bill(story()))
     assert sum(amount.fates.values()) == amount.usd_micros == 140
     assert amount.fates.keys() <= FATES.keys()
+
+
+def test_a_charge_of_an_older_release_is_counted_from_its_body() -> None:
+    """It knew neither caches nor where a figure comes from, and was always sure."""
+    cost = Cost()
+    body = {"task_id": "a", "attempt_id": "x", "usd_micros": 7, "model": None, "agent_type": "", "input_tokens": 3,
+            "output_tokens": 2, "calls": 1, "partial": True}  # fmt: skip
+    cost_fold.charge(cost, body)
+    assert (cost.usd_micros, cost.estimated_usd_micros, cost.input_tokens, cost.partial) == (7, 0, 3, True)
+    assert (cost.by_task, cost.unknown) == ({"a": 7}, {})
