@@ -11,7 +11,7 @@ from dispatching import Scene
 from paper import plan_of, task
 
 from parallel_agents import costs, look
-from parallel_agents.cli.cost_page import cost_page, count, write_csv
+from parallel_agents.cli.cost_page import cost_page, count, fates_bar, write_csv
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import UnknownRun
 from parallel_agents.eventstore.submission import BudgetSettings
@@ -169,6 +169,25 @@ def test_a_page_says_how_much_is_left(scene: Scene, capsys: pytest.CaptureFixtur
     assert page(costs.cost(scene.log, run_id), capsys).startswith("at least $1.50 of $6.00, $4.50 left")
     scene.append(run_id, ev.BudgetChanged(scope="run", budget_usd_micros=1_250_000))
     assert page(costs.cost(scene.log, run_id), capsys).startswith("at least $1.50 of $1.25, $0.2500 over it")
+
+
+@pytest.mark.parametrize(
+    ("usefully", "wasted", "full", "bar"),
+    [
+        (5.0, 0.0, 10.0, "█████░░░░░"),
+        (4.0, 2.0, 10.0, "██████░░░░"),
+        (9.0, 3.0, 10.0, "██████████"),
+        (0.0, 0.0, 0.0, "░" * 10),
+    ],
+)
+def test_a_bar_shows_what_the_money_went_to(usefully: float, wasted: float, full: float, bar: str) -> None:
+    """As a part of the budget; of what went over it, all of its width."""
+    found = {f"{fate}_usd": 0.0 for fate in costs.FATES} | {"useful_usd": usefully, "failed_usd": wasted}
+    text = fates_bar({**found, "cost_usd": usefully + wasted}, full, 10)
+    assert text.plain == bar
+    if usefully + wasted:
+        green = next(span for span in text.spans if span.style == "green")
+        assert green.end - green.start == round(10 * usefully / max(full, usefully + wasted))
 
 
 def test_nothing_spent_is_a_short_page(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
