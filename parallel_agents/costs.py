@@ -23,8 +23,9 @@ LINE_FIELDS: Final = (
 
 
 AMOUNT_FIELDS: Final = (
-    "cost_usd", "unknown_attempts", "reported_usd", "estimated_usd", "wasted_usd", *(f"{fate}_usd" for fate in FATES),
-    "attempts", "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
+    "cost_usd", "unknown_attempts", "partial_attempts", "reported_usd", "estimated_usd",
+    "wasted_usd", *(f"{fate}_usd" for fate in FATES), "attempts", "calls",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
 )  # fmt: skip
 """Of a sum of charges."""
 
@@ -55,7 +56,7 @@ def cost(log: Log, run_id: str | None, by: str | None = None, upto: int | None =
     answer: dict[str, Any] = {
         "run_id": run_id,
         **_amount(whole),
-        "partial": whole.partial > 0,
+        "partial": bool(whole.cut_off),
         "budget_usd": None if budget is None else usd(budget),
         "left_usd": None if budget is None else usd(max(0, budget - whole.usd_micros)),
         "budgets": [_budget(use) for use in budgets],
@@ -98,6 +99,7 @@ def _amount(amount: Amount) -> dict[str, Any]:
         "calls": amount.calls,
         "attempts": len(amount.attempts),
         "unknown_attempts": len(amount.unknown),  # Not in cost_usd: it is at least that much.
+        "partial_attempts": len(amount.cut_off),  # Each may have cost one call more than was counted.
         "reported_usd": usd(amount.usd_micros - amount.estimated_usd_micros),
         "estimated_usd": usd(amount.estimated_usd_micros),
         "wasted_usd": usd(amount.wasted_usd_micros),

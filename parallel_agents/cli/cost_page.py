@@ -20,7 +20,6 @@ _STYLES: Final = {
     "undone": "magenta",
     "discarded": "magenta",
 }
-_PARTS: Final = " ▏▎▍▌▋▊▉█"  # Eighths of a character.
 
 
 def cost_page(found: dict[str, Any], named: str = "") -> None:
@@ -33,7 +32,7 @@ def cost_page(found: dict[str, Any], named: str = "") -> None:
     on_terminal = drawing.console().is_terminal
     drawing.show(_head(found, named))
     if on_terminal and found["cost_usd"]:
-        drawing.show(Text("  ").append_text(_fates_bar(found, found["budget_usd"] or found["cost_usd"], BAR_WIDTH * 2)))
+        drawing.show(Text("  ").append_text(fates_bar(found, found["budget_usd"] or found["cost_usd"], BAR_WIDTH * 2)))
     drawing.show(*_remarks(found))
     if found["cost_usd"]:
         drawing.show(_fates(found))
@@ -59,19 +58,15 @@ def _remarks(found: dict[str, Any]) -> list[Text]:
     """What the sum leaves out, or is not sure of."""
     remarks = []
     if found["unknown_attempts"]:
+        bounded = "; budgets count it as what was reserved" if found["budgets"] else ""
         count = _counted(found["unknown_attempts"], "attempt")
-        remarks.append(Text(f"  {count} of unknown cost: not in any sum here", style="bold yellow"))
+        remarks.append(Text(f"  {count} of unknown cost: in no sum of money here{bounded}", style="bold yellow"))
     if found["estimated_usd"]:
-        remarks.append(
-            Text(
-                f"  {drawing.dollars(found['estimated_usd'])} of it estimated from tokens and a price table",
-                style="dim",
-            )
-        )
-    if found["partial"]:
-        remarks.append(
-            Text("  attempts were cut off: each may have cost one call more than was counted", style="dim")
-        )  # fmt: skip
+        estimated = drawing.dollars(found["estimated_usd"])
+        remarks.append(Text(f"  {estimated} of it estimated from tokens and a price table", style="dim"))
+    if found["partial_attempts"]:
+        cut_off = _counted(found["partial_attempts"], "attempt")
+        remarks.append(Text(f"  {cut_off} cut off: it may be a call more for each of them", style="dim"))
     return remarks
 
 
@@ -83,7 +78,7 @@ def _fates(found: dict[str, Any]) -> Text:
     return Text("  ") + Text("  ").join(parts)
 
 
-def _fates_bar(found: dict[str, Any], full_usd: float, width: int) -> Text:
+def fates_bar(found: dict[str, Any], full_usd: float, width: int) -> Text:
     """What the money went to, as a bar; ``full_usd`` is what all of its width stands for."""
     bar = Text()
     scale, reached, drawn = width / max(full_usd, found["cost_usd"], 1e-9), 0.0, 0
@@ -126,7 +121,7 @@ def _groups(found: dict[str, Any], on_terminal: bool) -> list[Text]:
                 group[by],
                 *([group["name"]] if by == "run" else []),
                 Text(cost, style="yellow" if group["unknown_attempts"] else ""),
-                *([_fates_bar(group, most, BAR_WIDTH) if most else None] if on_terminal else []),
+                *([fates_bar(group, most, BAR_WIDTH) if most else None] if on_terminal else []),
                 drawing.dollars(group["wasted_usd"]) if group["wasted_usd"] else None,
                 group["attempts"],
                 group["calls"],

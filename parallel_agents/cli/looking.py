@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from parallel_agents import costs, look
+from parallel_agents import InvalidUsage, costs, look
 from parallel_agents.cli.scene import (
     opened,
     print_json,
@@ -157,9 +157,9 @@ def cost(
     RUN is an id, the beginning of one, or "latest", which it also is when left out; but with --all or --by run it is all.
     """
     if as_csv and as_json:
-        raise click.UsageError("--csv and --json do not go together")
+        raise InvalidUsage("--csv and --json exclude each other", hint="leave one of them out")
     if whole and run is not None:
-        raise click.UsageError("--all is of all runs; leave out RUN or --all")
+        raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
         upto = look.moment(log, at)
         everything = whole or (run is None and by == "run")

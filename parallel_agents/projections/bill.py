@@ -48,10 +48,10 @@ class Amount:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     calls: int = 0
-    partial: int = 0  # Charges of attempts that were cut off.
     fates: dict[str, int] = field(default_factory=dict)  # Micro-dollars by what became of the work.
     attempts: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)  # Those that cost, in whole or in part, nobody knows what.
+    cut_off: set[str] = field(default_factory=set)  # Those that may have cost one call more than was counted.
 
     def add(self, charge: ev.CostCharged, fate: str) -> None:
         """Count one charge in."""
@@ -61,7 +61,8 @@ class Amount:
         self.cache_read_tokens += charge.cache_read_tokens
         self.cache_write_tokens += charge.cache_write_tokens
         self.calls += charge.calls
-        self.partial += charge.partial
+        if charge.partial:
+            self.cut_off.add(charge.attempt_id)
         if charge.usd_micros is None:
             self.unknown.add(charge.attempt_id)
             return

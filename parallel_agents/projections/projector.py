@@ -26,7 +26,9 @@ from parallel_agents.projections.status import RunState
 _ROLLED_BACK = RunRolledBack.__name__
 _QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":""'))"""  # A bill does not need those.
 _OF_A_BILL = f"type IN {bill_fold.FOLDED} AND NOT {_QUEUED_FOR_THE_FIRST_TIME}"
-_OF_SPENDING = f"type IN {spend_fold.FOLDED}"
+_RESERVED = """instr(body, '"reserved_usd_micros":') > 0 AND instr(body, '"reserved_usd_micros":null') = 0"""
+_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND {_RESERVED}))"
+_OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 
 
@@ -101,10 +103,20 @@ class Projector:
         return bill_fold.bill([decode_brief(run_id, row) for row in rows])
 
     def spend(self, upto: int | None = None) -> Spend:
-        """What the whole store has spent, holds back and has told, and which providers let nobody work."""
+        """What the whole store has spent, holds back and has told, and which providers let nobody work.
+
+        The starts and ends of attempts are read of runs that have not ended only, but for starts that reserved something: a
+        charge of unknown cost stands for that.
+        """
+        end = self.log.last_seq() if upto is None else upto
         state = Spend()
-        for row in self.log.rows(0, upto, where=_OF_SPENDING):
+        for row in self.log.rows(0, end, where=_OF_SPENDING):
             spend_fold.fold_row(state, row)
+        running = Spend()
+        for summary in self._open_runs(end):
+            for brief in self.log.briefs(summary.run_id, 0, end, where=_OF_SLOTS):
+                spend_fold.fold(running, decode_brief(summary.run_id, brief))
+        state.running = running.running
         return state
 
     def view(self, run_id: str, upto: int | None = None) -> RunView:
@@ -126,12 +138,15 @@ class Projector:
     def occupancy(self, upto: int | None = None) -> Occupancy:
         """Leases and slots of the whole store. Reads only runs that have not ended: the others hold no slot."""
         state = Occupancy()
-        for summary in self.runs(upto).values():
-            if summary.status in status_fold.ENDED and summary.holder is None:
-                continue
+        for summary in self._open_runs(upto):
             for row in self.log.briefs(summary.run_id, 0, upto, where="type NOT IN ('TaskQueued', 'CostCharged')"):
                 occupancy_fold.fold(state, decode_brief(summary.run_id, row))
         return state
+
+    def _open_runs(self, upto: int | None) -> list[RunSummary]:
+        """Those that may hold a slot: not ended, or ended and not released yet."""
+        runs = self.runs(upto).values()
+        return [run for run in runs if run.status not in status_fold.ENDED or run.holder is not None]
 
     def records(self, run_id: str, upto: int | None = None) -> list[Recorded]:
         """Every event of a run, undone ones too.

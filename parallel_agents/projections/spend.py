@@ -2,7 +2,7 @@
 
 The dispatcher decides by it, inside its write transaction: what is spent is summed by run, by task and by day (UTC), and
 every running attempt holds back what was reserved at its start, until one of the events that end it. Scope ALL: over all
-runs, rollbacks or not. An attempt is charged before the event that ends it, in the same commit.
+runs, rollbacks or not.
 """
 
 from __future__ import annotations
@@ -31,13 +31,8 @@ class Held:
     run_id: str
     task_id: str
     reserved_usd_micros: int | None  # None: nobody knew what it would cost.
-    charged_usd_micros: int = 0  # That it has been charged with already.
     started_us: int = 0
     agent: bool = False  # Whether it is an agent's.
-
-    def open_usd_micros(self, live_usd_micros: int = 0) -> int:
-        """What it still holds back: its reservation, or what it is seen to have spent where that is more."""
-        return max(0, (self.reserved_usd_micros or 0) - self.charged_usd_micros, live_usd_micros)
 
 
 @dataclass(slots=True)
@@ -64,6 +59,8 @@ class Spend:
     assumed_by_run: Counter[str] = field(default_factory=Counter)  # The part of it that nobody knows.
     unknown_by_run: Counter[str] = field(default_factory=Counter)  # Charges of unknown cost.
     running: dict[str, Held] = field(default_factory=dict)  # By attempt id.
+    rest: dict[str, int] = field(default_factory=dict)
+    """By attempt id, also of one that has ended: the part of its reservation that no charge has used up."""
     told: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
@@ -81,9 +78,8 @@ def fold(state: Spend, record: Recorded) -> Spend:
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
             pace(state, record.at_us, event.attempt_id, event.agent_type, event.calls)
         case ev.TaskStarted(attempt_id=attempt_id):
-            state.running[attempt_id] = Held(
-                run_id, event.task_id, event.reserved_usd_micros, 0, record.at_us, bool(event.model_reason)
-            )  # fmt: skip
+            held = Held(run_id, event.task_id, event.reserved_usd_micros, record.at_us, bool(event.model_reason))
+            start(state, attempt_id, held)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -107,19 +103,19 @@ def fold(state: Spend, record: Recorded) -> Spend:
     return state
 
 
-_FOLDED = frozenset(
-    {
-        ev.CostCharged, ev.TaskStarted, ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost,
-        ev.TaskBlocked, ev.ResultDiscarded, ev.BudgetThresholdReached, ev.BudgetExceeded, ev.BudgetChanged,
-        ev.ProviderLimited, ev.ProviderFreed,
-    }
+OF_SLOTS: Final = (
+    "TaskStarted", "TaskCompleted", "TaskFailed", "TaskTimedOut", "TaskCancelled", "AttemptLost", "TaskBlocked",
+    "ResultDiscarded",
 )  # fmt: skip
-
-FOLDED: Final = tuple(sorted(cls.__name__ for cls in _FOLDED))
+"""The types that begin and end a reservation."""
+OF_MONEY: Final = (
+    "CostCharged", "BudgetThresholdReached", "BudgetExceeded", "BudgetChanged", "ProviderLimited", "ProviderFreed",
+)  # fmt: skip
+_FOLDED = frozenset(ev.EVENT_TYPES[name] for name in OF_SLOTS + OF_MONEY)
 
 
 def fold_row(state: Spend, row: Row) -> Spend:
-    """The same from a stored row. Most are charges, starts and ends, of which a few fields say all."""
+    """The same from a stored row. Most are charges and starts, of which a few fields say all."""
     try:
         data = orjson.loads(row.body)
         if "schema_version" not in data:
@@ -129,13 +125,8 @@ def fold_row(state: Spend, row: Row) -> Spend:
                     pace(state, row.at_us, data["attempt_id"], data["agent_type"], data["calls"])
                     return state
                 case "TaskStarted":
-                    reserved, task_id = data["reserved_usd_micros"], data["task_id"]
-                    state.running[data["attempt_id"]] = Held(
-                        row.run_id, task_id, reserved, 0, row.at_us, bool(data["model_reason"])
-                    )  # fmt: skip
-                    return state
-                case "TaskCompleted":
-                    state.running.pop(data["attempt_id"], None)
+                    reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
+                    start(state, data["attempt_id"], Held(row.run_id, data["task_id"], reserved, row.at_us, agent))
                     return state
                 case _:
                     pass
@@ -144,15 +135,24 @@ def fold_row(state: Spend, row: Row) -> Spend:
     return fold(state, decode(row))
 
 
+def start(state: Spend, attempt_id: str, held: Held) -> None:
+    """An attempt holds back what it has reserved."""
+    state.running[attempt_id] = held
+    if held.reserved_usd_micros:
+        state.rest[attempt_id] = held.reserved_usd_micros
+
+
 def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str, micros: int | None) -> None:
     """Count one charge; of an unknown one what is left of the reservation of its attempt."""
-    held = state.running.get(attempt_id)
+    rest = state.rest.get(attempt_id, 0)
     if micros is None:
-        micros = held.open_usd_micros() if held is not None else 0
+        micros = rest
         state.unknown_by_run[run_id] += 1
         state.assumed_by_run[run_id] += micros
-    if held is not None:
-        held.charged_usd_micros += micros
+    if rest > micros:
+        state.rest[attempt_id] = rest - micros
+    elif rest:
+        del state.rest[attempt_id]
     state.by_task[run_id, task_id] += micros
     state.by_run[run_id] += micros
     state.by_day[at_us // DAY_US] += micros

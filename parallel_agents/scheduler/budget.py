@@ -83,7 +83,7 @@ class Use:
     budget_usd_micros: int
     spent_usd_micros: int  # What attempts that still run are seen to have spent included.
     held_usd_micros: int  # What they hold back beyond that.
-    running: list[str]  # Their ids.
+    running: list[str]  # Their ids. One that has reserved nothing and is not seen to spend is none: it costs nothing.
 
     @property
     def rest_usd_micros(self) -> int:
@@ -119,11 +119,17 @@ class Books:
         self.spend = spend
         self.now_us = now_us
         self.running: dict[str, Held] = dict(spend.running)
+        self.rest: dict[str, int] = {attempt_id: spend.rest.get(attempt_id, 0) for attempt_id in spend.running}
         self.live: Mapping[str, int] = live or {}
 
     def hold(self, attempt_id: str, run_id: str, task_id: str, reserve_usd_micros: int | None) -> None:
-        """Count a start in that this very decision brings about."""
+        """Count in a start that this very decision brings about."""
         self.running[attempt_id] = Held(run_id, task_id, reserve_usd_micros)
+        self.rest[attempt_id] = reserve_usd_micros or 0
+
+    def held(self, attempt_id: str) -> int:
+        """What a running attempt holds back: its reservation, or what it is seen to have spent where that is more."""
+        return max(self.rest[attempt_id], self.live.get(attempt_id, 0))
 
     def use(self, budgets: Budgets, tasks: Iterable[str] | None = None) -> Iterator[Use]:
         """The budgets of some tasks (None: of all that have one), of their run, and of the day, week and month."""
@@ -146,10 +152,10 @@ class Books:
                 yield self._use(scope, limit, spend_fold.in_period(spend, period, self.now_us), self.running)
 
     def _use(self, scope: str, budget: int, charged: int, running: Mapping[str, Held]) -> Use:
-        live = {attempt_id: self.live.get(attempt_id, 0) for attempt_id in running}
-        seen = sum(live.values())
-        open_ = sum(held.open_usd_micros(live[attempt_id]) for attempt_id, held in running.items())
-        return Use(scope, budget, charged + seen, open_ - seen, list(running))
+        spending = [attempt_id for attempt_id in running if self.held(attempt_id)]
+        seen = sum(self.live.get(attempt_id, 0) for attempt_id in spending)
+        held = sum(map(self.held, spending))
+        return Use(scope, budget, charged + seen, held - seen, spending)
 
 
 _PERIODS: Final[tuple[Period, ...]] = get_args(Period)
@@ -210,7 +216,8 @@ def admit(books: Books, budgets: Budgets, candidate: Candidate) -> Verdict:
         return Verdict("cheaper", tight.scope, why, limit_usd_micros=rest, running=len(tight.running))
     if fits:
         return Verdict("start", reserve_usd_micros=reserve, limit_usd_micros=rest)
-    why = f"{what}; {words_of(tight.scope)} has {usd(max(0, rest))} left beside what {len(tight.running)} running hold back"
+    others = "one running attempt holds" if len(tight.running) == 1 else f"{len(tight.running)} running attempts hold"
+    why = f"{what}; {words_of(tight.scope)} has {usd(max(0, rest))} left beside what {others} back"
     return Verdict("wait", tight.scope, why, running=len(tight.running))
 
 
@@ -287,8 +294,7 @@ def overspent(books: Books, budgets: Budgets) -> list[Stop]:
         why = f"{words_of(use.scope)} is spent: {_of(use)}"
         for attempt_id in use.running:
             held = books.running[attempt_id]
-            free = held.reserved_usd_micros == 0 and not books.live.get(attempt_id)
-            if held.run_id == budgets.run_id and not free:
+            if held.run_id == budgets.run_id:
                 stops.setdefault(attempt_id, Stop(attempt_id, held.task_id, use.scope, why))
     return list(stops.values())
 

@@ -268,6 +268,14 @@ def test_timeline_cost_and_why(story: Story) -> None:
     assert len(page) == 2 + len(TASKS)
     cost = story.cli.quick("cost", "--by", "agent", "--json").data
     assert (cost["cost_usd"], cost["groups"]) == (0.0, [])
+    whole = story.cli.quick("cost", "--all", "--json").data
+    assert (whole["run_id"], whole["cost_usd"]) == (None, 0.0)
+    assert story.cli.quick("cost", "--by", "run", "--json").data["run_id"] is None
+    assert story.cli.quick("cost", story.run_id, "--by", "run", "--json").data["run_id"] == story.run_id
+    assert story.cli.quick("cost").out == f"$0.00  run {story.run_id}\n"
+    assert story.cli.quick("cost", "--csv").out.startswith("at,run_id,task_id,attempt_id,agent_type,")
+    assert "--csv and --json exclude each other" in story.cli.quick("cost", "--csv", "--json", code=2).err
+    assert story.cli.quick("cost", "--csv", "--by", "model").out.startswith("model,cost_usd,unknown_attempts,")
     found = story.cli.quick("why", "after-never", "--json").data
     assert "broken" in found["why"]
     assert story.cli.quick("why", "doomed").out.startswith("⊘ cancelled  doomed")

@@ -184,6 +184,7 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "time before the first event": (("status", "--at", "2001-01-01T00:00:00Z"), 3, ("at or before", "history")),
     "no moment": (("status", "--at", "yesterday"), 2, ("'yesterday'", "412", "2026-03-01T12:00:00Z")),
     "no moment of the list": (("runs", "--at", ""), 2, ("''", "412")),
+    "cost of all runs and of one": (("cost", "latest", "--all"), 2, ("--all", "exclude")),
     "unknown grouping": (("cost", "--by", "hour"), 2, ("'hour'", "'day'")),
     "flag without a value": (("run", "plan.json", "--set", "maxParallelAgents"), 2, ("maxParallelAgents", "KEY=VALUE")),
     "unknown key": (

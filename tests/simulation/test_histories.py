@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -261,7 +262,14 @@ def test_what_the_store_has_spent_is_the_same_from_rows_and_from_events(seed: in
             occupancy_fold.fold(occupancy, record)
             assert {attempt: held.run_id for attempt, held in state.running.items()} == occupancy.slots
             if record.seq % 5 == 0 or record.seq == len(made.events):
-                assert projector.spend(record.seq) == state
+                found, runs = projector.spend(record.seq), projector.runs(record.seq)
+                # What a rollback has undone in a run that ended since is held by nobody any more.
+                held = {
+                    attempt: held
+                    for attempt, held in state.running.items()
+                    if (run := runs[held.run_id]).status not in RUN_ENDED or run.holder is not None
+                }
+                assert found == replace(state, running=held)
         for run_id in made.runs:
             known = projector.cost(run_id).usd_micros
             assert state.by_run[run_id] == known + state.assumed_by_run[run_id]

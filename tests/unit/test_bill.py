@@ -6,7 +6,9 @@ import pytest
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections.bill import FATES, bill, fates_of, grouped, total
+from parallel_agents.projections.cost import Cost
 
 HOUR_US = 3_600_000_000
 
@@ -94,7 +96,7 @@ def test_the_sum_of_a_bill_counts_the_unknown_apart() -> None:
     """It is in no sum of money, and its tokens are in those of tokens."""
     amount = total(bill(story()))
     assert (amount.usd_micros, amount.estimated_usd_micros, amount.wasted_usd_micros) == (140, 40, 0)
-    assert (amount.input_tokens, amount.output_tokens, amount.calls, amount.partial) == (13, 5, 4, 1)
+    assert (amount.input_tokens, amount.output_tokens, amount.calls, amount.cut_off) == (13, 5, 4, {"b1"})
     assert (amount.cache_read_tokens, amount.cache_write_tokens) == (7, 2)
     assert (amount.attempts, amount.unknown) == ({"a1", "b1", "b2"}, {"b1"})
     assert amount.fates == {"useful": 140}
@@ -142,3 +144,13 @@ def test_whatever_becomes_of_the_work_all_of_the_money_is_told() -> None:
     amount = total(bill(story()))
     assert sum(amount.fates.values()) == amount.usd_micros == 140
     assert amount.fates.keys() <= FATES.keys()
+
+
+def test_a_charge_of_an_older_release_is_counted_from_its_body() -> None:
+    """It knew neither caches nor where a figure comes from, and was always sure."""
+    cost = Cost()
+    body = {"task_id": "a", "attempt_id": "x", "usd_micros": 7, "model": None, "agent_type": "", "input_tokens": 3,
+            "output_tokens": 2, "calls": 1, "partial": True}  # fmt: skip
+    cost_fold.charge(cost, body)
+    assert (cost.usd_micros, cost.estimated_usd_micros, cost.input_tokens, cost.partial) == (7, 0, 3, True)
+    assert (cost.by_task, cost.unknown) == ({"a": 7}, {})

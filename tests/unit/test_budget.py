@@ -127,7 +127,7 @@ def test_one_attempt_starts_with_the_rest_where_it_is_expected_to_cost_more() ->
     verdict = admit(till.books, budgets, medium(4 * DOLLAR))
     assert (verdict.answer, verdict.scope, verdict.running) == ("wait", "run", 1)
     assert verdict.why == (
-        "it is expected to cost $4.00; the budget of the run has $2.00 left beside what 1 running hold back"
+        "it is expected to cost $4.00; the budget of the run has $2.00 left beside what one running attempt holds back"
     )
     till.end("x", DOLLAR // 2)
     assert admit(till.books, budgets, medium(4 * DOLLAR)).reserve_usd_micros == 2_500_000
@@ -220,9 +220,14 @@ def test_what_costs_nothing_starts_whatever_is_left() -> None:
     """A shell task spends no money, and no spent budget stops it."""
     till = Till()
     till.start("free", 0)
+    till.start("shell", None)
+    verdict = admit(till.books, run_of(100), medium(200))
+    assert (verdict.answer, verdict.reserve_usd_micros) == ("start", 100)  # None of them uses any of it.
     till.spent(200)
     assert admit(till.books, run_of(100), medium(0, priority="low")) == Verdict("start", reserve_usd_micros=0)
     assert overspent(till.books, run_of(100)) == []
+    till.live["shell"] = 1
+    assert [stop.attempt_id for stop in overspent(till.books, run_of(100))] == ["shell"]  # It is seen to spend.
 
 
 def test_days_weeks_and_months_span_all_runs() -> None:
@@ -327,7 +332,8 @@ def test_attempts_stop_when_what_they_are_seen_to_spend_reaches_a_budget() -> No
     (stop,) = overspent(till.books, budgets)
     assert (stop.attempt_id, stop.task_id, stop.scope) == ("x", "a", "task:a")
     assert stop.why.startswith("the budget of task a is spent")
-    assert overspent(till.books, run_of(None, day_usd_micros=1000))[0].scope == "day:2026-11-26"
+    days = overspent(till.books, run_of(None, day_usd_micros=1000))
+    assert [(stop.attempt_id, stop.scope) for stop in days] == [("x", "day:2026-11-26"), ("y", "day:2026-11-26")]
 
 
 def test_the_budgets_of_a_run_are_those_of_its_plan_and_what_somebody_made_of_them() -> None:

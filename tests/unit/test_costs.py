@@ -11,7 +11,7 @@ from dispatching import Scene
 from paper import plan_of, task
 
 from parallel_agents import costs, look
-from parallel_agents.cli.cost_page import cost_page, count, write_csv
+from parallel_agents.cli.cost_page import cost_page, count, fates_bar, write_csv
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import UnknownRun
 from parallel_agents.eventstore.submission import BudgetSettings
@@ -46,7 +46,12 @@ def test_the_cost_of_a_run_is_told_with_what_it_went_to(scene: Scene) -> None:
     run_id = story(scene)
     found = costs.cost(scene.log, run_id)
     assert (found["run_id"], found["cost_usd"], found["unknown_attempts"], found["attempts"]) == (run_id, 1.5, 1, 3)
-    assert (found["reported_usd"], found["estimated_usd"], found["partial"]) == (0.5, 1.0, True)
+    assert (found["reported_usd"], found["estimated_usd"], found["partial"], found["partial_attempts"]) == (
+        0.5,
+        1.0,
+        True,
+        1,
+    )
     fates = {name: found[f"{name}_usd"] for name in costs.FATES}
     assert fates == {"useful": 1.0, "failed": 0.5, "undone": 0.0, "discarded": 0.0, "unsettled": 0.0}
     assert found["wasted_usd"] == 0.5
@@ -136,7 +141,8 @@ def test_a_page_says_loudly_what_it_does_not_know(scene: Scene, capsys: pytest.C
     run_id = story(scene)
     text = page(costs.cost(scene.log, run_id, "model", scene.log.last_seq()), capsys)
     assert text.startswith("at least $1.50  run x\n")
-    assert "1 attempt of unknown cost: not in any sum here" in text
+    assert "1 attempt of unknown cost: in no sum of money here; budgets count it as what was reserved\n" in text
+    assert "1 attempt cut off" in text
     assert "useful $1.00  failed $0.5000\n" in text
     assert "1.2k tokens in, 5 out, 2.50M from cache, 0 to cache; 6 calls, 3 attempts" in text
     assert "$1.00 of it estimated" in text
@@ -163,6 +169,25 @@ def test_a_page_says_how_much_is_left(scene: Scene, capsys: pytest.CaptureFixtur
     assert page(costs.cost(scene.log, run_id), capsys).startswith("at least $1.50 of $6.00, $4.50 left")
     scene.append(run_id, ev.BudgetChanged(scope="run", budget_usd_micros=1_250_000))
     assert page(costs.cost(scene.log, run_id), capsys).startswith("at least $1.50 of $1.25, $0.2500 over it")
+
+
+@pytest.mark.parametrize(
+    ("usefully", "wasted", "full", "bar"),
+    [
+        (5.0, 0.0, 10.0, "█████░░░░░"),
+        (4.0, 2.0, 10.0, "██████░░░░"),
+        (9.0, 3.0, 10.0, "██████████"),
+        (0.0, 0.0, 0.0, "░" * 10),
+    ],
+)
+def test_a_bar_shows_what_the_money_went_to(usefully: float, wasted: float, full: float, bar: str) -> None:
+    """As a part of the budget; of what went over it, all of its width."""
+    found = {f"{fate}_usd": 0.0 for fate in costs.FATES} | {"useful_usd": usefully, "failed_usd": wasted}
+    text = fates_bar({**found, "cost_usd": usefully + wasted}, full, 10)
+    assert text.plain == bar
+    if usefully + wasted:
+        green = next(span for span in text.spans if span.style == "green")
+        assert green.end - green.start == round(10 * usefully / max(full, usefully + wasted))
 
 
 def test_nothing_spent_is_a_short_page(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

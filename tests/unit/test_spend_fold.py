@@ -77,8 +77,14 @@ def test_an_unknown_cost_is_bounded_by_the_reservation_of_its_attempt() -> None:
     """Once, and less what is known of it."""
     state = spend(start("x", 500), charge("x", 120), charge("x", None), charge("x", None))
     assert (state.by_run["alpha"], state.assumed_by_run["alpha"], state.unknown_by_run["alpha"]) == (500, 380, 2)
-    assert state.running["x"].open_usd_micros() == 0
-    assert state.running["x"].open_usd_micros(7) == 7
+    assert state.rest == {}
+
+
+def test_it_does_not_matter_whether_an_attempt_is_charged_before_or_after_its_end() -> None:
+    """One commit holds both."""
+    end = ev.TaskFailed(task_id="a", attempt_id="x", duration_s=1.0, error="no")
+    assert spend(start("x", 500), charge("x", None), end) == spend(start("x", 500), end, charge("x", None))
+    assert spend(start("x", 500), end, charge("x", None)).by_run["alpha"] == 500
 
 
 def test_an_unknown_cost_that_nobody_expected_is_counted_and_not_made_up() -> None:
@@ -133,19 +139,38 @@ def test_days_weeks_and_months_are_those_of_the_calendar(day: int, of_day_us: in
         assert in_period(state, scope, at_us) == 1010
 
 
+SUBMITTED = ev.RunSubmitted(
+    name="n", plan_digest="d" * 64, task_count=1, strategy="concurrent", workspace="none", workdir="/"
+)
+
+
 def test_the_spending_of_a_store_is_read_from_its_rows(tmp_path: Path) -> None:
-    """Also from those of older releases, which know fewer fields."""
+    """An attempt of a run that has ended holds nothing back; what an unknown charge of it stands for counts all the same."""
     with Log(tmp_path / "events.db", clock=lambda: 5 * DAY_US, environ={}) as log:
-        log.append("alpha", 0, [start("x", 9), charge("x", 4), start("y", 6)])
+        log.append("alpha", 0, [SUBMITTED, start("x", 9), charge("x", 4), start("y", None), charge("y", 2)])
         log.append("store", 0, [ev.ProviderLimited(provider="openai", kind="overload", until="2026-11-26T12:00:00Z")])
-        log.append("beta", 0, [charge("z", None), ev.TaskFailed(task_id="a", attempt_id="x", duration_s=1, error="no")])
+        ended = ev.TaskFailed(task_id="a", attempt_id="z", duration_s=1, error="no")
+        log.append(
+            "beta", 0, [SUBMITTED, start("z", 30), charge("z", None), ended, ev.RunFailed(counts={}, failed=["a"])]
+        )
         state = Projector(log).spend()
         expected = Spend()
         for record in log.read():
             spend_fold.fold(expected, record)
         assert state == expected
-        assert (set(state.running), state.by_run, set(state.waits)) == ({"y"}, Counter(alpha=4, beta=0), {"openai"})
+        assert (set(state.running), state.by_run, set(state.waits)) == (
+            {"x", "y"},
+            Counter(alpha=6, beta=30),
+            {"openai"},
+        )
+        assert state.rest == {"x": 5}
+        assert set(Projector(log).spend(3).running) == {"x"}
+
+
+def test_the_start_of_an_older_release_has_reserved_nothing(tmp_path: Path) -> None:
+    """It did not know the field."""
+    with Log(tmp_path / "events.db", environ={}) as log:
+        log.append("alpha", 0, [start("x", 9)])
         older = '{"task_id":"a","attempt_id":"o","attempt":1,"runner":"shell"}'
-        row = next(row for row in log.rows() if row.type == "TaskStarted")._replace(body=older)
+        row = next(log.rows())._replace(body=older)
         assert spend_fold.fold_row(Spend(), row).running == {"o": Held("alpha", "a", None)}
-        assert set(Projector(log).spend(2).running) == {"x"}
