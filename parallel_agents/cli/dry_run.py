@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from parallel_agents.cli import drawing
@@ -15,6 +16,8 @@ from parallel_agents.project import Project
 
 _MODEL_STYLES = {"opus": "magenta", "sonnet": "cyan", "haiku": "green"}
 _PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "low": "dim"}
+_DISPENSABLE = ("RUNNER", "PRIORITY", "FROM", "AFTER", "STAGE")  # On a narrow terminal, in this order.
+_Column = tuple[str, bool, list[Any]]
 _REASONS_SHOWN = 12
 _NAMES_SHOWN = 6
 _BASES = {
@@ -53,12 +56,12 @@ def _table(found: dict[str, Any]) -> list[Text]:
     money = found["cost_usd"] is not None
     timed = any(task["duration_s"]["value"] is not None for task in tasks)
     commands = any(task["command"] for task in tasks)
-    share = f"{found['share']:.0%}"
+    share = f"{found['share']:.0%}"  # Headings are told apart by a space where two say the same.
 
     def differ(name: str) -> bool:
         return not money or len({task[name] for task in tasks}) > 1
 
-    columns: list[tuple[str, bool, list[Any]]] = [
+    columns: list[_Column] = [
         ("WAVE", True, _branches([task["wave"] for task in tasks])),
         ("TASK", True, [task["task_id"] for task in tasks]),
         ("AGENT", True, [task["agent_type"] for task in tasks]),
@@ -69,15 +72,34 @@ def _table(found: dict[str, Any]) -> list[Text]:
         ("COST", money, [_value(task["cost_usd"], dollars) for task in tasks]),
         (share, money, [_reach(task["cost_usd"], dollars) for task in tasks]),
         ("TIME", timed, [_value(task["duration_s"], duration) for task in tasks]),
-        (share, timed, [_reach(task["duration_s"], duration) for task in tasks]),
+        (f" {share}", timed, [_reach(task["duration_s"], duration) for task in tasks]),
         ("FROM", timed, [_basis(task) for task in tasks]),
         ("AFTER" if commands else "AFTER…", True, [", ".join(task["dependencies"]) for task in tasks]),
         ("COMMAND…", commands, [" ".join(task["command"] or ()) for task in tasks]),
     ]
-    shown = [(heading, cells) for heading, wanted, cells in columns if wanted]
+    shown = _fitting([(heading, cells) for heading, wanted, cells in columns if wanted], (f" {share}", *_DISPENSABLE))
     numbers = [index for index, (heading, _) in enumerate(shown) if heading in ("COST", "TIME")]
     rows = zip(*(cells for _, cells in shown), strict=True)
     return drawing.table([heading for heading, _ in shown], rows, right=numbers)
+
+
+def _fitting(columns: list[tuple[str, list[Any]]], dispensable: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    """The columns that a terminal has room for: the first dispensable ones go first."""
+    room = drawing.console().width
+
+    def width(heading: str, cells: list[Any]) -> int:
+        if heading.endswith("…"):
+            return 10
+        return 2 + max(
+            len(heading), *(cell.cell_len if isinstance(cell, Text) else cell_len(cell or "") for cell in cells)
+        )
+
+    widths = {heading: width(heading, cells) for heading, cells in columns}
+    for heading in dispensable:
+        if sum(widths.values()) - 2 <= room:
+            break
+        widths.pop(heading, None)
+    return [(heading, cells) for heading, cells in columns if heading in widths]
 
 
 def _priority(name: str) -> Text:

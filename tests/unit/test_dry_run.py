@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from parallel_agents.cli.dry_run import dollars, duration, page, show_dry_run
 from parallel_agents.eventstore import events as ev
@@ -84,6 +85,17 @@ def test_what_is_the_same_for_all_agents_takes_no_column() -> None:
         }
     )
     assert "two" in row(text_of(staged), "b")
+
+
+def test_a_narrow_terminal_loses_what_can_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never tasks, models or what they cost; a wide one shows all."""
+    monkeypatch.setattr("parallel_agents.cli.drawing.console", lambda: Console(width=80))
+    heading, *rest = (line.plain for line in page(outline(CHECKOUT))[2:8])
+    assert {"TASK", "MODEL", "COST", "TIME"} <= set(heading.split())
+    assert not {"RUNNER", "PRIORITY"} & set(heading.split())
+    assert max(map(cell_len, [heading, *rest[:4]])) <= 80
+    monkeypatch.setattr("parallel_agents.cli.drawing.console", lambda: Console(width=300))
+    assert {"RUNNER", "PRIORITY", "FROM", "AFTER"} <= set(page(outline(CHECKOUT))[2].plain.split())
 
 
 def test_many_reasons_and_long_paths_are_cut() -> None:
