@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from parallel_agents.eventstore.submission import AgentSettings, Plan, Task
 from parallel_agents.past_attempts import NOTHING, Past, Sample
-from parallel_agents.scheduler.agents.models import Choice, choose_model, price_weight
+from parallel_agents.scheduler.agents.models import MODELS, Choice, choose_model, price_weight
 
 SHARE = 0.8
 """Of what comes, so much is expected between low and high."""
@@ -46,6 +47,10 @@ time-analysis). At the prices of ``PRICE_WEIGHTS`` that is $0.15 for Verified an
 median is the geometric middle of these two, and the level's spread such that 80 % lie between them. Within a set the spread
 is 0.44 to 0.91. (Costs recorded for Haiku 4.5 are left out: they were taken without input tokens.)"""
 
+_PROVIDERS = {"claude": "anthropic", "codex": "openai"}
+_USD_OF_THAT = (
+    0.012  # What 1000 tokens in and 1000 out cost at the prices that ``USD`` is of: 2 and 10 dollars a million.
+)
 UNKNOWN_MODEL_SD = 1.0  # More, where the client chooses the model: prices differ by a factor of 20 to 100.
 PSEUDO_SAMPLES = 3  # The weight of the spread that is believed before, against the one that few samples show.
 
@@ -137,6 +142,7 @@ def _seconds(task: Task, own: Sequence[Sample], same_type: Sequence[Sample]) -> 
 
 
 def _usd(task: Task, choice: Choice, runner: str, own: Sequence[Sample], same_type: Sequence[Sample]) -> Expected:
+    weight = _weight(choice.model, choice.name, runner)
     for samples, basis, group, own_sd, of_what in (
         (own, "task", task.task_id, AGAIN_SD, "of this task"),
         (same_type, "type", task.agent_type, USD.own_sd, f"of {task.agent_type}"),
@@ -144,26 +150,47 @@ def _usd(task: Task, choice: Choice, runner: str, own: Sequence[Sample], same_ty
         same = [one.usd for one in samples if one.usd is not None and (one.model, one.runner) == (choice.model, runner)]
         if found := _from(same, basis, f"{group} {choice.model}", own_sd, of_what):
             return found
-        if found := _from(
-            _repriced(samples, choice.model, runner), basis, group, own_sd, f"{of_what} at another price"
-        ):
+        if found := _from(_repriced(samples, weight, runner), basis, group, own_sd, f"{of_what} at another price"):
             return found
-    if (weight := price_weight(choice.model, runner)) is not None:
+    if weight is not None:
         return _believed(USD, weight, 0.0, "prior: recorded runs of agents")
     return _believed(USD, 1.0, UNKNOWN_MODEL_SD, "prior: recorded runs of agents, of an unknown price")
 
 
-def _repriced(samples: Sequence[Sample], model: str | None, runner: str) -> list[float]:
+def _repriced(samples: Sequence[Sample], weight: float | None, runner: str) -> list[float]:
     """What samples of other models would have cost, were all else the same."""
-    weight = price_weight(model, runner)
     if weight is None:
         return []
     found = []
     for one in samples:
-        before = price_weight(one.model, one.runner)
+        before = _weight(one.model, None, one.runner)
         if one.usd is not None and before is not None and one.runner == runner:
             found.append(one.usd * weight / before)
     return found
+
+
+def _weight(model: str | None, name: str | None, runner: str) -> float | None:
+    """The price of a token, relative to what ``USD`` is of; None where nobody knows.
+
+    An alias has the weight of the table, unless the configuration leads it to another model, or it is none.
+    """
+    if model is None:
+        return None
+    if model in MODELS and name in (None, MODELS[model].get(runner)):
+        return price_weight(model, runner)
+    return _list_weight(name or model, runner)
+
+
+@lru_cache(maxsize=256)
+def _list_weight(name: str, runner: str) -> float | None:
+    import genai_prices  # Only a plan that names models itself needs it, and it takes a while.
+
+    usage = genai_prices.Usage(input_tokens=1000, output_tokens=1000)
+    try:
+        price = genai_prices.calc_price(usage, model_ref=name, provider_id=_PROVIDERS.get(runner))
+    except LookupError:
+        return None
+    return float(price.total_price) / _USD_OF_THAT
 
 
 def _stated(task: Task) -> Expected | None:

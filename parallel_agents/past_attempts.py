@@ -17,7 +17,7 @@ RUNS = 10
 """Newest runs of the same plan that are read, and as many newest ones of any plan."""
 EVENTS = 4000
 """Events about attempts that are read of one run: some 1300 attempts. An older part of a store is not looked at for more."""
-SEQS_LOOKED_BACK = 2_000_000
+SEQS_LOOKED_BACK = 1_000_000  # In which no run of that plan may be.
 _WINDOW = 50_000  # Seqs whose submissions are looked at in one go; an index holds only the events about runs.
 _TYPES = "type IN ('TaskStarted','TaskCompleted','TaskFailed','TaskTimedOut','CostCharged')"
 _BY_THE_AGENT = frozenset({"", "agent", "no_change"})

@@ -107,7 +107,7 @@ def run(
     if dry_run:
         from parallel_agents.cli.dry_run import show_dry_run
 
-        show_dry_run(_prepared(project, *asked)[0], as_json=as_json)
+        show_dry_run(_prepared(project, *asked)[0], project, as_json=as_json)
         return 0
     made, configuration, start = _prepared(project, *asked)
     maker = ctx.find_root().obj["maker"]

@@ -26,6 +26,7 @@ from parallel_agents.expectations import (
     usd_micros,
 )
 from parallel_agents.past_attempts import Past, Sample, read_past
+from parallel_agents.scheduler.agents.models import Choice
 
 API = Task(task_id="api", agent_type="api-engineer", runner="claude")
 
@@ -101,10 +102,20 @@ def test_what_another_model_cost_is_converted_at_their_prices(log: Log) -> None:
     assert (found.usd.value, found.usd.source) == (pytest.approx(2.0), "1 attempt of this task at another price")
     ran(log, attempt("api", 10, 5.0))
     assert expected(log).usd.value == pytest.approx(5.0)  # type: ignore[union-attr]
-    other = expected(log, API.model_copy(update={"model": "claude-sonnet-4-6"}))
+    named = expected(log, API.model_copy(update={"model": "claude-sonnet-4-6"}))  # 3 and 15 dollars, sonnet 2 and 10.
+    assert named.usd is not None
+    assert named.usd.value == pytest.approx(math.sqrt(3 * 7.5))  # Of 4.0 by opus and 5.0 by sonnet, as above.
+    other = expected(log, API.model_copy(update={"model": "of-its-own"}))
     assert other.usd is not None
     assert (other.usd.basis, other.usd.value) == ("prior", USD.median)
     assert other.usd.level_sd > USD.level_sd
+
+
+def test_an_alias_that_leads_elsewhere_has_the_price_of_where_it_leads(log: Log) -> None:
+    """The configuration extends the table; claude-opus-4-8 costs 5 and 25 dollars."""
+    found = expected(log, models={"sonnet": {"claude": "claude-opus-4-8"}})
+    assert found.usd is not None
+    assert found.usd.value == pytest.approx(USD.median * 2.5)
 
 
 def test_what_says_nothing_about_an_attempt_is_left_out(log: Log) -> None:
@@ -140,7 +151,7 @@ def test_the_model_that_is_chosen_is_the_one_that_is_paid_for(log: Log) -> None:
     assert usual.choice.model == "sonnet"
     assert cheap.usd is not None
     assert cheap.usd.value == pytest.approx(USD.median * 0.05)
-    decided = expect_task(API, AgentSettings(), choice=usual.choice._replace(model="opus"))
+    decided = expect_task(API, AgentSettings(), choice=Choice("opus", "opus", "decided"))
     assert decided.usd is not None
     assert decided.usd.value == pytest.approx(USD.median * 2)
 

@@ -22,7 +22,7 @@ MODELS: Mapping[str, Mapping[str, str]] = {
     "opus": {"claude": "opus", "codex": "gpt-6-astra"},
 }
 """Alias -> runner -> what its client is told. Claude Code resolves these aliases itself, to the newest of each family.
-For Codex: of the models that its client 0.169.0 lists and that the price table knows, the newest for complex work, for
+For Codex: of the models that its client 0.171.0 lists and that the price table knows, the newest for complex work, for
 everyday work, and for small things; one that the price table does not know could only be billed as unknown."""
 
 PRICES = "genai-prices 0.2.3"
@@ -31,8 +31,9 @@ PRICE_WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "codex": {"haiku": 0.05, "sonnet": 1.0, "opus": 5.0},
 }
 """Runner -> alias -> price of a token, relative to that runner's ``sonnet``; input and output have the same ratios.
-Source: the table named in ``PRICES``; claude-haiku-5-5 0.1/0.5, claude-sonnet-5-5 2/10, claude-opus-5-5 4/20, gpt-6-luna
-0.1/0.5, gpt-6.1-sol 2/10, gpt-6-astra 10/50 dollars for a million tokens in/out. A test compares them with it."""
+Source: the table named in ``PRICES``, in dollars for a million tokens in and out: claude-haiku-5-5 0.1/0.5,
+claude-sonnet-5-5 2/10, claude-opus-5-5 4/20 (the models that Claude Code 2.1.332 asks for by these aliases, and the prices
+that it reports), gpt-6-luna 0.1/0.5, gpt-6.1-sol 2/10, gpt-6-astra 10/50. A test compares the weights with it."""
 
 DEFAULT = "sonnet"
 MODEL_OF: Mapping[str, str] = {
