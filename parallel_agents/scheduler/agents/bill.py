@@ -7,13 +7,16 @@ the difference only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from parallel_agents.scheduler.agents.reading import Reading, Reported, Spent, Tokens
 from parallel_agents.scheduler.runners.protocol import Charge, ChargeSource
 
-Price = Callable[[str, Tokens], tuple[int, str] | None]
-"""Micro-dollars of tokens of a model and the version of the price table; None where it does not know the model."""
+Price = Callable[[str, Tokens, int], tuple[int, str] | None]
+"""Micro-dollars of tokens of a model in so many calls (0: nobody knows how many), and the version of the price table.
+
+None where it does not know the model. Large calls cost more, so each message is priced alone where it is known.
+"""
 
 _MICROS = 1_000_000
 _NOTHING = Tokens()
@@ -36,13 +39,9 @@ def charges(
     model = model or reading.model
     messages = list(reading.messages.values())
     if told is None:
-        partial = cut_off or reading.result is None
         if not messages and reading.asked and not _refused(reading):
-            return (Charge(model, None, "unknown", partial=partial),)
-        return tuple(
-            _estimated(name, tokens, calls, price, partial)
-            for name, (tokens, calls) in _by_model(messages, model).items()
-        )
+            return (Charge(model, None, "unknown", partial=not finished),)
+        return tuple(_estimated(name, found, price) for name, found in _by_model(messages, model).items())
     settled = messages if finished else messages[: reading.settled]
     calls_of = _calls(settled, told.models)
     found = {
@@ -51,8 +50,8 @@ def charges(
         if spent.tokens != _NOTHING or spent.usd
     }
     # What came after the last result was told by none.
-    for name, (tokens, calls) in _by_model(messages[len(settled) :], model).items():
-        estimate = _estimated(name, tokens, calls, price, partial=True)
+    for name, more in _by_model(messages[len(settled) :], model).items():
+        estimate = _estimated(name, more, price)
         found[name] = _joined(found[name], estimate) if name in found else estimate
     return tuple(found.values())
 
@@ -86,13 +85,11 @@ def _refused(reading: Reading) -> bool:
     return reading.result is not None and reading.result.is_error and not reading.answered
 
 
-def _by_model(messages: Iterable[tuple[str | None, Tokens]], otherwise: str | None) -> dict[str, tuple[Tokens, int]]:
-    """Tokens and number of messages."""
-    found: dict[str, tuple[Tokens, int]] = {}
+def _by_model(messages: Iterable[tuple[str | None, Tokens]], otherwise: str | None) -> dict[str, list[Tokens]]:
+    """The messages' tokens."""
+    found: dict[str, list[Tokens]] = {}
     for name, tokens in messages:
-        key = name or otherwise or ""
-        sum_of, calls = found.get(key, (_NOTHING, 0))
-        found[key] = (sum_of.plus(tokens), calls + 1)
+        found.setdefault(name or otherwise or "", []).append(tokens)
     return found
 
 
@@ -100,23 +97,31 @@ def _calls(messages: Iterable[tuple[str | None, Tokens]], models: Mapping[str, S
     """How many of the messages belong to each model of a result, which may name them shorter or longer than they do."""
     calls: Counter[str] = Counter()
     largest = max(models, key=lambda known: models[known].tokens.kinds(), default="")
-    for name, (_, number) in _by_model(messages, largest).items():
+    for name, found in _by_model(messages, largest).items():
         alike = (known for known in models if known and (name.startswith(known) or known.startswith(name)))
-        calls[name if name in models else next(alike, largest)] += number
+        calls[name if name in models else next(alike, largest)] += len(found)
     return calls
 
 
 def _reported(name: str, spent: Spent, calls: int, price: Price, partial: bool) -> Charge:
     if spent.usd is not None and not spent.guessed:
         return _charge(name or None, round(spent.usd * _MICROS), "agent", spent.tokens, calls, partial)
-    return _estimated(name, spent.tokens, calls, price, partial)
-
-
-def _estimated(name: str, tokens: Tokens, calls: int, price: Price, partial: bool) -> Charge:
-    priced = price(name, tokens) if name else None
+    priced = price(name, spent.tokens, calls) if name else None
     if priced is None:
-        return _charge(name or None, None, "unknown", tokens, calls, partial)
-    return _charge(name, priced[0], "estimated", tokens, calls, partial, priced[1])
+        return _charge(name or None, None, "unknown", spent.tokens, calls, partial)
+    return _charge(name, priced[0], "estimated", spent.tokens, calls, partial, priced[1])
+
+
+def _estimated(name: str, messages: Sequence[Tokens], price: Price) -> Charge:
+    """Of an agent that was cut off: what its messages say so far."""
+    tokens = _NOTHING
+    for message in messages:
+        tokens = tokens.plus(message)
+    priced = [price(name, message, 1) for message in messages] if name else [None]
+    known = [one for one in priced if one is not None]
+    if len(known) < len(priced):
+        return _charge(name or None, None, "unknown", tokens, len(messages), True)
+    return _charge(name, sum(usd for usd, _ in known), "estimated", tokens, len(messages), True, known[-1][1])
 
 
 def _joined(one: Charge, other: Charge) -> Charge:

@@ -164,8 +164,9 @@ class Reading:
 
     def unknown_type(self, name: object) -> None:
         """A type of line that is not known, of which there may be any number of names."""
-        if len(self.unknown) < 100:
-            self.unknown[as_text(name)[:60]] += 1
+        known = as_text(name)[:60]
+        if known in self.unknown or len(self.unknown) < 100:
+            self.unknown[known] += 1
 
 
 class Parser(Protocol):

@@ -35,7 +35,7 @@ class PlainText:
         reading.lines += 1
         reading.asked = True  # Or so it has to be taken: what it asked, nobody is told.
         text = line[-LONGEST_TEXT:].decode("utf-8", "replace").rstrip()
-        reading.last_text = f"{reading.last_text}\n{text}".strip()[-_LONGEST_END:]
+        reading.last_text = f"{reading.last_text}\n{text}".lstrip()[-_LONGEST_END:]
 
 
 class JsonLines:

@@ -1,7 +1,8 @@
 """How an attempt of an agent ended, told from its output, its exit code and what it wrote to stderr.
 
-Success is an exit code of 0, and a result, and no error in it. What the failures are is measured with Claude Code 2.1.332 and
-Codex 0.171 where golden transcripts show it; other texts are quoted in the public issues of their repositories.
+Success is an exit code of 0 (or a signal after the last word), and a result, and no error in it. What the failures are is
+measured with Claude Code 2.1.332 and Codex 0.171 where golden transcripts show it; other texts are quoted in the public issues
+of their repositories.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from parallel_agents.scheduler.agents.reading import ApiFailure, Reading, as_text
+from parallel_agents.scheduler.agents.reading import ApiFailure, Reading
 from parallel_agents.scheduler.agents.reset_times import reset_us
 from parallel_agents.scheduler.runners.protocol import Outcome
 
@@ -138,7 +139,9 @@ def judge(
         kind = "infrastructure" if outcome == "lost" else "configuration"
         error = _line(stderr_tail) or ("its process is gone" if outcome == "lost" else "it could not be started")
         return Verdict(error, kind, retryable=outcome == "lost", output=output, got_through=reading.answered)
-    if well and (exit_code == 0 or stopped_for_grace):
+    # A signal that came after the last word does not undo the work; one that came while more was being done does.
+    done = exit_code == 0 or stopped_for_grace or (_signal(exit_code) and reading.settled == len(reading.messages))
+    if well and done:
         return Verdict(None, output=output, got_through=reading.answered)
     if result is None and exit_code == 0 and client not in PROVIDERS and not _told_failure(reading):
         return Verdict(None, output=output, got_through=reading.answered)
@@ -301,4 +304,4 @@ def _line(text: str) -> str:
 def _output(reading: Reading) -> str | None:
     """What the agent leaves as its word: its result, or the last thing that it said."""
     result = reading.result
-    return as_text((result.text if result and not result.is_error else "") or reading.last_text) or None
+    return (result.text if result and not result.is_error else "").strip() or reading.last_text.strip() or None
