@@ -214,6 +214,15 @@ def test_a_warning_of_codex_is_no_failure() -> None:
     assert judge(reading, "codex", "exited", 0).output == "done"
 
 
+def test_the_output_of_a_command_of_codex_is_not_what_it_says() -> None:
+    """However long it is; that it ran shows that the provider has answered."""
+    for length in (10, 100_000):
+        item = {"id": "item_1", "type": "command_execution", "aggregated_output": "x" * length}
+        line = json.dumps({"type": "item.completed", "item": item}, separators=(",", ":")).encode()
+        reading = read("codex", {"type": "item.completed", "item": {"type": "agent_message", "text": "I look."}}, line)
+        assert (reading.last_text, reading.answered, reading.bad_lines) == ("I look.", True, 0)
+
+
 def test_plain_text_leaves_its_last_lines() -> None:
     """And tells nothing of its cost: unknown."""
     reading = read("text", *(f"line {number}".encode() for number in range(2000)), b"", b"I changed two files.")

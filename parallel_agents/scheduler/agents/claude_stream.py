@@ -37,6 +37,7 @@ from parallel_agents.scheduler.agents.reading import (
 _SKIPPED = (
     b'{"type":"stream_event","event":{"type":"content_block_',
     b'{"type":"user"',
+    b'{"type":"stream_event","event":{"type":"message_stop"',
     b'{"type":"stream_event","event":{"type":"ping"',
 )
 _MOST_ERRORS = 20  # Of a result line, that are kept.
@@ -64,7 +65,7 @@ class ClaudeStream:
     def feed(self, reading: Reading, line: bytes) -> None:
         """Take in one line."""
         reading.lines += 1
-        if line.startswith(_SKIPPED) or not line.strip():
+        if line.startswith(_SKIPPED):
             return
         fields = decoded(line)
         if fields is None:
@@ -72,7 +73,7 @@ class ClaudeStream:
             inside = line.rfind(_LIMIT_LINE)
             if inside > 0 and (found := decoded(line[inside:])) is not None:
                 _limit(reading, found)
-            reading.bad_lines += 1
+            reading.bad_lines += bool(line.strip())
             return
         match fields.get("type"):
             case "stream_event":
@@ -105,8 +106,6 @@ def _streamed(reading: Reading, fields: Mapping[str, Any]) -> None:
             message_id = as_name(fields.get("api_message_id")) or reading.open_messages.get(speaker, "")
             if message_id:
                 reading.count(message_id, None, _tokens(event.get("usage")))
-        case "message_stop":
-            reading.open_messages.pop(speaker, None)
         case _:
             pass
 

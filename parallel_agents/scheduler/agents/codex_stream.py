@@ -7,6 +7,9 @@ Lines and items of type ``error`` can be mere warnings and retries: only ``turn.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from parallel_agents.scheduler.agents.reading import (
     ApiFailure,
     Reading,
@@ -21,7 +24,9 @@ from parallel_agents.scheduler.agents.reading import (
     decoded,
 )
 
-# Output of commands, which is most of what there is; the kind of an item stands where the client writes it.
+# Output of commands is most of what there is, and never looked into; the kind of an item stands where the client writes it.
+_COMMAND = b',"type":"command_execution"'
+_LONG_BYTES, _HEAD_BYTES = 2_000, 80
 _SKIPPED = (b'{"type":"item.started"', b'{"type":"item.updated"')
 _OF_NO_INTEREST = frozenset(("item.started", "item.updated"))
 
@@ -32,38 +37,48 @@ class CodexStream:
     def feed(self, reading: Reading, line: bytes) -> None:
         """Take in one line."""
         reading.lines += 1
-        if line.startswith(_SKIPPED) or not line.strip():
+        if line.startswith(_SKIPPED):
+            return
+        if len(line) > _LONG_BYTES and _COMMAND in line[:_HEAD_BYTES]:
+            reading.asked = reading.answered = True
             return
         fields = decoded(line)
         if fields is None:
-            reading.bad_lines += 1
+            reading.bad_lines += bool(line.strip())
             return
-        match fields.get("type"):
-            case "thread.started":
-                reading.session_id = as_name(fields.get("thread_id")) or reading.session_id
-            case "turn.started":
-                reading.asked = True
-            case "item.completed":
-                item = as_object(fields.get("item"))
-                if item.get("type") == "agent_message":
-                    reading.last_text = as_text(item.get("text")) or reading.last_text
-                if item.get("type") != "error":
-                    reading.asked = reading.answered = True
-            case "turn.completed":
+        kind = fields.get("type")
+        if kind == "item.completed":
+            item = as_object(fields.get("item"))
+            said = item.get("type")
+            if said == "agent_message":
+                reading.last_text = as_text(item.get("text")) or reading.last_text
+            if said != "error":
                 reading.asked = reading.answered = True
-                reading.reported = Reported({"": Spent(_tokens(fields.get("usage")))})
-                _ended(reading, Result("turn.completed", text=reading.last_text))
-            case "turn.failed":
-                text = as_text(as_object(fields.get("error")).get("message"))
-                reading.fail(ApiFailure(text))
-                _ended(reading, Result("turn.failed", is_error=True, errors=(text,) if text else ()))
-            case "error":
-                text = as_text(fields.get("message"))
-                reading.fail(ApiFailure(text, retried=text.startswith("Reconnecting")))
-            case str() as name if name in _OF_NO_INTEREST:
-                pass
-            case other:
-                reading.unknown_type(other)
+        elif kind == "error":
+            text = as_text(fields.get("message"))
+            reading.fail(ApiFailure(text, retried=text.startswith("Reconnecting")))
+        else:
+            _of_turns(reading, fields, kind)
+
+
+def _of_turns(reading: Reading, fields: Mapping[str, Any], kind: object) -> None:
+    match kind:
+        case "turn.started":
+            reading.asked = True
+        case "thread.started":
+            reading.session_id = as_name(fields.get("thread_id")) or reading.session_id
+        case "turn.completed":
+            reading.asked = reading.answered = True
+            reading.reported = Reported({"": Spent(_tokens(fields.get("usage")))})
+            _ended(reading, Result("turn.completed", text=reading.last_text))
+        case "turn.failed":
+            text = as_text(as_object(fields.get("error")).get("message"))
+            reading.fail(ApiFailure(text))
+            _ended(reading, Result("turn.failed", is_error=True, errors=(text,) if text else ()))
+        case str() as name if name in _OF_NO_INTEREST:
+            pass
+        case other:
+            reading.unknown_type(other)
 
 
 def _ended(reading: Reading, result: Result) -> None:

@@ -160,7 +160,8 @@ class Reading:
         """Remember an answer that was none."""
         self.asked = True
         self.failures.append(failure)
-        del self.failures[:-MOST_FAILURES]
+        if len(self.failures) > MOST_FAILURES:
+            del self.failures[0]
 
     def unknown_type(self, name: object) -> None:
         """A type of line that is not known, of which there may be any number of names."""
@@ -215,7 +216,9 @@ def as_text(value: object) -> str:
 
 def as_name(value: object) -> str:
     """The value if it is a short text, else an empty one: ids, and names of models and tools."""
-    return as_text(value) if isinstance(value, str) and len(value) <= 300 else ""
+    if not isinstance(value, str) or len(value) > 300:
+        return ""
+    return value if value.isascii() else as_text(value)
 
 
 def as_count(value: object) -> int | None:
