@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -202,6 +204,8 @@ def test_another_client_is_judged_by_its_exit_code() -> None:
     verdict = judge(Reading(lines=1), "aider", "exited", 1, "litellm.RateLimitError: 429")
     assert (verdict.kind, verdict.provider) == ("rate_limit", "aider")
     assert judge(Reading(lines=1, asked=True, last_text="I give up."), "aider", "exited", 1).kind == "agent"
+    assert judge(Reading(), "aider", "exited", 1, "it did not work").kind == "agent"
+    assert judge(Reading(), "aider", "exited", 127, "sh: aider: not there").kind == "configuration"
 
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -235,6 +239,27 @@ def test_a_reset_said_in_words_is_a_moment(text: str, moment: datetime) -> None:
     found = reset_us(text, us(NOW), BERLIN)
     assert found is not None
     assert datetime.fromtimestamp(found / 1_000_000, UTC) == moment
+
+
+@pytest.fixture
+def machine_in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Its clock, as far as Python is told."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("machine_in_new_york")
+def test_a_time_without_a_zone_is_told_by_the_clock_of_this_machine() -> None:
+    """By the rules of that day: in March its clocks have changed."""
+    for text, moment in (
+        ("try again at 12:38 PM.", NOW.replace(hour=17, minute=38)),
+        ("try again at Mar 29th, 2027 6:39 AM.", datetime(2027, 3, 29, 10, 39, tzinfo=UTC)),
+        ("try again at Jan 29th, 2027 6:39 AM.", datetime(2027, 1, 29, 11, 39, tzinfo=UTC)),
+    ):
+        assert reset_us(text, us(NOW)) == us(moment)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from parallel_agents.scheduler.agents import claude_stream, codex_stream
 from parallel_agents.scheduler.agents.bill import charges
 from parallel_agents.scheduler.agents.prices import price_of
 from parallel_agents.scheduler.agents.reading import Reading
@@ -102,6 +103,15 @@ def test_nothing_in_a_transcript_is_unknown(name: str) -> None:
     reading = reading_of(name)
     assert (reading.bad_lines, dict(reading.unknown)) == (0, {})
     assert reading.session_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lines_that_are_skipped_say_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To parse them all comes to the same reading."""
+    quick = reading_of(name)
+    monkeypatch.setattr(claude_stream, "_SKIPPED", ())
+    monkeypatch.setattr(codex_stream, "_SKIPPED", ())
+    assert reading_of(name) == quick
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if reading_of(name).result and "interrupted" not in name])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_US = 366 * 86_400 * 1_000_000  # A wait of more than a year is a misreading.
@@ -60,11 +60,11 @@ def _told_us(text: str, now_us: int, zone: tzinfo | None) -> int | None:
         if (found["month"] and found["month"].lower() in _MONTHS) or (
             not found["month"] and (found["hour"] or found["hour24"])
         ):
-            return _moment(found, now_us, _zone_of(found["zone"], zone, now_us))
+            return _moment(found, now_us, _zone_of(found["zone"], zone))
     return None
 
 
-def _zone_of(name: str | None, otherwise: tzinfo | None, now_us: int) -> tzinfo:
+def _zone_of(name: str | None, otherwise: tzinfo | None) -> tzinfo | None:
     if name is not None:
         if name.upper() in ("UTC", "GMT", "Z"):
             return UTC
@@ -72,35 +72,35 @@ def _zone_of(name: str | None, otherwise: tzinfo | None, now_us: int) -> tzinfo:
             return zoneinfo.ZoneInfo(name)
         except (KeyError, ValueError, OSError):
             pass  # A name that this machine does not know.
-    if otherwise is not None:
-        return otherwise
-    offset = (_EPOCH + timedelta(microseconds=now_us)).astimezone().utcoffset()
-    return timezone(offset or timedelta())
+    return otherwise
 
 
-def _moment(found: re.Match[str], now_us: int, zone: tzinfo) -> int | None:
+def _moment(found: re.Match[str], now_us: int, zone: tzinfo | None) -> int | None:
     """The next moment that the words can mean."""
     hour, minute = int(found["hour"] or found["hour24"] or 0), int(found["minute"] or found["minute24"] or 0)
     if found["half"]:
         if not 1 <= hour <= 12:
             return None
         hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
+
+    def utc(clock: datetime) -> datetime:
+        """Of what a clock there shows; without a zone, of this machine's clock, by its rules for that day."""
+        return clock.replace(tzinfo=zone).astimezone(UTC)
+
     try:
         now = _EPOCH + timedelta(microseconds=now_us)
         earliest = now - _JUST_PASSED
         here = now.astimezone(zone)
-        clock = here.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        clock = here.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0, tzinfo=None)
         if not found["month"]:
-            days = (clock + timedelta(days=number) for number in (-1, 0, 1, 2))
-            return _us(next(day for day in days if day.astimezone(UTC) >= earliest))
+            days = (utc(clock + timedelta(days=number)) for number in (-1, 0, 1, 2))
+            return _us(next(day for day in days if day >= earliest))
         month, day = _MONTHS.index(found["month"].lower()) + 1, int(found["day"])
         if found["year"]:
-            return _us(clock.replace(int(found["year"]), month, day))
+            return _us(utc(clock.replace(int(found["year"]), month, day)))
         for year in range(here.year - 1, here.year + 9):  # Up to eight, for a 29th of February.
-            if (day <= 28 or _is_a_day(year, month, day)) and clock.replace(year, month, day).astimezone(
-                UTC
-            ) >= earliest:
-                return _us(clock.replace(year, month, day))
+            if _is_a_day(year, month, day) and utc(clock.replace(year, month, day)) >= earliest:
+                return _us(utc(clock.replace(year, month, day)))
     except (ValueError, OverflowError):
         pass  # 25 o'clock, or the 31st of February.
     return None
@@ -115,4 +115,4 @@ def _is_a_day(year: int, month: int, day: int) -> bool:
 
 
 def _us(moment: datetime) -> int:
-    return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // timedelta(microseconds=1)

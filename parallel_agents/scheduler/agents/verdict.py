@@ -160,7 +160,7 @@ def _failed(
     told = _messages(reading, client, stderr_tail)
     text = "\n".join(told)[:_LONGEST_TEXT]
     lost = _RESUME_LOST.search(text) is not None
-    kind = "configuration" if lost else _kind(reading, text, exit_code)
+    kind = "configuration" if lost else _kind(reading, client, text, exit_code)
     until_us = None
     if kind in ("usage_limit", "rate_limit", "spend_cap", "overload"):
         stated_s = reading.limit.resets_at_s if reading.limit and reading.limit.status == "rejected" else None
@@ -177,7 +177,7 @@ def _failed(
     )
 
 
-def _kind(reading: Reading, text: str, exit_code: int | None) -> str:
+def _kind(reading: Reading, client: str, text: str, exit_code: int | None) -> str:
     """Which of ``FAILURES`` it was."""
     result = reading.result
     subtype = result.subtype if result else ""
@@ -199,7 +199,7 @@ def _kind(reading: Reading, text: str, exit_code: int | None) -> str:
     by_words = next((kind for kind, words in _WORDS if words.search(text)), "")
     if by_words in ("spend_cap", "usage_limit"):  # Which say more than the 429 or 400 that they came with.
         return by_words
-    return _kind_of_status(status) or _CODES.get(code) or by_words or _kind_of_nothing(reading, text, exit_code)
+    return _kind_of_status(status) or _CODES.get(code) or by_words or _kind_of_nothing(reading, client, text, exit_code)
 
 
 def _kind_of_status(status: int | None) -> str:
@@ -224,15 +224,17 @@ def _kind_of_status(status: int | None) -> str:
             return ""
 
 
-def _kind_of_nothing(reading: Reading, text: str, exit_code: int | None) -> str:
+def _kind_of_nothing(reading: Reading, client: str, text: str, exit_code: int | None) -> str:
     """Where neither a status nor words tell."""
     if reading.result is not None:
         return "agent"
     if _signal(exit_code) or exit_code == 0:
         return "infrastructure"  # Killed, or gone without a word.
-    if reading.lines == 0 and text:
-        return "configuration"  # It complained and did not begin at all.
-    return "agent" if reading.asked and not reading.session_id else "infrastructure"
+    if exit_code in (126, 127):
+        return "configuration"  # A shell's words for a command that is not there.
+    if client not in PROVIDERS:
+        return "agent"  # All that such a client tells is that it failed.
+    return "configuration" if reading.lines == 0 and text else "infrastructure"  # It complained and did not even begin.
 
 
 def _found(kind: str, text: str) -> bool:
@@ -285,7 +287,7 @@ def _error(reading: Reading, told: Sequence[str], exit_code: int | None) -> str:
         return "its end was not seen"
     if signal:
         return f"killed by signal {signal}"
-    ending = "after its result" if result is not None and not result.is_error else "without a result"
+    ending = "without a result" if result is None else "with an error" if result.is_error else "after its result"
     return f"ended {ending}, with exit code {exit_code}"
 
 
