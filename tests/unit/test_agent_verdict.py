@@ -216,6 +216,9 @@ BERLIN = ZoneInfo("Europe/Berlin")
     [
         ("Claude AI usage limit reached|1795700000", datetime.fromtimestamp(1_795_700_000, UTC)),
         ("usage limit reached|1795700000000", datetime.fromtimestamp(1_795_700_000, UTC)),
+        ('{"type":"usage_limit_reached","resets_at":1795700000}', datetime.fromtimestamp(1_795_700_000, UTC)),
+        ('"resets_in_seconds": 13872,', NOW + timedelta(seconds=13_872)),
+        ("429 (retry-after: 30)", NOW + timedelta(seconds=30)),
         ("You've hit your limit · resets 3pm (UTC)", NOW.replace(hour=15, minute=0)),
         ("You've hit your 5-hour limit · resets 1:30am (Asia/Dhaka)", NOW.replace(hour=19)),
         ("hit your limit - resets Feb 7, 11am (Asia/Seoul)/login", datetime(2027, 2, 7, 2, tzinfo=UTC)),

@@ -48,7 +48,7 @@ def charges_of(name: str) -> tuple[Charge, ...]:
     before = reading_of(about["resumes"]).reported if about["resumes"] else None
     reading = reading_of(name)
     model = next(iter(about["usage_by_model"]), None) if about["client"] == "codex" else None
-    return charges(reading, before, reading.result is not None, price_of, model=model)
+    return charges(reading, before, reading.concluded, price_of, model=model)
 
 
 def tokens_of(found: tuple[Charge, ...]) -> dict[str | None, tuple[int, int, int, int]]:

@@ -30,7 +30,7 @@ def charges(
     Args:
         reading: what its output says.
         before: the totals that the session's last process to tell any had told (``Reading.reported``); None for a new session.
-        finished: its output is complete: it ended by itself, or was asked to and said so.
+        finished: nothing can have been spent that its output does not tell of: it ended by itself, or ``reading.concluded``.
         price: what the price table says.
         model: that it was told to use, for a client that does not name it.
     """

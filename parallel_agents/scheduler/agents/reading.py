@@ -148,6 +148,11 @@ class Reading:
         """Answers of the model, subagents included, each counted once."""
         return len(self.messages)
 
+    @property
+    def concluded(self) -> bool:
+        """Its result is its last word: nothing that it was charged for came after."""
+        return self.result is not None and self.settled == len(self.messages)
+
     def count(self, message_id: str, model: str | None, tokens: Tokens) -> None:
         """Take what a line says of a message; lines of one message repeat each other, and only the last are complete."""
         known = self.messages.get(message_id)

@@ -3,7 +3,8 @@
 The forms were measured with both clients, or are quoted in the public issues of their repositories:
 ``usage limit reached|1755615600``, ``resets 3pm (UTC)``, ``resets Nov 29, 6:39am (America/New_York)``,
 ``resets Jan 5, 2027, 5:09pm (Asia/Kolkata)``, ``resets May 5 at 9pm (America/New_York)``, ``try again at 12:38 PM.``,
-``try again at Nov 29th, 2026 6:39 AM.``, ``try again in 4 days 20 hours 9 minutes``, ``try again in 1.574s``.
+``try again at Nov 29th, 2026 6:39 AM.``, ``try again in 4 days 20 hours 9 minutes``, ``try again in 1.574s``,
+``"resets_at":1777936568``, ``"resets_in_seconds":13872``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _LONGEST_US = 366 * 86_400 * 1_000_000  # A wait of more than a year is a misrea
 # Messages tell minutes and clocks differ: what has been a moment ago is no time of tomorrow.
 _JUST_PASSED = timedelta(minutes=5)
 
-_STAMP = re.compile(r"limit reached\|(\d{10,13})\b")
+_STAMP = re.compile(r"(?:limit reached\||resets_?at\W{1,4})(\d{10,13})\b", re.IGNORECASE)
+_SECONDS = re.compile(r"(?:resets_in_seconds|retry[-_]after)\W{1,4}(\d{1,8})\b", re.IGNORECASE)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _AT = re.compile(
     r"\b(?:resets?|again|renews|available)(?:\s+(?:at|on))?\s+"
@@ -53,6 +55,8 @@ def _told_us(text: str, now_us: int, zone: tzinfo | None) -> int | None:
     if stamp := _STAMP.search(text):
         digits = stamp[1]
         return int(digits) * (1_000_000 if len(digits) <= 11 else 1_000)
+    if seconds := _SECONDS.search(text):
+        return now_us + int(seconds[1]) * 1_000_000
     if span := _IN.search(text):
         wait_s = sum(float(number) * _UNIT_S[unit.lower()] for number, unit in _PART.findall(span[1]))
         return now_us + int(wait_s * 1_000_000) if wait_s < 1e9 else None

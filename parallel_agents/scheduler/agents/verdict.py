@@ -47,7 +47,7 @@ _WORDS: Sequence[tuple[str, re.Pattern[str]]] = [
             "spend_cap",
             (
                 r"credit balance is too low|billing_error|insufficient[_ ]quota|spend(?:ing)? limit|payment required"
-                r"|out of credits|insufficient (?:funds|balance)|exceeded your current quota"
+                r"|out of credits|add funds|insufficient (?:funds|balance)|exceeded your current quota"
                 r"|quota exceeded\. check your plan|billing hard limit"
             ),
         ),
@@ -140,7 +140,7 @@ def judge(
         error = _line(stderr_tail) or ("its process is gone" if outcome == "lost" else "it could not be started")
         return Verdict(error, kind, retryable=outcome == "lost", output=output, got_through=reading.answered)
     # A signal that came after the last word does not undo the work; one that came while more was being done does.
-    done = exit_code == 0 or stopped_for_grace or (_signal(exit_code) and reading.settled == len(reading.messages))
+    done = exit_code == 0 or stopped_for_grace or (_signal(exit_code) and reading.concluded)
     if well and done:
         return Verdict(None, output=output, got_through=reading.answered)
     if result is None and exit_code == 0 and client not in PROVIDERS and not _told_failure(reading):
