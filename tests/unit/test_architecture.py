@@ -41,6 +41,7 @@ PURE = {
     "agents.codex_stream",
     "agents.text_output",
     "agents.verdict",
+    "agents.reset_times",
     "agents.bill",
     "agents.prompt",
     "agents.models",
