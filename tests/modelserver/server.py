@@ -177,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, dialect: ModuleType, reply: Reply, one: Served) -> None:
         self._start_stream()
         for event, data in self._events(dialect, reply, one):
-            payload = json.dumps({"type": event, "sequence_number": one.sent, **data}, separators=(",", ":"))
+            number = {"sequence_number": one.sent} if dialect is responses else {}
+            payload = json.dumps({"type": event, **number, **data}, separators=(",", ":"))
             self._chunk(f"event: {event}\ndata: {payload}\n\n".encode())
             one.sent += 1
             one.told_input |= event in ("message_start", "response.completed")
