@@ -83,6 +83,7 @@ class Client:
         self.process = subprocess.Popen(
             command, cwd=cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
+        STARTED.append(self)
         self.lines: list[bytes] = []
         self.stderr = b""
         self._readers = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
@@ -143,6 +144,15 @@ class Client:
     def _read_err(self) -> None:
         assert self.process.stderr
         self.stderr = self.process.stderr.read()
+
+
+STARTED: list[Client] = []
+
+
+def end_all() -> None:
+    """End every client that a test has left behind."""
+    while STARTED:
+        STARTED.pop().process.kill()
 
 
 INTERRUPT = {"type": "control_request", "request_id": "stop-1", "request": {"subtype": "interrupt"}}

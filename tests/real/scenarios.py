@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,7 +237,8 @@ def odd(stage: Stage) -> Iterator[Recording]:
     yield Recording("claude-resume-unknown", client, "configuration", "No conversation found", at)
 
 
-SCENARIOS = (
+Scenario = Callable[[Stage], Iterator[Recording]]
+SCENARIOS: tuple[Scenario, ...] = (
     ok,
     well,
     two_prompts,
