@@ -78,7 +78,7 @@ class Claude(Agent):
     def __init__(self, given: dict[str, str]) -> None:
         model = given.get("--model", "opus")
         home = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.environ.get("HOME", "."), ".claude")
-        folder = os.path.join(home, "projects", "".join(c if c.isalnum() else "-" for c in os.getcwd()))
+        folder = os.path.join(home, "projects")
         super().__init__(World(), ALIASES.get(model, model), folder)
         self.given = given
         self.format = given.get("--output-format", "text")
@@ -110,6 +110,7 @@ class Claude(Agent):
             self.world.listening = False
             with contextlib.suppress(Stopped):
                 self.world.pause(1e9)
+        self.close_session()
         return code
 
     def open_session(self) -> int:
@@ -383,7 +384,20 @@ class Claude(Agent):
             with contextlib.suppress(Stopped):
                 while not self.world.eof:
                     self.world.pause(60, heed=True)
+        self.close_session()
         os._exit(1 if asked else 0)
+
+    def totals(self) -> dict[str, list[int]]:
+        """Tokens by model of the session: of the processes before, and what this one has told."""
+        totals = {model: list(tokens) for model, tokens in self.kept.items()}
+        for model, tokens in self.told.items():
+            totals[model] = [n + t for n, t in zip(totals.get(model, [0, 0, 0, 0]), tokens, strict=True)]
+        return totals
+
+    def close_session(self) -> None:
+        """Keep what the session has cost. A process that is killed, even after its result, keeps nothing."""
+        self.kept = self.totals()
+        self.save()
 
     def good_result(self) -> dict[str, Any]:
         """What only a good result has."""
@@ -391,17 +405,14 @@ class Claude(Agent):
         return {"api_error_status": None, "result": self.text, **ms}
 
     def result(self, subtype: str, reason: str, is_error: bool, more: dict[str, Any]) -> int:
-        """Print the result line, and keep what the session has cost; give the exit code."""
-        totals = {model: list(tokens) for model, tokens in self.kept.items()}
-        fresh: dict[str, list[int]] = {}
+        """Print the result line; give the exit code."""
+        since = {}
         for model, tokens in self.spent.items():
-            told = self.told.get(model, [0, 0, 0, 0])
-            fresh[model] = [n - t for n, t in zip(tokens, told, strict=True)]
+            fresh = [n - t for n, t in zip(tokens, self.told.get(model, [0, 0, 0, 0]), strict=True)]
+            if any(fresh):
+                since[model] = fresh
             self.told[model] = list(tokens)
-            totals[model] = [n + t for n, t in zip(totals.get(model, [0, 0, 0, 0]), fresh[model], strict=True)]
-        since = {model: tokens for model, tokens in fresh.items() if any(tokens)}
-        self.kept = totals
-        self.save()
+        totals = self.totals()
         main = since.get(self.model, [0, 0, 0, 0])
         self.tell(
             {

@@ -31,7 +31,7 @@ def turns_of(request: dict[str, Any]) -> int:
 def answer(reply: Reply, message_id: str, model: str) -> list[Event]:
     """The events of a streamed answer."""
     usage = reply.usage
-    start = {
+    start: dict[str, Any] = {
         "id": message_id,
         "type": "message",
         "role": "assistant",

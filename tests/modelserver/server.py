@@ -8,7 +8,6 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
@@ -125,7 +124,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64  # Many clients come at once.
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients are killed in these tests; what else goes wrong is told."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
@@ -166,49 +165,54 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, path: str, request: dict[str, Any]) -> None:
         dialect = DIALECTS[path]
         reply, one = self.model_server.take(path, request, {k.lower(): v for k, v in self.headers.items()})
+        try:
+            self._reply(dialect, reply, one)
+        except OSError:
+            one.complete = False
+            raise
+
+    def _reply(self, dialect: ModuleType, reply: Reply, one: Served) -> None:
+        """Write an answer. What is noted of it is noted before its last part goes out: a client may end at once."""
         if reply.wait_s:
             self._linger(reply.wait_s)
         if reply.refusal:
             one.status, body = dialect.refusal_of(reply, one.model, f"req_{one.number:06d}")
+            one.complete = True
             self._send(one.status, body, dict(reply.headers))
         elif reply.garbage:
             self._start_stream()
+            one.complete = True
             self._chunk(reply.garbage)
             self._chunk(b"")
-        elif not request.get("stream"):
+        elif not one.request.get("stream"):
+            one.told_input = one.told_output = one.complete = True
             self._send(200, dialect.whole(reply, one.message_id, one.model))
-            one.told_input = one.told_output = True
         else:
             self._stream(dialect, reply, one)
-            return
-        one.complete = not self._gone(0.0)
 
     def _stream(self, dialect: ModuleType, reply: Reply, one: Served) -> None:
         self._start_stream()
-        for event, data in self._events(dialect, reply, one):
+        events = dialect.answer(reply, one.message_id, one.model)
+        breaks = [n for n in (reply.cut_after, reply.hang_after, reply.error_after) if n is not None]
+        whole = not breaks
+        events = events[: min(breaks, default=len(events))]
+        if reply.error_after is not None:
+            events.append(dialect.error_event())
+        for event, data in events:
             number = {"sequence_number": one.sent} if dialect is responses else {}
             payload = json.dumps({"type": event, **number, **data}, separators=(",", ":"))
-            self._chunk(f"event: {event}\ndata: {payload}\n\n".encode())
-            one.sent += 1
             one.told_input |= event in ("message_start", "response.completed")
             one.told_output |= event in ("message_delta", "response.completed")
+            one.complete = whole and one.sent + 1 == len(events)
+            self._chunk(f"event: {event}\ndata: {payload}\n\n".encode())
+            one.sent += 1
         if reply.cut_after is not None:
             self.close_connection = True
-            return
-        if reply.hang_after is not None:
+        elif reply.hang_after is not None:
             self._linger(float("inf"))
-            return
-        self._chunk(b"")
-        one.complete = reply.error_after is None
-
-    def _events(self, dialect: ModuleType, reply: Reply, one: Served) -> Iterator[tuple[str, dict[str, Any]]]:
-        events = dialect.answer(reply, one.message_id, one.model)
-        for limit in (reply.cut_after, reply.hang_after):
-            if limit is not None:
-                events = events[:limit]
-        if reply.error_after is not None:
-            events = [*events[: reply.error_after], dialect.error_event()]
-        yield from events
+        else:
+            with contextlib.suppress(OSError):  # A client that has read the last event has all that it needs.
+                self._chunk(b"")
 
     def _linger(self, wait_s: float) -> None:
         """Wait, but no longer than the client does."""

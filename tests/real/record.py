@@ -1,4 +1,7 @@
-"""Records the transcripts of ``tests/data/transcripts`` from real clients: ``python tests/real/record.py [CLAUDE] [CODEX]``."""
+"""Records the transcripts of ``tests/data/transcripts`` from the real clients that are found on PATH.
+
+``python tests/real/record.py`` records all of them, ``python tests/real/record.py well killed`` those scenarios.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,19 @@ from scenarios import SCENARIOS, Recording, Stage  # noqa: E402
 TRANSCRIPTS = HERE.parent / "data" / "transcripts"
 TEXT_CHARS = 300  # Longer texts are shortened: they tell nothing more.
 LIST_ITEMS = 2
+DROPPED = {"messaging_socket_path", "output_file", "outputFile"}
 LISTS = {"tools", "slash_commands", "skills", "capabilities", "agents", "plugins", "terminal_slash_commands"}
 
 
-def main(claude: str | None, codex: str | None) -> None:
-    """Play every scenario and write its transcripts."""
+def main(names: set[str]) -> None:
+    """Play the scenarios of those names, or all, and write their transcripts."""
     TRANSCRIPTS.mkdir(parents=True, exist_ok=True)
-    for binary, scenarios in ((claude, SCENARIOS), (codex, CODEX_SCENARIOS)):
+    for binary, scenarios in ((find_claude(), SCENARIOS), (find_codex(), CODEX_SCENARIOS)):
         if not binary:
             continue
         said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
         version = next(word for word in said.split() if word[0].isdigit())
-        for scenario in scenarios:
+        for scenario in (s for s in scenarios if not names or s.__name__ in names):
             with tempfile.TemporaryDirectory() as folder, ModelServer() as server:
                 place = Place(Path(folder).resolve())
                 for recording in scenario(Stage(binary, server, place)):
@@ -100,7 +104,11 @@ def anonymous(text: str, place: Place, server: ModelServer) -> str:
 def _shorten(value: Any, key: str = "") -> Any:
     match value:
         case dict():
-            return {k: _shorten(v, k) for k, v in value.items() if k not in ("messaging_socket_path", "output_file")}
+            return {
+                k: _shorten(v, k)
+                for k, v in value.items()
+                if k not in ("messaging_socket_path", "output_file", "outputFile")
+            }
         case list() if key in LISTS:
             return value[:LIST_ITEMS]
         case list():
@@ -112,5 +120,4 @@ def _shorten(value: Any, key: str = "") -> Any:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], "", ""]
-    main(given[0] or find_claude(), given[1] or find_codex())
+    main(set(sys.argv[1:]))

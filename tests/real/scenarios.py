@@ -53,9 +53,9 @@ class Stage:
         self.server.on(word, *replies)
         return start_claude(self.binary, self.server, self.place, f"Please do {word}.", *more, **options)
 
-    def go_on(self, session_id: str, **options: Any) -> Client:
+    def go_on(self, session_id: str, more: tuple[str, ...] = (), **options: Any) -> Client:
         """Claude going on with a session, to its end; the script goes on too."""
-        client = start_claude(self.binary, self.server, self.place, "Go on.", resumes=session_id, **options)
+        client = start_claude(self.binary, self.server, self.place, "Go on.", *more, resumes=session_id, **options)
         client.wait()
         return client
 
@@ -134,6 +134,24 @@ def killed(stage: Stage) -> Iterator[Recording]:
     yield Recording(
         "claude-resumed-again", stage.go_on(session), None, "totals have the process before in them", at, name
     )
+
+
+def killed_late(stage: Stage) -> Iterator[Recording]:
+    """Killed between its result and its end, resumed by another model, and forked."""
+    session = str(uuid.uuid4())
+    client = stage.start(WRITES, Reply("Said."), DONE, session_id=session, keep_open=True)
+    client.until(lambda o: o["type"] == "result", "the result")
+    client.process.kill()
+    client.wait()
+    name = "claude-killed-after-result"
+    yield Recording(name, client, None, "SIGKILL after the result line, which says that all is well")
+    at = stage.next_call()
+    client = stage.go_on(session, model="haiku")
+    again = "claude-resumed-by-another-model"
+    yield Recording(again, client, None, "the total lacks the process that was killed after its result", at, name)
+    at = stage.next_call()
+    client = stage.go_on(session, more=("--fork-session",))
+    yield Recording("claude-forked", client, None, "another session id; the total is that of both", at, again)
 
 
 def interrupted(stage: Stage) -> Iterator[Recording]:
@@ -244,6 +262,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     two_prompts,
     subagents,
     killed,
+    killed_late,
     interrupted,
     terminated,
     limits,

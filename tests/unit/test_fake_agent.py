@@ -162,6 +162,19 @@ def test_a_killed_process_is_missing_from_the_total_of_its_session(agent: Agent)
     assert (lines[-1]["result"], used["inputTokens"]) == ("Three.", 1000)
 
 
+def test_a_process_that_is_killed_after_its_result_is_missing_too(agent: Agent) -> None:
+    """The total of a session is kept at the end of a process; only the difference can be trusted."""
+    process = agent.start([*CLAUDE, "--session-id", SESSION], said("@linger\n@say One."))
+    assert process.stdout
+    while b'"type":"result"' not in process.stdout.readline():
+        pass
+    process.kill()
+    ended(process)
+    _, lines = agent.claude("--resume", SESSION, steps="@usage 50 5 0 0\n@say Two.")
+    for told in ("modelUsage", "model_usage_since_last_result"):
+        assert [usage["inputTokens"] for usage in lines[-1][told].values()] == [50]
+
+
 def test_a_session_that_nobody_knows_is_refused(agent: Agent) -> None:
     """And so is one that exists already."""
     code, lines = agent.claude("--resume", SESSION, steps="Go on.")
@@ -252,6 +265,20 @@ def test_it_does_odd_things_when_told(agent: Agent) -> None:
     assert max(map(len, lines)) > 5_000_000
     assert b'{"cut":' in lines
     assert sum(b'"type":"result"' in line for line in lines) == 2
+
+
+def test_it_keeps_what_a_test_wants_to_see(agent: Agent) -> None:
+    """Prompt, environment and arguments in files; a step is done once by however many processes are told it."""
+    steps = "@prompt p\n@environ e\n@arguments a\n@once mark exit 7\n@sleep 0.01\n@fresh stderr new\n@model haiku\n@say Done."
+    process = agent.start(CLAUDE, said(steps), COLOUR="red")
+    code, lines = ended(process)
+    assert (code, [line["type"] for line in lines]) == (7, ["system"])
+    process = agent.start(CLAUDE, said(steps))
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"new\n")
+    assert (agent.place / "p").read_text() == steps
+    assert "COLOUR" not in json.loads((agent.place / "e").read_text())
+    assert json.loads((agent.place / "a").read_text())[:2] == ["claude", "-p"]
 
 
 def test_it_can_be_found_under_the_names_of_real_clients(tmp_path: Path) -> None:
