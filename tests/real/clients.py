@@ -31,12 +31,11 @@ HANG_S = 90.0  # Only a client that hangs takes so long.
 
 
 def find_claude() -> str | None:
-    """The ``claude`` command: of PATH, or the one in the package ``claude-agent-sdk``."""
-    if found := shutil.which("claude"):
-        return found
+    """The ``claude`` command: the one in the package ``claude-agent-sdk``, whose version is pinned, else that of PATH."""
     package = importlib.util.find_spec("claude_agent_sdk")
-    bundled = Path(package.origin or "").parent / "_bundled" / "claude" if package else Path("none")
-    return str(bundled) if bundled.exists() else None
+    if package and package.origin and (bundled := Path(package.origin).parent / "_bundled" / "claude").exists():
+        return str(bundled)
+    return shutil.which("claude")
 
 
 def find_codex() -> str | None:
@@ -54,7 +53,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.project, self.config = self.root / "project", self.root / "config"
-        for folder in (self.project, self.config, self.root / "home"):
+        for folder in (self.project, self.config, self.root / "home", self.root / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
 
     def env(self, server: ModelServer, **more: str) -> dict[str, str]:
@@ -62,6 +61,7 @@ class Place:
         return {
             "PATH": os.defpath if not (node := shutil.which("node")) else f"{Path(node).parent}:{os.defpath}",
             "HOME": str(self.root / "home"),
+            "TMPDIR": str(self.root / "tmp"),
             "CLAUDE_CONFIG_DIR": str(self.config),
             "CODEX_HOME": str(self.config),
             "ANTHROPIC_BASE_URL": server.url,
