@@ -83,10 +83,12 @@ class Claude(Agent):
         self.given = given
         self.format = given.get("--output-format", "text")
         self.partial = "--include-partial-messages" in given
+        self.world.at_end = self.close_session
         self.world.listening = given.get("--input-format") == "stream-json"
         self.denials: list[dict[str, Any]] = []
         self.told: dict[str, list[int]] = {}  # What the results so far have told, by model.
         self.begun: list[str] = []
+        self.unkept: tuple[int, ...] = ()
         self.turns = self.results = 0
         self.text = ""
         self.in_tool = False
@@ -250,7 +252,10 @@ class Claude(Agent):
 
     def abort_call(self, message_id: str, text: str) -> None:
         """What is printed of a call that is stopped; its output is a guess."""
-        self.count(usage=(self.usage[0], 2, *self.usage[2:]))
+        guess = (self.usage[0], 2, *self.usage[2:])
+        self.count(usage=guess)
+        if not self.world.request_id:  # After SIGINT the session keeps nothing of it, although the result tells it.
+            self.unkept = guess
         if self.world.request_id:
             response = {"subtype": "success", "request_id": self.world.request_id, "response": {"still_queued": []}}
             self.tell({"type": "control_response", "response": response})
@@ -384,19 +389,21 @@ class Claude(Agent):
             with contextlib.suppress(Stopped):
                 while not self.world.eof:
                     self.world.pause(60, heed=True)
+        for kind, tokens in enumerate(self.unkept):
+            self.spent[self.model][kind] -= tokens
         self.close_session()
         os._exit(1 if asked else 0)
 
     def totals(self) -> dict[str, list[int]]:
-        """Tokens by model of the session: of the processes before, and what this one has told."""
+        """Tokens by model of the session: of the processes before, and of this one."""
         totals = {model: list(tokens) for model, tokens in self.kept.items()}
-        for model, tokens in self.told.items():
+        for model, tokens in self.spent.items():
             totals[model] = [n + t for n, t in zip(totals.get(model, [0, 0, 0, 0]), tokens, strict=True)]
         return totals
 
     def close_session(self) -> None:
         """Keep what the session has cost. A process that is killed, even after its result, keeps nothing."""
-        self.kept = self.totals()
+        self.kept, self.spent = self.totals(), {}
         self.save()
 
     def good_result(self) -> dict[str, Any]:

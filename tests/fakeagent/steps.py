@@ -45,6 +45,7 @@ class World:
         self.listening = False  # Whether lines of JSON come on stdin.
         self.eof = False
         self.child = 0
+        self.at_end: Callable[[], None] = lambda: None  # Done before SIGTERM ends it.
         self.request_id: str | None = None  # Of the request to stop.
         signal.signal(signal.SIGINT, self.on_interrupt)
         signal.signal(signal.SIGTERM, self.on_terminate)
@@ -56,6 +57,7 @@ class World:
     def on_terminate(self, *_: object) -> None:
         """SIGTERM: it takes its child along and says nothing."""
         self.end_child()
+        self.at_end()
         os._exit(143)
 
     def end_child(self) -> None:

@@ -59,6 +59,15 @@ class Stage:
         client.wait()
         return client
 
+    def wait_for_session(self, session_id: str) -> None:
+        """Wait until the client has written the first tool's result into its session, which it does a moment later.
+
+        Killed before that it has no session that could be gone on with.
+        """
+        files = self.place.config.rglob
+        name = f"{session_id}.jsonl"
+        wait_until(lambda: any("tool_result" in file.read_text() for file in files(name)), "the session's file")
+
     def next_call(self) -> int:
         """The number that the next request will have."""
         return len(self.server.served()) + 1
@@ -124,6 +133,7 @@ def killed(stage: Stage) -> Iterator[Recording]:
     done = Reply("Finished after all.", usage=Usage(300, 30, 600, 0))
     client = stage.start(WRITES, HANGS, done, Reply("More.", usage=Usage(70, 7)), session_id=session)
     client.until_text("I begin a long answer")
+    stage.wait_for_session(session)
     client.process.kill()
     client.wait()
     yield Recording("claude-killed", client, "infrastructure", "SIGKILL in mid-call: no result line; partial")
@@ -141,6 +151,7 @@ def killed_late(stage: Stage) -> Iterator[Recording]:
     session = str(uuid.uuid4())
     client = stage.start(WRITES, Reply("Said."), DONE, session_id=session, keep_open=True)
     client.until(lambda o: o["type"] == "result", "the result")
+    stage.wait_for_session(session)
     client.process.kill()
     client.wait()
     name = "claude-killed-after-result"
@@ -168,12 +179,17 @@ def interrupted(stage: Stage) -> Iterator[Recording]:
 
 
 def terminated(stage: Stage) -> Iterator[Recording]:
-    """SIGTERM in mid-call."""
-    client = stage.start(WRITES, HANGS)
+    """SIGTERM in mid-call, then resumed."""
+    session = str(uuid.uuid4())
+    client = stage.start(WRITES, HANGS, DONE, session_id=session)
     client.until_text("I begin a long answer")
     client.process.terminate()
     client.wait()
-    yield Recording("claude-terminated", client, "infrastructure", "SIGTERM in mid-call: 143, no result line; partial")
+    name = "claude-terminated"
+    yield Recording(name, client, "infrastructure", "SIGTERM in mid-call: 143, no result line; partial")
+    at = stage.next_call()
+    note = "the total has the terminated process in it, but for its call in flight"
+    yield Recording("claude-resumed-after-terminate", stage.go_on(session), None, note, at, name)
 
 
 def limits(stage: Stage) -> Iterator[Recording]:

@@ -50,7 +50,7 @@ def told(usages: dict[str, dict[str, Any]]) -> dict[str, Usage]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
 def test_it_still_does_what_was_recorded(scenario: Scenario, server: ModelServer, place: Place) -> None:
-    """Exit code, result and what the server was asked for are those of the transcripts; so is every key that they have."""
+    """Exit code, result and what the server was asked for are those of the transcripts."""
     assert BINARY
     for now in scenario(Stage(BINARY, server, place)):
         facts = json.loads((TRANSCRIPTS / f"{now.name}.served.json").read_text())
@@ -101,6 +101,7 @@ def test_what_a_killed_client_has_told_is_what_it_was_served(server: ModelServer
     server.on("the-killed-task", Reply("I write.", tools=(write("made.txt", "made\n"),)), HANGS, last)
     client = start_claude(BINARY, server, place, "Do the-killed-task.", session_id=session)
     client.until_text("I begin a long answer")
+    Stage(BINARY, server, place).wait_for_session(session)
     client.process.kill()
     client.wait()
     inputs, outputs = {}, {}

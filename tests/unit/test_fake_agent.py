@@ -206,14 +206,17 @@ def test_a_request_to_stop_ends_it_with_a_result(agent: Agent, step: str) -> Non
 
 @pytest.mark.parametrize(("number", "code", "results"), [(signal.SIGINT, 0, 1), (signal.SIGTERM, 143, 0)])
 def test_signals_end_it_as_they_end_the_real_one(agent: Agent, number: int, code: int, results: int) -> None:
-    """SIGINT with a result and exit code 0, SIGTERM without a word."""
-    process = agent.start(CLAUDE, said("@hang"))
+    """SIGINT with a result and exit code 0, SIGTERM without a word; both keep the calls that were finished."""
+    process = agent.start([*CLAUDE, "--session-id", SESSION], said("@say One.\n@hang\n@say Two."))
     assert process.stdout
     while b"long answer" not in process.stdout.readline():
         pass
     process.send_signal(number)
     got, lines = ended(process)
     assert (got, [line["type"] for line in lines].count("result")) == (code, results)
+    _, lines = agent.claude("--resume", SESSION, steps="Go on.")
+    [used], [since] = (lines[-1][key].values() for key in ("modelUsage", "model_usage_since_last_result"))
+    assert (lines[-1]["result"], used["inputTokens"], since["inputTokens"]) == ("Two.", 2000, 1000)
 
 
 def test_its_own_limits_end_it(agent: Agent) -> None:
