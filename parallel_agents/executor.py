@@ -244,11 +244,11 @@ class ParallelExecutor:
             workspace="shared" if self._versions_calls and tasks and all(task.call for task in tasks) else None,
         )
         start = look_at_files(draft, self._project)
-        agents, said = agent_settings(draft, self._configuration, self._project)
+        agents, odd = agent_settings(draft, self._configuration, self._project)
         plan = make_plan(draft, self._configuration, start.workspace, agents)
         if not checkpoints:
             plan = plan.model_copy(update={"files": without_checkpoints(plan.files)})
-        return plan, start, [*draft.warnings, *start.warnings, *said]
+        return plan, start, [*draft.warnings, *start.warnings, *odd]
 
     def _begin(self, tasks: list[AgentTask], plan: Plan, start: Start) -> tuple[Session, Execution]:
         with self._lock:

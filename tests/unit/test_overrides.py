@@ -43,7 +43,8 @@ def test_task_means_every_task_that_is_not_completed() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("b.model", "4", "not a text"), ("b.budget_usd", "-1", "dollars"), ("b.dependencies", "[]", "cannot change"), ("c.timeout_s", "1", "nothing of"),
+        ("b.model", "4", "not a text"), ("b.budget_usd", "-1", "dollars"),
+        ("b.dependencies", "[]", "cannot change"), ("c.timeout_s", "1", "nothing of"),
         ("b.timeout_s", "-1", "number of seconds"), ("b.outputs", '["/x"]', "no path below"), ("retry.delay_s", "-1", "retry"),
         ("b.command", "make", "command"), ("b", "1", "nothing of"),
     ],

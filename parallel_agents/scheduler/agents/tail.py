@@ -23,6 +23,11 @@ class Tail:
         self._pieces: list[bytes] = []  # Of a line whose end has not come yet.
         self._held_bytes = 0
 
+    @property
+    def position(self) -> int:
+        """How much has been read, half a line at the end included."""
+        return self.offset + self._held_bytes
+
     def read(self) -> Iterator[bytes]:
         """The whole lines that have come, without their breaks. A file that is not there (yet) has none."""
         try:
