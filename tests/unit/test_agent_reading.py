@@ -191,6 +191,9 @@ def test_tools_that_were_not_allowed_are_named() -> None:
     """Which is no failure by itself."""
     line = {"type": "result", "is_error": False, "permission_denials": [{"tool_name": "Bash"}, {}, 3]}
     assert read("claude", line).denials == ("Bash", "?", "?")
+    live = {"type": "system", "subtype": "permission_denied", "tool_name": "Write"}
+    assert read("claude", live, live).denials == ("Write", "Write")  # Told at once, and once more in the result.
+    assert read("claude", live, line).denials == ("Bash", "?", "?")
 
 
 def test_tokens_of_codex_are_told_without_those_of_the_cache() -> None:

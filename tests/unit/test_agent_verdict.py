@@ -74,7 +74,7 @@ def test_a_lost_process_and_one_that_never_was_are_told_apart() -> None:
 @pytest.mark.parametrize("exit_code", [-9, -15, 137, 143, 129])
 def test_a_process_that_somebody_killed_is_no_fault_of_the_agent(exit_code: int) -> None:
     """But what it had finished before that stays finished."""
-    assert judge(Reading(session_id="s", lines=3), "claude", "exited", exit_code).kind == "infrastructure"
+    assert judge(Reading(session_id="s", lines=3), "claude", "exited", exit_code, "401").kind == "infrastructure"
     reading = good()
     assert judge(reading, "claude", "exited", exit_code).error is None
     reading.count("more", "m", Tokens(1, 1))
@@ -194,6 +194,8 @@ def test_a_stated_moment_is_believed_before_words() -> None:
     limit = RateLimit("rejected", 1_795_696_680, "five_hour")
     reading = refused("You've hit your limit · resets 3pm (UTC)", 429, "rate_limit", limit=limit)
     assert judge(reading, "claude", "exited", 1, "", us(NOW)).until_us == 1_795_696_680_000_000
+    reading.limit = RateLimit("rejected", 2**52)  # Nobody waits so long.
+    assert judge(reading, "claude", "exited", 1, "", us(NOW)).until_us == us(NOW.replace(hour=15, minute=0))
     reading.limit = RateLimit("allowed", 1_795_696_680)
     assert judge(reading, "claude", "exited", 1, "", us(NOW)).until_us == us(NOW.replace(hour=15, minute=0))
 

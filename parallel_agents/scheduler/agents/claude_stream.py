@@ -41,6 +41,7 @@ _SKIPPED = (
     b'{"type":"stream_event","event":{"type":"ping"',
 )
 _MOST_ERRORS = 20  # Of a result line, that are kept.
+_MOST_DENIALS = 100
 _LIMIT_LINE = b'{"type":"rate_limit_event"'
 _OF_NO_INTEREST = frozenset(
     (
@@ -143,6 +144,8 @@ def _system(reading: Reading, fields: Mapping[str, Any]) -> None:
             reading.fail(ApiFailure("", status, code, retried=True))
         case "model_fallback":
             reading.model = as_name(fields.get("fallback_model")) or reading.model
+        case "permission_denied" if len(reading.denials) < _MOST_DENIALS:
+            reading.denials = (*reading.denials, as_name(fields.get("tool_name")) or "?")
         case "status":
             reading.asked = reading.asked or fields.get("status") == "requesting"
         case _:
@@ -168,7 +171,7 @@ def _result(reading: Reading, fields: Mapping[str, Any]) -> None:
         errors=tuple(as_text(error) for error in as_list(fields.get("errors"))[:_MOST_ERRORS]),
     )
     names = [as_name(as_object(denial).get("tool_name")) for denial in as_list(fields.get("permission_denials"))]
-    reading.denials = tuple(name or "?" for name in names)
+    reading.denials = tuple(name or "?" for name in names[:_MOST_DENIALS])
     totals = _by_model(fields.get("modelUsage"))
     if totals is not None:
         reading.reported = totals

@@ -27,7 +27,7 @@ from parallel_agents.scheduler.agents.reading import (
 # Output of commands is most of what there is, and never looked into; the kind of an item stands where the client writes it.
 _COMMAND = b',"type":"command_execution"'
 _LONG_BYTES, _HEAD_BYTES = 2_000, 80
-_SKIPPED = (b'{"type":"item.started"', b'{"type":"item.updated"')
+_SKIPPED = (b'{"type":"turn.started"', b'{"type":"item.started"', b'{"type":"item.updated"')
 _OF_NO_INTEREST = frozenset(("item.started", "item.updated"))
 
 
@@ -38,6 +38,7 @@ class CodexStream:
         """Take in one line."""
         reading.lines += 1
         if line.startswith(_SKIPPED):
+            reading.asked = True
             return
         if len(line) > _LONG_BYTES and _COMMAND in line[:_HEAD_BYTES]:
             reading.asked = reading.answered = True

@@ -47,8 +47,12 @@ def reset_us(text: str, now_us: int, zone: tzinfo | None = None) -> int | None:
     Returns:
         Microseconds since the epoch (UTC), or None where the text tells no time.
     """
-    told = _told_us(text[:10_000], now_us, zone)
-    return told if told is not None and told - now_us <= _LONGEST_US else None
+    return believable(_told_us(text[:10_000], now_us, zone), now_us)
+
+
+def believable(told_us: int | None, now_us: int) -> int | None:
+    """The moment that was told, unless it is so far off that it was none."""
+    return told_us if told_us is not None and told_us - now_us <= _LONGEST_US else None
 
 
 def _told_us(text: str, now_us: int, zone: tzinfo | None) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from parallel_agents.scheduler.agents.reading import ApiFailure, Reading
-from parallel_agents.scheduler.agents.reset_times import reset_us
+from parallel_agents.scheduler.agents.reset_times import believable, reset_us
 from parallel_agents.scheduler.runners.protocol import Outcome
 
 PROVIDERS = {"claude": "anthropic", "codex": "openai"}
@@ -163,8 +163,8 @@ def _failed(
     kind = "configuration" if lost else _kind(reading, client, text, exit_code)
     until_us = None
     if kind in ("usage_limit", "rate_limit", "spend_cap", "overload"):
-        stated_s = reading.limit.resets_at_s if reading.limit and reading.limit.status == "rejected" else None
-        until_us = stated_s * 1_000_000 if stated_s is not None else _first_reset_us(told, now_us, zone)
+        stated = reading.limit is not None and reading.limit.status == "rejected" and reading.limit.resets_at_s
+        until_us = believable(stated * 1_000_000 if stated else None, now_us) or _first_reset_us(told, now_us, zone)
     return Verdict(
         error=_error(reading, told, exit_code),
         kind=kind,
@@ -189,6 +189,8 @@ def _kind(reading: Reading, client: str, text: str, exit_code: int | None) -> st
         return "infrastructure" if _signal(exit_code) else "agent"
     if result is not None and (result.terminal_reason.startswith("aborted") or subtype == "error_during_execution"):
         return "agent"
+    if result is None and _signal(exit_code):
+        return "infrastructure"  # Whatever it had complained of before.
     if _TOO_LONG.search(text):
         return "agent"
     failure = _told_failure(reading)
@@ -228,8 +230,8 @@ def _kind_of_nothing(reading: Reading, client: str, text: str, exit_code: int | 
     """Where neither a status nor words tell."""
     if reading.result is not None:
         return "agent"
-    if _signal(exit_code) or exit_code == 0:
-        return "infrastructure"  # Killed, or gone without a word.
+    if exit_code == 0:
+        return "infrastructure"  # Gone without a word.
     if exit_code in (126, 127):
         return "configuration"  # A shell's words for a command that is not there.
     if client not in PROVIDERS:
