@@ -408,6 +408,7 @@ class CostCharged(Event):
     source: str = "agent"  # Who says so: agent, estimated (tokens times the price table) or unknown.
     prices: str = ""  # Version of the price table that an estimate was made with.
     runner: str = ""
+    duration_s: float = 0.0  # Of the attempt; told once, with the first of its charges.
 
 
 class BudgetThresholdReached(Event):

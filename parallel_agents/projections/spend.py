@@ -7,7 +7,7 @@ runs, rollbacks or not.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date as Date
@@ -31,7 +31,6 @@ class Held:
     run_id: str
     task_id: str
     reserved_usd_micros: int | None  # None: nobody knew what it would cost.
-    started_us: int = 0
     agent: bool = False  # Whether it is an agent's.
 
 
@@ -65,7 +64,7 @@ class Spend:
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
-    working_us: Counter[str] = field(default_factory=Counter)  # and how long these attempts have worked.
+    working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
 
 
 def fold(state: Spend, record: Recorded) -> Spend:
@@ -76,9 +75,9 @@ def fold(state: Spend, record: Recorded) -> Spend:
     match event:
         case ev.CostCharged():
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
-            pace(state, record.at_us, event.attempt_id, event.agent_type, event.calls)
+            pace(state, event.agent_type, event.calls, event.duration_s)
         case ev.TaskStarted(attempt_id=attempt_id):
-            held = Held(run_id, event.task_id, event.reserved_usd_micros, record.at_us, bool(event.model_reason))
+            held = Held(run_id, event.task_id, event.reserved_usd_micros, bool(event.model_reason))
             start(state, attempt_id, held)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
@@ -121,12 +120,13 @@ def fold_row(state: Spend, row: Row) -> Spend:
         if "schema_version" not in data:
             match row.type:
                 case "CostCharged":
+                    agent_type, calls, duration_s = data["agent_type"], data["calls"], data["duration_s"]
                     charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
-                    pace(state, row.at_us, data["attempt_id"], data["agent_type"], data["calls"])
+                    pace(state, agent_type, calls, duration_s)
                     return state
                 case "TaskStarted":
                     reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
-                    start(state, data["attempt_id"], Held(row.run_id, data["task_id"], reserved, row.at_us, agent))
+                    start(state, data["attempt_id"], Held(row.run_id, data["task_id"], reserved, agent))
                     return state
                 case _:
                     pass
@@ -158,14 +158,11 @@ def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str,
     state.by_day[at_us // DAY_US] += micros
 
 
-def pace(state: Spend, at_us: int, attempt_id: str, agent_type: str, calls: int) -> None:
-    """Count how often an attempt has asked its models, once for all of its charges, and how long it has worked."""
-    held = state.running.get(attempt_id)
-    if held is None or not calls:
-        return
-    state.calls[agent_type] += calls
-    state.working_us[agent_type] += max(0, at_us - held.started_us)
-    held.started_us = at_us  # Its charges on other models come in the same commit.
+def pace(state: Spend, agent_type: str, calls: int, duration_s: float) -> None:
+    """Count how often attempts of a type have asked their models, and how long they have worked."""
+    if calls or duration_s:
+        state.calls[agent_type] += calls
+        state.working_s[agent_type] += duration_s
 
 
 def tell(state: Spend, run_id: str, scope: str, share: float, spent_usd_micros: int) -> None:

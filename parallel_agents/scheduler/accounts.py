@@ -139,14 +139,15 @@ def agent_facts(
 
 def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list[Event]:
     """What an attempt is charged with, one event for each model."""
+    duration_s = max(0, ended.ended_at_us - ended.started_at_us) / 1e6
     return [
         ev.CostCharged(
             task_id=task_id, attempt_id=ended.attempt_id, usd_micros=one.usd_micros, model=one.model,
             agent_type=agent_type, input_tokens=one.input_tokens, output_tokens=one.output_tokens, calls=one.calls,
             partial=one.partial, cache_read_tokens=one.cache_read_tokens, cache_write_tokens=one.cache_write_tokens,
-            source=one.source, prices=one.prices, runner=runner,
+            source=one.source, prices=one.prices, runner=runner, duration_s=0.0 if number else duration_s,
         )
-        for one in ended.charges
+        for number, one in enumerate(ended.charges)
     ]  # fmt: skip
 
 

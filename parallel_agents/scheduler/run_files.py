@@ -160,7 +160,7 @@ class RunFiles:
         """Put outdated work in line once more."""
         order, work = self._orders[ended.attempt_id], self.works.pop(ended.attempt_id)
         self.harvest.merged(order.run_id)
-        kept = Work(work.checkpoint_id, work.commit, work.changed, work.paths, shared=work.shared)
+        kept = Work(work.checkpoint_id, work.commit, work.changed, shared=work.shared, paths=work.paths)
         self.harvest.merge(order, ended, kept)
 
     def committed(self, ended: Ended, *, completed: bool) -> None:

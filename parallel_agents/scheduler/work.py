@@ -57,14 +57,14 @@ class Work:
 
     checkpoint_id: str
     commit: str | None = None  # What it left; None where it could not be kept.
-    changed: int = 0  # Paths that differ from where it began,
-    paths: tuple[str, ...] = ()  # and the first of them.
+    changed: int = 0  # Paths that differ from where it began.
     onto: str | None = None  # The integration line that it was merged with; None before that was tried.
     merged: str | None = None  # The merge, where it is clean or was resolved by configuration.
     clashes: tuple[Clash, ...] = ()
     other_task_id: str = ""  # Who changed the first of these paths before.
     gates: tuple[Gated, ...] = ()
     shared: tuple[str, ...] = ()  # What changed in the repository that no attempt should touch.
+    paths: tuple[str, ...] = ()  # The first of those that differ.
 
     @property
     def failed_gate(self) -> Gated | None:

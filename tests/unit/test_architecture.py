@@ -46,6 +46,8 @@ PURE = {
     "agents.prompt",
     "agents.models",
     "agents.clients",
+    "agents.granting",
+    "agents.errands",
     "providers",
 }
 # What a pure module has no use for: the world, and what tells the time.

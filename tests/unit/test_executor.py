@@ -426,12 +426,13 @@ def test_fields_for_agents_are_refused_on_other_tasks(
 def test_a_task_with_nothing_to_run_is_refused_with_the_runners_there_are(
     executor: ParallelExecutor, project: Path
 ) -> None:
-    """Whatever runner is the default: none of those there are needs neither command nor call."""
-    for chosen in (executor, ParallelExecutor(runner="shell")):
-        with pytest.raises(InvalidPlan) as caught:
-            chosen.execute_parallel([agent("a", call=lambda: 1), agent("b")])
-        assert caught.value.message == 'tasks[1] (task "b") has no command, and no agent runner is configured'
-        assert "shell (runs a command) and python (runs a callable, in the Python API)" in caught.value.hint
+    """Of an agent that is not on this machine, with how to get it."""
+    with pytest.raises(InvalidPlan) as caught:
+        executor.execute_parallel([agent("a", call=lambda: 1), agent("b")])
+    assert caught.value.message == "task 'b' is for the agent claude, and there is no 'claude' on PATH"
+    assert "install claude" in caught.value.hint
+    with pytest.raises(InvalidPlan, match=r'tasks\[1\] \(task "b"\) has no command, which is what the shell runs'):
+        ParallelExecutor(runner="shell").execute_parallel([agent("a", call=lambda: 1), agent("b")])
     with pytest.raises(InvalidPlan, match='"python", which runs callables'):
         ParallelExecutor(runner="python").execute_parallel([agent("b")])
     assert not store_of(project).exists()
@@ -483,8 +484,8 @@ def test_a_wrong_strategy_is_refused(executor: ParallelExecutor) -> None:
 
 def test_a_wrong_executor_is_refused(project: Path) -> None:
     """Runner, configuration, roots and listener."""
-    with pytest.raises(InvalidUsage, match='runner is "claude"; the runners there are: shell, python'):
-        ParallelExecutor(runner="claude")
+    with pytest.raises(InvalidUsage, match='runner is "cloude"; the runners there are: shell, python, claude'):
+        ParallelExecutor(runner="cloude")
     with pytest.raises(InvalidConfiguration, match="no such configuration file"):
         ParallelExecutor("nowhere.json")
     with pytest.raises(InvalidUsage, match="framework_root is"):

@@ -54,8 +54,8 @@ class AgentFacts:
     def per_minute(self, agent_type: str) -> float:
         """How often one agent of that type was seen to ask its models in a minute; 0 where none was seen."""
         spend = self.books.spend
-        working_us = spend.working_us.get(agent_type, 0)
-        return 60e6 * spend.calls[agent_type] / working_us if working_us else 0.0
+        working_s = spend.working_s.get(agent_type, 0.0)
+        return 60 * spend.calls[agent_type] / working_s if working_s else 0.0
 
     def wait(self, provider: str) -> Wait | None:
         """That a provider lets nobody work now."""
