@@ -62,6 +62,11 @@ def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> 
     return answer
 
 
+def what_it_needs(log: Log, state: RunState) -> list[str]:
+    """What a run that money or a key holds up needs to go on, a sentence each; none where that is not so."""
+    return list(ways_on(state, Projector(log).spend(), wall_clock_us())) if state.pause_code or state.ended else []
+
+
 def budget_line(use: Use) -> dict[str, Any]:
     """One budget, and what became of it."""
     return {

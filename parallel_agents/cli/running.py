@@ -63,7 +63,7 @@ def _prepared(
     """The plan as it will be stored, the configuration that it was made with, and its files. Warnings are said here."""
     from parallel_agents.agent_settings import agent_settings
     from parallel_agents.planfile import load_plan_file
-    from parallel_agents.submit import make_plan
+    from parallel_agents.submit import make_plan, warnings_of
     from parallel_agents.versioning import look_at_files
 
     configuration = _configured(project, config_path, settings)
@@ -72,7 +72,7 @@ def _prepared(
         start = look_at_files(draft, project)
         agents, said = agent_settings(draft, configuration, project)
         made = make_plan(draft, configuration, start.workspace, agents)
-        for warning in (*draft.warnings, *start.warnings, *said):
+        for warning in (*draft.warnings, *start.warnings, *said, *warnings_of(made)):
             click.echo(f"warning: {warning}", err=True)
         return made, configuration, start
     except InvalidPlan as error:
