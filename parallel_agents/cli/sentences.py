@@ -65,17 +65,17 @@ def sentence(event: dict[str, Any]) -> str:
             reason = (data.get("reason") or "").replace("_", " ")
             return counts + (f" ({reason})" if reason else "")
         case "TaskStarted":
-            what = f"attempt {data['attempt']} by {data['runner']}, {data['attempt_id']}"
-            return what + _short(", on ", data.get("base_commit"))
+            return _started(data)
         case "TaskCompleted":
             return f"in {duration(data['duration_s'])}" + (f": {data['output']}" if data["output"] is not None else "")
         case "TaskFailed" | "TaskTimedOut" | "AttemptLost":
             took = f"after {duration(data['duration_s'])}: " if "duration_s" in data else ""
-            return took + str(data["error"])
+            kind = f"{data['kind'].replace('_', ' ')}: " if data.get("kind") else ""
+            return took + kind + str(data["error"])
         case "TaskRetryScheduled":
-            if not data["failures"]:  # It never began.
-                return "again at once"
-            return f"failed {data['failures']} times, again in {data['wait_s']:.1f} s"
+            if not data["failures"]:  # It never began, or what ended it counts as no failure.
+                return "again, and this counts as no failure"
+            return f"failed {_times(data['failures'])}, again in {data['wait_s']:.1f} s"
         case "TaskSkipped":
             return f"because {data['because']} failed" + (
                 ", and the stage fails fast" if data["reason"] == "fail_fast" else ""
@@ -98,8 +98,30 @@ def sentence(event: dict[str, Any]) -> str:
         case "BudgetChanged":
             micros = data["budget_usd_micros"]
             return f"{data['scope']}: " + ("no limit" if micros is None else f"${micros / 1e6:.2f}")
+        case "BudgetThresholdReached":
+            return f"{data['scope']}: {data['share']:.0%} is spent, ${data['spent_usd_micros'] / 1e6:.4f}"
+        case "BudgetExceeded":
+            spent, limit = data["spent_usd_micros"] / 1e6, data["budget_usd_micros"] / 1e6
+            return f"{data['scope']}: ${spent:.4f} of ${limit:.4f}"
         case _:
             return _of_files(event["type"], data)
+
+
+def _started(data: dict[str, Any]) -> str:
+    """Who, on which model, why, and how it begins."""
+    said = f"attempt {data['attempt']} by {data['runner']}"
+    if data.get("role"):
+        said += f" as {data['role']}"
+    if data.get("model_reason"):
+        said += f" on {data['model'] or 'its own model'} ({data['model_reason']})"
+    said += f", {data['attempt_id']}" + _short(", on ", data.get("base_commit"))
+    if data.get("resumes"):
+        return f"{said}, goes on with the session of {data['resumes']}"
+    return said
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _of_files(type_: str, data: dict[str, Any]) -> str:

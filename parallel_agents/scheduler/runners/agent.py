@@ -29,13 +29,13 @@ from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import judge
+from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_bytes, make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import wrap
 
 LOOK_S: Final = 0.2  # Between two looks at what agents have printed.
-PROMPT: Final = "prompt.md"
 ROLE: Final = "role.md"
 STDIN: Final = "stdin"
 SESSION: Final = "session.json"
