@@ -65,6 +65,7 @@ class TaskState:
     resumes: str | None = None  # The failed attempt whose session the next one can go on with.
     resumed: str | None = None  # The attempt whose session the last one goes on with.
     before: str | None = None  # Why the attempt before the last one failed,
+    before_kind: str = ""  # the kind of that failure,
     before_changed: list[str] | None = None  # and the first of the paths that it changed.
     limit_usd_micros: int | None = None  # What the last attempt may spend.
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
@@ -175,7 +176,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.AttemptLost(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.error = None, event.error
-            task.resumes = event.attempt_id if event.resumable else None
+            task.resumes, task.failure_kind = event.attempt_id if event.resumable else None, "infrastructure"
             task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
             task.failures += event.began
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
@@ -344,8 +345,8 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
+    task.before, task.before_kind, task.before_changed = task.error, task.failure_kind, task.changed
     task.failure_kind, task.role, task.resumed = "", event.role, event.resumes
-    task.before, task.before_changed = task.error, task.changed
     task.limit_usd_micros = event.facts.get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None
     task.begin_commit = event.begin_commit
