@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
+from parallel_agents.held_back import GOES_ON
 
 _AFTER = {
     "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
@@ -31,6 +32,7 @@ class HistoryPage:
         self._with_run = with_run
         self._console = console()
         self._headed = False
+        self._failed: dict[str, dict[str, Any]] = {}  # By attempt: what was said of an agent's failure.
 
     def print(self, event: dict[str, Any]) -> None:
         """One line."""
@@ -45,10 +47,22 @@ class HistoryPage:
             line.append(f"{event['run_id']:<11} ")
         line.append(f"{event['type']:<20} ", style=style)
         line.append(f"{event['data'].get('task_id') or '':<16} ")
-        line.append(one_line(sentence(event)) + (" (undone)" if undone else ""))
+        line.append(one_line(sentence(event) + self._how_again(event)) + (" (undone)" if undone else ""))
         if undone:
             line.stylize("dim strike")
         self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+    def _how_again(self, event: dict[str, Any]) -> str:
+        """How an agent that failed is tried again: as it was, where it was, or with what went wrong in its prompt."""
+        data = event["data"]
+        if event["type"] in ("TaskFailed", "AttemptLost"):
+            self._failed[data["attempt_id"]] = data
+        failed = self._failed.get(data.get("attempt_id", "")) if event["type"] == "TaskRetryScheduled" else None
+        if failed is None or not (failed.get("kind") or failed.get("resumable")):
+            return ""
+        if failed.get("kind", "infrastructure") not in GOES_ON:
+            return ", with the error in its prompt"
+        return ", going on with its session" if failed.get("resumable") else ", unchanged"
 
 
 def sentence(event: dict[str, Any]) -> str:
