@@ -114,7 +114,15 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
     clashes = clashes_of_merge(settings, work)
     if not clashes:
         commit = work.merged or work.commit
-        return decide_end(state, ended, now_us, draw, commit=commit, outcome="no_change" if idle else "")
+        settled: list[Event] = []
+        if resolves(state, task) and task.conflict is not None:
+            paths, attempt_id = task.conflict["paths"], ended.attempt_id
+            settled.append(
+                ev.ConflictResolved(
+                    task_id=task.task.task_id, how="agent", attempt_id=attempt_id, commit=commit, paths=paths
+                )
+            )  # fmt: skip
+        return [*settled, *decide_end(state, ended, now_us, draw, commit=commit, outcome="no_change" if idle else "")]
     return in_conflict(state, task, ended, work, clashes, now_us, draw)
 
 
