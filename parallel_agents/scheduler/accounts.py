@@ -95,13 +95,28 @@ class Accounts:
         waits = self.spend.waits.values() if self.spend is not None else ()
         return min((wait.until_us for wait in waits if wait.until_us > now_us), default=None)
 
-    def cut_short(self, ended: Ended) -> Ended:
-        """The end of an attempt in other words, where we have stopped it for a budget."""
+    def cut_short(self, ended: Ended, state: RunState) -> Ended:
+        """The end of an attempt in other words, where it, or we, have stopped it for a budget.
+
+        It is made again once there is money, but for one that has spent the budget of its task.
+        """
         stop = self.cut.pop(ended.attempt_id, None)
-        if stop is None or (ended.outcome == "exited" and ended.error is None):
+        if ended.outcome == "exited" and ended.error is None:
+            return ended
+        if stop is None and ended.kind == "budget":
+            ended.retryable = not self._task_spent(ended, state)
+        if stop is None:
             return ended
         ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", not _of_task(stop.scope)
         return ended
+
+    def _task_spent(self, ended: Ended, state: RunState) -> bool:
+        task_id = state.running.get(ended.attempt_id)
+        budget = budgets_of(state).tasks.get(task_id or "")
+        if self.spend is None or task_id is None or budget is None:
+            return False
+        charged = sum(one.usd_micros or 0 for one in ended.charges)
+        return self.spend.by_task[state.run_id, task_id] + charged >= budget
 
     def of_provider(self, ended: Ended, started_us: int, model: str | None, now_us: int) -> Event | None:
         """What an attempt's end says of its provider: that it lets nobody work, or that it does so again."""

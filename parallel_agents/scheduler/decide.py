@@ -102,7 +102,7 @@ def decide_end(
                 jitter_s=0.0,
             ),
         ]  # fmt: skip
-    if ended.kind in NO_FAULT:
+    if ended.kind in NO_FAULT and (ended.retryable or ended.kind != "budget"):
         return [end, *_again(state, task, ended, rfc3339(now_us))]
     failures = task.failures + 1
     policy = state.plan.settings.retry

@@ -312,7 +312,7 @@ class Dispatcher:
             if held is None or attempt_id in taken:
                 continue
             taken.add(attempt_id)
-            ended = self.accounts.cut_short(ended)
+            ended = self.accounts.cut_short(ended, held.state)
             self._account(draft, held.state, ended)
             events = decided.setdefault(run_id, [])
             work = files.works.get(attempt_id) if files is not None else None
