@@ -316,7 +316,8 @@ class AgentRunner:
         folder, client, reading = os.path.abspath(one.launch.folder), one.errand.client, one.reading
         self._read(one, one.tail.finish())
         # Whoever has given a result and then outstays its time has done its work all the same.
-        stayed = one.cut == RESULT or (ended.outcome == "timed_out" and reading.concluded and not reading.background)
+        done = reading.result is not None and not reading.result.is_error and reading.concluded
+        stayed = one.cut == RESULT or (done and ended.outcome == "timed_out" and not reading.background)
         verdict = judge(
             reading, client.name, ended.outcome, ended.exit_code, last_bytes(f"{folder}/{STDERR}", _STDERR_BYTES),
             time.time_ns() // 1000, stopped_for_grace=stayed,
