@@ -210,7 +210,7 @@ class Supervisor:
         assert self.link is not None
         self.link.close()
         self.link = None
-        for attempt in self.talking.values():
+        for attempt in list(self.talking.values()):
             if not attempt.unsent:
                 self.hang_up(attempt)  # Nobody is left to see that it is done, so it is to end when it is.
         self.must_ring = self.must_ring or bool(self.outbox)
