@@ -369,18 +369,19 @@ def test_an_attempt_that_left_no_session_is_not_resumed(agents: Agents, tmp_path
 
 
 def test_a_successor_reads_what_was_said_before_it_came(agents: Agents, tmp_path: Path) -> None:
-    """Its runner lets go in the middle: the agent works on, and its bill is whole."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    launch = agents.errand("say One.", f"run cat {gate}", "say Three.", model=MODEL)
-    agents.start(launch)
-    out = Path(launch.folder, "stdout.log")
-    wait_until(lambda: out.exists() and b"tool_use" in out.read_bytes(), "the command")
-    agents.take_over(launch)
-    gate.write_text("go on\n")
-    ended = agents.end_of(launch.attempt_id)
-    assert (ended.error, ended.output, tokens(ended)) == (None, "Three.", [(3000, 300, False)])
-    assert not Path(told(launch, "session.json")["temporary"]).exists()
+    """Its runner lets go in the middle: all agents work on and go home by themselves, and their bills are whole."""
+    steps = ("say One.", f"run until test -e {tmp_path}/gate; do sleep 0.01; done", "say Three.")
+    launches = [agents.errand(*steps, model=MODEL, grace_s=600.0) for _ in range(3)]
+    for launch in launches:
+        agents.start(launch)
+    outs = [Path(launch.folder, "stdout.log") for launch in launches]
+    wait_until(lambda: all(out.exists() and b"tool_use" in out.read_bytes() for out in outs), "their commands")
+    agents.take_over(*launches)
+    (tmp_path / "gate").touch()
+    for launch in launches:
+        ended = agents.end_of(launch.attempt_id)
+        assert (ended.error, ended.output, tokens(ended)) == (None, "Three.", [(3000, 300, False)])
+        assert not Path(told(launch, "session.json")["temporary"]).exists()
 
 
 def test_a_successor_finds_the_end_of_who_ended_meanwhile(agents: Agents) -> None:
