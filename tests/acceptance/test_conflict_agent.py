@@ -43,7 +43,15 @@ def test_an_agent_resolves_a_conflict_in_a_checkout_of_its_own(cli: Scratch) -> 
     plan = clashing(cli, "run printf 'one\\nAB\\nthree\\n' > f.txt", "say I kept both.")
     cli("run", plan, "--config", "config.json")
     seen = Path(cli.root, SEEN).read_text()
-    assert [line.split()[0] for line in seen.splitlines()] == ["one", "<<<<<<<", "A", "=======", "B", ">>>>>>>", "three"]
+    assert [line.split()[0] for line in seen.splitlines()] == [
+        "one",
+        "<<<<<<<",
+        "A",
+        "=======",
+        "B",
+        ">>>>>>>",
+        "three",
+    ]
     status = cli.quick("status", "--json").data
     run, task = status["run_id"], status["tasks"][1]
     assert (task["status"], task["attempts"], task["model"]) == ("completed", 2, "opus")

@@ -119,7 +119,9 @@ class Books:
     charges: dict[str, list[int | None]] = field(default_factory=dict)
     waits: dict[str, tuple[int, set[str | None]]] = field(default_factory=dict)  # Provider: until when, for whom.
     limits: dict[str, int | None] = field(default_factory=dict)
-    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)  # Run and task: starts at one moment, and the moment.
+    kinds: dict[str, tuple[int, str]] = field(
+        default_factory=dict
+    )  # Run and task: starts at one moment, and the moment.
 
 
 class AgentsWorld:
@@ -176,7 +178,7 @@ class AgentsWorld:
                     command=None if agent else ("true",), runner=runner,
                     agent_type=random.choice(["qa-engineer", "backend-engineer", "software-architect"]) if agent else "shell",
                     description="Do it" if agent else "", model=random.choice([None, None, None, "opus"]) if agent else None,
-                    priority=random.choice(["critical", "high", "medium", "low"]), max_retries=random.randint(0, 2),
+                    priority=random.choice(["critical", "high", "medium", "low"]), max_retries=random.randint(0, 3),
                     expected_usd_micros=expected, expected_model="sonnet" if agent and random.random() < 0.7 else None,
                     budget_usd_micros=random.choice([None, None, 300_000]) if agent else None,
                 )
@@ -215,7 +217,15 @@ class AgentsWorld:
         random = self.random
         self.now_us += round(random.choice([0, 0, 0.2, 2, 40, 1000 if random.random() < 0.3 else 1]) * SECOND_US)
         random.choice(
-            [self.calls, self.calls, self.ends, self.ends, self.ends, self.steers, self.submits, self.breaks]
+            [
+                self.calls,
+                self.calls,
+                self.calls,
+                self.ends,
+                self.ends,
+                self.submits,
+                random.choice([self.steers, self.breaks]),
+            ]
         )()
         if self.calm or random.random() < 0.8:
             self.tick(random.choice(self.dispatchers))
@@ -240,7 +250,7 @@ class AgentsWorld:
                 continue
             if one.told_to_stop:
                 self.end(attempt_id, "stopped", "")
-            elif self.calm or random.random() < 0.35:
+            elif self.calm or random.random() < 0.25:
                 self.end(attempt_id, "exited", None)
             elif one.launch.errand is None:
                 self.end(attempt_id, random.choice(["exited", "lost"]), "", retryable=random.random() < 0.8)
@@ -250,7 +260,9 @@ class AgentsWorld:
                     ["agent", "agent", "infrastructure", "overload", "rate_limit", "usage_limit", "usage_limit",
                      "authentication", "spend_cap", "configuration"]
                 ) if outcome == "exited" else ""  # fmt: skip
-                self.end(attempt_id, outcome, kind, retryable=kind not in ("configuration", "authentication", "spend_cap"))
+                self.end(
+                    attempt_id, outcome, kind, retryable=kind not in ("configuration", "authentication", "spend_cap")
+                )
 
     def end(self, attempt_id: str, outcome: Outcome, kind: str | None, *, retryable: bool = True) -> None:
         """An attempt ends and leaves its file. A kind of None: well."""

@@ -51,7 +51,7 @@ def test_whatever_agents_do_their_bill_is_bounded_and_every_run_comes_to_its_end
     """The rules are those of the world, looked at after every event and every tick."""
     with simulated(seed) as world:
         world.submits()
-        for _ in range(60):
+        for _ in range(80):
             world.step()
         world.restarts()
         world.settle()

@@ -124,7 +124,9 @@ def _runner(
         elif _takes_over(other, own, wait, spec, table) and is_alias(other, settings):
             return own, other
     sure = "" if wait.stated else ", as far as we guess"
-    text = f"{provider_of(own, table)} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"
+    text = (
+        f"{provider_of(own, table)} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"
+    )
     return own, Held("provider", text, wait.until_us)
 
 
@@ -176,18 +178,17 @@ def _affordable(
         )  # fmt: skip
 
     choice = chosen(tight)
-    verdict = _ask(task, facts, choice, runner, settings.runner)
+    # A cheaper model than one that its provider lets work may be one that it does not.
+    verdict = _ask(task, facts, choice, runner, cheapest=model is not None)
     if verdict.answer == "cheaper":
         choice = _one_down(choice, verdict, runner, state)
-        verdict = _ask(task, facts, choice, runner, settings.runner, cheapest=True)
+        verdict = _ask(task, facts, choice, runner, cheapest=True)
     if verdict.answer == "start":
         return Grant(runner, choice, verdict.reserve_usd_micros, verdict.limit_usd_micros, role=role)
     return Held("budget", verdict.why, for_ever=verdict.running == 0)
 
 
-def _ask(
-    task: TaskState, facts: AgentFacts, choice: Choice, runner: str, usual: str, *, cheapest: bool = False
-) -> Verdict:
+def _ask(task: TaskState, facts: AgentFacts, choice: Choice, runner: str, *, cheapest: bool = False) -> Verdict:
     spec = task.task
     expected = expected_usd_micros(spec, choice.model, runner)
     less = None
