@@ -44,7 +44,8 @@ class Wait:
     stated: bool
     reason: str = ""
     attempt_id: str = ""
-    model: str | None = None  # That was asked for.
+    model: str | None = None  # That was asked for last,
+    refused: frozenset[str | None] = frozenset()  # and all that were, in a row of waits without a gap.
     seen_us: int = 0  # When it was found out.
 
 
@@ -91,9 +92,11 @@ def fold(state: Spend, record: Recorded) -> Spend:
             for key in [key for key in state.told if key[:2] == (run_id, scope)]:
                 del state.told[key]
         case ev.ProviderLimited(provider=provider):
-            until_us = from_rfc3339(event.until)
+            before = state.waits.get(provider)
+            refused = before.refused if before is not None and before.until_us > record.at_us else frozenset()
             state.waits[provider] = Wait(
-                until_us, event.kind, event.count, event.stated, event.reason, event.attempt_id, event.model, record.at_us
+                from_rfc3339(event.until), event.kind, event.count, event.stated, event.reason, event.attempt_id,
+                event.model, refused | {event.model}, record.at_us,
             )  # fmt: skip
         case ev.ProviderFreed(provider=provider):
             state.waits.pop(provider, None)

@@ -12,7 +12,7 @@ from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import is_agent, resolves
-from parallel_agents.scheduler.decide import NO_FAULT, decide_end
+from parallel_agents.scheduler.decide import decide_end, no_fault
 from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -128,7 +128,7 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
 
 def _gives_up(state: RunState, task: TaskState, ended: Ended) -> bool:
     """Whether nobody tries any more to resolve a conflict, so that it is a person's."""
-    if ended.kind in NO_FAULT or ended.outcome == "lost" or task.cancel_requested or state.cancel_requested:
+    if no_fault(task, ended) or ended.outcome == "lost" or task.cancel_requested or state.cancel_requested:
         return False
     policy = state.plan.settings.retry
     return not retries_left(task.failures + 1, task.task.max_retries, policy, retryable=ended.retryable)
