@@ -25,8 +25,11 @@ from parallel_agents.scheduler.runners.folder import STDOUT, last_line
 if TYPE_CHECKING:
     import socket
 
-OK, TASK_FAILED, WAITS_FOR_PERSON, LIMIT_REACHED, INTERRUPTED = 0, 1, 5, 6, 130
+OK, TASK_FAILED, NO_ACCESS, WAITS_FOR_PERSON, LIMIT_REACHED, INTERRUPTED = 0, 1, 4, 5, 6, 130
 POLL_S = 0.5  # The truth behind the doorbell.
+
+
+_OF_MONEY = frozenset({"budget", "spend_cap"})
 
 
 class Follower:
@@ -62,9 +65,12 @@ def exit_code(state: RunState) -> int:
     """What a command that waited for a run exits with (the table is in the README)."""
     if state.status == st.COMPLETED:
         return OK
-    if state.ended:
-        return LIMIT_REACHED if state.reason == MAX_EXECUTION else TASK_FAILED
-    return WAITS_FOR_PERSON
+    kinds = {task.failure_kind for task in state.tasks.values() if task.status == st.FAILED} | {state.pause_code}
+    if "authentication" in kinds:
+        return NO_ACCESS
+    if state.reason == MAX_EXECUTION or kinds & _OF_MONEY:
+        return LIMIT_REACHED
+    return TASK_FAILED if state.ended else WAITS_FOR_PERSON
 
 
 def follow(follower: Follower, told: Callable[[list[Recorded]], None], *, every_s: float = POLL_S) -> None:
