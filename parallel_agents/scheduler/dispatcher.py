@@ -312,14 +312,15 @@ class Dispatcher:
             if held is None or attempt_id in taken:
                 continue
             taken.add(attempt_id)
-            ended = self.accounts.cut_short(ended)
+            running = attempt_id in held.state.running
+            ended = self.accounts.cut_short(ended, held.state)
+            if running and files is not None and files.outdated(held.state, ended):
+                outdated.append(ended)
+                continue
             self._account(draft, held.state, ended)
             events = decided.setdefault(run_id, [])
             work = files.works.get(attempt_id) if files is not None else None
-            if attempt_id in held.state.running:
-                if files is not None and files.outdated(held.state, ended):
-                    outdated.append(ended)
-                    continue
+            if running:
                 task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
                     ended = checked(held.state, task, ended)

@@ -12,20 +12,23 @@ Scrub = Callable[[str], str]
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
-def scrub(redact: Scrub, folder: str, names: Iterable[str], others: Iterable[Path] = ()) -> None:
+def scrub(redact: Scrub, texts: Iterable[Path], *, by_line: Iterable[Path] = ()) -> None:
     """Rewrite files that hold a secret, each in one step. What cannot be rewritten is left as it is.
 
     Args:
-        names: of files in the folder.
-        others: more files.
+        texts: files in which a secret may go over several lines.
+        by_line: files in which every line is whole in itself, and stays that.
     """
-    for path in (*(Path(folder, name) for name in names), *others):
+    for path in texts:
         with contextlib.suppress(OSError):
-            _scrub_file(redact, path)
+            _scrub_file(redact, redact, path)
+    for path in by_line:
+        with contextlib.suppress(OSError):
+            _scrub_file(redact, lambda text: "".join(map(redact, text.splitlines(keepends=True))), path)
 
 
-def _scrub_file(redact: Scrub, path: Path) -> None:
-    if all(redact(text) == text for text in _texts(path)):
+def _scrub_file(find: Scrub, redact: Scrub, path: Path) -> None:
+    if all(find(text) == text for text in _texts(path)):
         return
     temporary = path.with_name(f"{path.name}.scrubbed")
     with temporary.open("wb") as target:
