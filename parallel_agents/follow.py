@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parallel_agents.activity import last_words
 from parallel_agents.eventstore.doorbell import drain
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.location import attempts_folder
@@ -16,6 +17,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.decide import MAX_EXECUTION, is_stuck
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import STDOUT, last_line
@@ -106,8 +108,9 @@ def is_dispatched(log: Log, run_id: str) -> bool:
 
 
 def last_output(log: Log, state: RunState, task: TaskState) -> str | None:
-    """The last line that a task's last attempt has printed, or None."""
+    """The last line that a task's last attempt has printed, or None; of an agent the last thing that it did or said."""
     if task.attempt_id is None:
         return None
     folder: Path = attempts_folder(log.path) / state.run_id / task.task.task_id / task.attempt_id
-    return last_line(str(folder / STDOUT))
+    client = clients(state.plan.agents.clients).get(task.runner or "")
+    return last_line(str(folder / STDOUT)) if client is None else last_words(folder / STDOUT, client.output)

@@ -66,6 +66,7 @@ class Order:
     before_id: str | None = None  # The checkpoint of its start, to be held by a ref.
     after_id: str = ""
     conflict: Mapping[str, Any] | None = field(default=None, hash=False)
+    resolving: bool = False  # Whether it begins with the merge that the conflict broke off, markers and all.
     env: Mapping[str, str] = field(default_factory=dict, hash=False)  # Of its process, but for what its checkout adds.
 
 
@@ -335,15 +336,16 @@ class Checkouts:
     def _check_out(self, repository: Repository, order: Order) -> None:
         path = self.worktree(order.run_id, order.task_id)
         self._set_aside_earlier(repository, order)
+        begin = _begun_merge(repository, order) if order.resolving else order.begin or order.base
         with self._lock:
             free = self._free.get(order.run_id, [])
             if path in free:
                 free.remove(path)
             old = path if linked_git_dir(path) else free.pop() if free else None
         if old is not None:  # Ready in half the time of a new one, and nothing is left to be taken away at the end.
-            worktrees.reuse(repository, old, path, order.begin or order.base, sparse=order.sparse)
+            worktrees.reuse(repository, old, path, begin, sparse=order.sparse)
         else:
-            worktrees.add(repository, path, order.begin or order.base, sparse=order.sparse)
+            worktrees.add(repository, path, begin, sparse=order.sparse)
         worktrees.copy_included(repository, path)
 
     def _environment(self, repository: Repository, order: Order) -> dict[str, str]:
@@ -371,6 +373,8 @@ class Checkouts:
             work = replace(work, shared=_changed_state(order, shared_state(repository)))
             if ended.outcome == "exited" and ended.error is None:
                 ended = _checked(order, self.cwd(order), ended)
+                if order.resolving:
+                    ended = _resolved(order, folder, ended)
             # Who died after this left it changed by gates, or half way to another commit.
             held = refs.held_commit(repository, order.run_id, order.after_id)
             commit = held or self._commit_of(repository, order, ended, folder)
@@ -495,6 +499,30 @@ def _checked(order: Order, cwd: Path, ended: Ended) -> Ended:
     """An attempt that ended well has failed all the same if a declared output is not there."""
     missing = [name for name in order.outputs if not os.path.exists(cwd / name)]
     return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
+
+
+def _begun_merge(repository: Repository, order: Order) -> str:
+    """A commit of the merge that a conflict broke off, with the line as it is now: markers stand where it got no further."""
+    assert order.conflict is not None
+    work, message = order.conflict["commit"], f"Merge {order.task_id}, with conflicts\n\n{_trailers(order)}"
+    at_us = time.time_ns() // 1000
+    made = merging.merge(repository, order.base, work, message=message, at_us=at_us)
+    if made.commit is not None:
+        return made.commit
+    return snapshot.commit_tree(repository, made.tree, message=message, parents=(order.base, work), at_us=at_us)
+
+
+def _resolved(order: Order, folder: Path, ended: Ended) -> Ended:
+    """An attempt that was to resolve a conflict has failed all the same if a file of it still holds markers."""
+    assert order.conflict is not None
+    left = []
+    for name in order.conflict["paths"]:
+        with contextlib.suppress(OSError):
+            if merging.leftover_markers((folder / name).read_bytes()):
+                left.append(name)
+    if not left or ended.error is not None:
+        return ended
+    return replace(ended, error=f"conflict markers are left in {', '.join(left)}", kind="agent")
 
 
 def _parent(repository: Repository, folder: Path, base: str) -> str:

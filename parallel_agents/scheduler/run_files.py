@@ -115,6 +115,7 @@ class RunFiles:
                 outputs=spec.outputs, sparse=plan.sparse, fail_on_gates=plan.files.fail_on_gates,
                 before_id=before_checkpoint(attempt_id) if plan.files.per_agent else None,
                 after_id=derived_id("after", attempt_id), conflict=task.conflict, env=dict(env),
+                resolving=bool(task.role) and task.conflict is not None,
                 merges=plan.workspace == "worktree" and spec.approval != "result",
             )  # fmt: skip
         return found
