@@ -46,6 +46,7 @@ class Notices:
 
 def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
     """What nobody can switch off: budgets that come to their end, and pauses that money or a key has caused."""
+    scopes_spent: set[str] = set()  # Then it is clear why the run is paused.
     told: dict[str, str] = {}  # By scope: of several shares that were passed at once the last one.
     for record in records:
         match record.event:
@@ -55,7 +56,8 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
                 )
             case ev.BudgetExceeded(scope=scope, spent_usd_micros=spent, budget_usd_micros=budget):
                 told[scope] = f"⛔ {words_of(scope)} is spent: {usd(spent)} of {usd(budget)}"
-            case ev.RunPaused(reason=reason, code=code) if code:
+                scopes_spent.add(scope)
+            case ev.RunPaused(reason=reason, code=code) if code and scopes_spent.isdisjoint(told):
                 told["paused"] = f"⏸️ Paused: {reason}"
             case _:
                 pass

@@ -157,7 +157,9 @@ class LiveView:
             case "skipped":
                 return Text(f"{task.because} failed", style="dim")
             case "queued" if task.not_before_us is not None:
-                rest_s = max(0.0, task.not_before_us / 1e6 - time.time())
+                rest_s = task.not_before_us / 1e6 - time.time()
+                if rest_s <= 0:  # Something else keeps it: a slot, a provider, a budget, a pause.
+                    return Text(f"again: {drawing.one_line(task.error or '')}", style="yellow")
                 return Text(f"again in {rest_s:.0f} s: {drawing.one_line(task.error or '')}", style="yellow")
             case "pending" if task.task.dependencies:
                 return Text("after " + ", ".join(task.task.dependencies), style="dim")

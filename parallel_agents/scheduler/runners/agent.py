@@ -35,7 +35,6 @@ from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import judge
-from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -46,6 +45,7 @@ from parallel_agents.scheduler.runners.folder import (
     read_object,
     write_whole,
 )
+from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import wrap
