@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from parallel_agents.projections.projector import Projector, RunView, unknown_ru
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import Span, timeline
-from parallel_agents.scheduler.agents.clients import Client, clients
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
 from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
@@ -251,11 +250,6 @@ def _span(span: Span) -> dict[str, Any]:
     }
 
 
-def _prints(table: Mapping[str, Client], runner: str) -> str:
-    """How what an attempt of a runner prints is to be read: see ``activity``."""
-    return table[runner].output if runner in table else "text"
-
-
 def _prompt(folder: Path) -> dict[str, Any]:
     """Where what an agent was told lies, if it is one's attempt and still there."""
     return {"prompt": str(folder / PROMPT) if (folder / PROMPT).is_file() else None}
@@ -282,14 +276,13 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
     spec = task.task
     folder = attempts_folder(log.path) / run_id / task_id
     records = Projector(log).records(run_id, upto)
-    more, table = details(records), clients(view.state.plan.agents.clients)
+    more = details(records)
     attempts = [
         {
             **_span(span),
             "folder": str(folder / span.attempt_id),
             **_prompt(folder / span.attempt_id),
             **more[span.attempt_id],
-            "prints": _prints(table, more[span.attempt_id]["runner"]),
         }
         for span in timeline(records)
         if span.task_id == task_id

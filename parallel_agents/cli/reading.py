@@ -72,12 +72,7 @@ def history(
 @task_arguments
 @click.option("--follow", "-f", is_flag=True, help="Go on with what it writes next, until the attempt has ended.")
 @click.option("--attempt", "number", metavar="N", type=click.IntRange(min=1), help="Another attempt than the last.")
-@click.option(
-    "--words/--raw",
-    "in_words",
-    default=None,
-    help="What agents print for programs: in words, as on a terminal, or as it is.",
-)
+@click.option("--raw", is_flag=True, help="What an agent printed for programs, as it stands.")
 @reading
 @click.pass_context
 def logs(
@@ -85,17 +80,12 @@ def logs(
     words: tuple[str, ...],
     follow: bool,
     number: int | None,
-    in_words: bool | None,
+    raw: bool,
     as_json: bool,
     at: str | None,
 ) -> None:
-    """Print what the last attempt of a task wrote: its stdout, then its stderr.
-
-    On a terminal what an agent has printed for programs is told in words.
-    """
+    """Print what the last attempt of a task wrote: its stdout, then its stderr. What an agent did is told in words."""
     run, task_id = run_and_task(words)
-    if as_json and in_words is not None:
-        raise InvalidUsage("--json goes with neither --words nor --raw", hint="it holds all of it as it is")
     if follow and (as_json or at is not None):
         raise InvalidUsage("--follow goes with neither --json nor --at", hint="leave one of them out")
     with opened(ctx) as log:
@@ -118,10 +108,16 @@ def logs(
             return
         if not follow and not folder.exists():
             click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
-        told = sys.stdout.isatty() if in_words is None else in_words
-        _print_files(
-            log, run_id, folder, attempt["attempt_id"], follow=follow, prints=attempt["prints"] if told else "text"
-        )
+        from parallel_agents.activity import printed_as
+
+        output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
+        _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow)
+
+
+def _in_words(lines: list[bytes], output: str) -> bytes:
+    from parallel_agents.activity import words_of
+
+    return "".join(f"{words}\n" for line in lines for words in words_of(line, output)).encode("utf-8", "replace")
 
 
 def _text(path: Path) -> str:
@@ -131,15 +127,15 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, *, follow: bool, prints: str) -> None:
-    """Copy both files to stdout; with ``follow``, whatever comes to either until the attempt has ended.
+def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, output: str | None, *, follow: bool) -> None:
+    """Copy both files to stdout as they are; with ``follow``, whatever comes to either until the attempt has ended.
 
     Args:
-        prints: how stdout is told in words (see ``activity``); text: as it is.
+        output: what the stdout of an agent is read as, to be told in words; None: it is copied too.
     """
     out = sys.stdout.buffer
     read = {"stdout.log": 0, "stderr.log": 0}
-    rest = b""
+    rest = b""  # Half a line of an agent's.
     while True:
         running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
         for name in read:
@@ -147,23 +143,13 @@ def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, *, follow
                 file.seek(read[name])
                 while chunk := file.read(1 << 20):
                     read[name] += len(chunk)
-                    if prints == "text" or name == "stderr.log":
-                        out.write(chunk)
-                        continue
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    _print_words(lines, prints)
-            if name == "stdout.log" and rest and not running:
-                _print_words([rest], prints)
+                    if output is not None and name == "stdout.log":
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        chunk = _in_words(lines, output)
+                    out.write(chunk)
+        if not running and output is not None:
+            out.write(_in_words([rest], output))
         out.flush()
         if not running:
             return
         time.sleep(_POLL_S)
-
-
-def _print_words(lines: list[bytes], prints: str) -> None:
-    from parallel_agents.activity import words_of
-
-    for line in lines:
-        for said in words_of(line, prints):
-            shown = "".join(char if char.isprintable() else " " for char in said)
-            sys.stdout.buffer.write(f"{shown}\n".encode("utf-8", "replace"))
