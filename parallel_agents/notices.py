@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from parallel_agents.configuration import Configuration
@@ -62,6 +63,14 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
             case _:
                 pass
     yield from told.values()
+
+
+def waiting(limit: Mapping[str, Any]) -> str:
+    """That a provider lets nobody work: until when on this machine's clock, why, and what lifts that."""
+    until = datetime.fromisoformat(limit["until"]).astimezone()
+    when = f"{until:%H:%M:%S}" if until.date() == datetime.now().astimezone().date() else f"{until:%Y-%m-%d %H:%M:%S}"
+    sure, why = "" if limit["stated"] else " (our guess)", limit["reason"] or limit["kind"].replace("_", " ")
+    return f"⏳ {limit['provider']} lets no agent start until {when}{sure}: {why} (`{limit['lift']}` lifts that)"
 
 
 def _starts(state: RunState, scope: str, share: float) -> str:

@@ -197,11 +197,10 @@ def _also_say_what_holds_it_back(
 def _say_what_holds_back(log: Any, state: Any) -> None:
     from parallel_agents import held_back, look
 
-    if waits := held_back.limits_of(log, state):
-        from parallel_agents.cli.pages import limit_lines
+    for limit in held_back.limits_of(log, state):
+        from parallel_agents.notices import waiting
 
-        for wait in limit_lines(waits):
-            click.echo(f"waiting: {wait.plain}", err=True)
+        click.echo(waiting(limit), err=True)
     held = look.slots(log)
     limit = state.plan.settings.store_limit
     if sum(line["slots"] for line in held) < limit:

@@ -69,3 +69,15 @@ def test_a_program_is_told_what_a_spent_budget_needs(run: Run) -> None:
     assert not result.success
     assert any(f"retry {result.run_id} a --task-budget a=0." in text for text in result.errors), result.errors
     assert result.total_cost_usd == pytest.approx(0.11, abs=0.01)
+
+
+def test_a_program_that_waits_for_a_provider_says_so(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until when, and what lifts it; then it goes on by itself."""
+    result = run(agent("a", f"once {tmp_path / 'met'} limit 2", "say ok"))
+    assert result.success
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("⏳")]
+    assert len(said) == 1
+    assert "anthropic lets no agent start until " in said[0]
+    assert "`parallel-agents limits --clear anthropic` lifts that" in said[0]
