@@ -105,7 +105,9 @@ class LiveView:
             yield table
             if more:
                 yield Text(f"   … {more}", style="dim")
-            yield from said
+            for line in said:
+                line.no_wrap, line.overflow = True, "ellipsis"
+                yield line
         hint = self._hint(state)
         if hint:
             yield Text(hint, style="dim")
@@ -170,7 +172,8 @@ class LiveView:
         if self._left or state.ended or self._interrupts is None:
             return ""
         if self._interrupts.count == 0:
-            return "Ctrl-C: start nothing more"
+            lift = "".join(f"; `{limit['lift']}`: start them now" for limit in self._limits)
+            return f"Ctrl-C: start nothing more{lift}"
         if self._interrupts.count == 1:
             return f"starting nothing more; {len(state.running)} running, Ctrl-C again stops them"
         return "stopping what runs"
