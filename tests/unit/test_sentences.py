@@ -147,6 +147,7 @@ def test_a_start_of_an_agent_says_on_which_model_and_why() -> None:
     [
         ("TaskFailed", {"kind": "agent", "resumable": True}, ", with the error in its prompt"),
         ("TaskFailed", {"kind": "infrastructure", "resumable": False}, ", unchanged"),
+        ("TaskFailed", {"kind": "authentication", "resumable": True}, ", unchanged"),
         ("TaskFailed", {"kind": "usage_limit", "resumable": True}, ", going on with its session"),
         ("AttemptLost", {"resumable": True}, ", going on with its session"),
         ("TaskFailed", {}, "1.0 s"),

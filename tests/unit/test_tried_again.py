@@ -6,6 +6,7 @@ import pytest
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of
 
+from parallel_agents import look, steer
 from parallel_agents.eventstore.submission import RetryPolicy, Task
 
 
@@ -14,17 +15,19 @@ def prompts_after(scene: Scene, **ends: object) -> list[str]:
     scene.runner = ScriptedRunner("claude")
     scene.dispatcher = scene.another("run")
     task = Task(task_id="a", runner="claude", agent_type="qa-engineer", description="Do it.")
-    scene.submit(plan=plan_of(task, retry=RetryPolicy(delay_s=1.0)))
+    run_id = scene.submit(plan=plan_of(task, retry=RetryPolicy(delay_s=1.0)))
     scene.tick()
     scene.runner.end("a", **{"error": "the reason why", "output": "my last words", **ends})  # type: ignore[arg-type]
     scene.tick()
+    if look.status(scene.log, run_id)["status"] == "paused":
+        steer.resume(scene.log, run_id)
     scene.now_us += 60 * SECOND_US
     scene.tick()
     errands = [launch.errand for launch in scene.runner.launched]
     return [errand.prompt for errand in errands if errand is not None]
 
 
-@pytest.mark.parametrize("kind", ["infrastructure", "overload", "rate_limit"])
+@pytest.mark.parametrize("kind", ["infrastructure", "overload", "rate_limit", "spend_cap"])
 def test_what_was_no_fault_of_the_agent_is_tried_again_unchanged(scene: Scene, kind: str) -> None:
     """The network, the provider."""
     first, second = prompts_after(scene, kind=kind)
