@@ -48,7 +48,12 @@ def facts_of(
 
 def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> dict[str, Any]:
     """The part of ``status`` that tells of agents: budgets, and providers that let nobody work."""
-    answer: dict[str, Any] = {"pause_code": state.pause_code or None, "budgets": [], "assumed_usd": 0.0, "limits": []}
+    answer: dict[str, Any] = {
+        "pause_code": (state.status == st.PAUSED and state.pause_code) or None,
+        "budgets": [],
+        "assumed_usd": 0.0,
+        "limits": [],
+    }
     answer["ways_on"] = []
     limits = budgets_of(state)
     if not (has_agents(state) or limits.limited):
