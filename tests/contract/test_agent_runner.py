@@ -300,6 +300,16 @@ def test_silence_is_taken_for_a_hang(agents: Agents) -> None:
     assert ended.charges[0].input_tokens == 2000
 
 
+def test_a_key_that_is_refused_is_not_tried_for_minutes(agents: Agents) -> None:
+    """The client would; the third time in a row is enough. Once in a while it renews a token, which is no refusal."""
+    again = ["retry unauthorized"] * 3
+    ended = agents.run(agents.errand("say One.", *again, "sleep 600"))
+    assert (ended.outcome, ended.kind, ended.retryable) == ("exited", "authentication", False)
+    assert ended.error == "its provider refuses its key, time and again"
+    renewing = [step for number in range(4) for step in ("retry unauthorized", f"say Part {number}.")]
+    assert agents.run(agents.errand(*renewing)).output == "Part 3."
+
+
 def test_who_says_something_now_and_then_does_not_hang(agents: Agents) -> None:
     """Words that come are a sign, however long it takes."""
     ended = agents.run(agents.errand("stream 0.6", "say Done.", silence_s=0.4))

@@ -57,7 +57,8 @@ SESSION: Final = "session.json"
 INTERRUPT: Final = json.dumps(
     {"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}}
 ) + "\n"  # fmt: skip
-RESULT, SILENCE = "result", "silence"  # Why we have stopped it ourselves.
+RESULT, SILENCE, KEY = "result", "silence", "key"  # Why we have stopped it ourselves.
+_KEY_TRIES: Final = 3  # With a key that is refused; Claude Code would go on for minutes.
 TEMPORARY: Final = "pa-"  # What the names of folders for temporary files begin with.
 _STDERR_BYTES: Final = 4000
 _CLOSE_S: Final = 5.0  # For ends that are being seen to; those that are not are found again by whoever takes over.
@@ -76,7 +77,7 @@ class _Watched:
     sign_at: float = 0.0  # When something new was last read (monotonic).
     priced: object = None  # What ``spent`` was reckoned from.
     finished: bool = False  # It has given its result, and was told that this was all.
-    cut: str = ""  # RESULT: it lived on after it; SILENCE.
+    cut: str = ""  # RESULT: it lived on after it; SILENCE; KEY: it is refused, and tries again and again.
     spent: int | None = 0  # Micro-dollars so far, as far as can be told.
 
 
@@ -275,7 +276,9 @@ class AgentRunner:
             self._shell.finish(attempt_id)
         if one.cut:
             return
-        if one.finished and not reading.background:
+        if _key_refused(reading):
+            cut, after_s = KEY, -1.0
+        elif one.finished and not reading.background:
             cut, after_s = RESULT, errand.grace_s
         elif errand.client.streams and errand.silence_s:
             cut, after_s = SILENCE, errand.silence_s
@@ -337,6 +340,11 @@ class AgentRunner:
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")
+        if one.cut == KEY and verdict.error is not None:
+            said = "its provider refuses its key, time and again"
+            return replace(
+                ended, outcome="exited", error=said, kind="authentication", retryable=False, provider=client.provider
+            )
         if ended.outcome in ("stopped", "timed_out") and not stayed:
             return ended
         provider = (client.provider or client.name) if verdict.provider or verdict.got_through else ""
@@ -379,6 +387,13 @@ def _reckon(one: _Watched) -> None:
     one.priced = seen
     paid = [charge.usd_micros for charge in charges(one.reading, one.before, False, price_of, model=one.errand.model)]
     one.spent = None if None in paid else sum(usd for usd in paid if usd is not None)
+
+
+def _key_refused(reading: Reading) -> bool:
+    """Whether one call was refused as often as we watch it. Once may be a token that its client has renewed meanwhile."""
+    last = reading.failures[-_KEY_TRIES:]
+    same = len(last) == _KEY_TRIES and last[0].after == last[-1].after == len(reading.messages)
+    return same and all(one.retried and (one.status == 401 or one.code == "authentication_failed") for one in last)
 
 
 def _before(known: Mapping[str, Any]) -> Reported | None:
