@@ -44,7 +44,8 @@ class Wait:
     stated: bool
     reason: str = ""
     attempt_id: str = ""
-    model: str | None = None  # That was asked for.
+    model: str | None = None  # That was asked for last,
+    refused: frozenset[str | None] = frozenset()  # and all that were, in a row of waits without a gap.
     seen_us: int = 0  # When it was found out.
 
 
@@ -63,8 +64,10 @@ class Spend:
     told: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
+    resumed: set[str] = field(default_factory=set)  # Attempts whose sessions others have gone on with.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
     working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
+    at_once: dict[str, int] = field(default_factory=dict)  # The most requests that one of them made at the same time.
 
 
 def fold(state: Spend, record: Recorded) -> Spend:
@@ -75,10 +78,10 @@ def fold(state: Spend, record: Recorded) -> Spend:
     match event:
         case ev.CostCharged():
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
-            pace(state, event.agent_type, event.calls, event.duration_s)
+            pace(state, event.agent_type, event.calls, event.duration_s, event.at_once)
         case ev.TaskStarted(attempt_id=attempt_id):
             held = Held(run_id, event.task_id, event.reserved_usd_micros, bool(event.model_reason))
-            start(state, attempt_id, held)
+            start(state, attempt_id, held, event.resumes)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -91,9 +94,11 @@ def fold(state: Spend, record: Recorded) -> Spend:
             for key in [key for key in state.told if key[:2] == (run_id, scope)]:
                 del state.told[key]
         case ev.ProviderLimited(provider=provider):
-            until_us = from_rfc3339(event.until)
+            before = state.waits.get(provider)
+            refused = before.refused if before is not None and before.until_us > record.at_us else frozenset()
             state.waits[provider] = Wait(
-                until_us, event.kind, event.count, event.stated, event.reason, event.attempt_id, event.model, record.at_us
+                from_rfc3339(event.until), event.kind, event.count, event.stated, event.reason, event.attempt_id,
+                event.model, refused | {event.model}, record.at_us,
             )  # fmt: skip
         case ev.ProviderFreed(provider=provider):
             state.waits.pop(provider, None)
@@ -121,12 +126,14 @@ def fold_row(state: Spend, row: Row) -> Spend:
             match row.type:
                 case "CostCharged":
                     agent_type, calls, duration_s = data["agent_type"], data["calls"], data["duration_s"]
+                    at_once = data["at_once"]
                     charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
-                    pace(state, agent_type, calls, duration_s)
+                    pace(state, agent_type, calls, duration_s, at_once)
                     return state
                 case "TaskStarted":
                     reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
-                    start(state, data["attempt_id"], Held(row.run_id, data["task_id"], reserved, agent))
+                    held = Held(row.run_id, data["task_id"], reserved, agent)
+                    start(state, data["attempt_id"], held, data["resumes"])
                     return state
                 case _:
                     pass
@@ -135,8 +142,10 @@ def fold_row(state: Spend, row: Row) -> Spend:
     return fold(state, decode(row))
 
 
-def start(state: Spend, attempt_id: str, held: Held) -> None:
-    """An attempt holds back what it has reserved."""
+def start(state: Spend, attempt_id: str, held: Held, resumes: str | None) -> None:
+    """An attempt holds back what it has reserved, and has the session that it goes on with for itself."""
+    if resumes is not None:
+        state.resumed.add(resumes)
     state.running[attempt_id] = held
     if held.reserved_usd_micros:
         state.rest[attempt_id] = held.reserved_usd_micros
@@ -158,8 +167,10 @@ def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str,
     state.by_day[at_us // DAY_US] += micros
 
 
-def pace(state: Spend, agent_type: str, calls: int, duration_s: float) -> None:
-    """Count how often attempts of a type have asked their models, and how long they have worked."""
+def pace(state: Spend, agent_type: str, calls: int, duration_s: float, at_once: int) -> None:
+    """Count how often attempts of a type have asked their models, how long they have worked, and what they did at once."""
+    if at_once > state.at_once.get(agent_type, 0):
+        state.at_once[agent_type] = at_once
     if calls or duration_s:
         state.calls[agent_type] += calls
         state.working_s[agent_type] += duration_s

@@ -15,10 +15,10 @@ from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import Spend
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
-from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent
-from parallel_agents.scheduler.decide import storable_text
+from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent, usd, words_of
+from parallel_agents.scheduler.decide import PAUSES, storable_text
 from parallel_agents.scheduler.plan import Decision
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -30,8 +30,8 @@ USAGE_WAIT_US: Final = 900_000_000  # Of an allowance that is used up, where it 
 
 
 def has_agents(state: RunState) -> bool:
-    """Whether a run has tasks of agents."""
-    return any(is_agent(task) for task in state.plan.tasks)
+    """Whether a run has tasks of agents, or conflicts that agents resolve."""
+    return state.plan.files.conflicts == "agent" or any(is_agent(task) for task in state.plan.tasks)
 
 
 class Accounts:
@@ -83,12 +83,14 @@ class Accounts:
 
     def stuck(self, state: RunState, decision: Decision) -> Event | None:
         """A pause, where all that could start is held back by a budget, and nothing that runs can change that."""
-        held = decision.held.values()
+        held = decision.held
         if state.running or decision.steps or not held or state.status != st.RUNNING:
             return None
-        if len(decision.held) < state.counts[st.QUEUED] or not all(one.for_ever for one in held):
+        if not all(one.for_ever for one in held.values()):
             return None
-        return ev.RunPaused(reason=next(iter(held)).text, code="budget")
+        if any(name not in held and could_start(state, task) for name, task in state.tasks.items()):
+            return None  # It rests, or has no slot.
+        return ev.RunPaused(reason=next(iter(held.values())).text, code="budget")
 
     def next_due_us(self, now_us: int) -> int | None:
         """When the next provider lets us work again."""
@@ -101,22 +103,40 @@ class Accounts:
         It is made again once there is money, but for one that has spent the budget of its task.
         """
         stop = self.cut.pop(ended.attempt_id, None)
+        if (
+            stop is None and ended.outcome == "stopped" and state.pause_code == "budget"
+        ):  # By a dispatcher that is dead.
+            ended.outcome, ended.error, ended.kind = "exited", state.reason, "budget"
         if ended.outcome == "exited" and ended.error is None:
             return ended
-        if stop is None and ended.kind == "budget":
-            ended.retryable = not self._task_spent(ended, state)
-        if stop is None:
-            return ended
-        ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", not _of_task(stop.scope)
+        if stop is not None:
+            ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", True
+        elif ended.kind == "budget":
+            ended.retryable = True
+        if stop is not None and _of_task(stop.scope):
+            ended.retryable = False
+        spent = self._spent_of_task(ended, state)
+        if spent is not None and (ended.retryable or ended.kind in PAUSES):  # Nothing could start again.
+            ended.retryable = False
+            if stop is None:
+                ended.error = f"{ended.error or ended.outcome}; and {spent}"
         return ended
 
-    def _task_spent(self, ended: Ended, state: RunState) -> bool:
+    def _spent_of_task(self, ended: Ended, state: RunState) -> str | None:
+        """That a task's own budget is spent with what an attempt of it is to be charged with, in words."""
         task_id = state.running.get(ended.attempt_id)
-        budget = budgets_of(state).tasks.get(task_id or "")
-        if self.spend is None or task_id is None or budget is None:
-            return False
-        charged = sum(one.usd_micros or 0 for one in ended.charges)
-        return self.spend.by_task[state.run_id, task_id] + charged >= budget
+        if self.spend is None or task_id is None or not (state.plan.budgets.enabled and state.plan.budgets.pause):
+            return None
+        budget = budgets_of(state).tasks.get(task_id)
+        if budget is None:
+            return None
+        spent, rest = self.spend.by_task[state.run_id, task_id], self.spend.rest.get(ended.attempt_id, 0)
+        for one in ended.charges:
+            micros = rest if one.usd_micros is None else one.usd_micros
+            spent, rest = spent + micros, max(0, rest - micros)
+        if spent < budget:
+            return None
+        return f"{words_of(f'task:{task_id}')} is spent: {usd(spent)} of {usd(budget)}"
 
     def of_provider(self, ended: Ended, started_us: int, model: str | None, now_us: int) -> Event | None:
         """What an attempt's end says of its provider: that it lets nobody work, or that it does so again."""
@@ -130,8 +150,13 @@ class Accounts:
         same = before is not None and started_us <= before.seen_us  # It began before that was known: no new refusal.
         count = (0 if before is None else before.count) + (not same)
         until_us = ended.until_us if stated and ended.until_us is not None else now_us + _guess_us(ended.kind, count)
-        if before is not None and same and (before.until_us >= until_us or (before.stated and not stated)):
-            return None
+        if count > 1:  # A time that was stated and did not hold is not trusted again without a pause of ours.
+            until_us = max(until_us, now_us + _guess_us("", count - 1))
+        if before is not None and before.until_us > now_us:
+            if same and (before.until_us >= until_us or (before.stated and not stated)):
+                return None
+            if not same and before.until_us > until_us and (before.stated or not stated):
+                until_us, stated = before.until_us, before.stated  # It has refused another model as well.
         return ev.ProviderLimited(
             provider=ended.provider, kind=ended.kind, until=rfc3339(until_us), reason=storable_text(ended.error or ""),
             model=model, stated=stated, count=max(1, count), attempt_id=ended.attempt_id,
@@ -152,6 +177,12 @@ def agent_facts(
     return AgentFacts(books, budgets_of(state), now_us, working)
 
 
+def could_start(state: RunState, task: TaskState) -> bool:
+    """Whether nothing but its own rest, a slot, or what it spends keeps a task from starting."""
+    stage = next((number for number, open_ in enumerate(state.stage_open) if open_), 0)
+    return task.status == st.QUEUED and task.open_dependencies == 0 and task.task.stage <= stage
+
+
 def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list[Event]:
     """What an attempt is charged with, one event for each model."""
     duration_s = max(0, ended.ended_at_us - ended.started_at_us) / 1e6
@@ -161,6 +192,7 @@ def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list
             agent_type=agent_type, input_tokens=one.input_tokens, output_tokens=one.output_tokens, calls=one.calls,
             partial=one.partial, cache_read_tokens=one.cache_read_tokens, cache_write_tokens=one.cache_write_tokens,
             source=one.source, prices=one.prices, runner=runner, duration_s=0.0 if number else duration_s,
+            at_once=0 if number else ended.at_once,
         )
         for number, one in enumerate(ended.charges)
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import Grant
+from parallel_agents.scheduler.agents.granting import Grant, is_agent
 from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -102,7 +102,7 @@ def decide_end(
                 jitter_s=0.0,
             ),
         ]  # fmt: skip
-    if ended.kind in NO_FAULT and (ended.retryable or ended.kind != "budget"):
+    if no_fault(task, ended):
         return [end, *_again(state, task, ended, rfc3339(now_us))]
     failures = task.failures + 1
     policy = state.plan.settings.retry
@@ -118,13 +118,33 @@ def decide_end(
     return [end, retry]
 
 
-NO_FAULT = frozenset({"usage_limit", "budget", "authentication", "spend_cap"})
-"""Failures that say nothing of the attempt: it is made again, and they count against no retries."""
 PAUSES = {
     "authentication": "its agent cannot authenticate",
     "spend_cap": "the account of its agent has no money left",
 }
-"""Those of them that would meet whatever starts next as well, until a person has done something about it."""
+"""Failures that would meet whatever starts next as well, until a person has done something about it."""
+
+
+def attributed(task: TaskState, ended: Ended) -> Ended:
+    """The end of an agent's attempt that has not done what was asked for, such as an output or a gate: its own failure."""
+    if ended.outcome != "exited" or ended.error is None or ended.kind or not is_agent(task.task):
+        return ended
+    return replace(ended, kind="agent")
+
+
+def no_fault(task: TaskState, ended: Ended) -> bool:
+    """Whether an attempt is made again without counting. Something else has to bound each of these."""
+    match ended.kind:
+        case "authentication" | "spend_cap":
+            return True  # The run is paused.
+        case "usage_limit":
+            return ended.retryable and bool(ended.provider)  # Its provider is waited for.
+        case "budget":
+            return ended.retryable  # It has spent what there was.
+        case "configuration":  # The session that it was to go on with is not there. The next one begins anew.
+            return ended.retryable and task.resumed is not None
+        case _:
+            return False
 
 
 def _again(state: RunState, task: TaskState, ended: Ended, now: str) -> list[Event]:

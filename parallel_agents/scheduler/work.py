@@ -12,7 +12,7 @@ from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import is_agent, resolves
-from parallel_agents.scheduler.decide import NO_FAULT, decide_end
+from parallel_agents.scheduler.decide import attributed, decide_end, no_fault
 from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -98,6 +98,7 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
     if succeeded and gate is not None and gate.scope == "task":
         ended = replace(ended, error=f"quality gate failed: {gate.command} {_outcome(gate)}")
         succeeded = False
+    ended = attributed(task, ended)
     idle = succeeded and is_agent(task.task) and work.commit is not None and not work.changed
     if idle and (task.task.outputs or task.task.files) and not resolves(state, task):
         asked = "outputs" if task.task.outputs else "files to change"
@@ -128,7 +129,7 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
 
 def _gives_up(state: RunState, task: TaskState, ended: Ended) -> bool:
     """Whether nobody tries any more to resolve a conflict, so that it is a person's."""
-    if ended.kind in NO_FAULT or ended.outcome == "lost" or task.cancel_requested or state.cancel_requested:
+    if no_fault(task, ended) or ended.outcome == "lost" or task.cancel_requested or state.cancel_requested:
         return False
     policy = state.plan.settings.retry
     return not retries_left(task.failures + 1, task.task.max_retries, policy, retryable=ended.retryable)
@@ -215,11 +216,10 @@ def in_conflict(
     match settings.conflicts:
         case "ours" | "theirs" if work.merged is not None and clashes == work.clashes:  # No side mends a gate.
             return [*found, resolved, *decide_end(state, ended, now_us, draw, commit=work.merged)]
-        case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS and (
-            is_agent(task.task) or settings.conflicts == "rebase"
-        ):
+        case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS:
             then = "it runs again on the merged result" if settings.conflicts == "rebase" else "an agent resolves it"
-            failed = replace(ended, error=f"{reason}; {then}", retryable=False)
+            # Its session would go on with the files that did not merge.
+            failed = replace(ended, error=f"{reason}; {then}", retryable=False, resumable=False)
             again = ev.TaskRetryScheduled(
                 task_id=task_id, attempt_id=ended.attempt_id, failures=task.failures, not_before=rfc3339(now_us),
                 wait_s=0.0, jitter_s=0.0,

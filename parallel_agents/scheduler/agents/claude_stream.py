@@ -149,6 +149,7 @@ def _system(reading: Reading, fields: Mapping[str, Any]) -> None:
             reading.denials = (*reading.denials, as_name(fields.get("tool_name")) or "?")
         case "task_started" if fields.get("task_type") == "local_agent" and len(reading.background) < _MOST_AGENTS:
             reading.background.add(as_name(fields.get("task_id")))
+            reading.at_once = max(reading.at_once, 1 + len(reading.background))
         case "task_notification":
             reading.background.discard(as_name(fields.get("task_id")))
         case "status":

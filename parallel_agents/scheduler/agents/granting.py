@@ -19,6 +19,7 @@ from parallel_agents.scheduler.agents.models import (
     Choice,
     cheaper,
     choose_model,
+    has_name,
     is_alias,
     name_for,
     price_weight,
@@ -28,7 +29,6 @@ from parallel_agents.scheduler.runners.protocol import NO_AGENTS
 
 GOES_ON: Final = frozenset({"infrastructure", "overload", "rate_limit", "usage_limit", "budget"})
 """Failures after which an agent goes on where it was; after any other one it begins anew, and is told what went wrong."""
-NEVER: Final = 2.0  # A share that no budget reaches.
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class AgentFacts:
     def copy(self) -> AgentFacts:
         """The same, to count starts in that are only thought of."""
         books = copy(self.books)
-        books.running = dict(books.running)
+        books.running, books.rest = dict(books.running), dict(books.rest)
         return replace(self, books=books, working=list(self.working))
 
     def per_minute(self, agent_type: str) -> float:
@@ -56,6 +56,10 @@ class AgentFacts:
         spend = self.books.spend
         working_s = spend.working_s.get(agent_type, 0.0)
         return 60 * spend.calls[agent_type] / working_s if working_s else 0.0
+
+    def at_once(self, agent_type: str) -> int:
+        """How many requests one agent of that type was seen to make at the same time; 1 where none was seen."""
+        return max(1, self.books.spend.at_once.get(agent_type, 1))
 
     def wait(self, provider: str) -> Wait | None:
         """That a provider lets nobody work now."""
@@ -90,6 +94,11 @@ def is_agent(task: Task) -> bool:
     return task.runner is not None and task.runner not in NO_AGENTS
 
 
+def by_agent(state: RunState, task: TaskState) -> bool:
+    """Whether the next attempt of a task is an agent's: of a command's too, where it is to resolve a conflict."""
+    return is_agent(task.task) or resolves(state, task)
+
+
 def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
     """Whether the next attempt of an agent's task may start now."""
     assert task.task.runner is not None
@@ -102,29 +111,52 @@ def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
     granted = _affordable(state, task, facts, runner, table.get(runner), instead)
     if isinstance(granted, Held):
         return granted
-    resumes = task.resumes if task.failure_kind in GOES_ON or task.failure_kind == "" else None
-    resumes = resumes if task.runner == runner and not granted.role else None
+    resumes = None if granted.role or task.runner != runner else resumable(task, facts)
     return Grant(runner, granted.choice, granted.reserve_usd_micros, granted.limit_usd_micros, resumes, granted.role)
+
+
+def resumable(task: TaskState, facts: AgentFacts) -> str | None:
+    """The attempt whose session the next one goes on with.
+
+    A session that another attempt has gone on with already is not as it was: a rollback has undone that one.
+    """
+    goes_on = task.failure_kind in GOES_ON or not task.failure_kind
+    return task.resumes if goes_on and task.resumes not in facts.books.spend.resumed else None
 
 
 def _runner(
     state: RunState, task: TaskState, facts: AgentFacts, table: Mapping[str, Client]
 ) -> tuple[str, str | Held | None]:
     """Who runs it, and the model that it has to be on where its provider lets only others work."""
-    own = task.task.runner or state.plan.agents.runner
-    client = table.get(own)
-    wait = facts.wait(client.provider) if client is not None and client.provider else None
-    if client is None or wait is None:
+    spec, settings = task.task, state.plan.agents
+    own = spec.runner if spec.runner is not None and is_agent(spec) else settings.runner
+    wait = facts.wait(provider_of(own, table))
+    if wait is None:
         return own, None
-    for other in state.plan.agents.failover:
-        another = table.get(other)
-        if another is not None and other != own and (not another.provider or facts.wait(another.provider) is None):
-            return other, None
-        if another is None and wait.model is not None and other != wait.model and is_alias(other, state.plan.agents):
+    for other in settings.failover:
+        if other in table:
+            fits = spec.model is None or has_name(spec.model, other, settings)  # What a task names it gets.
+            if other != own and fits and facts.wait(provider_of(other, table)) is None:
+                return other, None
+        elif _takes_over(other, own, wait, spec, table) and is_alias(other, settings):
             return own, other
     sure = "" if wait.stated else ", as far as we guess"
-    text = f"{client.provider} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"
+    text = (
+        f"{provider_of(own, table)} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"
+    )
     return own, Held("provider", text, wait.until_us)
+
+
+def _takes_over(model: str, runner: str, wait: Wait, spec: Task, table: Mapping[str, Client]) -> bool:
+    """Whether a model may be tried while a provider refuses others: each once, or two would be tried in turns for ever."""
+    chosen = runner not in table or table[runner].takes_model
+    return chosen and spec.model is None and wait.model is not None and model not in wait.refused
+
+
+def provider_of(runner: str, table: Mapping[str, Client]) -> str:
+    """Whose limits a runner meets. A client that names nobody is its own provider."""
+    client = table.get(runner)
+    return runner if client is None else client.provider or client.name
 
 
 def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | None:
@@ -132,8 +164,13 @@ def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | Non
     settings, kind = state.plan.agents, task.task.agent_type
     if not facts.working:
         return None
-    if len(facts.working) >= settings.max_requests:
-        text = f"{len(facts.working)} agents work, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
+    most = settings.requests_per_agent
+    at_once = sum(min(most, facts.at_once(one)) for one in (*facts.working, kind))
+    if at_once > settings.max_requests:
+        text = (
+            f"the {len(facts.working)} agents that work and this one would make {at_once} requests at once, by what their kind "
+            f"was seen to do, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
+        )
         return Held("requests", text)
     asked = sum(map(facts.per_minute, (*facts.working, kind)))
     if asked > settings.requests_per_minute:
@@ -163,18 +200,17 @@ def _affordable(
         )  # fmt: skip
 
     choice = chosen(tight)
-    verdict = _ask(task, facts, choice, runner, settings.runner)
+    # A cheaper model than one that its provider lets work may be one that it does not.
+    verdict = _ask(task, facts, choice, runner, cheapest=model is not None)
     if verdict.answer == "cheaper":
         choice = _one_down(choice, verdict, runner, state)
-        verdict = _ask(task, facts, choice, runner, settings.runner, cheapest=True)
+        verdict = _ask(task, facts, choice, runner, cheapest=True)
     if verdict.answer == "start":
         return Grant(runner, choice, verdict.reserve_usd_micros, verdict.limit_usd_micros, role=role)
     return Held("budget", verdict.why, for_ever=verdict.running == 0)
 
 
-def _ask(
-    task: TaskState, facts: AgentFacts, choice: Choice, runner: str, usual: str, *, cheapest: bool = False
-) -> Verdict:
+def _ask(task: TaskState, facts: AgentFacts, choice: Choice, runner: str, *, cheapest: bool = False) -> Verdict:
     spec = task.task
     expected = expected_usd_micros(spec, choice.model, runner)
     less = None
@@ -203,7 +239,7 @@ def expected_usd_micros(task: Task, model: str | None, runner: str) -> int | Non
 
 def resolves(state: RunState, task: TaskState) -> bool:
     """Whether the next attempt of a task resolves the conflict that the last one met."""
-    return state.plan.files.conflicts == "agent" and task.conflict is not None and is_agent(task.task)
+    return task.conflict is not None and state.plan.files.conflicts == "agent"
 
 
 def own_failures(task: TaskState) -> int:

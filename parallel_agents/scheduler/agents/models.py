@@ -138,12 +138,17 @@ def name_for(model: str, runner: str, settings: AgentSettings) -> str:
     return _known_name(model, runner, settings) or model
 
 
+def has_name(model: str, runner: str, settings: AgentSettings) -> bool:
+    """Whether the table has a name of a runner's client for a model."""
+    return _known_name(model, runner, settings) is not None
+
+
 def unnamed(task: Task, settings: AgentSettings) -> str | None:
     """What is wrong with the model that a task names, where its runner has no name for the alias. For a plan's check."""
     runner = task.runner or settings.runner
     if task.model is None or not is_alias(task.model, settings):
         return None
-    if _known_name(task.model, runner, settings) is not None:
+    if has_name(task.model, runner, settings):
         return None
     return f"the table of models has no {task.model!r} for the runner {runner!r}"
 

@@ -335,6 +335,7 @@ class AgentRunner:
         self._clean(one, session)
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
+            at_once=reading.at_once if reading.calls else 0,
             resumable=client.resumable and session is not None and verdict.got_through and not verdict.resume_lost,
         )  # fmt: skip
         if one.cut == SILENCE and verdict.error is not None:

@@ -1,0 +1,506 @@
+"""Agents that spend, are refused and are cut off, on a machine that outlives its dispatchers; and what must always hold."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from world import START_US, Killed, MoodyLog, plain
+
+from parallel_agents import steer
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import NotAllowed, StoreError
+from parallel_agents.eventstore.record import Recorded, from_rfc3339
+from parallel_agents.eventstore.submission import (
+    AgentSettings,
+    BudgetSettings,
+    Plan,
+    RetryPolicy,
+    RunSettings,
+    Stage,
+    Task,
+)
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.budget import budgets_of
+from parallel_agents.scheduler.dispatcher import Dispatcher
+from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch, Outcome
+from parallel_agents.submit import submit
+
+SECOND_US = 1_000_000
+CALL_USD_MICROS = 60_000  # The most that one call of a model costs here.
+PROVIDERS = {"claude": "anthropic", "codex": "openai", "lonely": "lonely"}
+UNCOUNTED = {"usage_limit", "budget", "authentication", "spend_cap"}
+ENDED = ("completed", "failed", "cancelled")
+
+
+@dataclass
+class AtWork:
+    """An attempt on the machine."""
+
+    launch: Launch
+    spent: int = 0
+    told_to_stop: bool = False
+
+
+@dataclass
+class AgentMachine:
+    """What outlives dispatchers."""
+
+    running: dict[str, AtWork] = field(default_factory=dict)
+    exit_files: dict[str, Ended] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
+    revoked: set[str] = field(default_factory=set)
+
+    def spending(self) -> dict[str, int]:
+        """What is seen of those that run."""
+        return {attempt_id: one.spent for attempt_id, one in self.running.items()}
+
+
+class AgentsOfOneDispatcher:
+    """The runner of one dispatcher, for all clients."""
+
+    name = "agents"
+
+    def __init__(self, machine: AgentMachine) -> None:
+        self.machine = machine
+        self.mine: set[str] = set()
+        self.dies_in: int | None = None  # So many starts from now.
+
+    def start(self, launch: Launch) -> None:
+        """Begin."""
+        if self.dies_in is not None:
+            if self.dies_in == 0:
+                raise Killed
+            self.dies_in -= 1
+        machine = self.machine
+        assert launch.attempt_id not in machine.started | machine.revoked, "no attempt runs twice"
+        machine.started.add(launch.attempt_id)
+        machine.running[launch.attempt_id] = AtWork(launch)
+        self.mine.add(launch.attempt_id)
+
+    def adopt(self, launches: Iterable[Launch]) -> None:
+        """What neither runs nor left an exit file never began, and must not any more."""
+        machine = self.machine
+        for launch in launches:
+            self.mine.add(launch.attempt_id)
+            if launch.attempt_id not in machine.running and launch.attempt_id not in machine.exit_files:
+                machine.revoked.add(launch.attempt_id)
+                machine.exit_files[launch.attempt_id] = Ended(launch.attempt_id, "lost", began=False)
+
+    def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
+        """Ask."""
+        if attempt_id in self.machine.running:
+            self.machine.running[attempt_id].told_to_stop = True
+
+    def poll(self) -> list[Ended]:
+        """What has ended: read anew from its file each time, as a file is."""
+        found = sorted(attempt_id for attempt_id in self.machine.exit_files if attempt_id in self.mine)
+        self.mine -= set(found)
+        return [replace(self.machine.exit_files[attempt_id]) for attempt_id in found]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+@dataclass
+class Books:
+    """A ledger of our own, kept event by event."""
+
+    spent: Counter[str] = field(default_factory=Counter)  # By scope: ``run ID``, ``task ID NAME``, ``day DATE``.
+    reserved: dict[str, int] = field(default_factory=dict)  # What is left of it, by attempt.
+    runs: dict[str, tuple[str, str]] = field(default_factory=dict)  # Attempts under way: run and task.
+    charges: dict[str, list[int | None]] = field(default_factory=dict)
+    waits: dict[str, tuple[int, set[str | None]]] = field(default_factory=dict)  # Provider: until when, for whom.
+    limits: dict[str, int | None] = field(default_factory=dict)
+    kinds: dict[str, tuple[int, str]] = field(
+        default_factory=dict
+    )  # Run and task: starts at one moment, and the moment.
+
+
+class AgentsWorld:
+    """All of it, driven by one source of randomness."""
+
+    def __init__(self, random: Random, folder: Path) -> None:
+        self.random = random
+        self.folder = folder
+        self.now_us = START_US
+        self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
+        self.log._writer.execute("PRAGMA synchronous = OFF")
+        self.machine = AgentMachine()
+        self.books = Books()
+        self.plans: dict[str, Plan] = {}
+        self.alive: set[int] = set()
+        self.dispatchers: list[Dispatcher] = []
+        self.calm = False
+        self.ticks = 0
+        self._seen = 0
+        self._pids = 0
+        self._starts_at: Counter[tuple[str, str, int]] = Counter()
+        self.new_dispatcher()
+
+    def holder_alive(self, holder: dict[str, Any]) -> bool:
+        """What the process table says."""
+        return holder["pid"] in self.alive
+
+    def new_dispatcher(self) -> None:
+        """A process that takes whatever nobody holds."""
+        self._pids += 1
+        runner = AgentsOfOneDispatcher(self.machine)
+        made = Dispatcher(
+            self.log, dict.fromkeys([*PROVIDERS, "shell"], runner), kind=f"process {self._pids}", takes_all=True,
+            clock=lambda: self.now_us, draw=self.random.random, environ={}, live_spend=self.machine.spending,
+        )  # fmt: skip
+        made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
+        self.alive.add(self._pids)
+        self.dispatchers.append(made)
+
+    def random_plan(self) -> Plan:
+        """Up to eight tasks, most of them agents', with tight budgets, mostly."""
+        random = self.random
+        stages = tuple(Stage(name=f"s{number}", fail_fast=False) for number in range(random.choice([1, 1, 2])))
+        tasks: list[Task] = []
+        for index in range(random.randint(1, 8)):
+            needed = random.sample(tasks, random.randint(0, min(1, len(tasks))))
+            stage = max([random.randrange(len(stages)), *(one.stage for one in needed)])
+            runner = random.choice(["claude", "claude", "claude", "codex", "lonely", "shell"])
+            agent = runner != "shell"
+            expected = random.choice([None, 10_000, 100_000, 400_000]) if agent else 0
+            tasks.append(
+                Task(
+                    task_id=f"t{index}", dependencies=tuple(sorted(one.task_id for one in needed)), stage=stage,
+                    command=None if agent else ("true",), runner=runner,
+                    agent_type=random.choice(["qa-engineer", "backend-engineer", "software-architect"]) if agent else "shell",
+                    description="Do it" if agent else "", model=random.choice([None, None, None, "opus"]) if agent else None,
+                    priority=random.choice(["critical", "high", "medium", "low"]), max_retries=random.randint(0, 3),
+                    expected_usd_micros=expected, expected_model="sonnet" if agent and random.random() < 0.7 else None,
+                    budget_usd_micros=random.choice([None, None, 300_000]) if agent else None,
+                )
+            )  # fmt: skip
+        settings = RunSettings(
+            max_parallel_agents=random.randint(1, 4), store_limit=random.randint(2, 6),
+            max_queue_size=random.choice([1, 2, 100]), max_execution_s=31_536_000.0,
+            retry=RetryPolicy(delay_s=random.choice([0.0, 2.0])),
+        )  # fmt: skip
+        agents = AgentSettings(
+            failover=random.choice([(), ("codex",), ("haiku",), ("sonnet", "haiku"), ("haiku", "codex")]),
+            max_requests=random.choice([2, 10]), requests_per_minute=random.choice([5, 100]),
+            retry_stronger=random.random() < 0.5, clients={"lonely": {"command": ["lonely"], "model": ["-m", "{model}"]}},
+        )  # fmt: skip
+        budgets = BudgetSettings(
+            day_usd_micros=random.choice([None, None, 900_000]), pause=random.random() < 0.85,
+            by_priority=random.random() < 0.5, cheaper_first=random.random() < 0.7,
+        )  # fmt: skip
+        return Plan(
+            name="agents", stages=stages, tasks=tuple(tasks), settings=settings, agents=agents, budgets=budgets,
+            budget_usd_micros=random.choice([None, 250_000, 1_000_000]),
+        )  # fmt: skip
+
+    def submits(self) -> None:
+        """One more run, up to two."""
+        if len(self.plans) < 2 and not self.calm:
+            made = self.random_plan()
+            run_id = submit(self.log, made, workdir=self.folder, environ={})
+            self.plans[run_id] = made
+            self.books.limits[f"run {run_id}"] = made.budget_usd_micros
+            for task in made.tasks:
+                self.books.limits[f"task {run_id} {task.task_id}"] = task.budget_usd_micros
+
+    def step(self) -> None:
+        """One thing happens, then one dispatcher ticks, mostly."""
+        random = self.random
+        self.now_us += round(random.choice([0, 0, 0.2, 2, 40, 1000 if random.random() < 0.3 else 1]) * SECOND_US)
+        random.choice(
+            [
+                self.calls,
+                self.calls,
+                self.calls,
+                self.ends,
+                self.ends,
+                self.submits,
+                random.choice([self.steers, self.breaks]),
+            ]
+        )()
+        if self.calm or random.random() < 0.8:
+            self.tick(random.choice(self.dispatchers))
+
+    def calls(self) -> None:
+        """Some of those that work have asked their model once more; they look at what they were told in between."""
+        for attempt_id, one in list(self.machine.running.items()):
+            if one.told_to_stop:
+                if self.random.random() < 0.8:
+                    self.end(attempt_id, "stopped", "")
+            elif one.launch.errand is not None and self.random.random() < 0.7:
+                one.spent += self.random.randint(1, CALL_USD_MICROS)
+                limit = one.launch.errand.limit_usd_micros
+                if limit is not None and one.spent >= limit and self.random.random() < 0.7:
+                    self.end(attempt_id, "exited", "budget", retryable=False)
+
+    def ends(self) -> None:
+        """Some end, well or not."""
+        random = self.random
+        for attempt_id, one in list(self.machine.running.items()):
+            if random.random() < 0.5:
+                continue
+            if one.told_to_stop:
+                self.end(attempt_id, "stopped", "")
+            elif self.calm or random.random() < 0.25:
+                self.end(attempt_id, "exited", None)
+            elif one.launch.errand is None:
+                self.end(attempt_id, random.choice(["exited", "lost"]), "", retryable=random.random() < 0.8)
+            else:
+                outcome: Outcome = random.choice(["exited"] * 8 + ["timed_out", "lost"])
+                kind = random.choice(
+                    ["agent", "agent", "infrastructure", "overload", "rate_limit", "usage_limit", "usage_limit",
+                     "authentication", "spend_cap", "configuration"]
+                ) if outcome == "exited" else ""  # fmt: skip
+                self.end(
+                    attempt_id, outcome, kind, retryable=kind not in ("configuration", "authentication", "spend_cap")
+                )
+
+    def end(self, attempt_id: str, outcome: Outcome, kind: str | None, *, retryable: bool = True) -> None:
+        """An attempt ends and leaves its file. A kind of None: well."""
+        random, one = self.random, self.machine.running.pop(attempt_id)
+        agent = one.launch.errand is not None
+        charges: tuple[Charge, ...] = ()
+        if agent and one.spent:
+            charges = (Charge("m", one.spent, "agent", calls=2),)
+            if random.random() < 0.2:
+                charges = (Charge("m", one.spent // 2, "agent", calls=1), Charge(None, None, "unknown", calls=1))
+        error = None if kind is None else f"{kind or outcome} trouble"
+        client = one.launch.errand.client if one.launch.errand is not None else None
+        provider = (client.provider or client.name) if client is not None else ""
+        until = random.choice([None, self.now_us + 900 * SECOND_US, self.now_us + SECOND_US, self.now_us - SECOND_US])
+        refused = kind in ("overload", "rate_limit", "usage_limit", "authentication", "spend_cap")
+        got_through = agent and bool(one.spent)
+        self.machine.exit_files[attempt_id] = Ended(
+            attempt_id, outcome, exit_code=0 if kind is None else 1, error=error, retryable=retryable, kind=kind or "",
+            charges=charges, started_at_us=self.now_us - SECOND_US, ended_at_us=self.now_us,
+            resumable=got_through and outcome != "timed_out",
+            provider=provider if outcome == "exited" and (refused or got_through) else "", got_through=got_through,
+            until_us=until if refused else None,
+        )  # fmt: skip
+
+    def steers(self) -> None:
+        """Somebody interferes; refusals are no news."""
+        if not self.plans or self.calm:
+            return
+        run_id = self.random.choice(list(self.plans))
+        with contextlib.suppress(NotAllowed):
+            match self.random.randrange(7):
+                case 0:
+                    steer.pause(self.log, run_id, "lunch")
+                case 1 | 2:
+                    steer.resume(self.log, run_id)
+                case 3:
+                    steer.retry(self.log, run_id)
+                case 4:
+                    self.raises_budgets(run_id)
+                case 5:
+                    self.rolls_back(run_id)
+                case 6:
+                    steer.cancel(self.log, run_id, self.random.choice(self.plans[run_id].tasks).task_id)
+
+    def raises_budgets(self, run_id: str, by: int = 500_000) -> None:
+        """Somebody has more money."""
+        state = Projector(self.log).state(run_id)
+        events: list[ev.Event] = []
+        if state.budget_usd_micros is not None:
+            events.append(ev.BudgetChanged(scope="run", budget_usd_micros=state.budget_usd_micros + by))
+        for name, micros in budgets_of(state).tasks.items():
+            events.append(ev.BudgetChanged(scope=f"task:{name}", budget_usd_micros=micros + by))
+        if events:
+            self.log.append(run_id, state.version, events)
+
+    def rolls_back(self, run_id: str) -> None:
+        """To some event of the run."""
+        records = [one.seq for one in self.log.read() if one.run_id == run_id]
+        projector, target = Projector(self.log), self.random.choice(records)
+        now, there = projector.state(run_id), projector.state(run_id, target)
+        if now.cancel_requested or there.seq >= now.seq:
+            return
+        events: list[ev.Event] = [ev.RunRolledBack(to_seq=target)]
+        events += [ev.TaskQueued(task_id=name, reason="rolled_back") for name in there.running.values()]
+        if not there.ended:
+            events.append(ev.RunPaused(reason="rolled back"))
+        self.log.append(run_id, now.version, events)
+
+    def breaks(self) -> None:
+        """A dispatcher dies, at rest or in the middle of a tick, or meets a full disk; another comes."""
+        if self.calm:
+            return
+        victim = self.random.choice(self.dispatchers)
+        match self.random.randrange(5):
+            case 0:
+                self.kill(victim)
+            case 1:
+                victim.runners["claude"].dies_in = self.random.randrange(3)  # type: ignore[attr-defined]
+            case 2:
+                self.log.refuses = True
+            case 3:
+                victim.leave()
+                self.look()
+                self.kill(victim)
+            case 4:
+                self.new_dispatcher()
+
+    def kill(self, dispatcher: Dispatcher) -> None:
+        """Its attempts go on; somebody else comes if nobody is left."""
+        self.alive.discard(dispatcher._me["pid"])
+        self.dispatchers.remove(dispatcher)
+        if not self.dispatchers:
+            self.new_dispatcher()
+
+    def tick(self, dispatcher: Dispatcher) -> None:
+        """One tick, and everything that must hold after it."""
+        self.ticks += 1
+        try:
+            due = dispatcher.tick()
+        except StoreError:
+            self.look()
+            return
+        except Killed:
+            self.kill(dispatcher)
+            self.look()
+            return
+        self.look()
+        states = {run_id: held.state for run_id, held in dispatcher.held.items()}
+        if self.ticks % 4 == 0:
+            for run_id, state in states.items():
+                assert plain(state) == plain(Projector(self.log, use_snapshots=False).state(run_id))
+            if dispatcher.accounts.spend is not None and states:
+                kept = {name: held for name, held in dispatcher.accounts.spend.running.items() if held.run_id in states}
+                read = Projector(self.log).spend()
+                mine = {name: held for name, held in read.running.items() if held.run_id in states}
+                assert replace(dispatcher.accounts.spend, running=kept) == replace(read, running=mine)
+        for state in states.values():
+            if state.status == "running" and not self.books.runs and due is None and not dispatcher._draining:
+                assert state.counts["blocked"], f"{state.run_id} waits for nothing: {self.told()}"
+            if state.status == "paused":
+                assert state.reason, "a pause has a reason"
+
+    def look(self) -> None:
+        """Read on in the log; every rule is looked at event by event."""
+        for record in self.log.read(self._seen):
+            self._seen = record.seq
+            self._check(record)
+
+    def _check(self, record: Recorded) -> None:
+        books, run_id, event = self.books, record.run_id, record.event
+        match event:
+            case ev.TaskStarted():
+                self._check_start(record, event)
+            case ev.CostCharged():
+                books.charges.setdefault(event.attempt_id, []).append(event.usd_micros)
+                rest = books.reserved.get(event.attempt_id, 0)
+                micros = rest if event.usd_micros is None else event.usd_micros
+                books.reserved[event.attempt_id] = max(0, rest - micros)
+                for scope in self._scopes(run_id, event.task_id, record.at_us):
+                    books.spent[scope] += micros
+            case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
+                self._check_end(event.attempt_id)
+            case ev.TaskCancelled():
+                if event.attempt_id is not None:
+                    self._check_end(event.attempt_id)
+            case ev.TaskRetryScheduled():
+                task = next(one for one in self.plans[run_id].tasks if one.task_id == event.task_id)
+                assert event.failures <= task.max_retries, "never more retries than allowed"
+            case ev.BudgetChanged():
+                scope = f"run {run_id}" if event.scope == "run" else f"task {run_id} {event.scope[5:]}"
+                books.limits[scope] = event.budget_usd_micros
+            case ev.ProviderLimited():
+                until_us, models = books.waits.get(event.provider, (0, set()))
+                models = set(models) if until_us > record.at_us else set()
+                books.waits[event.provider] = (from_rfc3339(event.until), models | {event.model})
+            case ev.ProviderFreed():
+                books.waits.pop(event.provider, None)
+            case _:
+                pass
+
+    def _scopes(self, run_id: str, task_id: str, at_us: int) -> list[str]:
+        return [f"run {run_id}", f"task {run_id} {task_id}", f"day {datetime.fromtimestamp(at_us / 1e6, UTC).date()}"]
+
+    def _check_end(self, attempt_id: str) -> None:
+        known = self.machine.exit_files[attempt_id]
+        charged = self.books.charges.get(attempt_id, [])
+        assert charged == [one.usd_micros for one in known.charges], f"{attempt_id} is charged once, before its end"
+        del self.books.runs[attempt_id]
+        self.books.reserved.pop(attempt_id, None)
+
+    def _check_start(self, record: Recorded, event: ev.TaskStarted) -> None:
+        books, run_id = self.books, record.run_id
+        assert event.attempt_id not in books.runs
+        books.runs[event.attempt_id] = (run_id, event.task_id)
+        made = self.plans[run_id]
+        if event.runner == "shell":
+            return
+        self._starts_at[run_id, event.task_id, record.at_us] += 1
+        assert self._starts_at[run_id, event.task_id, record.at_us] <= 6, "nothing starts over and over at one moment"
+        until_us, models = books.waits.get(PROVIDERS[event.runner], (0, set()))
+        if until_us > record.at_us:
+            assert event.model in made.agents.failover, f"{event.runner} waits, and {event.model} starts"
+            assert event.model not in models, f"{event.model} was refused itself"
+        books.reserved[event.attempt_id] = event.reserved_usd_micros or 0
+        if not made.budgets.pause:
+            return
+        day = f"day {datetime.fromtimestamp(record.at_us / 1e6, UTC).date()}"
+        for scope in self._scopes(run_id, event.task_id, record.at_us):
+            limit = made.budgets.day_usd_micros if scope == day else books.limits.get(scope)
+            if limit is None:
+                continue
+            inside = [
+                one for one, (run, task) in books.runs.items() if scope in (f"run {run}", f"task {run} {task}", day)
+            ]
+            held = sum(books.reserved.get(one, 0) for one in inside)
+            assert books.spent[scope] < limit, f"{scope} is spent"
+            assert books.spent[scope] + held <= limit, f"{scope}: {books.spent[scope]} + {held} > {limit}"
+
+    def told(self) -> str:
+        """The end of the log, for a failure."""
+        lines = []
+        for one in list(self.log.read())[-25:]:
+            said = {name: value for name, value in vars(one.event).items() if value}
+            lines.append(f"{one.seq} {(one.at_us - START_US) / 1e6:g} {one.run_id} {type(one.event).__name__} {said}")
+        return "\n".join(lines)
+
+    def restarts(self) -> None:
+        """Everybody dies; who comes next has nothing to say that the one after it would have to say again."""
+        for _ in range(2):
+            for one in list(self.dispatchers):
+                self.kill(one)
+            before = self.log.last_seq()
+            for _ in range(6):
+                seq = self.log.last_seq()
+                self.tick(self.dispatchers[0])
+                if self.log.last_seq() == seq:
+                    break
+        appended = {type(one.event) for one in self.log.read(before)}
+        assert appended <= {ev.RunClaimed}, f"the second restart has told {appended}"
+
+    def settle(self, steps: int = 500) -> None:
+        """From here on nothing goes wrong, there is money, and every run must come to its end."""
+        self.calm, self.log.refuses = True, False
+        for one in self.dispatchers:
+            one.runners["claude"].dies_in = None  # type: ignore[attr-defined]
+        for _ in range(steps):
+            states = self.states()
+            if all(state.ended for state in states.values()) and not self.books.runs:
+                return
+            for run_id, state in states.items():
+                if state.status == "paused" and not state.cancel_requested:
+                    self.raises_budgets(run_id, 5_000_000)
+                    steer.resume(self.log, run_id)
+                    if state.pause_code == "budget":
+                        self.now_us += 86_400 * SECOND_US
+            self.step()
+        raise AssertionError(f"not settled: {[(one.status, one.reason) for one in self.states().values()]}")
+
+    def states(self) -> dict[str, RunState]:
+        """All runs by the log alone."""
+        return {run_id: Projector(self.log).state(run_id) for run_id in self.plans}
