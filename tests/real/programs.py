@@ -126,6 +126,16 @@ class Project:
                 sums.setdefault(one.model, Counter()).update({name: getattr(one, name) for name in CHARGED})
         return {model: Usage(*(found[name] for name in CHARGED)) for model, found in sums.items()}
 
+    def copied(self) -> list[str]:
+        """The files that the script has its agents make, in the run's branch."""
+        [branch] = self.git("branch", "--list", "parallel-agents/*", "--format=%(refname:short)").splitlines()
+        return [name for name in self.git("ls-tree", "--name-only", branch).splitlines() if name.startswith("copied")]
+
+    def holding(self, *pieces: str) -> list[str]:
+        """The files of the store's folder that hold one of these."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [str(path) for path in files if any(one.encode() in path.read_bytes() for one in pieces)]
+
     def wait_for_session(self, task_id: str) -> None:
         """Wait until the client has written down a tool's result; killed before that it has no session to go on with."""
         started = [one.attempt_id for one in self.events(ev.TaskStarted) if one.task_id == task_id]

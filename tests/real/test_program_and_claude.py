@@ -49,17 +49,11 @@ def project(tmp_path: Path, server: ModelServer) -> Iterator[Project]:
     made.close()
 
 
-def merged(project: Project) -> list[str]:
-    """The files of the run's branch."""
-    [branch] = project.git("branch", "--list", "parallel-agents/*", "--format=%(refname:short)").splitlines()
-    return project.git("ls-tree", "--name-only", branch).splitlines()
-
-
 def test_five_at_once_are_merged_and_charged_to_the_token(project: Project, server: ModelServer) -> None:
     """Each in a worktree of its own; no call is missing, none is charged twice, and the dollars are the client's."""
     server.on("the-shared-task", WRITES, RUNS, DONE, by_turn=True)
     project.run(project.plan({name: f"Do the-shared-task as {name}." for name in FIVE}))
-    assert [name for name in merged(project) if name.startswith("copied")] == [f"copied-{name}.txt" for name in FIVE]
+    assert project.copied() == [f"copied-{name}.txt" for name in FIVE]
     assert project.bill() == server.usage_by_model()
     assert len(server.served()) == 15
     charges = project.events(ev.CostCharged)
@@ -92,7 +86,7 @@ def test_one_that_is_killed_goes_on_where_it_was(project: Project, server: Model
     project("wait")
     first, second = project.events(ev.TaskStarted)
     assert second.resumes == first.attempt_id
-    assert "copied-a.txt" in merged(project)
+    assert project.copied() == ["copied-a.txt"]
     assert project.bill(partial=True) == {MODEL: Usage(900 + 500, 80 + 1, 100, 4000)}
     assert project.bill(partial=False) == {MODEL: Usage(120 + 60, 40 + 25, 4000 + 4300, 300)}
     in_flight = HANGS.usage
@@ -194,9 +188,7 @@ def test_no_key_is_left_anywhere(tmp_path: Path, server: ModelServer) -> None:
         project("wait")
         said = [project("history", "--json"), project("logs", "latest", "a"), project("status", "--json")]
         pieces = (key, "canaryofthekey", key[-20:])
-        files = [path for path in project.folder.rglob("*") if path.is_file()]
-        held = [str(path) for path in files if any(one.encode() in path.read_bytes() for one in pieces)]
-        assert held == []
+        assert project.holding(*pieces) == []
         assert [text for text in said if any(one in text for one in pieces)] == []
     finally:
         project.close()

@@ -31,7 +31,7 @@ from parallel_agents.scheduler.agents.bill import charges
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.prices import price_of
 from parallel_agents.scheduler.agents.reading import Reading, Reported
-from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub
+from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub, scrub_database
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import judge
@@ -361,8 +361,13 @@ class AgentRunner:
         folder = os.path.abspath(one.launch.folder)
         lines = [Path(folder, STDOUT)] if one.errand.client.output != "text" else []
         texts = [Path(folder, name) for name in (STDOUT, STDERR, STDIN)]
-        sessions = _sessions(_own_config(one.launch, one.errand.client), session)
-        scrub(self._redact, [path for path in texts if path not in lines], by_line=[*lines, *sessions])
+        config = _own_config(one.launch, one.errand.client)
+        scrub(
+            self._redact, [path for path in texts if path not in lines], by_line=[*lines, *_sessions(config, session)]
+        )
+        if config is not None and session:
+            for path in config.glob("*.sqlite"):
+                scrub_database(self._redact, path, session)
         if (said := read_object(folder, EXIT)) is not None:
             # Ends of lines, cut where a secret may stand. Of an agent they are read by nobody.
             about = {"output": None, **({"error": None} if said.get("outcome") == "exited" else {})}
