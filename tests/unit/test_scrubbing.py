@@ -53,7 +53,10 @@ def test_a_secret_that_came_in_pieces_is_found(tmp_path: Path) -> None:
 def test_what_has_no_end_takes_no_other_line_along(tmp_path: Path) -> None:
     """A private key that was cut: in lines the rest of its line goes, in a text all that follows."""
     content = f'{{"a":"{PEM}\\nMII"}}\n{{"type":"result"}}\n'
-    assert scrubbed(tmp_path / "out", content) == f'{{"a":"{REDACTED}\n{{"type":"result"}}\n'
+    assert [line.rstrip() for line in scrubbed(tmp_path / "out", content).splitlines()] == [
+        f'{{"a":"{REDACTED}',
+        '{"type":"result"}',
+    ]
     assert scrubbed(tmp_path / "out", content, by_line=False) == f'{{"a":"{REDACTED}'
 
 
