@@ -475,6 +475,16 @@ def test_what_an_agent_leaves_holds_no_secret(agents: Agents, tmp_path: Path) ->
     assert any("It is [redacted], keep it." in line for line in lines)
 
 
+def test_what_is_the_users_own_is_left_as_it_is(agents: Agents, tmp_path: Path) -> None:
+    """Sessions in a folder that is not from us, whatever it is called, are nothing that we write to."""
+    agents.runner.close()
+    agents.runner = type(agents.runner)(agents._on_end, redact=lambda text: text.replace("canary", "[redacted]"))
+    mine = tmp_path / "clients" / "mine"
+    agents.run(agents.errand("say canary", env={"CLAUDE_CONFIG_DIR": str(mine)}))
+    [session] = mine.rglob("*.json")
+    assert "canary" in session.read_text()
+
+
 # What it costs us.
 
 

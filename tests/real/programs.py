@@ -30,12 +30,12 @@ CHARGED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 class Project:
     """A git repository with a store, commands that run in it, and all that they leave."""
 
-    def __init__(self, root: Path, binary: str, server: ModelServer, **env: str) -> None:
+    def __init__(self, root: Path, binary: str, server: ModelServer, **env: str | None) -> None:
         self.root, self.server = root / "project", server
         for folder in (self.root, root / "home", root / "programs"):
             folder.mkdir(parents=True)
         (root / "programs" / Path(binary).name).symlink_to(binary)
-        self.environment = {
+        environment = {
             "PATH": f"{root / 'programs'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(root / "home"),
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -45,6 +45,7 @@ class Project:
             **QUIET,
             **env,
         }
+        self.environment = {name: value for name, value in environment.items() if value is not None}
         self.git("init", "-q", "-b", "main")
         (self.root / "start.txt").write_text("start\n")
         (self.root / ".gitignore").write_text("*.json\n")

@@ -132,6 +132,41 @@ def test_a_run_that_is_cancelled_ends_at_once_and_is_charged(project: Project, s
     assert 80 <= charge.output_tokens <= 80 + HANGS.usage.output
 
 
+def test_one_that_was_taken_over_is_interrupted_too(project: Project, server: ModelServer) -> None:
+    """By SIGINT: its standard input went with the daemon that had started it. The bill is the client's own."""
+    server.on("the-stopped-task", WRITES, HANGS)
+    run_id = project.detach(project.plan({"a": "Do the-stopped-task."}))
+    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    project.kill_daemon()
+    project("daemon", "start")
+    begun_s = time.monotonic()
+    project("cancel", run_id)
+    project("wait", run_id, code=None)
+    assert time.monotonic() - begun_s < 3.0
+    [charge] = project.events(ev.CostCharged)
+    assert (charge.source, charge.partial, charge.input_tokens) == ("agent", True, 1400)
+
+
+def test_the_limit_of_a_subscription_is_waited_for(tmp_path: Path, server: ModelServer) -> None:
+    """Until the moment that the provider states; then the run goes on by itself, and no attempt was counted."""
+    assert BINARY
+    token = "-".join(("sk", "ant", "oat01", "0123456789abcdef"))
+    project = Project(tmp_path, BINARY, server, ANTHROPIC_API_KEY=None, CLAUDE_CODE_OAUTH_TOKEN=token)
+    try:
+        reset_at_s = int(time.time()) + 5
+        server.on("the-limited-task", refuse("usage_limit", reset_at_s=reset_at_s), WRITES, RUNS, DONE)
+        project.run(project.plan({"a": "Do the-limited-task."}, max_retries=0))
+        [limited] = project.events(ev.ProviderLimited)
+        assert (limited.kind, limited.stated) == ("usage_limit", True)
+        assert datetime.fromisoformat(limited.until).timestamp() == reset_at_s
+        assert time.time() >= reset_at_s
+        assert project.attempts() == {"a": 2}
+        assert project.bill() == server.usage_by_model()
+        assert project.copied() == ["copied-a.txt"]
+    finally:
+        project.close()
+
+
 def test_calls_that_are_tried_again_are_charged_once(project: Project, server: ModelServer) -> None:
     """The client waits as it is told and goes on; nobody else hears of it."""
     server.on("the-limited-task", refuse("rate_limit", retry_after_s=1), WRITES, refuse("overloaded"), RUNS, DONE)

@@ -408,8 +408,8 @@ def _before(known: Mapping[str, Any]) -> Reported | None:
 
 def _own_config(launch: Launch, client: clients.Client) -> Path | None:
     """The folder of configuration and sessions that a client has from us; None where it is its user's own."""
-    folder = launch.env.get(client.config_variable) if client.config_variable else None
-    return Path(folder) if folder is not None and clients.CLIENTS in Path(folder).parts else None
+    ours = Path(os.path.abspath(launch.folder)).parents[3] / clients.CLIENTS / client.name
+    return ours if client.config_variable and launch.env.get(client.config_variable) == str(ours) else None
 
 
 def _sessions(config: Path | None, session: str | None) -> list[Path]:
