@@ -240,26 +240,30 @@ def test_a_client_that_does_not_listen_is_no_harm(agents: Agents) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adopted", [False, True])
 @pytest.mark.parametrize(
-    ("deaf_to", "exit_code", "least_s"), [((), 7, 0.0), (("word",), 8, 3.0), (("word", "TERM"), -9, 3.4)]
+    ("deaf_to", "exit_code", "least_s"), [((), 7, 0.0), (("word",), 8, 3.0), (("word", "TERM"), -9, 4.0)]
 )
 def test_the_ladder_has_three_rungs(
-    agents: Agents, tmp_path: Path, deaf_to: tuple[str, ...], exit_code: int, least_s: float
+    agents: Agents, tmp_path: Path, deaf_to: tuple[str, ...], exit_code: int, least_s: float, adopted: bool
 ) -> None:
-    """The word, after three seconds SIGTERM, after the grace SIGKILL."""
+    """The word (SIGINT where there is no standard input any more), after three seconds SIGTERM, after the grace SIGKILL."""
     program = (
-        "import signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, {'signal.SIG_IGN' if 'TERM' in deaf_to else 'lambda *_: sys.exit(8)'})\n"
+        "import os, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, {'signal.SIG_IGN' if 'TERM' in deaf_to else 'lambda *_: os._exit(8)'})\n"
+        f"signal.signal(signal.SIGINT, {'signal.SIG_IGN' if deaf_to else 'lambda *_: os._exit(7)'})\n"
         "sys.stdin.readline(); open('begun', 'w').close()\n"
-        f"{'time.sleep(600)' if deaf_to else 'sys.stdin.readline()'}\n"
+        f"{'time.sleep(600)' if deaf_to or adopted else 'sys.stdin.readline()'}\n"
         "sys.exit(7)\n"
     )
     client = Client(name="stubborn", command=(sys.executable, "-c", program), prompt="talk")
     launch = agents.errand(client=client)
     agents.start(launch)
     wait_until((tmp_path / "begun").exists, "the client to begin")
+    if adopted:
+        agents.take_over(launch)
     begun_s = time.monotonic()
-    agents.runner.stop(launch.attempt_id, grace_s=0.5)
+    agents.runner.stop(launch.attempt_id, grace_s=1.0)
     ended = agents.end_of(launch.attempt_id)
     assert (ended.outcome, ended.exit_code) == ("stopped", exit_code)
     assert least_s <= time.monotonic() - begun_s < least_s + 3.0
@@ -354,6 +358,17 @@ def test_who_is_killed_in_mid_call_goes_on_where_it_was(agents: Agents, tmp_path
     assert tokens(before) == [(2000, 101, True)]  # Of the call in flight, what it began with.
     after = agents.run(go_on(agents, first, resume_prompt="Go on.", model=MODEL))
     assert (after.error, after.output, tokens(after)) == (None, "Done.", [(1000, 100, False)])
+
+
+def test_who_goes_on_and_gets_no_answer_can_go_on_still(agents: Agents) -> None:
+    """The session is there as it was before; only an attempt that began anew and got no answer has none."""
+    first = agents.errand("say One.", "exit 3")
+    assert agents.run(first).resumable
+    second = go_on(agents, first, "fail server-error")
+    assert agents.run(second).resumable
+    ended = agents.run(go_on(agents, second, "say Two.", model=MODEL))
+    assert (ended.output, tokens(ended)) == ("Two.", [(1000, 100, False)])
+    assert not agents.run(agents.errand("fail server-error")).resumable
 
 
 def test_a_session_that_is_gone_is_begun_anew(agents: Agents) -> None:

@@ -216,6 +216,7 @@ class AgentRunner:
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
+            "resumed": session is not None,
             "temporary": one.temporary,
         }
         one.before = _before(start)
@@ -333,10 +334,10 @@ class AgentRunner:
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
         self._clean(one, session)
+        kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
-            at_once=reading.at_once if reading.calls else 0,
-            resumable=client.resumable and session is not None and verdict.got_through and not verdict.resume_lost,
+            at_once=reading.at_once if reading.calls else 0, resumable=client.resumable and kept,
         )  # fmt: skip
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"

@@ -292,6 +292,9 @@ class Supervisor:
             return
         if attempt.status is None and attempt.cause == "exited":
             attempt.cause = cause
+        if attempt.grace_s is not None and grace_s >= attempt.grace_s:
+            return
+        attempt.grace_s = grace_s
         now = time.monotonic()
         kill_at = now + grace_s
         asks = bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0
