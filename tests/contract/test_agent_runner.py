@@ -18,7 +18,7 @@ from fakeagent.installing import command_of
 from stages import Agents
 from waiting import wait_until
 
-from parallel_agents.scheduler.agents.clients import BUILT_IN, Client, clients
+from parallel_agents.scheduler.agents.clients import BUILT_IN, Client, clients, environment
 from parallel_agents.scheduler.agents.finding import find_client
 from parallel_agents.scheduler.process import carriers
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
@@ -150,6 +150,14 @@ def test_an_agent_has_a_private_folder_for_temporary_files(agents: Agents, tmp_p
     assert not folder.exists()
 
 
+def test_the_folder_of_whoever_dispatches_is_not_passed_on() -> None:
+    """It has its own; only a folder that the plan names is in its environment."""
+    for client in (BUILT_IN["claude"], BUILT_IN["codex"]):
+        for said, wanted in (("/of/us", None), ("/of/the/plan", "/of/the/plan")):
+            env = environment(client, {"TMPDIR": "/of/us"}, {"TMPDIR": said}, "/config")
+            assert env.get("TMPDIR") == wanted
+
+
 def test_a_folder_that_the_plan_names_stays(agents: Agents, tmp_path: Path) -> None:
     """And so does whatever an agent writes in place of the name of its own."""
     named, precious = tmp_path / "named", tmp_path / "pa-precious"
@@ -203,6 +211,13 @@ def test_the_last_of_two_results_counts(agents: Agents) -> None:
     ended = agents.run(agents.errand("say Done.", "twice", model=MODEL))
     assert (ended.error, ended.output) == (None, "Done.")
     assert ended.charges == (Charge(MODEL, ONE_CALL - 300, "agent", 1000, 100, calls=1),)
+
+
+def test_lines_of_5_mb_and_garbage_are_survived(agents: Agents) -> None:
+    """They are read as they come; what is kept of a text is bounded, and no call is missed."""
+    ended = agents.run(agents.errand("garbage", "long 5000000", "garbage", model=MODEL))
+    assert (ended.error, tokens(ended)) == (None, [(1000, 100, False)])
+    assert 1000 < len(ended.output) < 30_000
 
 
 def test_what_is_interrupted_tells_its_cost(agents: Agents, tmp_path: Path) -> None:
