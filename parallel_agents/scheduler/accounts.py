@@ -144,10 +144,11 @@ class Accounts:
             return None
         before = self.spend.waits.get(ended.provider)
         if ended.kind not in WAITS:
-            through = ended.got_through and ended.error is None and before is not None and before.seen_us < started_us
+            through = ended.got_through and ended.error is None and before is not None and before.seen_us <= started_us
             return ev.ProviderFreed(provider=ended.provider) if through else None
         stated = ended.until_us is not None and ended.until_us > now_us
-        same = before is not None and started_us <= before.seen_us  # It began before that was known: no new refusal.
+        # It began before that was known: no new refusal. What starts in the commit that tells of it comes after it.
+        same = before is not None and started_us < before.seen_us
         count = (0 if before is None else before.count) + (not same)
         until_us = ended.until_us if stated and ended.until_us is not None else now_us + _guess_us(ended.kind, count)
         if count > 1:  # A time that was stated and did not hold is not trusted again without a pause of ours.
