@@ -318,24 +318,28 @@ class Dispatcher:
                 if files is not None and files.outdated(held.state, ended):
                     outdated.append(ended)
                     continue
-                ended = self._settled(draft, held.state, ended)
+                if held.agents:
+                    ended = self._settled(draft, held.state, ended)
                 task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
-                    ended = decide.attributed(task, checked(held.state, task, ended))
-                    events += _one_pause(events, decide.decide_end(held.state, ended, draft.at_us, self._draw()))
+                    ended = checked(held.state, task, ended)
+                    if held.agents:
+                        ended = decide.attributed(task, ended)
+                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
                 self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
-                self._settled(draft, held.state, ended)
+                if held.agents:
+                    self._settled(draft, held.state, ended)
                 task_id = attempts.start_of(run_id, attempt_id).task_id
                 events += kept_of_undone(task_id, attempt_id, work) if work is not None else []
                 reason = "its attempt was undone by a rollback"
                 events.append(ev.ResultDiscarded(task_id=task_id, attempt_id=attempt_id, reason=reason))
         for run_id, events in decided.items():
-            self._add_all(draft, run_id, events)
+            self._add_all(draft, run_id, _paused_once(events) if self.held[run_id].agents else events)
         for ended in outdated:
             attempts.merge_again(ended)
 
@@ -523,11 +527,10 @@ class Dispatcher:
         return min(due, default=None)
 
 
-def _one_pause(before: list[Event], events: list[Event]) -> list[Event]:
-    """What is decided after other events of a run in one commit: it is paused once."""
-    if any(isinstance(event, ev.RunPaused) for event in before):
-        return [event for event in events if not isinstance(event, ev.RunPaused)]
-    return events
+def _paused_once(events: list[Event]) -> list[Event]:
+    """What ends in one commit mean for a run, with the first of the pauses that follow from them."""
+    pauses = [event for event in events if isinstance(event, ev.RunPaused)]
+    return [event for event in events if event not in pauses[1:]] if len(pauses) > 1 else events
 
 
 _RUN_LEVEL = frozenset(cls for name, cls in ev.EVENT_TYPES.items() if name.startswith("Run"))  # As the log has it.
