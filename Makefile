@@ -23,7 +23,7 @@ demo: need-git .make/demo ## run a plan of seven tasks in a repository of its ow
 test: need-git .make/test ## the tests, but for those that take minutes
 	.venv/bin/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: need-git .make/test ## all tests, on more random examples
+test-all: need-git .make/test-all ## all tests, on more random examples and with the real claude command (380 MB, once)
 	TEST_ALL=1 .venv/bin/python -m pytest -n $(WORKERS)
 
 lint: .make/lint ## ruff and mypy
@@ -48,11 +48,12 @@ need-git:
 
 .make/demo: extras =
 .make/test: extras = [test]
+.make/test-all: extras = [test,claude]
 .make/lint: extras = [lint]
 .make/bench: extras = [bench]
 
 # hatchling comes first and is not fetched apart for the build, so that it is held by the constraints like all else.
-.make/demo .make/test .make/lint .make/bench: .make/venv pyproject.toml constraints.txt
+.make/demo .make/test .make/test-all .make/lint .make/bench: .make/venv pyproject.toml constraints.txt
 	@touch .make/unfinished
 	@$(install) hatchling
 	@$(install) --no-build-isolation --editable '.$(extras)'

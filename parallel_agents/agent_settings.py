@@ -36,12 +36,13 @@ def agent_settings(
     """
     environ = os.environ if environ is None else environ
     tasks = [task for task in draft.tasks if is_agent(task)]
-    if not tasks:
+    resolves = configuration.get("conflictResolution.strategy") == "agent"
+    if not tasks and not resolves:
         return AgentSettings(), ()
     warnings: list[str] = []
     resolver = configuration.get("conflictResolution.agent")
     named = dict.fromkeys(task.agent_type for task in tasks if task.agent_type != "general")
-    if configuration.get("conflictResolution.strategy") == "agent":
+    if resolves:
         named[resolver] = None
     settings = AgentSettings(
         runner=configuration.get("agents.defaultRunner"),
@@ -66,6 +67,10 @@ def agent_settings(
         requests_per_minute=configuration.get("resourceManagement.api.rateLimitPerMinute"),
     )
     _check_clients(tasks, settings, environ)
+    client = clients(settings.clients).get(settings.runner)
+    if resolves and client is not None and find_client(client, environ.get("PATH")) is None:
+        message = f"conflictResolution.strategy is agent, and there is no {client.command[0]!r} on PATH"
+        raise InvalidPlan(message, hint=missing_hint(client))
     return settings, tuple(warnings)
 
 

@@ -408,7 +408,8 @@ class CostCharged(Event):
     source: str = "agent"  # Who says so: agent, estimated (tokens times the price table) or unknown.
     prices: str = ""  # Version of the price table that an estimate was made with.
     runner: str = ""
-    duration_s: float = 0.0  # Of the attempt; told once, with the first of its charges.
+    duration_s: float = 0.0  # Of the attempt; told once, with the first of its charges,
+    at_once: Count = 0  # as is how many requests it was seen to make at the same time; 0: that cannot be told.
 
 
 class BudgetThresholdReached(Event):

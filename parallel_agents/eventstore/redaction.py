@@ -6,6 +6,7 @@ find too much in ordinary output.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -94,6 +95,9 @@ class Redactor:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         values = (os.environ if environ is None else environ).items()
         secrets = {value.strip() for name, value in values if is_secret_name(name)}
+        secrets |= {
+            json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets
+        }  # As it stands in lines of JSON.
         # Longest first, so that a secret that contains another one goes whole.
         ordered = sorted((secret for secret in secrets if len(secret) >= MIN_LENGTH), key=len, reverse=True)
         self._values = re.compile("|".join(re.escape(secret) for secret in ordered)) if ordered else None

@@ -67,6 +67,7 @@ class Spend:
     resumed: set[str] = field(default_factory=set)  # Attempts whose sessions others have gone on with.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
     working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
+    at_once: dict[str, int] = field(default_factory=dict)  # The most requests that one of them made at the same time.
 
 
 def fold(state: Spend, record: Recorded) -> Spend:
@@ -77,7 +78,7 @@ def fold(state: Spend, record: Recorded) -> Spend:
     match event:
         case ev.CostCharged():
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
-            pace(state, event.agent_type, event.calls, event.duration_s)
+            pace(state, event.agent_type, event.calls, event.duration_s, event.at_once)
         case ev.TaskStarted(attempt_id=attempt_id):
             held = Held(run_id, event.task_id, event.reserved_usd_micros, bool(event.model_reason))
             start(state, attempt_id, held, event.resumes)
@@ -125,8 +126,9 @@ def fold_row(state: Spend, row: Row) -> Spend:
             match row.type:
                 case "CostCharged":
                     agent_type, calls, duration_s = data["agent_type"], data["calls"], data["duration_s"]
+                    at_once = data["at_once"]
                     charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
-                    pace(state, agent_type, calls, duration_s)
+                    pace(state, agent_type, calls, duration_s, at_once)
                     return state
                 case "TaskStarted":
                     reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
@@ -165,8 +167,10 @@ def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str,
     state.by_day[at_us // DAY_US] += micros
 
 
-def pace(state: Spend, agent_type: str, calls: int, duration_s: float) -> None:
-    """Count how often attempts of a type have asked their models, and how long they have worked."""
+def pace(state: Spend, agent_type: str, calls: int, duration_s: float, at_once: int) -> None:
+    """Count how often attempts of a type have asked their models, how long they have worked, and what they did at once."""
+    if at_once > state.at_once.get(agent_type, 0):
+        state.at_once[agent_type] = at_once
     if calls or duration_s:
         state.calls[agent_type] += calls
         state.working_s[agent_type] += duration_s

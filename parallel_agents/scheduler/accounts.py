@@ -30,8 +30,8 @@ USAGE_WAIT_US: Final = 900_000_000  # Of an allowance that is used up, where it 
 
 
 def has_agents(state: RunState) -> bool:
-    """Whether a run has tasks of agents."""
-    return any(is_agent(task) for task in state.plan.tasks)
+    """Whether a run has tasks of agents, or conflicts that agents resolve."""
+    return state.plan.files.conflicts == "agent" or any(is_agent(task) for task in state.plan.tasks)
 
 
 class Accounts:
@@ -193,6 +193,7 @@ def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list
             agent_type=agent_type, input_tokens=one.input_tokens, output_tokens=one.output_tokens, calls=one.calls,
             partial=one.partial, cache_read_tokens=one.cache_read_tokens, cache_write_tokens=one.cache_write_tokens,
             source=one.source, prices=one.prices, runner=runner, duration_s=0.0 if number else duration_s,
+            at_once=0 if number else ended.at_once,
         )
         for number, one in enumerate(ended.charges)
     ]  # fmt: skip

@@ -21,10 +21,9 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents.clients import CLIENTS, clients, environment
 from parallel_agents.scheduler.agents.errands import errand as errand_of
-from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
-from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
+from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ class Attempts:
         folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
         env: dict[str, str] = {} if call else self.environment(state, spec)
         errand = None
-        if is_agent(spec) and (client := clients(state.plan.agents.clients).get(task.runner or "")) is not None:
+        if task.runner not in NO_AGENTS and (client := clients(state.plan.agents.clients).get(task.runner or "")):
             config = os.path.join(os.path.dirname(self._folder), CLIENTS, client.name)
             env = environment(client, self._environ, env, config)
             attempts = f"{self._folder}/{run_id}"

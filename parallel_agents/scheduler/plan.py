@@ -16,7 +16,7 @@ from typing import NamedTuple
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, grant, is_agent
+from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.scopes import meet
 
@@ -221,7 +221,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             if task.task.files and scope_taken(task, busy):
                 aside.append(place)
                 continue
-            if facts.agents is not None and is_agent(task.task):
+            if facts.agents is not None and by_agent(state, task):
                 granted = grant(state, task, facts.agents)
                 if isinstance(granted, Held):
                     decision.held[task.task.task_id] = granted

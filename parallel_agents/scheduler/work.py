@@ -216,9 +216,7 @@ def in_conflict(
     match settings.conflicts:
         case "ours" | "theirs" if work.merged is not None and clashes == work.clashes:  # No side mends a gate.
             return [*found, resolved, *decide_end(state, ended, now_us, draw, commit=work.merged)]
-        case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS and (
-            is_agent(task.task) or settings.conflicts == "rebase"
-        ):
+        case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS:
             then = "it runs again on the merged result" if settings.conflicts == "rebase" else "an agent resolves it"
             # Its session would go on with the files that did not merge.
             failed = replace(ended, error=f"{reason}; {then}", retryable=False, resumable=False)

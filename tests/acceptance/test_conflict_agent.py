@@ -69,6 +69,26 @@ def test_an_agent_resolves_a_conflict_in_a_checkout_of_its_own(cli: Scratch) -> 
     assert "Merge b, with conflicts" in log  # Both works are among its ancestors.
 
 
+def test_an_agent_resolves_what_two_commands_have_done(cli: Scratch) -> None:
+    """They need no agent themselves."""
+    clashing(cli, "run printf 'one\\nAB\\nthree\\n' > f.txt", "say I kept both.")
+    merged = "until git rev-parse -q --verify parallel-agents/$PARALLEL_AGENTS_RUN:a.txt; do sleep 0.02; done"
+    env = {"FAKE_AGENT_SCRIPT": str(cli.root / "home/script.json")}
+    commands = {
+        "a": "printf 'one\\nA\\nthree\\n' > f.txt; touch a.txt",
+        "b": f"{merged}; printf 'one\\nB\\nthree\\n' > f.txt",
+    }
+    tasks = [{"task_id": name, "command": ["sh", "-c", line], "env": env} for name, line in commands.items()]
+    cli.write("plan.json", json.dumps({"name": "clash", "tasks": tasks}))
+    cli("run", "plan.json", "--config", "config.json")
+    run = cli.quick("status", "--json").data["run_id"]
+    assert git(cli, "show", f"parallel-agents/{run}:f.txt") == "one\nAB\nthree"
+    started = [event["data"] for event in cli.quick("history", "--json").lines if event["type"] == "TaskStarted"]
+    assert [(one["runner"], one["role"]) for one in started] == [
+        ("shell", ""), ("shell", ""), ("claude", "merge-engineer"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("resolver", [["say It is beyond me."], ["fail server"]], ids=["leaves markers", "fails"])
 def test_a_conflict_that_no_agent_resolves_waits_for_a_person(cli: Scratch, resolver: list[str]) -> None:
     """With the work as it was before, so that `resolve` can take a side."""

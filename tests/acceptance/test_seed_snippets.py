@@ -1,13 +1,14 @@
-"""The snippets that users know, from ``seed_snippets.md``: what needs no agents, files or money runs as it is written.
+"""The snippets that users know, from ``seed_snippets.md``: they run as they are written.
 
-A task of a snippet says neither command nor call. As long as no agent can be configured, it is refused; the same snippet
-with ``call=`` in each task works.
+A task of a snippet says neither command nor call, so it is for an agent; here a fake one does it. The same snippet with
+``call=`` in each task works too.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakeagent.installing import install
 
 from parallel_agents import (
     AgentTask,
@@ -200,14 +202,44 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 # What needs agents.
 
 
-@pytest.mark.parametrize("heading", [QUICK_START, *TOGETHER])
-def test_tasks_that_need_an_agent_are_refused(heading: str, project: Path) -> None:
-    """By name, with the runners that there are; nothing is recorded."""
+def test_tasks_for_agents_are_refused_where_there_is_no_agent(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, with what to do; nothing is recorded."""
+    monkeypatch.setenv("PATH", os.defpath)
     with pytest.raises(InvalidPlan) as caught, ParallelExecutor() as executor:
-        run(PYTHON[heading], executor=executor)
-    assert re.match(r'tasks\[0\] \(task ".+"\) has no command, and no agent runner is configured', caught.value.message)
-    assert "the runners there are: shell (runs a command) and python (runs a callable" in caught.value.hint
+        run(PYTHON[QUICK_START], executor=executor)
+    assert caught.value.message == "task 'task_1' is for the agent claude, and there is no 'claude' on PATH"
+    assert "install claude so that it is on PATH" in caught.value.hint
     assert not (project / ".parallel-agents").exists()
+
+
+@pytest.mark.parametrize("heading", [QUICK_START, *TOGETHER])
+def test_a_snippet_runs_as_it_is_written(
+    heading: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each task by an agent, after those that it needs, on the model that its type gets; the bill adds up."""
+    monkeypatch.setenv("PATH", f"{install(project / 'home' / 'bin')}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "-".join(("key", "of", "nobody")))
+    monkeypatch.setenv("FAKE_AGENT", "say It is done.")
+    configure(project, json.dumps({"agents": {"runners": {"claude": {"passes": ["ANTHROPIC_*", "FAKE_*"]}}}}))
+    with ParallelExecutor() as executor:
+        result = run(PYTHON[heading], executor=executor)["result"]
+    assert result.success
+    assert {task.output for task in result.task_results} == {"It is done."}
+    assert result.total_api_calls == len(result.task_results)
+    harder = sum("authentication" in task.description.split() for task in result.task_results)  # One step up.
+    expected = sum(_PRICE[task.agent_type] for task in result.task_results) + harder * 0.003
+    assert result.total_cost_usd == pytest.approx(expected)
+    if heading == QUICK_START:
+        assert f"Completed: 3/3\nDuration: {result.total_duration_seconds:.2f}s" in capsys.readouterr().out
+
+
+# What one call costs that the fake agent makes, on the model that each type gets: opus, sonnet, haiku.
+_PRICE = {
+    **dict.fromkeys(("software-architect", "security-engineer"), 0.006),
+    **dict.fromkeys(("backend-engineer", "frontend-engineer", "api-engineer", "data-engineer"), 0.003),
+    **dict.fromkeys(("ux-designer", "deployment-engineer"), 0.003),
+    "qa-engineer": 0.00015,
+}
 
 
 def test_the_quick_start_works_with_calls(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

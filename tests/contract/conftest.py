@@ -1,4 +1,4 @@
-"""The fixtures that the contract of the log is tested with."""
+"""The fixtures that the contracts of the log and of the runners are tested with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from backends import BACKENDS, SqliteBackend
+from stages import Agents, Callables, Shell, close
 
 from parallel_agents.eventstore.log import Log
 
@@ -22,3 +23,27 @@ def log(backend: SqliteBackend) -> Iterator[Log]:
     """An empty log whose redactor knows no environment."""
     with backend.open(environ={}) as opened:
         yield opened
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """The runner of commands."""
+    stage = Shell(tmp_path)
+    yield stage
+    close(stage)
+
+
+@pytest.fixture
+def callables(tmp_path: Path) -> Iterator[Callables]:
+    """The runner of callables."""
+    stage = Callables(tmp_path)
+    yield stage
+    close(stage)
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Agents]:
+    """The runner of agents, with the fake agent."""
+    stage = Agents(tmp_path)
+    yield stage
+    close(stage)

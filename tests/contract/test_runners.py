@@ -1,4 +1,4 @@
-"""What every runner keeps: the same tests on commands and on callables, then what is special to each."""
+"""What every runner keeps: the same tests on commands, callables and agents, then what is special to the first two."""
 
 from __future__ import annotations
 
@@ -10,146 +10,22 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stages import Callables, Shell
 from waiting import DEADLINE_S, wait_until
 
 from parallel_agents.scheduler.process import MARKER, identity_of, is_alive
-from parallel_agents.scheduler.runners.callables import CallableRunner, TaskContext
-from parallel_agents.scheduler.runners.protocol import Ended, Launch
-from parallel_agents.scheduler.runners.shell import ShellRunner
+from parallel_agents.scheduler.runners.callables import TaskContext
+from parallel_agents.scheduler.runners.protocol import Ended
 
 
-class Stage:
-    """One runner, the ends it gave, and launches with all that they need."""
-
-    def __init__(self, make: Callable[[Callable[[], None]], Any], folder: Path) -> None:
-        self.folder = folder
-        self.rings = 0
-        self.ends: list[Ended] = []
-        self._ring = threading.Event()
-        self.runner = make(self._on_end)
-        self._made = 0
-
-    def _on_end(self) -> None:
-        self.rings += 1
-        self._ring.set()
-
-    def launch(self, *, command: tuple[str, ...] = (), call: Callable[..., Any] | None = None, **given: Any) -> Launch:
-        """A launch with an id of its own."""
-        self._made += 1
-        attempt_id = f"attempt-{os.getpid()}-{self.folder.name}-{self._made}"
-        given.setdefault("env", {"PATH": os.environ["PATH"]})
-        given.setdefault("workdir", self.folder)
-        folder = self.folder / "runs" / "run" / f"task-{self._made}" / attempt_id
-        return Launch("run", f"task-{self._made}", attempt_id, folder, command=command, call=call, **given)
-
-    def start(self, launch: Launch) -> str:
-        """Start it; gives its id."""
-        self.runner.start(launch)
-        return launch.attempt_id
-
-    def end_of(self, attempt_id: str) -> Ended:
-        """Wait for the end of one attempt, as the loop would: woken by ``on_end``."""
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            self.ends += self.runner.poll()
-            for ended in self.ends:
-                if ended.attempt_id == attempt_id:
-                    return ended
-            assert time.monotonic() < deadline, f"{attempt_id} does not end"
-            self._ring.wait(1.0)
-            self._ring.clear()
-
-    def run(self, launch: Launch) -> Ended:
-        """Start and wait for the end."""
-        return self.end_of(self.start(launch))
-
-    def count(self, attempt_id: str) -> int:
-        """How many ends an attempt has had so far."""
-        self.ends += self.runner.poll()
-        return sum(ended.attempt_id == attempt_id for ended in self.ends)
-
-
-class Shell(Stage):
-    """Work as commands."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(ShellRunner, folder)
-
-    def saying(self, text: str) -> Launch:
-        """Work that succeeds with an output."""
-        return self.launch(command=("echo", text))
-
-    def failing(self) -> Launch:
-        """Work that fails."""
-        return self.launch(command=("sh", "-c", "echo trouble >&2; exit 3"))
-
-    def endless(self, begun: Path) -> Launch:
-        """Work that says that it has begun and goes on until it is stopped."""
-        return self.launch(command=("sh", "-c", f"touch '{begun}'; exec sleep 600"))
-
-
-class Callables(Stage):
-    """Work as callables."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(CallableRunner, folder)
-
-    def saying(self, text: str) -> Launch:
-        """Work that succeeds with an output."""
-        return self.launch(call=lambda: text)
-
-    def failing(self) -> Launch:
-        """Work that fails."""
-
-        def fail() -> None:
-            raise ValueError("trouble\nin two lines")
-
-        return self.launch(call=fail)
-
-    def endless(self, begun: Path) -> Launch:
-        """Work that says that it has begun and goes on until it is stopped."""
-
-        def go_on(context: TaskContext) -> str:
-            begun.touch()
-            context.wait()
-            return "too late"
-
-        return self.launch(call=go_on)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """The runner of commands."""
-    stage = Shell(tmp_path)
-    yield stage
-    close(stage)
-
-
-@pytest.fixture
-def callables(tmp_path: Path) -> Iterator[Callables]:
-    """The runner of callables."""
-    stage = Callables(tmp_path)
-    yield stage
-    close(stage)
-
-
-@pytest.fixture(params=["shell", "callables"])
+@pytest.fixture(params=["shell", "callables", "agents"])
 def stage(request: pytest.FixtureRequest) -> Any:
-    """Either runner."""
+    """Each runner."""
     return request.getfixturevalue(request.param)
-
-
-def close(stage: Stage) -> None:
-    """Leave nothing running behind a test."""
-    for pid in list(getattr(stage.runner, "live", dict)()):
-        stage.runner.stop(pid, grace_s=0.0)
-    wait_until(lambda: stage.runner.poll() or stage.runner.running() == 0, "the last attempts to end")
-    stage.runner.close()
 
 
 def test_work_that_succeeds_ends_once_with_its_output(stage: Any) -> None:
@@ -167,26 +43,26 @@ def test_work_that_fails_says_why_in_one_line(stage: Any) -> None:
     ended = stage.run(launch)
     assert ended.outcome == "exited"
     assert ended.exit_code in (1, 3)
-    assert ended.error in ("exit code 3: trouble", "ValueError: trouble in two lines")
+    assert ended.error == stage.failure
     assert ended.retryable
     assert "trouble" in (launch.folder / "stderr.log").read_text()
 
 
 def test_every_end_is_polled_exactly_once(stage: Any) -> None:
-    """Fifty at once: fifty ends, each with its own output, and then nothing more."""
-    launches = [stage.saying(f"piece {number}") for number in range(50)]
+    """Many at once: as many ends, each with its own output, and then nothing more."""
+    launches = [stage.saying(f"piece {number}") for number in range(stage.many)]
     for launch in launches:
         stage.start(launch)
     outputs = [stage.end_of(launch.attempt_id).output for launch in launches]
-    assert outputs == [f"piece {number}" for number in range(50)]
-    assert [stage.count(launch.attempt_id) for launch in launches] == [1] * 50
+    assert outputs == [f"piece {number}" for number in range(stage.many)]
+    assert [stage.count(launch.attempt_id) for launch in launches] == [1] * stage.many
     assert stage.runner.poll() == []
     assert stage.runner.running() == 0
 
 
 @pytest.mark.parametrize("timed_out", [False, True])
 def test_stopped_work_says_whether_its_time_was_up(stage: Any, tmp_path: Path, timed_out: bool) -> None:
-    """The outcome is ``stopped`` or ``timed_out``, with an error that says so, and no output counts."""
+    """The outcome is ``stopped`` or ``timed_out``, with an error that says so; at most an agent's last word is kept."""
     launch = stage.endless(tmp_path / "begun")
     stage.start(launch)
     wait_until((tmp_path / "begun").exists, "the work to begin")
@@ -195,7 +71,7 @@ def test_stopped_work_says_whether_its_time_was_up(stage: Any, tmp_path: Path, t
     assert ended.outcome == ("timed_out" if timed_out else "stopped")
     assert ended.error == ("timed out after 600 s" if timed_out else "stopped")
     assert ended.exit_code != 0
-    assert ended.output is None
+    assert ended.output == stage.last_word
 
 
 def test_stopping_twice_is_stopping_once(stage: Any, tmp_path: Path) -> None:

@@ -423,14 +423,13 @@ def test_fields_for_agents_are_refused_on_other_tasks(
     assert not store_of(project).exists()
 
 
-def test_a_task_with_nothing_to_run_is_refused_with_the_runners_there_are(
-    executor: ParallelExecutor, project: Path
-) -> None:
-    """Of an agent that is not on this machine, with how to get it."""
-    with pytest.raises(InvalidPlan) as caught:
+def test_a_task_with_nothing_to_run_is_refused_with_the_runners_there_are(project: Path) -> None:
+    """Of an agent that is not on this machine, with how to get it. The real one may be there, and must not be asked."""
+    (project / "parallel-agents.toml").write_text('[agents.runners.claude]\ncommand = ["no-such-agent"]\n')
+    with ParallelExecutor() as executor, pytest.raises(InvalidPlan) as caught:
         executor.execute_parallel([agent("a", call=lambda: 1), agent("b")])
-    assert caught.value.message == "task 'b' is for the agent claude, and there is no 'claude' on PATH"
-    assert "install claude" in caught.value.hint
+    assert caught.value.message == "task 'b' is for the agent claude, and there is no 'no-such-agent' on PATH"
+    assert "install no-such-agent" in caught.value.hint
     with pytest.raises(InvalidPlan, match=r'tasks\[1\] \(task "b"\) has no command, which is what the shell runs'):
         ParallelExecutor(runner="shell").execute_parallel([agent("a", call=lambda: 1), agent("b")])
     with pytest.raises(InvalidPlan, match='"python", which runs callables'):

@@ -42,6 +42,7 @@ _SKIPPED = (
 )
 _MOST_ERRORS = 20  # Of a result line, that are kept.
 _MOST_DENIALS = 100
+_MOST_AGENTS = 1000
 _LIMIT_LINE = b'{"type":"rate_limit_event"'
 _OF_NO_INTEREST = frozenset(
     (
@@ -146,6 +147,11 @@ def _system(reading: Reading, fields: Mapping[str, Any]) -> None:
             reading.model = as_name(fields.get("fallback_model")) or reading.model
         case "permission_denied" if len(reading.denials) < _MOST_DENIALS:
             reading.denials = (*reading.denials, as_name(fields.get("tool_name")) or "?")
+        case "task_started" if fields.get("task_type") == "local_agent" and len(reading.background) < _MOST_AGENTS:
+            reading.background.add(as_name(fields.get("task_id")))
+            reading.at_once = max(reading.at_once, 1 + len(reading.background))
+        case "task_notification":
+            reading.background.discard(as_name(fields.get("task_id")))
         case "status":
             reading.asked = reading.asked or fields.get("status") == "requesting"
         case _:

@@ -211,6 +211,8 @@ def environment(
     """
     passed = {name: value for name, value in environ.items() if _passes(client, name)}
     result = {**(client.sets or {}), **passed, **built}
+    if result.get("TMPDIR") == environ.get("TMPDIR"):  # Not the plan's: it gets one of its own.
+        result.pop("TMPDIR", None)
     if client.config_variable and client.config_variable not in result and any(result.get(key) for key in client.keys):
         result[client.config_variable] = config_folder
     return result

@@ -57,6 +57,10 @@ class AgentFacts:
         working_s = spend.working_s.get(agent_type, 0.0)
         return 60 * spend.calls[agent_type] / working_s if working_s else 0.0
 
+    def at_once(self, agent_type: str) -> int:
+        """How many requests one agent of that type was seen to make at the same time; 1 where none was seen."""
+        return max(1, self.books.spend.at_once.get(agent_type, 1))
+
     def wait(self, provider: str) -> Wait | None:
         """That a provider lets nobody work now."""
         found = self.books.spend.waits.get(provider)
@@ -90,6 +94,11 @@ def is_agent(task: Task) -> bool:
     return task.runner is not None and task.runner not in NO_AGENTS
 
 
+def by_agent(state: RunState, task: TaskState) -> bool:
+    """Whether the next attempt of a task is an agent's: of a command's too, where it is to resolve a conflict."""
+    return is_agent(task.task) or resolves(state, task)
+
+
 def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
     """Whether the next attempt of an agent's task may start now."""
     assert task.task.runner is not None
@@ -120,7 +129,7 @@ def _runner(
 ) -> tuple[str, str | Held | None]:
     """Who runs it, and the model that it has to be on where its provider lets only others work."""
     spec, settings = task.task, state.plan.agents
-    own = spec.runner or settings.runner
+    own = spec.runner if spec.runner is not None and is_agent(spec) else settings.runner
     wait = facts.wait(provider_of(own, table))
     if wait is None:
         return own, None
@@ -155,8 +164,13 @@ def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | Non
     settings, kind = state.plan.agents, task.task.agent_type
     if not facts.working:
         return None
-    if len(facts.working) >= settings.max_requests:
-        text = f"{len(facts.working)} agents work, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
+    most = settings.requests_per_agent
+    at_once = sum(min(most, facts.at_once(one)) for one in (*facts.working, kind))
+    if at_once > settings.max_requests:
+        text = (
+            f"the {len(facts.working)} agents that work and this one would make {at_once} requests at once, by what their kind "
+            f"was seen to do, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
+        )
         return Held("requests", text)
     asked = sum(map(facts.per_minute, (*facts.working, kind)))
     if asked > settings.requests_per_minute:
@@ -225,7 +239,7 @@ def expected_usd_micros(task: Task, model: str | None, runner: str) -> int | Non
 
 def resolves(state: RunState, task: TaskState) -> bool:
     """Whether the next attempt of a task resolves the conflict that the last one met."""
-    return state.plan.files.conflicts == "agent" and task.conflict is not None and is_agent(task.task)
+    return task.conflict is not None and state.plan.files.conflicts == "agent"
 
 
 def own_failures(task: TaskState) -> int:

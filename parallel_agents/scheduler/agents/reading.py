@@ -138,6 +138,8 @@ class Reading:
     denials: tuple[str, ...] = ()  # Names of the tools that it was not allowed to use.
     asked: bool = False  # It has asked its model something, whatever came of it.
     answered: bool = False  # And the provider has answered at least once.
+    background: set[str] = field(default_factory=set)  # Agents of its own that are at work beside it.
+    at_once: int = 1  # The most agents in there that have worked at the same time, itself included.
     open_messages: dict[str, str] = field(default_factory=dict)  # Of each agent in there: the message being streamed.
     lines: int = 0
     bad_lines: int = 0

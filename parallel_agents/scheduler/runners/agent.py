@@ -3,7 +3,11 @@
 Each is a supervised command (see ``shell``) with its output in files. One thread of ours reads these on: a result means
 that the client may go home, silence that it hangs. In the attempt's folder lie, besides what its supervisor writes,
 ``prompt.md`` and ``role.md`` (what it was told), ``stdin`` (the same as it goes over the wire) and ``session.json``: the
-client's id of the session, and what had been charged for it up to the attempt's end.
+client's id of the session, what had been charged for it up to the attempt's end, why we have stopped it ourselves, and
+the folder that it has for temporary files.
+
+That folder is not below the attempt's: paths of sockets have 108 bytes at most, and what an agent tries out must not find
+the project's repository, workspace or configuration in a folder above.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents import clients
@@ -29,8 +35,17 @@ from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import judge
-from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_bytes, make_folder, read_object, write_whole
-from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Talk
+from parallel_agents.scheduler.runners.folder import (
+    EXIT,
+    PROCESS,
+    STDERR,
+    STDOUT,
+    last_bytes,
+    make_folder,
+    read_object,
+    write_whole,
+)
+from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import wrap
 
@@ -43,7 +58,9 @@ INTERRUPT: Final = json.dumps(
     {"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}}
 ) + "\n"  # fmt: skip
 RESULT, SILENCE = "result", "silence"  # Why we have stopped it ourselves.
+TEMPORARY: Final = "pa-"  # What the names of folders for temporary files begin with.
 _STDERR_BYTES: Final = 4000
+_CLOSE_S: Final = 5.0  # For ends that are being seen to; those that are not are found again by whoever takes over.
 
 
 @dataclass(slots=True)
@@ -53,8 +70,11 @@ class _Watched:
     launch: Launch
     errand: Errand
     tail: Tail
+    before: Reported | None = None  # What its session had been charged for when it began.
+    temporary: str = ""  # Its folder, where it has one of ours.
     reading: Reading = field(default_factory=Reading)
     sign_at: float = 0.0  # When something new was last read (monotonic).
+    priced: object = None  # What ``spent`` was reckoned from.
     finished: bool = False  # It has given its result, and was told that this was all.
     cut: str = ""  # RESULT: it lived on after it; SILENCE.
     spent: int | None = 0  # Micro-dollars so far, as far as can be told.
@@ -93,22 +113,38 @@ class AgentRunner:
     def start(self, launch: Launch) -> None:
         """Tell a client what to do. An id that is at work already is left alone."""
         errand = launch.errand
-        assert errand is not None
-        try:
-            ready = self._ready(launch, errand)
-        except (OSError, ValueError) as error:
-            self._end(_refused(launch.attempt_id, f"cannot be started: {error}", retryable=isinstance(error, OSError)))
+        if errand is None:
+            self._end(_refused(launch.attempt_id, "its runner is not installed here", retryable=False))
             return
+        one = self._take(launch, errand)
+        if one is None:
+            return
+        try:
+            ready = self._ready(one)
+        except (OSError, ValueError) as error:
+            said = f"cannot be started: {error}"
+            ready = _refused(launch.attempt_id, said, retryable=isinstance(error, OSError))
         if isinstance(ready, Ended):
-            self._end(ready)
-        elif self._take(launch, errand):
+            self._end(self._closing(ready))
+        else:
             self._shell.start(ready)
 
     def adopt(self, launches: Iterable[Launch]) -> None:
-        """Take over by their files; what they have printed is read from its beginning."""
-        taken = [launch for launch in launches if launch.errand is not None and self._take(launch, launch.errand)]
+        """Take over by their files; what they have printed is read from its beginning.
+
+        One without an errand, whose runner is not installed here any more, is ended as what it is to us: a command.
+        """
+        taken = []
+        for launch in launches:
+            if launch.errand is None:
+                taken.append(launch)
+            elif (one := self._take(launch, launch.errand)) is not None:
+                known = read_object(os.path.abspath(launch.folder), SESSION) or {}
+                one.before = _before(known)
+                one.temporary = str(known.get("temporary", ""))
+                one.cut = str(known.get("cut", ""))
+                taken.append(launch)
         self._shell.adopt(taken)
-        self._news.set()
 
     def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
         """Ask it to stop, then SIGTERM, then SIGKILL, for the client and everything that descends from it."""
@@ -121,6 +157,10 @@ class AgentRunner:
             while True:
                 ends.append(self._ends.popleft())
         return ends
+
+    def running(self) -> int:
+        """How many attempts have been started or adopted and not ended."""
+        return len(self._watched)
 
     def hint(self) -> None:
         """Something may have happened to adopted attempts: look now."""
@@ -140,22 +180,25 @@ class AgentRunner:
         """Let go. Agents that work go on to their end, and can be taken over."""
         self._closed = True
         self._news.set()
-        self._thread.join(5.0)
+        self._thread.join(_CLOSE_S)
         self._shell.close()
 
-    def _take(self, launch: Launch, errand: Errand) -> bool:
-        """Watch an attempt from now on. False where it is watched already."""
+    def _take(self, launch: Launch, errand: Errand) -> _Watched | None:
+        """Watch an attempt from now on. None where it is watched already."""
         with self._lock:
             if launch.attempt_id in self._watched:
-                return False
+                return None
             tail = Tail(f"{launch.folder}/{STDOUT}")
-            self._watched[launch.attempt_id] = _Watched(launch, errand, tail, sign_at=time.monotonic())
-        self._news.set()
-        return True
+            one = self._watched[launch.attempt_id] = _Watched(launch, errand, tail, sign_at=time.monotonic())
+        self._news.set()  # The thread may sleep without an end.
+        return one
 
-    def _ready(self, launch: Launch, errand: Errand) -> Launch | Ended:
+    def _ready(self, one: _Watched) -> Launch | Ended:
         """The command that starts the client, with all that it reads in place; or why there is none."""
+        launch, errand = one.launch, one.errand
         client, folder = errand.client, os.path.abspath(launch.folder)
+        if os.path.lexists(f"{folder}/{PROCESS}"):  # Its supervisor refuses it; what the first start has left stays.
+            return replace(launch, command=client.command, errand=None)
         program = find_client(client, launch.env.get("PATH"))
         if program is None:
             said = f"no such command: {client.command[0]!r}; {missing_hint(client)}"
@@ -163,11 +206,21 @@ class AgentRunner:
         make_folder(folder)
         before = read_object(errand.resumes_folder, SESSION) if errand.resumes_folder and client.resumable else None
         session = None if before is None else before.get("session")
+        errand = replace(errand, role_prompt=self._redact(errand.role_prompt))
         prompt = self._redact(clients.told(client, errand, resumes=session is not None))
         write_whole(folder, PROMPT, prompt.encode())
         write_whole(folder, ROLE, errand.role_prompt.encode())
-        start = {"session": session or errand.session_id or None, "before": (before or {}).get("reported")}
+        if "TMPDIR" not in launch.env:
+            one.temporary = tempfile.mkdtemp(prefix=TEMPORARY)
+        start = {
+            "session": session or errand.session_id or None,
+            "before": (before or {}).get("reported"),
+            "temporary": one.temporary,
+        }
+        one.before = _before(start)
         write_whole(folder, SESSION, json.dumps(start).encode())
+        if (config := _own_config(launch, client)) is not None:
+            make_folder(str(config))  # Private: sessions hold all that the agent has seen.
         words = clients.words(
             client,
             errand,
@@ -184,7 +237,8 @@ class AgentRunner:
             (program, *words[1:]), setup=errand.setup, teardown=errand.teardown, timeout_s=errand.setup_timeout_s,
             gates=(), folder=folder,
         )  # fmt: skip
-        ready = replace(launch, command=words, errand=None)
+        env = {**launch.env, "TMPDIR": one.temporary} if one.temporary else launch.env
+        ready = replace(launch, command=words, errand=None, env=env)
         if client.prompt == "talk":
             message = {"type": "user", "message": {"role": "user", "content": prompt}}
             write_whole(folder, STDIN, json.dumps(message).encode() + b"\n")
@@ -192,9 +246,11 @@ class AgentRunner:
         return replace(ready, stdin=f"{folder}/{PROMPT}") if client.prompt == "stdin" else ready
 
     def _watch(self) -> None:
-        while not self._closed:
+        last = False
+        while not last:
             self._news.wait(LOOK_S if self._watched else None)
             self._news.clear()
+            last = self._closed  # What has ended by now is still seen to.
             with self._lock:
                 watched = list(self._watched.values())
             for one in watched:
@@ -212,18 +268,24 @@ class AgentRunner:
         self._read(one, one.tail.read())
         if one.tail.position != before:
             one.sign_at = now
-            one.spent = _so_far(one)
-        attempt_id, errand = one.launch.attempt_id, one.errand
-        if one.reading.result is not None and not one.finished:
+            _reckon(one)
+        attempt_id, errand, reading = one.launch.attempt_id, one.errand, one.reading
+        if reading.result is not None and not one.finished:
             one.finished = True
             self._shell.finish(attempt_id)
         if one.cut:
             return
-        if one.finished and now - one.sign_at > errand.grace_s:
-            one.cut = RESULT
-        elif not one.finished and 0 < errand.silence_s < now - one.sign_at and errand.client.streams:
-            one.cut = SILENCE
-        if one.cut:
+        if one.finished and not reading.background:
+            cut, after_s = RESULT, errand.grace_s
+        elif errand.client.streams and errand.silence_s:
+            cut, after_s = SILENCE, errand.silence_s
+        else:
+            return
+        if now - one.sign_at > after_s:
+            one.cut = cut
+            folder = os.path.abspath(one.launch.folder)
+            with contextlib.suppress(OSError):  # For whoever takes it over before it has ended.
+                write_whole(folder, SESSION, json.dumps({**(read_object(folder, SESSION) or {}), "cut": cut}).encode())
             self._shell.stop(attempt_id)
 
     @staticmethod
@@ -236,8 +298,12 @@ class AgentRunner:
         """What the end of a client's process means."""
         with self._lock:
             one = self._watched.pop(ended.attempt_id, None)
-        if one is None or ended.outcome == "not_started" or not ended.began:
+        if one is None:
             return ended
+        if ended.outcome == "not_started" or not ended.began:
+            _remove_temporary(one.temporary)
+            kind = "infrastructure" if ended.retryable else "configuration"
+            return ended if ended.outcome != "not_started" else replace(ended, kind=kind)
         try:
             return self._judged(one, ended)
         except Exception as error:  # A result is never lost, whatever its client has printed.
@@ -249,54 +315,95 @@ class AgentRunner:
     def _judged(self, one: _Watched, ended: Ended) -> Ended:
         folder, client, reading = os.path.abspath(one.launch.folder), one.errand.client, one.reading
         self._read(one, one.tail.finish())
-        stderr = last_bytes(f"{folder}/{STDERR}", _STDERR_BYTES)
+        # Whoever has given a result and then outstays its time has done its work all the same.
+        done = reading.result is not None and not reading.result.is_error and reading.concluded
+        stayed = one.cut == RESULT or (done and ended.outcome == "timed_out" and not reading.background)
         verdict = judge(
-            reading, client.name, ended.outcome, ended.exit_code, stderr, time.time_ns() // 1000,
-            stopped_for_grace=one.cut == RESULT,
+            reading, client.name, ended.outcome, ended.exit_code, last_bytes(f"{folder}/{STDERR}", _STDERR_BYTES),
+            time.time_ns() // 1000, stopped_for_grace=stayed,
         )  # fmt: skip
+        complete = reading.concluded or (ended.outcome == "exited" and ended.exit_code == 0)
+        paid = charges(reading, one.before, complete, price_of, model=one.errand.model)
         known = read_object(folder, SESSION) or {}
-        before = None if known.get("before") is None else Reported.from_json(known["before"])
-        complete = ended.outcome not in ("lost", "not_started") and (reading.result is not None or ended.exit_code == 0)
-        paid = charges(reading, before, complete, price_of, model=one.errand.model)
-        session, told = reading.session_id or known.get("session"), reading.reported or before
+        session, told = reading.session_id or known.get("session"), reading.reported or one.before
         with contextlib.suppress(OSError):  # The next attempt begins anew, then.
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
-        scrub(self._redact, folder, (STDOUT, STDERR, STDIN), _sessions(one.launch, client.config_variable, session))
+        self._clean(one, session)
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
+            at_once=reading.at_once if reading.calls else 0,
             resumable=client.resumable and session is not None and verdict.got_through and not verdict.resume_lost,
         )  # fmt: skip
-        if one.cut == SILENCE:
+        if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")
-        if ended.outcome in ("stopped", "timed_out") and one.cut != RESULT:
+        if ended.outcome in ("stopped", "timed_out") and not stayed:
             return ended
         provider = (client.provider or client.name) if verdict.provider or verdict.got_through else ""
-        outcome = "exited" if ended.outcome == "stopped" else ended.outcome
+        outcome: Outcome = "lost" if ended.outcome == "lost" else "exited"
         error = ended.error if ended.outcome == "lost" else verdict.error
         return replace(
             ended, outcome=outcome, error=error, kind=verdict.kind, retryable=verdict.retryable and ended.retryable,
             provider=provider, until_us=verdict.until_us,
         )  # fmt: skip
 
+    def _clean(self, one: _Watched, session: str | None) -> None:
+        """Take secrets out of what it has left, and its temporary files away."""
+        folder = os.path.abspath(one.launch.folder)
+        lines = [Path(folder, STDOUT)] if one.errand.client.output != "text" else []
+        texts = [Path(folder, name) for name in (STDOUT, STDERR, STDIN)]
+        sessions = _sessions(_own_config(one.launch, one.errand.client), session)
+        scrub(self._redact, [path for path in texts if path not in lines], by_line=[*lines, *sessions])
+        if (said := read_object(folder, EXIT)) is not None:
+            # Ends of lines, cut where a secret may stand. Of an agent they are read by nobody.
+            about = {"output": None, **({"error": None} if said.get("outcome") == "exited" else {})}
+            with contextlib.suppress(OSError):
+                write_whole(folder, EXIT, json.dumps({**said, **about}).encode())
+        _remove_temporary(one.temporary)
+
     def _end(self, ended: Ended) -> None:
         self._ends.append(ended)
         self._on_end()
 
 
-def _so_far(one: _Watched) -> int | None:
-    """What an agent at work has spent, by its messages; None where nobody knows."""
-    paid = [charge.usd_micros for charge in charges(one.reading, None, False, price_of, model=one.errand.model)]
-    return None if None in paid else sum(usd for usd in paid if usd is not None)
+def _reckon(one: _Watched) -> None:
+    """What an agent at work has spent, by its messages; None where nobody knows.
+
+    Its output grows with every word, what it has spent once or twice in a message.
+    """
+    messages = one.reading.messages
+    last = next(reversed(messages.values()), None)
+    seen = (len(messages), one.reading.results, None if last is None else last[1].kinds())
+    if seen == one.priced:
+        return
+    one.priced = seen
+    paid = [charge.usd_micros for charge in charges(one.reading, one.before, False, price_of, model=one.errand.model)]
+    one.spent = None if None in paid else sum(usd for usd in paid if usd is not None)
 
 
-def _sessions(launch: Launch, variable: str, session: str | None) -> list[Path]:
-    """What a client of ours has written down of a session in its own folder, where that is ours too."""
-    folder = launch.env.get(variable) if variable else None
-    if folder is None or session is None or clients.CLIENTS not in Path(folder).parts:
+def _before(known: Mapping[str, Any]) -> Reported | None:
+    return None if known.get("before") is None else Reported.from_json(known["before"])
+
+
+def _own_config(launch: Launch, client: clients.Client) -> Path | None:
+    """The folder of configuration and sessions that a client has from us; None where it is its user's own."""
+    folder = launch.env.get(client.config_variable) if client.config_variable else None
+    return Path(folder) if folder is not None and clients.CLIENTS in Path(folder).parts else None
+
+
+def _sessions(config: Path | None, session: str | None) -> list[Path]:
+    """What a client of ours has written down of a session."""
+    if config is None or not session:
         return []
-    return [path for path in Path(folder).rglob("*") if session in str(path) and path.is_file()]
+    return [path for path in config.rglob("*") if session in str(path) and path.is_file()]
+
+
+def _remove_temporary(folder: str) -> None:
+    """Remove an attempt's folder for temporary files. Its name was read from a file that the agent could have changed."""
+    path = Path(folder)
+    if path.name.startswith(TEMPORARY) and path.parent == Path(tempfile.gettempdir()) and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _refused(attempt_id: str, error: str, *, retryable: bool) -> Ended:

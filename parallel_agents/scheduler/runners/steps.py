@@ -1,7 +1,8 @@
 """A program that runs a command between its setup and its teardown, and quality gates after it. Stdlib only.
 
 It is started in place of the command where a task has any of these (``wrap`` makes its words), and behaves to the
-outside as the command would: same directory, environment, standard streams, exit code or signal. Each turn:
+outside as the command would: same directory, environment, standard streams, exit code or signal. What comes on its
+standard input is for the command; the others find nothing there. Each turn:
 
 1. setup: where it fails, neither the command nor a gate runs, and the exit code is 125,
 2. the command, in our own process group,
@@ -179,8 +180,11 @@ class _Steps:
 
     def spawn(self, words: list[str], own_group: bool, output_fd: int | None) -> int:
         """Start a program that finds everything as we found it; gives its pid."""
-        streams = [] if output_fd is None else [(os.POSIX_SPAWN_DUP2, output_fd, to) for to in (1, 2)]
-        group: dict[str, Any] = {"setpgroup": 0} if own_group else {}
+        streams: list[Any] = [] if output_fd is None else [(os.POSIX_SPAWN_DUP2, output_fd, to) for to in (1, 2)]
+        group: dict[str, Any] = {}
+        if own_group:
+            group = {"setpgroup": 0}
+            streams.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
         return os.posix_spawnp(
             words[0], words, self.environment, file_actions=streams, setsigmask=(), setsigdef=self.ignored, **group
         )

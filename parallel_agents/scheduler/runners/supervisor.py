@@ -178,6 +178,7 @@ class Supervisor:
         elif stop := order.get("stop"):
             self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
         elif (attempt := self.attempts.get(order.get("finish", ""))) is not None:
+            attempt.interrupt = b""  # It has done its work: to be interrupted now could only spoil its last word.
             self.hang_up(attempt)
 
     def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
@@ -209,7 +210,7 @@ class Supervisor:
         assert self.link is not None
         self.link.close()
         self.link = None
-        for attempt in self.talking.values():
+        for attempt in list(self.talking.values()):
             if not attempt.unsent:
                 self.hang_up(attempt)  # Nobody is left to see that it is done, so it is to end when it is.
         self.must_ring = self.must_ring or bool(self.outbox)
@@ -271,7 +272,7 @@ class Supervisor:
                 continue
             if not attempt.unsent:
                 self.poller.modify(attempt.stdin_fd, 0)
-                if self.link is None:
+                if self.link is None or attempt.kill_at is not None:
                     self.hang_up(attempt)
 
     def hang_up(self, attempt: Attempt) -> None:
@@ -291,16 +292,27 @@ class Supervisor:
             return
         if attempt.status is None and attempt.cause == "exited":
             attempt.cause = cause
-        kill_at = time.monotonic() + grace_s
-        if attempt.stdin_fd >= 0 and attempt.status is None and grace_s > 0:
+        now = time.monotonic()
+        kill_at = now + grace_s
+        asks = bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0
+        if asks:
             kill_at += INTERRUPT_S
-            attempt.look_at = time.monotonic() + INTERRUPT_S
-            with contextlib.suppress(OSError):
-                os.write(attempt.stdin_fd, attempt.interrupt)
-            self.hang_up(attempt)
+            attempt.look_at = now + INTERRUPT_S
         attempt.kill_at = kill_at if attempt.kill_at is None else min(kill_at, attempt.kill_at)
         attempt.look_at = min(attempt.look_at, attempt.kill_at)
         self.ending[attempt_id] = attempt
+        if asks:
+            self.interrupt(attempt)
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Ask a command that we talk to to stop, in its own words where it still listens, by SIGINT otherwise."""
+        if attempt.stdin_fd < 0:
+            with contextlib.suppress(OSError):
+                os.killpg(attempt.pid, signal.SIGINT)
+            return
+        attempt.unsent += attempt.interrupt  # Never into the middle of what it is being told.
+        self.poller.modify(attempt.stdin_fd, select.POLLOUT)
+        self.talk()
 
     def read_stop_files(self) -> None:
         """Another dispatcher has taken over and wants something ended."""
