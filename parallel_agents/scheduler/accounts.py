@@ -5,7 +5,7 @@ Nothing of it is read before the process holds a run with tasks of agents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from parallel_agents.eventstore import events as ev
@@ -14,9 +14,10 @@ from parallel_agents.eventstore.record import Recorded, rfc3339
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
-from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.spend import Spend, Wait
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
+from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.agents.granting import AgentFacts, by_agent, is_agent, provider_of, runner_of
 from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent, usd, words_of
 from parallel_agents.scheduler.decide import PAUSES, storable_text
 from parallel_agents.scheduler.plan import Decision
@@ -26,6 +27,7 @@ WAITS: Final = frozenset({"rate_limit", "usage_limit", "overload"})
 """Failures that all agents of a provider have in common, so that none of them is started for a while."""
 FIRST_WAIT_US: Final = 30_000_000  # Where a provider does not say for how long; doubled each time in a row,
 LONGEST_WAIT_US: Final = 900_000_000  # up to this.
+LONG_WAIT_US: Final = 60_000_000  # From here on a wait is told apart from the time that a run has run.
 USAGE_WAIT_US: Final = 900_000_000  # Of an allowance that is used up, where it is not said until when.
 
 
@@ -96,6 +98,30 @@ class Accounts:
         """When the next provider lets us work again."""
         waits = self.spend.waits.values() if self.spend is not None else ()
         return min((wait.until_us for wait in waits if wait.until_us > now_us), default=None)
+
+    def waits(self, state: RunState, now_us: int) -> bool:
+        """Whether a run has nothing to do but to wait for a provider. That is no time that it runs."""
+        return any(wait.until_us > now_us for wait in self._waited_for(state))
+
+    def waited(self, state: RunState, now_us: int) -> Event | None:
+        """That a run goes on after such a wait: from then on it is seen anew how long it runs."""
+        since_us = state.active_since_us or 0
+        for wait in self._waited_for(state):
+            if wait.until_us <= now_us and wait.until_us - wait.seen_us >= LONG_WAIT_US and wait.seen_us >= since_us:
+                return ev.RunResumed(reason=f"{wait.kind}: its time is over")
+        return None
+
+    def _waited_for(self, state: RunState) -> Iterator[Wait]:
+        """What the providers have said on whom a run waits in which nothing runs."""
+        if self.spend is None or not self.spend.waits or state.running or state.status != st.RUNNING:
+            return
+        if state.cancel_requested:
+            return
+        table = clients(state.plan.agents.clients)
+        waiting = (task for task in state.tasks.values() if could_start(state, task) and by_agent(state, task))
+        for provider in {provider_of(runner_of(state, task), table) for task in waiting}:
+            if provider in self.spend.waits:
+                yield self.spend.waits[provider]
 
     def cut_short(self, ended: Ended, state: RunState) -> Ended:
         """The end of an attempt in other words, where it, or we, have stopped it for a budget.

@@ -385,8 +385,10 @@ class Dispatcher:
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
                 self._add(draft, run_id, ev.RunStarted())
+            if held.agents and (again := self.accounts.waited(state, draft.at_us)) is not None:
+                self._add(draft, run_id, again)
             overdue = decide.decide_overdue(state, draft.at_us)
-            if overdue is not None:
+            if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
             throttle = decide_throttle(state, free)
@@ -521,7 +523,9 @@ class Dispatcher:
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
             due.append(freed)
         for held in self.held.values():
-            for when in (held.agenda.next_due_us(held.state), decide.overdue_at_us(held.state)):
+            waits = held.agents and self.accounts.waits(held.state, self._clock())
+            overdue_us = None if waits else decide.overdue_at_us(held.state)
+            for when in (held.agenda.next_due_us(held.state), overdue_us):
                 if when is not None:
                     due.append(when)
         return min(due, default=None)

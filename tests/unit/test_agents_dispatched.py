@@ -189,3 +189,22 @@ def test_no_money_is_read_for_a_run_without_agents(tmp_path: Path, monkeypatch: 
     assert scene.types(of="RunCompleted") == ["RunCompleted"]
     assert scene.dispatcher.accounts.spend is None
     scene.log.close()
+
+
+def test_the_time_that_a_run_waits_for_a_provider_is_not_time_that_it_runs(scene: Agents) -> None:
+    """Five hours until an allowance is there again would end every run of an hour; and it is looked at only then."""
+    run_id = scene.submit(plan=agents_plan(agent("a"), max_execution_s=3600.0))
+    scene.tick()
+    reset_us = scene.now_us + 5 * 3600 * SECOND_US
+    scene.runner.end("a", error="limit", kind="usage_limit", provider="anthropic", until_us=reset_us)
+    assert scene.tick() == reset_us
+    scene.now_us += 3 * 3600 * SECOND_US
+    assert scene.tick() == reset_us
+    assert scene.types(of="Cancel") == []
+    scene.now_us = reset_us
+    assert scene.tick() == reset_us + 3600 * SECOND_US
+    assert scene.last(ev.RunResumed).reason == "usage_limit: its time is over"
+    assert scene.statuses(run_id) == {"a": "running"}
+    scene.now_us += 3600 * SECOND_US
+    scene.tick()
+    assert scene.last(ev.RunCancelRequested).reason == "max_execution_time"
