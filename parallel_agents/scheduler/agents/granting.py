@@ -246,5 +246,5 @@ def resolves(state: RunState, task: TaskState) -> bool:
 
 
 def own_failures(task: TaskState) -> int:
-    """Attempts that failed by the agent's own fault, as far as the last one tells."""
-    return task.failures if task.failure_kind in ("agent", "no_change") else 0
+    """Whether an attempt has failed by the agent's own fault: 1, also where something from outside came after that."""
+    return int(task.lesson is not None or task.failure_kind in ("agent", "no_change"))
