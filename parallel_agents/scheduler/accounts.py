@@ -6,7 +6,7 @@ Nothing of it is read before the process holds a run with tasks of agents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -18,7 +18,7 @@ from parallel_agents.projections.spend import Spend, Wait
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.granting import AgentFacts, by_agent, is_agent, provider_of, runner_of
-from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent, usd, words_of
+from parallel_agents.scheduler.budget import Books, Budgets, Stop, budgets_of, crossings, overspent, usd, words_of
 from parallel_agents.scheduler.decide import PAUSES, storable_text
 from parallel_agents.scheduler.plan import Decision
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -46,6 +46,7 @@ class Accounts:
     def __init__(self, projector: Projector, live: Callable[[], Mapping[str, int]]) -> None:
         self.spend: Spend | None = None
         self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
+        self._budgets: dict[str, tuple[Any, Budgets]] = {}  # By run, with what they follow from.
         self._projector = projector
         self._live = live
 
@@ -69,7 +70,17 @@ class Accounts:
         Args:
             states: the runs that this process holds.
         """
-        return None if self.spend is None else agent_facts(self.spend, state, states, now_us, self._live())
+        if self.spend is None:
+            return None
+        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets_of(state))
+
+    def _budgets_of(self, state: RunState) -> Budgets:
+        """The same as of ``budgets_of``. It goes through all tasks, so it is asked only where something has changed."""
+        key = (state.plan_digest, state.budget_usd_micros, tuple(state.task_budgets.items()))
+        found = self._budgets.get(state.run_id)
+        if found is None or found[0] != key:
+            found = self._budgets[state.run_id] = key, budgets_of(state)
+        return found[1]
 
     def due(self, facts: AgentFacts, state: RunState) -> list[Event]:
         """What is to be told of the budgets of a run, and its pause where one is spent. Notes who is to be stopped."""
@@ -153,7 +164,7 @@ class Accounts:
         task_id = state.running.get(ended.attempt_id)
         if self.spend is None or task_id is None or not (state.plan.budgets.enabled and state.plan.budgets.pause):
             return None
-        budget = budgets_of(state).tasks.get(task_id)
+        budget = state.task_budgets.get(task_id, state.tasks[task_id].task.budget_usd_micros)
         if budget is None:
             return None
         spent, rest = self.spend.by_task[state.run_id, task_id], self.spend.rest.get(ended.attempt_id, 0)
@@ -191,9 +202,18 @@ class Accounts:
 
 
 def agent_facts(
-    spend: Spend, state: RunState, states: Mapping[str, RunState], now_us: int, live: Mapping[str, int]
+    spend: Spend,
+    state: RunState,
+    states: Mapping[str, RunState],
+    now_us: int,
+    live: Mapping[str, int],
+    budgets: Budgets | None = None,
 ) -> AgentFacts:
-    """What the agents of a run depend on, from the store's spending."""
+    """What the agents of a run depend on, from the store's spending.
+
+    Args:
+        budgets: of the run, where somebody has them at hand.
+    """
     books = Books(spend, now_us, live)
     working = []
     for held in spend.running.values():
@@ -201,7 +221,7 @@ def agent_facts(
             run = states.get(held.run_id)
             task = None if run is None else run.tasks.get(held.task_id)
             working.append("" if task is None else task.task.agent_type)
-    return AgentFacts(books, budgets_of(state), now_us, working)
+    return AgentFacts(books, budgets or budgets_of(state), now_us, working)
 
 
 def could_start(state: RunState, task: TaskState) -> bool:
