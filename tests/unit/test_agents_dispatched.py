@@ -11,7 +11,7 @@ from agentpaper import CENT, agent, agents_plan, paid
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US
 
-from parallel_agents import steer
+from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Draft, Log
@@ -208,3 +208,30 @@ def test_the_time_that_a_run_waits_for_a_provider_is_not_time_that_it_runs(scene
     scene.now_us += 3600 * SECOND_US
     scene.tick()
     assert scene.last(ev.RunCancelRequested).reason == "max_execution_time"
+
+
+def test_a_fork_begins_anew_where_its_parent_would_go_on_with_a_session(scene: Agents) -> None:
+    """The session is its parent's, as is what it has cost; what went wrong there it is told."""
+    run_id = scene.submit(plan=agents_plan(agent("a", max_retries=5), budget=100 * CENT))
+    scene.tick()
+    first = scene.attempt("a")
+    scene.runner.end("a", error="wrong", kind="agent", charges=paid(60 * CENT))
+    scene.tick()
+    scene.now_us += 10 * SECOND_US
+    scene.tick()
+    second = scene.attempt("a")
+    scene.runner.end("a", error="killed", kind="infrastructure", resumable=True)
+    scene.tick()
+    child = travel.fork(scene.log, run_id, scene.log.last_seq(), {})["run_id"]
+    steer.resume(scene.log, child)
+    scene.dispatcher.hold(child)
+    scene.now_us += 60 * SECOND_US
+    scene.tick()
+    of_child, of_parent = reversed([one for one in scene.of(ev.TaskStarted) if one.attempt == 3])
+    assert {of_child.resumes, of_parent.resumes} == {None, second}
+    state = scene.dispatcher.held[child].state
+    assert state.tasks["a"].lesson == {"error": "wrong", "output": None, "changed": None}
+    assert first != second
+    spend = scene.dispatcher.accounts.spend
+    assert spend is not None
+    assert (spend.by_run[run_id], spend.by_run[child]) == (60 * CENT, 0)
