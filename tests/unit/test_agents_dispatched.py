@@ -15,8 +15,9 @@ from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Draft, Log
-from parallel_agents.eventstore.record import Recorded
+from parallel_agents.eventstore.record import Recorded, rfc3339
 from parallel_agents.eventstore.submission import RetryPolicy
+from parallel_agents.held_back import lift, money_and_waits, why_of_task
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.decide_past import decide_rollback
 
@@ -235,3 +236,19 @@ def test_a_fork_begins_anew_where_its_parent_would_go_on_with_a_session(scene: A
     spend = scene.dispatcher.accounts.spend
     assert spend is not None
     assert (spend.by_run[run_id], spend.by_run[child]) == (60 * CENT, 0)
+
+
+def test_a_wait_for_a_client_that_names_no_provider_is_shown_and_can_be_lifted(scene: Agents) -> None:
+    """By the name of the client."""
+    rows = {"lonely": {"command": ["lonely"]}}
+    run_id = scene.submit(plan=agents_plan(agent("a", runner="lonely"), agents={"clients": rows}))
+    until = rfc3339(scene.now_us + 60 * SECOND_US)
+    scene.log.append(
+        "store", 0, [ev.ProviderLimited(provider="lonely", kind="usage_limit", until=until, stated=True, count=1)]
+    )
+    scene.tick()
+    projector, state = Projector(scene.log), scene.state(run_id)
+    assert [one["provider"] for one in money_and_waits(projector, state, scene.log.last_seq())["limits"]] == ["lonely"]
+    said = why_of_task(state, state.tasks["a"], projector.spend(), scene.now_us, "provider")
+    assert said["settle"] == "parallel-agents limits --clear lonely"
+    lift(scene.log, "lonely")
