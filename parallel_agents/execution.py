@@ -249,8 +249,12 @@ class Session:
             self._tell(execution, tell)
 
     def _waits_for_person(self, execution: Execution) -> bool:
-        """Whether something is blocked, and the run could be let go of. False where somebody just moved it."""
-        if execution.state is None or not execution.state.counts[st.BLOCKED]:
+        """Whether something is blocked, or money or a key is missing, and the run could be let go of.
+
+        False where somebody just moved it, and of a run that somebody has paused: whoever did that goes on with it.
+        """
+        state = execution.state
+        if state is None or not (state.counts[st.BLOCKED] or state.pause_code):
             return False
         dispatcher, run_id = self.engine.dispatcher, execution.run_id
         dispatcher.let_go(run_id)

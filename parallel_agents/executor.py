@@ -20,6 +20,7 @@ from parallel_agents.eventstore.log import wall_clock_us
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.execution import MB, Execution, Session, moment
 from parallel_agents.file_settings import without_checkpoints
+from parallel_agents.held_back import what_it_needs
 from parallel_agents.notices import Notices
 from parallel_agents.plan_fields import RUNNERS
 from parallel_agents.planfile import draft_from_tasks
@@ -29,7 +30,7 @@ from parallel_agents.projections.usage import peak_memory_bytes
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.decide import MAX_EXECUTION
 from parallel_agents.scheduler.runners.plugged_in import is_plugged_in
-from parallel_agents.submit import make_plan
+from parallel_agents.submit import make_plan, warnings_of
 from parallel_agents.versioning import Start, look_at_files
 from parallel_agents.wording import nearest_name, shown
 
@@ -69,12 +70,12 @@ class ParallelExecutionResult:
     peak_memory_mb: float = 0.0
     """The most that attempts can have held at once, in units of 1,048,576 bytes: the sum of the peaks of those that ran
     together. All calls together count as this one process, with its peak since it began."""
-    total_api_calls: int = 0
+    total_api_calls: int = 0  # Answers of models, subagents included, by what agents have printed.
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     message: str = ""
     run_id: str = ""  # What `parallel-agents history` knows it by.
-    total_cost_usd: float = 0.0
+    total_cost_usd: float = 0.0  # A warning says so where it is not all.
     skipped_tasks: int = 0
 
 
@@ -164,7 +165,7 @@ class ParallelExecutor:
             except BaseException:
                 self._abort(session, execution)
                 raise
-            return _result(execution, given, warnings)
+            return _result(execution, given, warnings, _needs(session, execution))
         finally:
             session.leave(execution)
 
@@ -248,7 +249,7 @@ class ParallelExecutor:
         plan = make_plan(draft, self._configuration, start.workspace, agents)
         if not checkpoints:
             plan = plan.model_copy(update={"files": without_checkpoints(plan.files)})
-        return plan, start, [*draft.warnings, *start.warnings, *odd]
+        return plan, start, [*draft.warnings, *start.warnings, *odd, *warnings_of(plan)]
 
     def _begin(self, tasks: list[AgentTask], plan: Plan, start: Start) -> tuple[Session, Execution]:
         with self._lock:
@@ -340,7 +341,16 @@ def _one_root(framework_root: str | Path | None, project_root: str | Path | None
     return root
 
 
-def _result(execution: Execution, tasks: list[AgentTask], warnings: list[str]) -> ParallelExecutionResult:
+def _needs(session: Session, execution: Execution) -> list[str]:
+    """What a run that money or a key holds up needs to go on."""
+    state = execution.state
+    agents = state is not None and (state.pause_code or any(t.failure_kind == "budget" for t in state.tasks.values()))
+    return what_it_needs(session.log, state) if agents and state is not None else []
+
+
+def _result(
+    execution: Execution, tasks: list[AgentTask], warnings: list[str], needs: list[str]
+) -> ParallelExecutionResult:
     state = execution.state
     assert state is not None
     ended_at_us = state.ended_at_us or wall_clock_us()  # It has none where it waits for a person.
@@ -352,9 +362,15 @@ def _result(execution: Execution, tasks: list[AgentTask], warnings: list[str]) -
         errors.append("the run took longer than safetyFeatures.maxExecutionTime allows")
     elif state.status == st.CANCELLED:
         errors.append(f"the run was cancelled: {state.reason}")
+    elif execution.waits and state.pause_code:
+        errors.append(f"the run is paused: {state.reason}")
     elif execution.waits:
         hint = f"`parallel-agents conflicts {state.run_id}`, or `approve`, and then `resume`"
         errors.append(f"the run waits for a person: {hint}")
+    errors += needs
+    if unknown := len(execution.cost.unknown):
+        named = "1 attempt" if unknown == 1 else f"{unknown} attempts"
+        odd.append(f"total_cost_usd is at least that much: nobody knows what {named} cost")
     return ParallelExecutionResult(
         success=state.status == st.COMPLETED,
         total_tasks=len(tasks),
@@ -390,7 +406,7 @@ def _problems(execution: Execution, tasks: list[AgentTask]) -> tuple[list[str], 
     for task in tasks:
         if (task.status is AgentStatus.FAILED and not task.allow_failure) or task.status is AgentStatus.BLOCKED:
             errors.append(f"{task.task_id}: {task.error}")
-        elif task.status is not AgentStatus.COMPLETED:
+        elif task.status is not AgentStatus.COMPLETED and task.error is not None:
             warnings.append(f"{task.task_id}: {task.error}")
     warnings += [f"{task_id}: its call has not returned, and goes on in its thread" for task_id in execution.given_up]
     warnings += [text if times == 1 else f"{text} ({times} times)" for text, times in execution.complaints.items()]

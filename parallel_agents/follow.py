@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parallel_agents.activity import last_words
 from parallel_agents.eventstore.doorbell import drain
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.location import attempts_folder
@@ -16,6 +17,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.decide import MAX_EXECUTION, is_stuck
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import STDOUT, last_line
@@ -23,8 +25,11 @@ from parallel_agents.scheduler.runners.folder import STDOUT, last_line
 if TYPE_CHECKING:
     import socket
 
-OK, TASK_FAILED, WAITS_FOR_PERSON, LIMIT_REACHED, INTERRUPTED = 0, 1, 5, 6, 130
+OK, TASK_FAILED, NO_ACCESS, WAITS_FOR_PERSON, LIMIT_REACHED, INTERRUPTED = 0, 1, 4, 5, 6, 130
 POLL_S = 0.5  # The truth behind the doorbell.
+
+
+_OF_MONEY = frozenset({"budget", "spend_cap"})
 
 
 class Follower:
@@ -60,9 +65,12 @@ def exit_code(state: RunState) -> int:
     """What a command that waited for a run exits with (the table is in the README)."""
     if state.status == st.COMPLETED:
         return OK
-    if state.ended:
-        return LIMIT_REACHED if state.reason == MAX_EXECUTION else TASK_FAILED
-    return WAITS_FOR_PERSON
+    kinds = {task.failure_kind for task in state.tasks.values() if task.status == st.FAILED} | {state.pause_code}
+    if "authentication" in kinds:
+        return NO_ACCESS
+    if state.reason == MAX_EXECUTION or kinds & _OF_MONEY:
+        return LIMIT_REACHED
+    return TASK_FAILED if state.ended else WAITS_FOR_PERSON
 
 
 def follow(follower: Follower, told: Callable[[list[Recorded]], None], *, every_s: float = POLL_S) -> None:
@@ -100,8 +108,9 @@ def is_dispatched(log: Log, run_id: str) -> bool:
 
 
 def last_output(log: Log, state: RunState, task: TaskState) -> str | None:
-    """The last line that a task's last attempt has printed, or None."""
+    """The last line that a task's last attempt has printed, or None; of an agent the last thing that it did or said."""
     if task.attempt_id is None:
         return None
     folder: Path = attempts_folder(log.path) / state.run_id / task.task.task_id / task.attempt_id
-    return last_line(str(folder / STDOUT))
+    client = clients(state.plan.agents.clients).get(task.runner or "")
+    return last_line(str(folder / STDOUT)) if client is None else last_words(folder / STDOUT, client.output)

@@ -13,6 +13,7 @@ from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
+from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
@@ -90,12 +91,12 @@ def _run_line(run: RunSummary) -> dict[str, Any]:
 
 def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
-    view = Projector(log).view(run_id, upto)
-    return status_of(view, upto if upto is not None else None)
+    projector = Projector(log)
+    view = projector.view(run_id, upto)
+    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto)}
 
 
-def status_of(view: RunView, at_seq: int | None = None) -> dict[str, Any]:
-    """The same, of a view that is there already."""
+def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
     state = view.state
     end_us = state.ended_at_us or wall_clock_us()
     return {
@@ -141,6 +142,8 @@ def task_line(task: TaskState, cost: Cost, run_id: str) -> dict[str, Any]:
         "reason": task.reason,
         "not_before": _time(task.not_before_us),
         "attempt_id": task.attempt_id,
+        "runner": task.runner or spec.runner,
+        "failure_kind": task.failure_kind or None,
         "cpu_s": task.cpu_s,
         "peak_memory_bytes": task.peak_memory_bytes,
         "work_commit": task.work_commit,
@@ -167,7 +170,8 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     for name in chosen:
         state = projector.state(name, end)
         agenda = Agenda(state)
-        facts = Facts(len(slots.slots), slots.of_run(name))
+        agents = facts_of(projector, state, now_us, end)
+        facts = Facts(len(slots.slots), slots.of_run(name), agents)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -197,7 +201,8 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     row = log.row(end)
     now_us = wall_clock_us() if upto is None or row is None else row.at_us
     slots = projector.occupancy(end)
-    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id)), now_us)
+    agents = facts_of(projector, state, now_us, end)
+    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id), agents), now_us)
     touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
     answer = {
         "run_id": run_id,
@@ -211,6 +216,8 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
         "look": looking_command(run_id, task),
         "settle": settling_command(run_id, task),
     }
+    if agents is not None:
+        answer |= why_of_task(state, task, agents.books.spend, now_us, reason.code)
     held = projector.runs(end)[run_id].holder
     if upto is None and not state.ended and (held is None or not holder_alive(held)):
         answer["note"] = "no process dispatches this run; `parallel-agents daemon start` or `resume` does"
@@ -282,6 +289,11 @@ def time_of(log: Log, seq: int | None) -> int | None:
     """When an event was appended, in microseconds; None for none."""
     row = None if seq is None else log.row(seq)
     return None if row is None else row.at_us
+
+
+def time_text(at_us: int | None = None) -> str:
+    """A moment as JSON has it; None is this one."""
+    return rfc3339(wall_clock_us() if at_us is None else at_us)
 
 
 def slots(log: Log) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.budget import percent, usd, words_of
 
 
 class Notices:
@@ -40,6 +41,35 @@ class Notices:
             template = self._formats.get(name)
             if template is not None:
                 yield template.format(run_id=state.run_id, name=state.name, **values)
+        yield from news(records, state)
+
+
+def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
+    """What nobody can switch off: budgets that come to their end, and pauses that money or a key has caused."""
+    told: dict[str, str] = {}  # By scope: of several shares that were passed at once the last one.
+    for record in records:
+        match record.event:
+            case ev.BudgetThresholdReached(scope=scope, share=share, spent_usd_micros=spent):
+                told[scope] = (
+                    f"⚠️ {words_of(scope)} is used to {percent(share)}: {usd(spent)}{_starts(state, scope, share)}"
+                )
+            case ev.BudgetExceeded(scope=scope, spent_usd_micros=spent, budget_usd_micros=budget):
+                told[scope] = f"⛔ {words_of(scope)} is spent: {usd(spent)} of {usd(budget)}"
+            case ev.RunPaused(reason=reason, code=code) if code:
+                told["paused"] = f"⏸️ Paused: {reason}"
+            case _:
+                pass
+    yield from told.values()
+
+
+def _starts(state: RunState, scope: str, share: float) -> str:
+    """Which tasks start from that share of a budget on, where that depends on it."""
+    settings = state.plan.budgets
+    if scope.startswith("task:") or not (settings.by_priority and settings.pause):
+        return ""
+    if share >= settings.emergency:
+        return "; only critical tasks start"
+    return "; only critical and high tasks start" if share >= settings.critical else ""
 
 
 def _notice(record: Recorded, state: RunState) -> tuple[str, dict[str, Any]] | None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parallel_agents.eventstore.errors import ParallelAgentsError, StaleRun
-from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.events import Event, TaskReopened
 from parallel_agents.eventstore.log import Draft, Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import ENDED, RunState
 from parallel_agents.scheduler import decide
+from parallel_agents.scheduler import decide_budgets as budgets
+from parallel_agents.scheduler.budget import budgets_of
+from parallel_agents.scheduler.decide_budgets import OF_RUN as OF_RUN
+from parallel_agents.scheduler.decide_budgets import Changes
+from parallel_agents.scheduler.decide_budgets import of_task as of_task
 
 EMERGENCY = "emergency stop"
 
@@ -39,9 +44,23 @@ def pause(log: Log, run_id: str, reason: str = "") -> None:
     _decided(log, run_id, lambda state: decide.decide_pause(state, reason))
 
 
-def resume(log: Log, run_id: str, reason: str = "") -> None:
-    """Go on after a pause."""
-    _decided(log, run_id, lambda state: decide.decide_resume(state, reason))
+def resume(log: Log, run_id: str, reason: str = "", changes: Changes | None = None) -> None:
+    """Go on after a pause.
+
+    Args:
+        changes: other budgets, set in the same commit.
+    """
+    if not changes:
+        _decided(log, run_id, lambda state: decide.decide_resume(state, reason))
+        return
+    _decided(
+        log, run_id, lambda state: budgets.decide_resume_with(state, Projector(log).spend(), changes, reason)
+    )  # fmt: skip
+
+
+def change_budgets(log: Log, run_id: str, changes: Changes) -> None:
+    """Set other budgets for a run that goes on, or is paused."""
+    _decided(log, run_id, lambda state: budgets.decide_budgets(state, Projector(log).spend(), changes))
 
 
 def cancel(log: Log, run_id: str, task_id: str | None = None, reason: str = "", *, grace_s: float = 3.0) -> None:
@@ -56,14 +75,21 @@ def cancel(log: Log, run_id: str, task_id: str | None = None, reason: str = "", 
         _decided(log, run_id, lambda state: decide.decide_cancel_task(state, task_id, reason))
 
 
-def retry(log: Log, run_id: str, task_ids: Sequence[str] = ()) -> list[str]:
+def retry(log: Log, run_id: str, task_ids: Sequence[str] = (), changes: Changes | None = None) -> list[str]:
     """Open failed tasks again, and what was skipped because of them.
 
+    Args:
+        changes: other budgets, set in the same commit.
     Returns:
         The tasks that are pending again.
     """
-    records = _decided(log, run_id, lambda state: decide.decide_retry(state, task_ids))
-    return [str(getattr(record.event, "task_id", "")) for record in records if hasattr(record.event, "task_id")]
+
+    def decide_on(state: RunState) -> Sequence[Event]:
+        spend = Projector(log).spend() if changes or budgets_of(state).tasks else None
+        return budgets.decide_retry_with(state, spend, task_ids, changes or {})
+
+    records = _decided(log, run_id, decide_on)
+    return [record.event.task_id for record in records if isinstance(record.event, TaskReopened)]
 
 
 def stop_everything(log: Log) -> list[str]:

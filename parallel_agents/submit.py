@@ -16,6 +16,7 @@ from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import AgentSettings, Plan, RetryPolicy, RunSettings, Task, Workspace
 from parallel_agents.file_settings import file_settings
 from parallel_agents.planfile import PlanDraft
+from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
 from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
@@ -58,6 +59,15 @@ def make_plan(
     )
 
 
+def warnings_of(plan: Plan) -> list[str]:
+    """What is odd about a plan that may be run all the same."""
+    if not any(map(is_agent, plan.tasks)):
+        return []
+    from parallel_agents.foreseen import unknown_costs
+
+    return unknown_costs(plan)
+
+
 def submit(
     log: Log,
     plan: Plan,
@@ -85,6 +95,10 @@ def submit(
         str(workdir).encode()
     except UnicodeEncodeError:
         raise InvalidUsage(f"the path {str(workdir)!r} is no UTF-8", hint="rename the folder") from None
+    if any(map(is_agent, plan.tasks)):
+        from parallel_agents.foreseen import with_expectations  # Other runs have no use for what is expected.
+
+        plan = with_expectations(plan, log)
     content = plan.to_bytes()
     digest = digest_of(content)
     run_id = new_id()

@@ -18,10 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from parallel_agents.cli import drawing
+from parallel_agents.cli.pages import limit_lines
 from parallel_agents.follow import last_output
+from parallel_agents.held_back import limits_of
+from parallel_agents.notices import news
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _REFRESH_PER_S = 8
+_NEWS = 3  # Lines about money that stay in sight.
 # Which tasks are shown first where the terminal cannot hold all of them.
 _ORDER = {
     "running": 0,
@@ -51,6 +55,8 @@ class LiveView:
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self._words: dict[str, str] = {}
+        self._news: list[str] = []
+        self._limits: list[dict[str, Any]] = []
         self._looked = 0.0
         self._left = False
         self._console = drawing.console(sys.stderr)
@@ -75,12 +81,14 @@ class LiveView:
     def told(self, records: list[Any]) -> None:
         """Take up what is new."""
         with self._lock:
+            self._news = [*self._news, *news(records, self._follower.state)][-_NEWS:]
             if records or time.monotonic() - self._looked >= self._interval_s:
                 self._look_at_output()
 
     def _look_at_output(self) -> None:
         self._looked = time.monotonic()
         state = self._follower.state
+        self._limits = [] if state.ended else limits_of(self._log, state)
         for task_id in list(state.running.values()):
             words = last_output(self._log, state, state.tasks[task_id])
             if words:
@@ -89,13 +97,15 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
             state = self._follower.state
-            room = (options.height or console.height) - 4
+            said = [*limit_lines(self._limits), *(Text(drawing.one_line(line), style="yellow") for line in self._news)]
+            room = (options.height or console.height) - 4 - len(said)
             yield self._head(state)
             yield self._progress(state, options.max_width)
             table, more = self._tasks(state, max(3, room))
             yield table
             if more:
                 yield Text(f"   … {more}", style="dim")
+            yield from said
         hint = self._hint(state)
         if hint:
             yield Text(hint, style="dim")

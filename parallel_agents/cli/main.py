@@ -53,6 +53,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("steering", "Go on with a run that was paused or left."),
         "cancel": ("steering", "End a run, or one task of it."),
         "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
+        "budget": ("steering", "Show what a run may spend, or set it anew while it goes on."),
+        "limits": ("steering", "Show the providers that let nobody work, or lift such a wait."),
         "stop": ("steering", "Emergency stop: end everything of this store now."),
     },
     "Settle": {
@@ -136,8 +138,8 @@ class UnknownVerb(click.UsageError):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 ok, 1 a task failed, 2 wrong usage or plan, 3 no such run, task or event, "
-    "5 waits for a person, 6 a limit was reached, 7 no daemon, 8 the log was changed, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 a task failed, 2 wrong usage or plan, 3 no such run, task or event, 4 an agent could not "
+    "authenticate, 5 waits for a person, 6 a budget or limit was reached, 7 no daemon, 8 the log was changed, 130 interrupted.",
     no_args_is_help=True,
 )
 @click.version_option(RELEASE, "--version", "-V", prog_name="parallel-agents")

@@ -25,17 +25,74 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
             task["agent_type"],
             task["attempts"] or None,
             drawing.duration(task["duration_s"] if task["duration_s"] is not None else look.elapsed_s(task, now_us)),
-            remark(task),
+            remark(task, now_us),
         )
         for task in found["tasks"]
     ]
     drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
     for task in found["tasks"]:
         drawing.show(*ways_on(task))
+    drawing.show(*money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
+
+
+def money_lines(found: dict[str, Any]) -> list[Text]:
+    """What a run has cost, and its budgets; nothing where it costs nothing."""
+    lines = []
     if found["cost_usd"] or found["unknown_attempts"]:
-        least = "at least " if found["unknown_attempts"] else ""
-        budget = f" of {drawing.dollars(found['budget_usd'])}" if found["budget_usd"] is not None else ""
-        drawing.show(f"cost {least}{drawing.dollars(found['cost_usd'])}{budget}")
+        line = Text(f"cost {'at least ' if found['unknown_attempts'] else ''}{drawing.dollars(found['cost_usd'])}")
+        if found["unknown_attempts"]:
+            line.append(f", and {_attempts(found['unknown_attempts'])} of unknown cost", style="bold yellow")
+            if found["budgets"]:
+                line.append(f" (budgets count {drawing.dollars(found['assumed_usd'])} for that)", style="yellow")
+        lines.append(line)
+    return [*lines, *budget_lines(found)]
+
+
+def budget_lines(found: dict[str, Any]) -> list[Text]:
+    """Each budget with a bar, and what is left of it."""
+    lines = []
+    for one in found["budgets"]:
+        share, left = one["share"], drawing.dollars(one["left_usd"])
+        style = "red" if share >= 0.9 else "yellow" if share >= 0.75 else "green"
+        full = min(_BUDGET_BAR, round(share * _BUDGET_BAR))
+        line = (
+            Text(f"budget {one['scope']:<12} ")
+            .append("█" * full, style=style)
+            .append("░" * (_BUDGET_BAR - full), "dim")
+        )
+        spent, limit = drawing.dollars(one["spent_usd"]), drawing.dollars(one["budget_usd"])
+        line.append(f" {share:>4.0%}", style=style).append(f"  {spent} of {limit}, {left} left")
+        if one["held_usd"]:
+            line.append(f", {drawing.dollars(one['held_usd'])} held back by what runs", style="dim")
+        lines.append(line)
+    return lines
+
+
+def limit_lines(limits: list[dict[str, Any]]) -> list[Text]:
+    """Providers that let nobody work: until when on this machine's clock, why, and how to lift that."""
+    lines = []
+    for one in limits:
+        until = f"{drawing.local_time(one['until'])}{'' if one['stated'] else ' (our guess)'}"
+        line = Text("‖ ", style="bold magenta").append(one["provider"], "bold")
+        line.append(f" lets no agent start until {until}: ", "").append(drawing.one_line(_why_limited(one)), "")
+        lines.append(line.append(f"  (`{one['lift']}` lifts that)", "dim"))
+    return lines
+
+
+def _why_limited(one: dict[str, Any]) -> str:
+    return str(one["reason"] or one["kind"].replace("_", " "))
+
+
+def ways_lines(found: dict[str, Any]) -> list[Text]:
+    """What a run that money or a key holds up needs to go on."""
+    return [Text(f"→ {drawing.one_line(way)}", style="bold") for way in found["ways_on"]]
+
+
+_BUDGET_BAR = 16  # Characters.
+
+
+def _attempts(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"
 
 
 def head_line(found: dict[str, Any], now_us: int | None = None) -> Text:
@@ -50,8 +107,9 @@ def head_line(found: dict[str, Any], now_us: int | None = None) -> Text:
     return Text("  ").join(parts)
 
 
-def remark(task: dict[str, Any]) -> Text | None:
+def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
     """What is worth saying of a task: its error, why it waits, or what it put out."""
+    now = look.time_text(now_us)
     match task["status"]:
         case "failed":
             return Text(drawing.one_line(task["error"] or ""), style="red")
@@ -61,11 +119,13 @@ def remark(task: dict[str, Any]) -> Text | None:
             return Text(drawing.one_line(task["reason"] or ""), style="dim")
         case "pending" if task["dependencies"]:
             return Text("after " + ", ".join(task["dependencies"]), style="dim")
-        case "queued" if task["not_before"]:
+        case "queued" if task["not_before"] and task["not_before"] > now:
             return Text(
                 f"again at {drawing.local_time(task['not_before'])}: {drawing.one_line(task['error'] or '')}",
                 style="dim",
             )
+        case "queued" if task["error"]:
+            return Text(f"again: {drawing.one_line(task['error'])}", style="dim")
         case "completed" if task["output"] is not None:
             return Text(drawing.one_line(str(task["output"])), style="dim")
         case _:
@@ -147,6 +207,9 @@ def why_page(found: dict[str, Any]) -> None:
     for what in ("look", "settle"):
         if found.get(what):
             parts.append(Text(f"{what}: {found[what]}", style="bold"))
+    if found.get("until"):
+        parts.append(Text(f"until {drawing.local_time(found['until'])} on this machine's clock", style="dim"))
+    parts += ways_lines({"ways_on": found.get("ways_on", [])})
     if found.get("note"):
         parts.append(Text(f"note: {found['note']}", style="yellow"))
     drawing.show(*parts)

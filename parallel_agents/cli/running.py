@@ -63,7 +63,7 @@ def _prepared(
     """The plan as it will be stored, the configuration that it was made with, and its files. Warnings are said here."""
     from parallel_agents.agent_settings import agent_settings
     from parallel_agents.planfile import load_plan_file
-    from parallel_agents.submit import make_plan
+    from parallel_agents.submit import make_plan, warnings_of
     from parallel_agents.versioning import look_at_files
 
     configuration = _configured(project, config_path, settings)
@@ -72,7 +72,7 @@ def _prepared(
         start = look_at_files(draft, project)
         agents, said = agent_settings(draft, configuration, project)
         made = make_plan(draft, configuration, start.workspace, agents)
-        for warning in (*draft.warnings, *start.warnings, *said):
+        for warning in (*draft.warnings, *start.warnings, *said, *warnings_of(made)):
             click.echo(f"warning: {warning}", err=True)
         return made, configuration, start
     except InvalidPlan as error:
@@ -154,7 +154,7 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
     follower = Follower(log, run_id)
     interrupts = foreground.Interrupts()
     with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
-        told = _also_say_who_holds_the_slots(log, follower, told)
+        told = _also_say_what_holds_it_back(log, follower, told)
         try:
             foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
         except StoreError:
@@ -173,12 +173,10 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
     return INTERRUPTED
 
 
-def _also_say_who_holds_the_slots(
+def _also_say_what_holds_it_back(
     log: Any, follower: Any, told: Callable[[list[Any]], None]
 ) -> Callable[[list[Any]], None]:
-    """Say once on stderr whom a run waits for that has had ready tasks, and none running, for a while."""
-    from parallel_agents import look
-
+    """Say once on stderr why a run that has had ready tasks, and none running, for a while does not go on."""
     since: list[float] = []
 
     def also(records: list[Any]) -> None:
@@ -191,18 +189,29 @@ def _also_say_who_holds_the_slots(
         if time.monotonic() - since[0] < _PATIENCE_S:
             return
         since[0] = float("inf")
-        held = look.slots(log)
-        limit = state.plan.settings.store_limit
-        if sum(line["slots"] for line in held) < limit:
-            return
-        click.echo(f"waiting: all {limit} slots of this store are taken", err=True)
-        for line in held:
-            if not line["dispatched"]:
-                run_id = line["run_id"]
-                hint = f"`parallel-agents resume {run_id}` does, `parallel-agents cancel {run_id}` ends it"
-                click.echo(f"  {line['slots']} of them by run {run_id}, which no process dispatches: {hint}", err=True)
+        _say_what_holds_back(log, state)
 
     return also
+
+
+def _say_what_holds_back(log: Any, state: Any) -> None:
+    from parallel_agents import held_back, look
+
+    if waits := held_back.limits_of(log, state):
+        from parallel_agents.cli.pages import limit_lines
+
+        for wait in limit_lines(waits):
+            click.echo(f"waiting: {wait.plain}", err=True)
+    held = look.slots(log)
+    limit = state.plan.settings.store_limit
+    if sum(line["slots"] for line in held) < limit:
+        return
+    click.echo(f"waiting: all {limit} slots of this store are taken", err=True)
+    for line in held:
+        if not line["dispatched"]:
+            run_id = line["run_id"]
+            hint = f"`parallel-agents resume {run_id}` does, `parallel-agents cancel {run_id}` ends it"
+            click.echo(f"  {line['slots']} of them by run {run_id}, which no process dispatches: {hint}", err=True)
 
 
 @contextmanager
@@ -261,7 +270,7 @@ def _summarise(log: Any, follower: Any, *, as_json: bool) -> None:
     parts = [f"{number} {status}" for status, number in counts.items() if status != "completed"]
     said = f"run {found['run_id']} {found['status']}: {counts.get('completed', 0)}/{len(found['tasks'])} completed"
     said += "".join(f", {part}" for part in parts) + (f" in {took:.1f} s" if took is not None else "")
-    click.echo(said)
+    click.echo(said + (f": {found['reason']}" if found["pause_code"] else ""))
     for task in found["tasks"]:
         if task["status"] == "failed":
             click.echo(
@@ -272,6 +281,13 @@ def _summarise(log: Any, follower: Any, *, as_json: bool) -> None:
             for what, command in (("look", task["look"]), ("settle", task["settle"])):
                 if command:
                     click.echo(f"    {what}: {command}")
+    if found["cost_usd"] or found["unknown_attempts"] or found["budgets"]:
+        from parallel_agents.cli import drawing
+        from parallel_agents.cli.pages import money_lines, ways_lines
+
+        drawing.show(*money_lines(found), *ways_lines(found))
+    elif found["ways_on"]:
+        click.echo("\n".join(found["ways_on"]))
 
 
 @click.command()

@@ -141,3 +141,18 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
         if task["task_id"].startswith(incomplete)
     ]
     return tasks + found
+
+
+def complete_provider(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
+    """The providers that let nobody work."""
+    from click.shell_completion import CompletionItem
+
+    from parallel_agents import held_back
+
+    _take_root_options(ctx)
+    try:
+        with opened(ctx) as log:
+            lines = held_back.limits(log)
+    except Exception:
+        return []
+    return [CompletionItem(line["provider"]) for line in lines if line["provider"].startswith(incomplete)]

@@ -27,7 +27,8 @@ _ROLLED_BACK = RunRolledBack.__name__
 _QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":""'))"""  # A bill does not need those.
 _OF_A_BILL = f"type IN {bill_fold.FOLDED} AND NOT {_QUEUED_FOR_THE_FIRST_TIME}"
 _RESERVED = """instr(body, '"reserved_usd_micros":') > 0 AND instr(body, '"reserved_usd_micros":null') = 0"""
-_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND {_RESERVED}))"
+_RESUMES = """instr(body, '"resumes":"') > 0"""
+_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND ({_RESERVED} OR {_RESUMES})))"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 
@@ -105,8 +106,8 @@ class Projector:
     def spend(self, upto: int | None = None) -> Spend:
         """What the whole store has spent, holds back and has told, and which providers let nobody work.
 
-        The starts and ends of attempts are read of runs that have not ended only, but for starts that reserved something: a
-        charge of unknown cost stands for that.
+        The starts and ends of attempts are read of runs that have not ended only, but for starts that reserved something (a
+        charge of unknown cost stands for that) or go on with a session.
         """
         end = self.log.last_seq() if upto is None else upto
         state = Spend()

@@ -64,6 +64,7 @@ class Spend:
     told: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
+    resumed: set[str] = field(default_factory=set)  # Attempts whose sessions others have gone on with.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
     working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
     at_once: dict[str, int] = field(default_factory=dict)  # The most requests that one of them made at the same time.
@@ -80,7 +81,7 @@ def fold(state: Spend, record: Recorded) -> Spend:
             pace(state, event.agent_type, event.calls, event.duration_s, event.at_once)
         case ev.TaskStarted(attempt_id=attempt_id):
             held = Held(run_id, event.task_id, event.reserved_usd_micros, bool(event.model_reason))
-            start(state, attempt_id, held)
+            start(state, attempt_id, held, event.resumes)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -131,7 +132,8 @@ def fold_row(state: Spend, row: Row) -> Spend:
                     return state
                 case "TaskStarted":
                     reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
-                    start(state, data["attempt_id"], Held(row.run_id, data["task_id"], reserved, agent))
+                    held = Held(row.run_id, data["task_id"], reserved, agent)
+                    start(state, data["attempt_id"], held, data["resumes"])
                     return state
                 case _:
                     pass
@@ -140,8 +142,10 @@ def fold_row(state: Spend, row: Row) -> Spend:
     return fold(state, decode(row))
 
 
-def start(state: Spend, attempt_id: str, held: Held) -> None:
-    """An attempt holds back what it has reserved."""
+def start(state: Spend, attempt_id: str, held: Held, resumes: str | None) -> None:
+    """An attempt holds back what it has reserved, and has the session that it goes on with for itself."""
+    if resumes is not None:
+        state.resumed.add(resumes)
     state.running[attempt_id] = held
     if held.reserved_usd_micros:
         state.rest[attempt_id] = held.reserved_usd_micros

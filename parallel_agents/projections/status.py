@@ -322,7 +322,9 @@ def _forked(state: RunState, event: ev.RunForked, at_us: int, blob: Callable[[st
     state.tasks = tasks  # Whoever folds has this one at hand.
     plan = load_plan(blob(event.plan_digest))
     for task, spec in zip(state.tasks.values(), plan.tasks, strict=True):
-        task.task = spec
+        if spec.budget_usd_micros != task.task.budget_usd_micros:
+            state.task_budgets.pop(spec.task_id, None)  # The fork sets one of its own.
+        task.task, task.resumes = spec, None  # The sessions of its attempts are its parent's.
     state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
     state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
     state.started_at_us = event.started_at_us  # None where it goes on: its time is its own.

@@ -15,7 +15,7 @@ from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import Spend
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
 from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent, usd, words_of
 from parallel_agents.scheduler.decide import PAUSES, storable_text
@@ -83,12 +83,14 @@ class Accounts:
 
     def stuck(self, state: RunState, decision: Decision) -> Event | None:
         """A pause, where all that could start is held back by a budget, and nothing that runs can change that."""
-        held = decision.held.values()
+        held = decision.held
         if state.running or decision.steps or not held or state.status != st.RUNNING:
             return None
-        if len(decision.held) < state.counts[st.QUEUED] or not all(one.for_ever for one in held):
+        if not all(one.for_ever for one in held.values()):
             return None
-        return ev.RunPaused(reason=next(iter(held)).text, code="budget")
+        if any(name not in held and could_start(state, task) for name, task in state.tasks.items()):
+            return None  # It rests, or has no slot.
+        return ev.RunPaused(reason=next(iter(held.values())).text, code="budget")
 
     def next_due_us(self, now_us: int) -> int | None:
         """When the next provider lets us work again."""
@@ -101,6 +103,10 @@ class Accounts:
         It is made again once there is money, but for one that has spent the budget of its task.
         """
         stop = self.cut.pop(ended.attempt_id, None)
+        if (
+            stop is None and ended.outcome == "stopped" and state.pause_code == "budget"
+        ):  # By a dispatcher that is dead.
+            ended.outcome, ended.error, ended.kind = "exited", state.reason, "budget"
         if ended.outcome == "exited" and ended.error is None:
             return ended
         if stop is not None:
@@ -169,6 +175,12 @@ def agent_facts(
             task = None if run is None else run.tasks.get(held.task_id)
             working.append("" if task is None else task.task.agent_type)
     return AgentFacts(books, budgets_of(state), now_us, working)
+
+
+def could_start(state: RunState, task: TaskState) -> bool:
+    """Whether nothing but its own rest, a slot, or what it spends keeps a task from starting."""
+    stage = next((number for number, open_ in enumerate(state.stage_open) if open_), 0)
+    return task.status == st.QUEUED and task.open_dependencies == 0 and task.task.stage <= stage
 
 
 def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list[Event]:

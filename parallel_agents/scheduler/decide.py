@@ -11,7 +11,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import Grant
+from parallel_agents.scheduler.agents.granting import Grant, is_agent
 from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -123,6 +123,13 @@ PAUSES = {
     "spend_cap": "the account of its agent has no money left",
 }
 """Failures that would meet whatever starts next as well, until a person has done something about it."""
+
+
+def attributed(task: TaskState, ended: Ended) -> Ended:
+    """The end of an agent's attempt that has not done what was asked for, such as an output or a gate: its own failure."""
+    if ended.outcome != "exited" or ended.error is None or ended.kind or not is_agent(task.task):
+        return ended
+    return replace(ended, kind="agent")
 
 
 def no_fault(task: TaskState, ended: Ended) -> bool:

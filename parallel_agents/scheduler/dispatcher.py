@@ -312,25 +312,24 @@ class Dispatcher:
             if held is None or attempt_id in taken:
                 continue
             taken.add(attempt_id)
-            running = attempt_id in held.state.running
-            ended = self.accounts.cut_short(ended, held.state)
-            if running and files is not None and files.outdated(held.state, ended):
-                outdated.append(ended)
-                continue
-            self._account(draft, held.state, ended)
             events = decided.setdefault(run_id, [])
             work = files.works.get(attempt_id) if files is not None else None
-            if running:
+            if attempt_id in held.state.running:
+                if files is not None and files.outdated(held.state, ended):
+                    outdated.append(ended)
+                    continue
+                ended = self._settled(draft, held.state, ended)
                 task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
-                    ended = checked(held.state, task, ended)
-                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                    ended = decide.attributed(task, checked(held.state, task, ended))
+                    events += _one_pause(events, decide.decide_end(held.state, ended, draft.at_us, self._draw()))
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
                 self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
+                self._settled(draft, held.state, ended)
                 task_id = attempts.start_of(run_id, attempt_id).task_id
                 events += kept_of_undone(task_id, attempt_id, work) if work is not None else []
                 reason = "its attempt was undone by a rollback"
@@ -339,6 +338,12 @@ class Dispatcher:
             self._add_all(draft, run_id, events)
         for ended in outdated:
             attempts.merge_again(ended)
+
+    def _settled(self, draft: Draft, state: RunState, ended: Ended) -> Ended:
+        """An end that this commit tells of, with what it means for money. Once only: it may have been told before."""
+        ended = self.accounts.cut_short(ended, state)
+        self._account(draft, state, ended)
+        return ended
 
     def _account(self, draft: Draft, state: RunState, ended: Ended) -> None:
         """What an attempt of an agent is charged with, before its end, and what it tells of its provider."""
@@ -352,7 +357,8 @@ class Dispatcher:
         charges = charges_of(task.task.task_id, agent_type, runner, ended)
         self._add_all(draft, state.run_id, charges)
         model = start.model if start is not None else task.model
-        said = self.accounts.of_provider(ended, task.started_at_us or 0, model, draft.at_us)
+        started_us = task.started_at_us if start is None else None
+        said = self.accounts.of_provider(ended, started_us or 0, model, draft.at_us)
         if said is not None:
             self._add(draft, ev.STORE_RUN, said)
 
@@ -515,6 +521,13 @@ class Dispatcher:
                 if when is not None:
                     due.append(when)
         return min(due, default=None)
+
+
+def _one_pause(before: list[Event], events: list[Event]) -> list[Event]:
+    """What is decided after other events of a run in one commit: it is paused once."""
+    if any(isinstance(event, ev.RunPaused) for event in before):
+        return [event for event in events if not isinstance(event, ev.RunPaused)]
+    return events
 
 
 _RUN_LEVEL = frozenset(cls for name, cls in ev.EVENT_TYPES.items() if name.startswith("Run"))  # As the log has it.

@@ -12,7 +12,7 @@ from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import is_agent, resolves
-from parallel_agents.scheduler.decide import decide_end, no_fault
+from parallel_agents.scheduler.decide import attributed, decide_end, no_fault
 from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -98,6 +98,7 @@ def _end(state: RunState, task: TaskState, ended: Ended, work: Work, now_us: int
     if succeeded and gate is not None and gate.scope == "task":
         ended = replace(ended, error=f"quality gate failed: {gate.command} {_outcome(gate)}")
         succeeded = False
+    ended = attributed(task, ended)
     idle = succeeded and is_agent(task.task) and work.commit is not None and not work.changed
     if idle and (task.task.outputs or task.task.files) and not resolves(state, task):
         asked = "outputs" if task.task.outputs else "files to change"
@@ -217,7 +218,8 @@ def in_conflict(
             return [*found, resolved, *decide_end(state, ended, now_us, draw, commit=work.merged)]
         case "rebase" | "agent" if task.conflicts < REBASE_ROUNDS:
             then = "it runs again on the merged result" if settings.conflicts == "rebase" else "an agent resolves it"
-            failed = replace(ended, error=f"{reason}; {then}", retryable=False)
+            # Its session would go on with the files that did not merge.
+            failed = replace(ended, error=f"{reason}; {then}", retryable=False, resumable=False)
             again = ev.TaskRetryScheduled(
                 task_id=task_id, attempt_id=ended.attempt_id, failures=task.failures, not_before=rfc3339(now_us),
                 wait_s=0.0, jitter_s=0.0,

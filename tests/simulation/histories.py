@@ -15,6 +15,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Plan, Stage, Task
+from parallel_agents.scheduler.runners.protocol import FAILURES
 
 ENDED = ("completed", "failed", "cancelled", "skipped")
 RUN_ENDED = ("completed", "failed", "cancelled")
@@ -27,6 +28,7 @@ class ModelTask:
     status: str = "pending"
     attempts: int = 0
     attempt_id: str = ""
+    earlier: list[str] = field(default_factory=list)  # All attempts so far.
     failures: int = 0
     cancel_requested: bool = False
 
@@ -94,7 +96,8 @@ class Generator:
         steps: list[Callable[[RunHistory], bool]] = [
             self._start_or_end_run, self._queue, self._start, self._start, self._end_attempt, self._end_attempt,
             self._end_attempt, self._cancel_or_skip, self._reopen, self._block, self._pause_or_resume, self._charge,
-            self._budget, self._request, self._lease, self._checkpoint, self._discard, self._roll_back,
+            self._budget, self._request, self._lease, self._checkpoint, self._discard, self._roll_back, self._provider,
+            self._conflict,
         ]  # fmt: skip
         self.random.shuffle(steps)
         for step in steps:
@@ -169,12 +172,22 @@ class Generator:
         task = run.now.tasks[name]
         task.status, task.attempts, task.attempt_id = "running", task.attempts + 1, self._new_id()
         task.cancel_requested = False
+        agent = self.random.random() < 0.5
+        before = task.earlier[-1] if agent and task.earlier and self.random.random() < 0.4 else None
+        of_agent = {
+            "runner": "claude", "model_reason": "its type gets haiku", "role": self.random.choice(["", "merge-engineer"]),
+            "resumes": before, "begin_commit": before and "c7",
+            "facts": self.random.choice([{"run_slots": 1}, {"run_slots": 1, "limit_usd_micros": 500}]),
+        } if agent else {"runner": "shell"}  # fmt: skip
+        task.earlier.append(task.attempt_id)
         self._add(
             run,
-            ev.TaskStarted(
-                task_id=name, attempt_id=task.attempt_id, attempt=task.attempts, runner="shell",
-                model=self.random.choice([None, "haiku"]),
-                reserved_usd_micros=self.random.choice([None, 0, 10**6]),
+            ev.TaskStarted.model_validate(
+                {
+                    "task_id": name, "attempt_id": task.attempt_id, "attempt": task.attempts, "base_commit": "c0",
+                    "model": self.random.choice([None, "haiku"]),
+                    "reserved_usd_micros": self.random.choice([None, 0, 10**6]), **of_agent,
+                }
             ),
         )  # fmt: skip
         return True
@@ -191,18 +204,23 @@ class Generator:
         event: ev.Event
         match self.random.randrange(6):
             case 0:
-                event = ev.TaskFailed.model_validate({**who, **measured, "error": "exit 1", "exit_code": 1})
+                kind, resumable = self.random.choice(["", *FAILURES]), self.random.random() < 0.5
+                said = {"error": "exit 1", "exit_code": 1, "output": "half", "kind": kind, "resumable": resumable}
+                event = ev.TaskFailed.model_validate({**who, **measured, **said})
             case 1:
                 event = ev.TaskTimedOut.model_validate({**who, **measured, "timeout_s": 9.0, "error": "too long"})
             case 2:
-                event = ev.AttemptLost.model_validate({**who, "error": "gone"})
+                resumable = self.random.random() < 0.5
+                event = ev.AttemptLost.model_validate({**who, "error": "gone", "resumable": resumable})
             case 3:
                 task.status = "cancelled"
                 event = ev.TaskCancelled.model_validate({**who, **measured, "reason": "asked"})
             case _:
                 task.status = "completed"
-                output = self.random.choice([None, "done", {"files": [1, 2]}])
-                event = ev.TaskCompleted.model_validate({**who, **measured, "exit_code": 0, "output": output})
+                output, commit = self.random.choice([None, "done", {"files": [1, 2]}]), self.random.choice([None, "c1"])
+                event = ev.TaskCompleted.model_validate(
+                    {**who, **measured, "exit_code": 0, "output": output, "commit": commit}
+                )
         task.failures += task.status == "failed"
         self._add(run, event)
         if task.status == "failed" and self.random.random() < 0.6:
@@ -335,7 +353,41 @@ class Generator:
         if self.random.random() < 0.8:
             return False
         name = self.random.choice([None, *run.now.tasks])
-        self._add(run, ev.CheckpointCreated(checkpoint_id=self._new_id(), kind="manual", task_id=name))
+        kind, attempt_id = "manual", None
+        if name is not None and run.now.tasks[name].attempt_id and self.random.random() < 0.7:
+            kind, attempt_id = "after_attempt", self.random.choice(run.now.tasks[name].earlier)
+        made = ev.CheckpointCreated(
+            checkpoint_id=self._new_id(), kind=kind, task_id=name, attempt_id=attempt_id, commit="c2",
+            paths=self.random.choice([[], ["a.txt", "b.txt"]]),
+        )  # fmt: skip
+        self._add(run, made)
+        return True
+
+    def _provider(self, run: RunHistory) -> bool:
+        """Of no run; only where there are several anyway."""
+        if len(self.runs) == 1 or self.random.random() < 0.8:
+            return False
+        event: ev.Event = ev.ProviderFreed(provider="anthropic")
+        if self.random.random() < 0.7:
+            event = ev.ProviderLimited(
+                provider=self.random.choice(["anthropic", "openai"]), kind="usage_limit", count=self.random.randint(1, 3),
+                until=rfc3339(10**15 + self.random.randint(0, 10**8)), model=self.random.choice([None, "opus", "haiku"]),
+            )  # fmt: skip
+        self.events.append(("store", event))
+        return True
+
+    def _conflict(self, run: RunHistory) -> bool:
+        running = run.now.names("running")
+        if not running or self.random.random() < 0.8:
+            return False
+        name = self.random.choice(running)
+        self._add(
+            run,
+            ev.ConflictDetected(
+                task_id=name, other_task_id="", paths=["a.txt"], kinds=["contents"], attempt_id=run.now.tasks[name].attempt_id, onto="c1",
+                commit="c2", round=self.random.randint(1, 2), early=self.random.random() < 0.3,
+            ),
+        )  # fmt: skip
         return True
 
     def _discard(self, run: RunHistory) -> bool:

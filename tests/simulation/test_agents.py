@@ -1,4 +1,4 @@
-"""Random plans of agents, refusals, budgets and crashes: no budget is overspent, no provider is stormed, nobody waits for ever."""
+"""Random plans of agents, refusals, budgets and crashes: nothing is overspent, nobody is stormed, nobody waits for ever."""
 
 from __future__ import annotations
 

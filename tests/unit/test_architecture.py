@@ -34,6 +34,7 @@ PURE = {
     "budget",
     "work",
     "decide_settling",
+    "decide_budgets",
     "throttle",
     "runners.protocol",
     "agents.reading",

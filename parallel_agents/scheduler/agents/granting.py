@@ -111,9 +111,17 @@ def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
     granted = _affordable(state, task, facts, runner, table.get(runner), instead)
     if isinstance(granted, Held):
         return granted
-    resumes = task.resumes if task.failure_kind in GOES_ON or task.failure_kind == "" else None
-    resumes = resumes if task.runner == runner and not granted.role else None
+    resumes = None if granted.role or task.runner != runner else resumable(task, facts)
     return Grant(runner, granted.choice, granted.reserve_usd_micros, granted.limit_usd_micros, resumes, granted.role)
+
+
+def resumable(task: TaskState, facts: AgentFacts) -> str | None:
+    """The attempt whose session the next one goes on with.
+
+    A session that another attempt has gone on with already is not as it was: a rollback has undone that one.
+    """
+    goes_on = task.failure_kind in GOES_ON or not task.failure_kind
+    return task.resumes if goes_on and task.resumes not in facts.books.spend.resumed else None
 
 
 def _runner(

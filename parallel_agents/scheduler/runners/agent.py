@@ -352,9 +352,14 @@ class AgentRunner:
         """Take secrets out of what it has left, and its temporary files away."""
         folder = os.path.abspath(one.launch.folder)
         lines = [Path(folder, STDOUT)] if one.errand.client.output != "text" else []
-        texts = [Path(folder, name) for name in (STDOUT, STDERR, STDIN, EXIT)]
+        texts = [Path(folder, name) for name in (STDOUT, STDERR, STDIN)]
         sessions = _sessions(_own_config(one.launch, one.errand.client), session)
         scrub(self._redact, [path for path in texts if path not in lines], by_line=[*lines, *sessions])
+        if (said := read_object(folder, EXIT)) is not None:
+            # Ends of lines, cut where a secret may stand. Of an agent they are read by nobody.
+            about = {"output": None, **({"error": None} if said.get("outcome") == "exited" else {})}
+            with contextlib.suppress(OSError):
+                write_whole(folder, EXIT, json.dumps({**said, **about}).encode())
         _remove_temporary(one.temporary)
 
     def _end(self, ended: Ended) -> None:

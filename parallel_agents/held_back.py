@@ -1,0 +1,203 @@
+"""What holds the agents of a store back, and how a person lets them go on: budgets, providers, keys. As plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from parallel_agents.costs import usd
+from parallel_agents.eventstore.errors import NotAllowed, nearest
+from parallel_agents.eventstore.events import STORE_RUN, ProviderFreed
+from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
+from parallel_agents.eventstore.record import decode, rfc3339
+from parallel_agents.projections import spend as spend_fold
+from parallel_agents.projections import status as st
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler.accounts import agent_facts, has_agents
+from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.agents.granting import AgentFacts
+from parallel_agents.scheduler.budget import Books, Use, budgets_of, words_of
+from parallel_agents.scheduler.budget import usd as usd_text
+from parallel_agents.scheduler.decide_budgets import more_than
+
+AUTHENTICATION = "authentication"
+
+
+def facts_of(
+    projector: Projector, state: RunState, now_us: int, end: int, spend: Spend | None = None
+) -> AgentFacts | None:
+    """What the start of this run's agents depends on, as the dispatcher sees it; None where it has none.
+
+    What running agents have spent since their start stands in no event, so here it is what they have reserved.
+
+    Args:
+        now_us: the moment that is looked at.
+        end: the last event that is looked at.
+        spend: of the store up to there, where it is known already.
+    """
+    if not has_agents(state):
+        return None
+    spend = projector.spend(end) if spend is None else spend
+    others = {held.run_id for held in spend.running.values() if held.agent} - {state.run_id}
+    states = {state.run_id: state, **{name: projector.state(name, end) for name in others}}
+    return agent_facts(spend, state, states, now_us, {})
+
+
+def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> dict[str, Any]:
+    """The part of ``status`` that tells of agents: budgets, and providers that let nobody work."""
+    answer: dict[str, Any] = {"pause_code": state.pause_code or None, "budgets": [], "assumed_usd": 0.0, "limits": []}
+    answer["ways_on"] = []
+    limits = budgets_of(state)
+    if not (has_agents(state) or limits.limited):
+        return answer
+    now_us, spend = _now_us(projector.log, upto), projector.spend(upto)
+    if limits.limited:
+        uses = list(Books(spend, now_us).use(limits))
+        answer["budgets"] = [budget_line(use) for use in uses]
+        answer["assumed_usd"] = usd(spend.assumed_by_run[state.run_id])
+    answer["limits"] = _of_run(wait_lines(spend, now_us), state)
+    answer["ways_on"] = list(ways_on(state, spend, now_us)) if upto is None else []
+    return answer
+
+
+def what_it_needs(log: Log, state: RunState) -> list[str]:
+    """What a run that money or a key holds up needs to go on, a sentence each; none where that is not so."""
+    return list(ways_on(state, Projector(log).spend(), wall_clock_us())) if state.pause_code or state.ended else []
+
+
+def budget_line(use: Use) -> dict[str, Any]:
+    """One budget, and what became of it."""
+    return {
+        "scope": use.scope,
+        "budget_usd": usd(use.budget_usd_micros),
+        "spent_usd": usd(use.spent_usd_micros),
+        "held_usd": usd(use.held_usd_micros),
+        "left_usd": usd(max(0, use.rest_usd_micros)),
+        "share": use.share,
+    }
+
+
+def wait_lines(spend: Spend, now_us: int) -> list[dict[str, Any]]:
+    """The providers that let nobody work at a moment."""
+    return [
+        {
+            "provider": provider,
+            "kind": wait.kind,
+            "until": rfc3339(wait.until_us),
+            "stated": wait.stated,
+            "reason": wait.reason,
+            "model": wait.model,
+            "since": rfc3339(wait.seen_us),
+            "attempt_id": wait.attempt_id,
+            "lift": lifting_command(provider),
+        }
+        for provider, wait in sorted(spend_fold.waiting(spend, now_us))
+    ]
+
+
+def lifting_command(provider: str) -> str:
+    """What lets the agents of a provider start again at once."""
+    return f"parallel-agents limits --clear {provider}"
+
+
+def limits(log: Log, upto: int | None = None) -> list[dict[str, Any]]:
+    """The waits of a store."""
+    return wait_lines(_waits(log, upto), _now_us(log, upto))
+
+
+def limits_of(log: Log, state: RunState) -> list[dict[str, Any]]:
+    """The waits that hold agents of a run back now. Quick, so that it can be asked again and again."""
+    return _of_run(limits(log), state) if state.counts[st.QUEUED] and has_agents(state) else []
+
+
+def _waits(log: Log, upto: int | None = None) -> Spend:
+    """Of the store's spending no more than who lets nobody work: that stands in the few events of no run."""
+    spend = Spend()
+    for row in log.rows(0, log.last_seq() if upto is None else upto, run_id=STORE_RUN):
+        if row.type in _OF_PROVIDERS:
+            spend_fold.fold(spend, decode(row))
+    return spend
+
+
+_OF_PROVIDERS = frozenset({"ProviderLimited", "ProviderFreed"})
+
+
+def _of_run(lines: list[dict[str, Any]], state: RunState) -> list[dict[str, Any]]:
+    table = clients(state.plan.agents.clients)
+    providers = {table[name].provider for name in {task.runner or "" for task in state.plan.tasks} & table.keys()}
+    return [line for line in lines if line["provider"] in providers]
+
+
+def lift(log: Log, provider: str, reason: str = "") -> None:
+    """Let agents of a provider start again before its time is up. Who dispatches hears it at once.
+
+    Raises:
+        NotAllowed: nobody waits for that provider.
+    """
+
+    def decide(draft: Draft) -> None:
+        waits = {name for name, _ in spend_fold.waiting(_waits(log), draft.at_us)}
+        if provider not in waits:
+            raise NotAllowed(f"nobody waits for the provider {provider!r}", hint=nearest(provider, waits))
+        draft.add(STORE_RUN, ProviderFreed(provider=provider, reason=reason or "lifted by a person"))
+
+    log.transact(decide)
+
+
+def ways_on(state: RunState, spend: Spend, now_us: int) -> Iterator[str]:
+    """What a run that money or a key holds up needs to go on, a sentence each."""
+    run_id, resume = state.run_id, f"`parallel-agents resume {state.run_id}`"
+    if state.status == st.PAUSED and state.pause_code == AUTHENTICATION:
+        yield f"log in, or set the key in the environment, then {resume}"
+    elif state.status == st.PAUSED and state.pause_code == "spend_cap":
+        yield f"see to the account's money at its provider, then {resume}"
+    elif state.status == st.PAUSED and state.pause_code == "budget":
+        for use in Books(spend, now_us).use(budgets_of(state)):
+            if use.share >= state.plan.budgets.critical and (way := _way_over(run_id, use)):
+                yield way
+    if state.status == st.FAILED:
+        limits = budgets_of(state).tasks
+        for task in state.tasks.values():
+            name, limit = task.task.task_id, limits.get(task.task.task_id)
+            if task.status == st.FAILED and task.failure_kind == "budget" and limit is not None:
+                more = more_than(spend.by_task[run_id, name], limit)
+                yield (
+                    f"{words_of(f'task:{name}')} is spent; `parallel-agents retry {run_id} {name} --task-budget "
+                    f"{name}={more}` and then {resume} go on"
+                )
+
+
+def _way_over(run_id: str, use: Use) -> str:
+    """How to get past a budget that is spent, or as good as spent."""
+    kind, _, name = use.scope.partition(":")
+    of = f"{usd_text(use.spent_usd_micros)} of {usd_text(use.budget_usd_micros)}"
+    more = more_than(use.spent_usd_micros, use.budget_usd_micros)
+    said = f"{words_of(use.scope)} is used up: {of}; `parallel-agents resume {run_id} "
+    match kind:
+        case "run":
+            return f"{said}--budget {more}` goes on"
+        case "task":
+            return f"{said}--task-budget {name}={more}` goes on"
+        case _:
+            return f"{said.rstrip()}` goes on once that {kind} is over"
+
+
+def why_of_task(state: RunState, task: TaskState, spend: Spend, now_us: int, code: str) -> dict[str, Any]:
+    """What ``why`` adds for an agent's task: until when its provider lets nobody work, and the command that helps."""
+    if code == "provider":
+        client = clients(state.plan.agents.clients).get(task.task.runner or "")
+        provider = "" if client is None else client.provider
+        wait = spend.waits.get(provider)
+        if wait is not None and wait.until_us > now_us:
+            return {"until": rfc3339(wait.until_us), "stated": wait.stated, "settle": lifting_command(provider)}
+    if code in ("paused", "budget", "failed"):
+        ways = list(ways_on(state, spend, now_us))
+        return {"ways_on": ways} if ways else {}
+    return {}
+
+
+def _now_us(log: Log, upto: int | None) -> int:
+    row = None if upto is None else log.row(upto)
+    return wall_clock_us() if row is None else row.at_us

@@ -1,0 +1,81 @@
+"""Secrets go out of the files that agents leave; all else stays as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel_agents.eventstore.redaction import REDACTED, Redactor
+from parallel_agents.scheduler.agents.scrubbing import scrub
+
+KEY = "-".join(("sk", "ant", "api03", "canary0123456789"))
+PEM = "-----BEGIN {}-----".format(" ".join(("PRIVATE", "KEY")))
+
+
+def piece(words: str, kind: str = "text") -> str:
+    """A line of the stream."""
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": f"{kind}_delta", kind: words}}
+    return json.dumps({"type": "stream_event", "event": event}, separators=(",", ":"))
+
+
+def scrubbed(path: Path, content: str | bytes, *, by_line: bool = True, environ: dict[str, str] | None = None) -> str:
+    """What is left of a file."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    redact = Redactor(environ or {}).text
+    scrub(redact, [] if by_line else [path], by_line=[path] if by_line else [])
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def test_a_file_without_secrets_is_not_touched(tmp_path: Path) -> None:
+    """The same inode, byte for byte."""
+    path = tmp_path / "out"
+    content = b"\xff plain\n" + piece("words").encode() + b"\nand no break"
+    path.write_bytes(content)
+    before = path.stat()
+    assert scrubbed(path, content).encode("utf-8", "surrogateescape") == content
+    assert (path.stat().st_ino, list(tmp_path.iterdir())) == (before.st_ino, [path])
+
+
+def test_a_secret_that_came_in_pieces_is_found(tmp_path: Path) -> None:
+    """Whatever they are pieces of, and although no line holds more than a few of its characters."""
+    for kind in ("text", "partial_json", "thinking"):
+        lines = [piece(character, kind) for character in KEY]
+        left = scrubbed(tmp_path / "out", "\n".join(['{"type":"system"}', *lines, '{"type":"result"}\n']))
+        assert left == '{"type":"system"}\n{"type":"result"}\n'
+
+
+def test_what_has_no_end_takes_no_other_line_along(tmp_path: Path) -> None:
+    """A private key that was cut: in lines the rest of its line goes, in a text all that follows."""
+    content = f'{{"a":"{PEM}\\nMII"}}\n{{"type":"result"}}\n'
+    assert scrubbed(tmp_path / "out", content) == f'{{"a":"{REDACTED}\n{{"type":"result"}}\n'
+    assert scrubbed(tmp_path / "out", content, by_line=False) == f'{{"a":"{REDACTED}'
+
+
+def test_files_that_are_not_there_are_no_trouble(tmp_path: Path) -> None:
+    """They were not made, or are gone."""
+    scrub(str.upper, [tmp_path / "none"], by_line=[tmp_path / "nothing"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all examples."""
+    return tmp_path_factory.mktemp("scrubbing")
+
+
+@given(
+    st.text(min_size=8, max_size=40).filter(lambda text: text == text.strip() and "[redacted]" not in text), st.text()
+)
+def test_the_value_of_a_secret_variable_is_found_however_json_writes_it(folder: Path, secret: str, around: str) -> None:
+    """Quotes, backslashes, breaks and signs of any script."""
+    try:
+        line = json.dumps({"type": "user", "text": f"{around}{secret}"}, ensure_ascii=False) + "\n"
+        line.encode()
+    except UnicodeEncodeError:
+        return
+    left = scrubbed(folder / "out", line, environ={"MY_TOKEN": secret})
+    assert json.dumps(secret, ensure_ascii=False)[1:-1] not in left
