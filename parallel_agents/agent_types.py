@@ -206,7 +206,7 @@ def _front_matter(block: list[str], refuse: Refusal) -> tuple[dict[str, Any], di
             refuse(f"{key} is given twice", line=line, hint="keep one of the two")
         try:
             value = parse_yaml("\n".join(chunk), Refusal("value", key, InvalidConfiguration))[0]
-            fields[key] = value[key] if isinstance(value, dict) else rest
+            fields[key] = value.get(key, rest) if isinstance(value, dict) else rest  # ``a::`` is another key to YAML.
         except ParallelAgentsError as error:
             if len(chunk) > 1 or not rest or rest[0] in "[{\"'":  # More than a text on one line was meant.
                 refuse(f"{key} {error.message.partition(': ')[2]}", line=line)

@@ -1,6 +1,6 @@
 """QA engineer: starts the service on a free port, checks page, contract and money together, and reports."""
 
-# ruff: noqa: PT009 - unittest and its own assertions: an example needs nothing but the standard library.
+
 
 from __future__ import annotations
 

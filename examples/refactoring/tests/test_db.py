@@ -1,6 +1,6 @@
 """What db does today, right or wrong: a refactoring may not change it."""
 
-# ruff: noqa: PT009, PT027 - unittest and its own assertions: an example needs nothing but the standard library.
+
 
 import unittest
 
