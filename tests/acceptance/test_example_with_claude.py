@@ -68,12 +68,13 @@ def test_the_example_runs_to_its_end_and_its_tests_are_green(cli: Scratch, tmp_p
     tasks = {task["task_id"]: task for task in cli("status", "--json").data["tasks"]}
     assert [tasks[name]["status"] for name in TASKS] == ["completed"] * 5
     assert tasks["review"]["output"] == "Nothing grave was found."
-    gates = [event["data"]["passed"] for event in cli.events() if event["type"] == "GateChecked"]
-    assert gates == [True] * 5
+    gates = [event["data"] for event in cli.events() if event["type"] == "GateChecked"]
+    assert {gate["task_id"] for gate in gates if gate["passed"]} == set(TASKS)
+    assert all(gate["passed"] for gate in gates)
     bill = cli("cost", "--json").data
     assert (bill["attempts"], bill["calls"], bill["budget_usd"]) == (5, 12, 5)
     cli("merge", "--yes")
-    assert git(cli, "log", "--format=%s").count("\n") == len(TASKS)
+    assert git(cli, "log", "--no-merges", "--format=%s").count("\n") == len(TASKS)
     tests = subprocess.run([sys.executable, "-m", "unittest", "-q"], cwd=cli.root, capture_output=True, text=True)
     assert tests.returncode == 0, tests.stderr
     assert "Ran 6 tests" in tests.stderr
