@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+from parallel_agents.eventstore.events import TaskStarted
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import decode_brief
+from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.reading import as_list, as_object, decoded
 
 _LOOKED_AT = 256 * 1024  # Bytes at the end of an output in which the last thing is looked for.
@@ -23,6 +28,17 @@ _SAID_OF = (
     "skill",
 )
 """What says most of what a tool is used for, the most telling first."""
+
+
+def printed_as(log: Log, run_id: str, attempt_id: str) -> str | None:
+    """What an attempt's output is to be read as, where it is an agent's; None where it is for people as it stands."""
+    plan = Projector(log).state(run_id).plan
+    for brief in log.briefs(run_id, where="type = 'TaskStarted'"):
+        event = decode_brief(run_id, brief).event
+        if isinstance(event, TaskStarted) and event.attempt_id == attempt_id:
+            client = clients(plan.agents.clients).get(event.runner)
+            return None if client is None or client.output == "text" else client.output
+    return None
 
 
 def words_of(line: bytes, output: str) -> Iterator[str]:

@@ -72,12 +72,19 @@ def history(
 @task_arguments
 @click.option("--follow", "-f", is_flag=True, help="Go on with what it writes next, until the attempt has ended.")
 @click.option("--attempt", "number", metavar="N", type=click.IntRange(min=1), help="Another attempt than the last.")
+@click.option("--raw", is_flag=True, help="What an agent printed for programs, as it stands.")
 @reading
 @click.pass_context
 def logs(
-    ctx: click.Context, words: tuple[str, ...], follow: bool, number: int | None, as_json: bool, at: str | None
+    ctx: click.Context,
+    words: tuple[str, ...],
+    follow: bool,
+    number: int | None,
+    raw: bool,
+    as_json: bool,
+    at: str | None,
 ) -> None:
-    """Print what the last attempt of a task wrote: its stdout, then its stderr."""
+    """Print what the last attempt of a task wrote: its stdout, then its stderr. What an agent did is told in words."""
     run, task_id = run_and_task(words)
     if follow and (as_json or at is not None):
         raise InvalidUsage("--follow goes with neither --json nor --at", hint="leave one of them out")
@@ -101,7 +108,16 @@ def logs(
             return
         if not follow and not folder.exists():
             click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
-        _print_files(log, run_id, folder, attempt["attempt_id"], follow=follow)
+        from parallel_agents.activity import printed_as
+
+        output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
+        _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow)
+
+
+def _in_words(lines: list[bytes], output: str) -> bytes:
+    from parallel_agents.activity import words_of
+
+    return "".join(f"{words}\n" for line in lines for words in words_of(line, output)).encode("utf-8", "replace")
 
 
 def _text(path: Path) -> str:
@@ -111,10 +127,15 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, *, follow: bool) -> None:
-    """Copy both files to stdout as they are; with ``follow``, whatever comes to either until the attempt has ended."""
+def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, output: str | None, *, follow: bool) -> None:
+    """Copy both files to stdout as they are; with ``follow``, whatever comes to either until the attempt has ended.
+
+    Args:
+        output: what the stdout of an agent is read as, to be told in words; None: it is copied too.
+    """
     out = sys.stdout.buffer
     read = {"stdout.log": 0, "stderr.log": 0}
+    rest = b""  # Half a line of an agent's.
     while True:
         running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
         for name in read:
@@ -122,7 +143,12 @@ def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, *, follow
                 file.seek(read[name])
                 while chunk := file.read(1 << 20):
                     read[name] += len(chunk)
+                    if output is not None and name == "stdout.log":
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        chunk = _in_words(lines, output)
                     out.write(chunk)
+        if not running and output is not None:
+            out.write(_in_words([rest], output))
         out.flush()
         if not running:
             return

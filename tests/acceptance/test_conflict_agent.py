@@ -65,6 +65,8 @@ def test_an_agent_resolves_a_conflict_in_a_checkout_of_its_own(cli: Scratch) -> 
     resolving = next(text for text in prompts if text.startswith("# Resolve a merge conflict"))
     assert "I made it A." in resolving
     assert "I made it B." in resolving
+    assert cli.quick("logs", run, "b").out.endswith("I kept both.\n")  # Told in words; the file is for programs.
+    assert json.loads(cli.quick("logs", run, "b", "--raw").out.splitlines()[0])["type"] == "system"
     log = git(cli, "log", "--format=%s", f"parallel-agents/{run}").splitlines()
     assert "Merge b, with conflicts" in log  # Both works are among its ancestors.
 

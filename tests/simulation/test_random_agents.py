@@ -41,7 +41,9 @@ def simulated(seed: int) -> Iterator[AgentsWorld]:
             try:
                 yield world
             except BaseException as error:
-                error.add_note(f"again: AGENTS_SEED={seed} pytest -n 0 tests/simulation/test_random_agents.py\n{world.told()}")
+                error.add_note(
+                    f"again: AGENTS_SEED={seed} pytest -n 0 tests/simulation/test_random_agents.py\n{world.told()}"
+                )
                 raise
         world.log.close()
 

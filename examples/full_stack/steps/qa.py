@@ -1,7 +1,5 @@
 """QA engineer: starts the service on a free port, checks page, contract and money together, and reports."""
 
-
-
 from __future__ import annotations
 
 import json

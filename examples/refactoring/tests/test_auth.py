@@ -1,7 +1,5 @@
 """What auth does today, right or wrong: a refactoring may not change it."""
 
-
-
 import unittest
 
 from legacy import auth
