@@ -99,7 +99,9 @@ BUILT_IN: Final[Mapping[str, Client]] = {
             name="codex",
             command=("codex", "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write", "-"),
             prompt="stdin", output="codex", model=("-m", "{model}"),
-            resume_command=("codex", "exec", "resume", "--json", "--skip-git-repo-check", "{session}", "-"),
+            # ``resume`` itself knows no sandbox, and would be allowed to read only.
+            resume_command=("codex", "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write", "resume",
+                            "{session}", "-"),
             passes=("OPENAI_*", "CODEX_*"), config_variable="CODEX_HOME", keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
             home=".codex", login="auth.json",
             provider="openai", tells=("tokens", "session"), tested=True,
