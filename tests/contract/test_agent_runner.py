@@ -200,7 +200,17 @@ def test_without_its_setup_no_agent_begins(agents: Agents) -> None:
     """It fails for what it is, and costs nothing."""
     ended = agents.run(agents.errand("say Done.", setup=("sh", "-c", "echo no disk >&2; exit 4")))
     assert (ended.outcome, ended.exit_code, ended.charges) == ("exited", 125, ())
-    assert ended.error == "setup failed: exit 4"
+    assert ended.error is not None
+    assert "setup failed: exit 4" in ended.error
+    assert (ended.kind, ended.retryable) == ("infrastructure", True)
+
+
+def test_setup_and_teardown_have_times_of_their_own(agents: Agents, tmp_path: Path) -> None:
+    """Longer than an agent may be silent, and than it may stay after its result."""
+    took = ("sh", "-c", f"sleep 0.7; echo took >> {tmp_path}/log")
+    ended = agents.run(agents.errand("say Done.", setup=took, teardown=took, silence_s=0.3, grace_s=0.2))
+    assert (ended.outcome, ended.error, ended.output) == ("exited", None, "Done.")
+    assert (tmp_path / "log").read_text() == "took\ntook\n"
 
 
 # How it ends.
