@@ -17,7 +17,8 @@ from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.accounts import agent_facts, has_agents
 from parallel_agents.scheduler.agents.clients import clients
-from parallel_agents.scheduler.agents.granting import AgentFacts
+from parallel_agents.scheduler.agents.granting import NOT_ITS_FAULT as NOT_ITS_FAULT
+from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
 from parallel_agents.scheduler.budget import Books, Use, budgets_of, words_of
 from parallel_agents.scheduler.budget import usd as usd_text
 from parallel_agents.scheduler.decide_budgets import more_than
@@ -126,7 +127,9 @@ _OF_PROVIDERS = frozenset({"ProviderLimited", "ProviderFreed"})
 
 def _of_run(lines: list[dict[str, Any]], state: RunState) -> list[dict[str, Any]]:
     table = clients(state.plan.agents.clients)
-    providers = {table[name].provider for name in {task.runner or "" for task in state.plan.tasks} & table.keys()}
+    resolved = state.plan.files.conflicts == "agent"
+    runners = {runner_of(state, task) for task in state.tasks.values() if resolved or is_agent(task.task)}
+    providers = {provider_of(name, table) for name in runners}
     return [line for line in lines if line["provider"] in providers]
 
 
@@ -187,8 +190,7 @@ def _way_over(run_id: str, use: Use) -> str:
 def why_of_task(state: RunState, task: TaskState, spend: Spend, now_us: int, code: str) -> dict[str, Any]:
     """What ``why`` adds for an agent's task: until when its provider lets nobody work, and the command that helps."""
     if code == "provider":
-        client = clients(state.plan.agents.clients).get(task.task.runner or "")
-        provider = "" if client is None else client.provider
+        provider = provider_of(runner_of(state, task), clients(state.plan.agents.clients))
         wait = spend.waits.get(provider)
         if wait is not None and wait.until_us > now_us:
             return {"until": rfc3339(wait.until_us), "stated": wait.stated, "settle": lifting_command(provider)}

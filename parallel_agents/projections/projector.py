@@ -26,9 +26,9 @@ from parallel_agents.projections.status import RunState
 _ROLLED_BACK = RunRolledBack.__name__
 _QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":""'))"""  # A bill does not need those.
 _OF_A_BILL = f"type IN {bill_fold.FOLDED} AND NOT {_QUEUED_FOR_THE_FIRST_TIME}"
-_RESERVED = """instr(body, '"reserved_usd_micros":') > 0 AND instr(body, '"reserved_usd_micros":null') = 0"""
-_RESUMES = """instr(body, '"resumes":"') > 0"""
-_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND ({_RESERVED} OR {_RESUMES})))"
+_PLAIN = """instr(body, '"reserved_usd_micros":null,"resumes":null') > 0"""  # In this order, unless an older release wrote it.
+_KNOWS = """instr(body, '"reserved_usd_micros":') > 0"""
+_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}))"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 

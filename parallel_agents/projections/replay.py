@@ -88,7 +88,8 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
 
 def _started_again(task: TaskState, data: dict[str, Any]) -> None:
     """What a start says besides, of an agent or after another attempt."""
-    task.before, task.before_changed = task.error, task.changed
+    task.before = task.error
+    st.learn(task)
     task.failure_kind, task.role, task.resumed = "", data.get("role", ""), data.get("resumes")
     task.begin_commit, task.limit_usd_micros = data.get("begin_commit"), data["facts"].get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None

@@ -27,6 +27,9 @@ SUBMITTED, PAUSED = "submitted", "paused"
 ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})  # Of tasks; of runs without the last.
 TASK_STATUSES = (PENDING, QUEUED, RUNNING, BLOCKED, COMPLETED, FAILED, CANCELLED, SKIPPED)
 
+OWN = frozenset({"", "agent", "no_change"})  # Failures of an attempt's own; of others than agents nobody tells more.
+LOST = "infrastructure"  # What the loss of an attempt is.
+
 
 @dataclass(slots=True)
 class TaskState:
@@ -64,8 +67,8 @@ class TaskState:
     role: str = ""  # The agent type of the last attempt, where it was not the task's own.
     resumes: str | None = None  # The failed attempt whose session the next one can go on with.
     resumed: str | None = None  # The attempt whose session the last one goes on with.
-    before: str | None = None  # Why the attempt before the last one failed,
-    before_changed: list[str] | None = None  # and the first of the paths that it changed.
+    before: str | None = None  # Why the attempt before the last one failed.
+    lesson: dict[str, Any] | None = None  # The last failure that was an attempt's own: error, output, changed.
     limit_usd_micros: int | None = None  # What the last attempt may spend.
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
@@ -174,7 +177,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.AttemptLost(task_id=task_id):
             task = state.tasks[task_id]
-            task.exit_code, task.error = None, event.error
+            task.exit_code, task.error, task.failure_kind = None, event.error, LOST
             task.resumes = event.attempt_id if event.resumable else None
             task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
             task.failures += event.began
@@ -344,8 +347,9 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
+    task.before = task.error
+    learn(task)
     task.failure_kind, task.role, task.resumed = "", event.role, event.resumes
-    task.before, task.before_changed = task.error, task.changed
     task.limit_usd_micros = event.facts.get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None
     task.begin_commit = event.begin_commit
@@ -354,6 +358,12 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.cancel_requested = False
     state.running[event.attempt_id] = event.task_id
     _move(state, task, RUNNING)
+
+
+def learn(task: TaskState) -> None:
+    """Keep what an attempt has done wrong for those after it. What befell it from outside is nothing to learn from."""
+    if task.error is not None and task.failure_kind in OWN and (task.failure_kind or task.conflict is None):
+        task.lesson = {"error": task.error, "output": task.output, "changed": task.changed}
 
 
 def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, status: str, at_us: int) -> None:

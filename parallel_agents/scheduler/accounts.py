@@ -5,8 +5,8 @@ Nothing of it is read before the process holds a run with tasks of agents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -14,10 +14,11 @@ from parallel_agents.eventstore.record import Recorded, rfc3339
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
-from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.spend import Spend, Wait
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
-from parallel_agents.scheduler.budget import Books, Stop, budgets_of, crossings, overspent, usd, words_of
+from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.agents.granting import AgentFacts, by_agent, is_agent, provider_of, runner_of
+from parallel_agents.scheduler.budget import Books, Budgets, Stop, budgets_of, crossings, overspent, usd, words_of
 from parallel_agents.scheduler.decide import PAUSES, storable_text
 from parallel_agents.scheduler.plan import Decision
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -26,6 +27,7 @@ WAITS: Final = frozenset({"rate_limit", "usage_limit", "overload"})
 """Failures that all agents of a provider have in common, so that none of them is started for a while."""
 FIRST_WAIT_US: Final = 30_000_000  # Where a provider does not say for how long; doubled each time in a row,
 LONGEST_WAIT_US: Final = 900_000_000  # up to this.
+LONG_WAIT_US: Final = 60_000_000  # From here on a wait is told apart from the time that a run has run.
 USAGE_WAIT_US: Final = 900_000_000  # Of an allowance that is used up, where it is not said until when.
 
 
@@ -44,6 +46,7 @@ class Accounts:
     def __init__(self, projector: Projector, live: Callable[[], Mapping[str, int]]) -> None:
         self.spend: Spend | None = None
         self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
+        self._budgets: dict[str, tuple[Any, Budgets]] = {}  # By run, with what they follow from.
         self._projector = projector
         self._live = live
 
@@ -67,7 +70,17 @@ class Accounts:
         Args:
             states: the runs that this process holds.
         """
-        return None if self.spend is None else agent_facts(self.spend, state, states, now_us, self._live())
+        if self.spend is None:
+            return None
+        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets_of(state))
+
+    def _budgets_of(self, state: RunState) -> Budgets:
+        """The same as of ``budgets_of``. It goes through all tasks, so it is asked only where something has changed."""
+        key = (state.plan_digest, state.budget_usd_micros, tuple(state.task_budgets.items()))
+        found = self._budgets.get(state.run_id)
+        if found is None or found[0] != key:
+            found = self._budgets[state.run_id] = key, budgets_of(state)
+        return found[1]
 
     def due(self, facts: AgentFacts, state: RunState) -> list[Event]:
         """What is to be told of the budgets of a run, and its pause where one is spent. Notes who is to be stopped."""
@@ -96,6 +109,30 @@ class Accounts:
         """When the next provider lets us work again."""
         waits = self.spend.waits.values() if self.spend is not None else ()
         return min((wait.until_us for wait in waits if wait.until_us > now_us), default=None)
+
+    def waits(self, state: RunState, now_us: int) -> bool:
+        """Whether a run has nothing to do but to wait for a provider. That is no time that it runs."""
+        return any(wait.until_us > now_us for wait in self._waited_for(state))
+
+    def waited(self, state: RunState, now_us: int) -> Event | None:
+        """That a run goes on after such a wait: from then on it is seen anew how long it runs."""
+        since_us = state.active_since_us or 0
+        for wait in self._waited_for(state):
+            if wait.until_us <= now_us and wait.until_us - wait.seen_us >= LONG_WAIT_US and wait.seen_us >= since_us:
+                return ev.RunResumed(reason=f"{wait.kind}: its time is over")
+        return None
+
+    def _waited_for(self, state: RunState) -> Iterator[Wait]:
+        """What the providers have said on whom a run waits in which nothing runs."""
+        if self.spend is None or not self.spend.waits or state.running or state.status != st.RUNNING:
+            return
+        if state.cancel_requested:
+            return
+        table = clients(state.plan.agents.clients)
+        waiting = (task for task in state.tasks.values() if could_start(state, task) and by_agent(state, task))
+        for provider in {provider_of(runner_of(state, task), table) for task in waiting}:
+            if provider in self.spend.waits:
+                yield self.spend.waits[provider]
 
     def cut_short(self, ended: Ended, state: RunState) -> Ended:
         """The end of an attempt in other words, where it, or we, have stopped it for a budget.
@@ -127,7 +164,7 @@ class Accounts:
         task_id = state.running.get(ended.attempt_id)
         if self.spend is None or task_id is None or not (state.plan.budgets.enabled and state.plan.budgets.pause):
             return None
-        budget = budgets_of(state).tasks.get(task_id)
+        budget = state.task_budgets.get(task_id, state.tasks[task_id].task.budget_usd_micros)
         if budget is None:
             return None
         spent, rest = self.spend.by_task[state.run_id, task_id], self.spend.rest.get(ended.attempt_id, 0)
@@ -144,10 +181,11 @@ class Accounts:
             return None
         before = self.spend.waits.get(ended.provider)
         if ended.kind not in WAITS:
-            through = ended.got_through and ended.error is None and before is not None and before.seen_us < started_us
+            through = ended.got_through and ended.error is None and before is not None and before.seen_us <= started_us
             return ev.ProviderFreed(provider=ended.provider) if through else None
         stated = ended.until_us is not None and ended.until_us > now_us
-        same = before is not None and started_us <= before.seen_us  # It began before that was known: no new refusal.
+        # It began before that was known: no new refusal. What starts in the commit that tells of it comes after it.
+        same = before is not None and started_us < before.seen_us
         count = (0 if before is None else before.count) + (not same)
         until_us = ended.until_us if stated and ended.until_us is not None else now_us + _guess_us(ended.kind, count)
         if count > 1:  # A time that was stated and did not hold is not trusted again without a pause of ours.
@@ -164,9 +202,18 @@ class Accounts:
 
 
 def agent_facts(
-    spend: Spend, state: RunState, states: Mapping[str, RunState], now_us: int, live: Mapping[str, int]
+    spend: Spend,
+    state: RunState,
+    states: Mapping[str, RunState],
+    now_us: int,
+    live: Mapping[str, int],
+    budgets: Budgets | None = None,
 ) -> AgentFacts:
-    """What the agents of a run depend on, from the store's spending."""
+    """What the agents of a run depend on, from the store's spending.
+
+    Args:
+        budgets: of the run, where somebody has them at hand.
+    """
     books = Books(spend, now_us, live)
     working = []
     for held in spend.running.values():
@@ -174,7 +221,7 @@ def agent_facts(
             run = states.get(held.run_id)
             task = None if run is None else run.tasks.get(held.task_id)
             working.append("" if task is None else task.task.agent_type)
-    return AgentFacts(books, budgets_of(state), now_us, working)
+    return AgentFacts(books, budgets or budgets_of(state), now_us, working)
 
 
 def could_start(state: RunState, task: TaskState) -> bool:

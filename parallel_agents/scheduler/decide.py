@@ -11,10 +11,10 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import Grant, is_agent
+from parallel_agents.scheduler.agents.granting import Grant
 from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
-from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended
 
 MAX_EXECUTION = "max_execution_time"
 """The reason of a run that was stopped because it ran longer than ``safetyFeatures.maxExecutionTime``."""
@@ -127,7 +127,7 @@ PAUSES = {
 
 def attributed(task: TaskState, ended: Ended) -> Ended:
     """The end of an agent's attempt that has not done what was asked for, such as an output or a gate: its own failure."""
-    if ended.outcome != "exited" or ended.error is None or ended.kind or not is_agent(task.task):
+    if ended.outcome != "exited" or ended.error is None or ended.kind or task.runner in (None, *NO_AGENTS):
         return ended
     return replace(ended, kind="agent")
 

@@ -318,24 +318,28 @@ class Dispatcher:
                 if files is not None and files.outdated(held.state, ended):
                     outdated.append(ended)
                     continue
-                ended = self._settled(draft, held.state, ended)
+                if held.agents:
+                    ended = self._settled(draft, held.state, ended)
                 task = held.state.tasks[held.state.running[attempt_id]]
                 if work is None:
-                    ended = decide.attributed(task, checked(held.state, task, ended))
-                    events += _one_pause(events, decide.decide_end(held.state, ended, draft.at_us, self._draw()))
+                    ended = checked(held.state, task, ended)
+                    if held.agents:
+                        ended = decide.attributed(task, ended)
+                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
                 self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
-                self._settled(draft, held.state, ended)
+                if held.agents:
+                    self._settled(draft, held.state, ended)
                 task_id = attempts.start_of(run_id, attempt_id).task_id
                 events += kept_of_undone(task_id, attempt_id, work) if work is not None else []
                 reason = "its attempt was undone by a rollback"
                 events.append(ev.ResultDiscarded(task_id=task_id, attempt_id=attempt_id, reason=reason))
         for run_id, events in decided.items():
-            self._add_all(draft, run_id, events)
+            self._add_all(draft, run_id, _paused_once(events) if self.held[run_id].agents else events)
         for ended in outdated:
             attempts.merge_again(ended)
 
@@ -381,8 +385,10 @@ class Dispatcher:
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
                 self._add(draft, run_id, ev.RunStarted())
+            if held.agents and (again := self.accounts.waited(state, draft.at_us)) is not None:
+                self._add(draft, run_id, again)
             overdue = decide.decide_overdue(state, draft.at_us)
-            if overdue is not None:
+            if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
             throttle = decide_throttle(state, free)
@@ -517,17 +523,18 @@ class Dispatcher:
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
             due.append(freed)
         for held in self.held.values():
-            for when in (held.agenda.next_due_us(held.state), decide.overdue_at_us(held.state)):
+            waits = held.agents and self.accounts.waits(held.state, self._clock())
+            overdue_us = None if waits else decide.overdue_at_us(held.state)
+            for when in (held.agenda.next_due_us(held.state), overdue_us):
                 if when is not None:
                     due.append(when)
         return min(due, default=None)
 
 
-def _one_pause(before: list[Event], events: list[Event]) -> list[Event]:
-    """What is decided after other events of a run in one commit: it is paused once."""
-    if any(isinstance(event, ev.RunPaused) for event in before):
-        return [event for event in events if not isinstance(event, ev.RunPaused)]
-    return events
+def _paused_once(events: list[Event]) -> list[Event]:
+    """What ends in one commit mean for a run, with the first of the pauses that follow from them."""
+    pauses = [event for event in events if isinstance(event, ev.RunPaused)]
+    return [event for event in events if event not in pauses[1:]] if len(pauses) > 1 else events
 
 
 _RUN_LEVEL = frozenset(cls for name, cls in ev.EVENT_TYPES.items() if name.startswith("Run"))  # As the log has it.

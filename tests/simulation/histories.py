@@ -384,7 +384,8 @@ class Generator:
         self._add(
             run,
             ev.ConflictDetected(
-                task_id=name, other_task_id="", paths=["a.txt"], kinds=["contents"], attempt_id=run.now.tasks[name].attempt_id, onto="c1",
+                task_id=name, other_task_id="",
+                paths=["a.txt"], kinds=["contents"], attempt_id=run.now.tasks[name].attempt_id, onto="c1",
                 commit="c2", round=self.random.randint(1, 2), early=self.random.random() < 0.3,
             ),
         )  # fmt: skip

@@ -61,8 +61,9 @@ def prompt_of(state: RunState, task: TaskState) -> str:
         return resolve_prompt(task.task, conflict, summary=task.output, run_name=state.name, checks=checks)
     left = [_left(state.tasks[name]) for name in task.task.dependencies]
     before = None
-    if task.before and conflict is None:
-        before = Before(task.before, task.output, task.before_changed, work_is_here=state.plan.workspace != "worktree")
+    if task.lesson is not None and conflict is None:
+        here = state.plan.workspace != "worktree" or task.begin_commit is not None
+        before = Before(task.lesson["error"], task.lesson["output"], task.lesson["changed"], work_is_here=here)
     return build_prompt(PromptFacts(task.task, state.name, state.plan.workspace, left, before, conflict))
 
 

@@ -28,7 +28,9 @@ from parallel_agents.scheduler.budget import Books, Budgets, Candidate, Verdict,
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS
 
 GOES_ON: Final = frozenset({"infrastructure", "overload", "rate_limit", "usage_limit", "budget"})
-"""Failures after which an agent goes on where it was; after any other one it begins anew, and is told what went wrong."""
+"""Failures after which an agent goes on where it was; after any other one it begins anew."""
+NOT_ITS_FAULT: Final = GOES_ON | {"authentication", "spend_cap"}
+"""Failures that it could have done nothing about, so that the next attempt is told nothing of them."""
 
 
 @dataclass(slots=True)
@@ -101,7 +103,6 @@ def by_agent(state: RunState, task: TaskState) -> bool:
 
 def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
     """Whether the next attempt of an agent's task may start now."""
-    assert task.task.runner is not None
     table = clients(state.plan.agents.clients)
     runner, instead = _runner(state, task, facts, table)
     if isinstance(instead, Held):
@@ -128,8 +129,7 @@ def _runner(
     state: RunState, task: TaskState, facts: AgentFacts, table: Mapping[str, Client]
 ) -> tuple[str, str | Held | None]:
     """Who runs it, and the model that it has to be on where its provider lets only others work."""
-    spec, settings = task.task, state.plan.agents
-    own = spec.runner if spec.runner is not None and is_agent(spec) else settings.runner
+    spec, settings, own = task.task, state.plan.agents, runner_of(state, task)
     wait = facts.wait(provider_of(own, table))
     if wait is None:
         return own, None
@@ -151,6 +151,11 @@ def _takes_over(model: str, runner: str, wait: Wait, spec: Task, table: Mapping[
     """Whether a model may be tried while a provider refuses others: each once, or two would be tried in turns for ever."""
     chosen = runner not in table or table[runner].takes_model
     return chosen and spec.model is None and wait.model is not None and model not in wait.refused
+
+
+def runner_of(state: RunState, task: TaskState) -> str:
+    """Who runs an agent's task, where nobody has to stand in."""
+    return task.task.runner if task.task.runner is not None and is_agent(task.task) else state.plan.agents.runner
 
 
 def provider_of(runner: str, table: Mapping[str, Client]) -> str:
@@ -243,5 +248,5 @@ def resolves(state: RunState, task: TaskState) -> bool:
 
 
 def own_failures(task: TaskState) -> int:
-    """Attempts that failed by the agent's own fault, as far as the last one tells."""
-    return task.failures if task.failure_kind in ("agent", "no_change") else 0
+    """Whether an attempt has failed by the agent's own fault: 1, also where something from outside came after that."""
+    return int(task.lesson is not None or task.failure_kind in ("agent", "no_change"))

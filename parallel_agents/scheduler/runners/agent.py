@@ -45,12 +45,12 @@ from parallel_agents.scheduler.runners.folder import (
     read_object,
     write_whole,
 )
+from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
 
 LOOK_S: Final = 0.2  # Between two looks at what agents have printed.
-PROMPT: Final = "prompt.md"
 ROLE: Final = "role.md"
 STDIN: Final = "stdin"
 SESSION: Final = "session.json"
