@@ -140,7 +140,9 @@ def test_an_agent_has_a_private_folder_for_temporary_files(agents: Agents, tmp_p
     )
     agents.start(launch)
     wait_until((tmp_path / "begun").exists, "the agent to begin")
-    folder = Path(json.loads((tmp_path / "environ").read_text())["TMPDIR"])
+    environ = json.loads((tmp_path / "environ").read_text())
+    folder = Path(environ["TMPDIR"])
+    assert environ["CLAUDE_CODE_TMPDIR"] == str(folder)
     assert (folder / "left").exists()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.parent == Path(tempfile.gettempdir())
@@ -495,6 +497,7 @@ def test_an_attempt_whose_runner_is_not_here_any_more_does_end(agents: Agents, t
     agents.runner.adopt([replace(other, errand=None)])
     agents.runner.stop(other.attempt_id)
     assert agents.end_of(other.attempt_id).outcome == "stopped"
+    Path(told(other, "session.json")["temporary"]).rmdir()  # Nobody knew what else there was to do.
 
 
 # Secrets.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -60,6 +61,9 @@ def test_five_at_once_are_merged_and_charged_to_the_token(project: Project, serv
     assert {(one.source, one.partial, one.calls, one.model) for one in charges} == {("agent", False, 3, MODEL)}
     assert sum(one.usd_micros for one in charges) == 5 * 24_030
     assert server.other_paths == []
+    left = [json.loads(file.read_text())["temporary"] for file in project.folder.rglob("session.json")]
+    assert len(left) == 5
+    assert not any(map(os.path.exists, left))
 
 
 def test_five_outlive_their_daemon_but_one(project: Project, server: ModelServer) -> None:

@@ -239,7 +239,9 @@ class AgentRunner:
             (program, *words[1:]), setup=errand.setup, teardown=errand.teardown, timeout_s=errand.setup_timeout_s,
             gates=(), folder=folder,
         )  # fmt: skip
-        env = {**launch.env, "TMPDIR": one.temporary} if one.temporary else launch.env
+        env = launch.env
+        if one.temporary:
+            env = {**dict.fromkeys(("TMPDIR", *client.temporary), one.temporary), **env}
         ready = replace(launch, command=words, errand=None, env=env)
         if client.prompt == "talk":
             message = {"type": "user", "message": {"role": "user", "content": prompt}}
