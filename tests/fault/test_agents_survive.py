@@ -98,6 +98,7 @@ def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("PATH", f"{install(tmp_path / 'programs')}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "-".join(("key", "of", "nobody")))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # Whatever is killed here leaves nothing elsewhere.
     folder = tmp_path / "project"
     folder.mkdir()
     made = Agents(folder)
