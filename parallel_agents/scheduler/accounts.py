@@ -149,7 +149,10 @@ class Accounts:
         if stop is not None:
             ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", True
         elif ended.kind == "budget":
+            task_id = state.running.get(ended.attempt_id)
             ended.retryable = True
+            if task_id is not None and state.tasks[task_id].limit_usd_micros is None:
+                ended.kind = "agent"  # No limit of ours: none of our budgets would ever bound its attempts.
         if stop is not None and _of_task(stop.scope):
             ended.retryable = False
         spent = self._spent_of_task(ended, state)

@@ -471,6 +471,7 @@ class AgentsWorld:
 
     def restarts(self) -> None:
         """Everybody dies; who comes next has nothing to say that the one after it would have to say again."""
+        self.log.refuses = False
         for _ in range(2):
             for one in list(self.dispatchers):
                 self.kill(one)

@@ -219,7 +219,7 @@ def test_a_spent_budget_lets_nothing_start_for_ever() -> None:
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_session_is_gone_on_with_only_where_it_was_cut_off(kind: str) -> None:
     """After a failure of its own an agent begins anew: the same again would hardly do better."""
-    run = AgentRun(agents_plan(agent("a", max_retries=3), files=FileSettings()))
+    run = AgentRun(agents_plan(agent("a", max_retries=3), files=FileSettings(), budget=1000 * CENT))
     run.tick()
     work = Work("check00001", commit="w1", changed=1)
     run.fails("a", kind, work=work, resumable=True, provider="anthropic", charges=paid(CENT))
