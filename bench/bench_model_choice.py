@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.measure import recorded_runs
 from parallel_agents.eventstore.submission import AgentSettings, Task
 from parallel_agents.scheduler.agents.models import LADDER, MODEL_OF, choose_model
 from parallel_agents.scheduler.agents.prices import price_of
@@ -134,9 +135,10 @@ def given(argv: Sequence[str] | None = None) -> Path:
         sys.exit(
             f"model_choice: recorded runs are needed, and not part of the project: set {RUNS}, or give --agent-runs PATH"
         )
-    if not Path(named).is_file():
-        sys.exit(f"model_choice: there is no file {named}")
-    return Path(named)
+    path = recorded_runs(named)
+    if not path.is_file():
+        sys.exit(f"model_choice: there is no file {path}")
+    return path
 
 
 def main() -> None:

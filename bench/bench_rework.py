@@ -23,6 +23,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+from bench.measure import recorded_runs
 from bench.on_paper import SECOND_US, OnPaper, plan_of
 
 AT_ONCE = 5
@@ -173,7 +174,7 @@ def given(argv: Sequence[str] | None = None) -> tuple[Path, Path]:
             sys.exit(f"rework: {what} is needed, and not part of the project: set {variable}, or give {option} PATH")
         if not Path(named).exists():
             sys.exit(f"rework: {named} does not exist")
-    return Path(str(runs)), Path(str(graphs))
+    return recorded_runs(str(runs)), Path(str(graphs))
 
 
 def main() -> None:

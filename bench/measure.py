@@ -12,6 +12,15 @@ from pathlib import Path
 ROUNDS = 5  # At least; whatever takes less than a second is measured more often.
 
 
+RUNS_FILE = "swebench_verified_runs.csv"
+
+
+def recorded_runs(named: str) -> Path:
+    """The file of recorded runs: what is named, or the one in a folder that is named."""
+    path = Path(named)
+    return path / RUNS_FILE if path.is_dir() else path
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """What a figure has to reach, and what it aims at."""

@@ -16,6 +16,7 @@ from typing import Any
 from parallel_agents import look
 from parallel_agents.agent_types import examine_agent_types
 from parallel_agents.configuration_keys import BY_PATH
+from parallel_agents.doctor_agents import examine_agents
 from parallel_agents.doctor_files import examine_files
 from parallel_agents.eventstore.doorbell import doorbell_folder
 from parallel_agents.eventstore.errors import ParallelAgentsError
@@ -57,7 +58,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _identity()
     yield _shell_runner(scratch)
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
-    yield Finding("runner claude, codex", "warning", "not built yet", "give tasks a command")
+    yield from examine_agents(project)
 
 
 def _git() -> Finding:

@@ -22,7 +22,8 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, as_json
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.foreground import LEAVE_S, identity
-from parallel_agents.notices import Notices
+from parallel_agents.held_back import limits_of
+from parallel_agents.notices import Notices, waiting
 from parallel_agents.project import Project
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
@@ -71,6 +72,7 @@ class Execution:
         self.bell: SimpleQueue[None] = SimpleQueue()  # Rung when it has ended; at every commit if somebody follows.
         self.follows = follows or notices is not None
         self.notices = notices
+        self.told_limits: set[tuple[str, str]] = set()  # Waits of providers that were told, by provider and until when.
         self.lines: SimpleQueue[str] = SimpleQueue()  # Notifications that are still to be printed.
         self.seq = 0  # Of the last event that has been taken.
         self.told_version = 0
@@ -233,6 +235,7 @@ class Session:
                     execution.bell.get_nowait()
             if self.engine.loop.failure is not None and not execution.ended:
                 raise self.engine.loop.failure
+            self._tell_limits(execution)
             _print_lines(execution)
             if tell is not None:
                 self._tell(execution, tell)
@@ -247,6 +250,16 @@ class Session:
         _print_lines(execution)
         if tell is not None:
             self._tell(execution, tell)
+
+    def _tell_limits(self, execution: Execution) -> None:
+        """Say once of each provider that it lets nobody work, where a run has nothing else to do."""
+        state = execution.state
+        if execution.notices is None or state is None or state.running:
+            return
+        for limit in limits_of(self.log, state):
+            if (key := (limit["provider"], limit["until"])) not in execution.told_limits:
+                execution.told_limits.add(key)
+                execution.lines.put(waiting(limit))
 
     def _waits_for_person(self, execution: Execution) -> bool:
         """Whether something is blocked, or money or a key is missing, and the run could be let go of.

@@ -17,6 +17,7 @@ from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.accounts import agent_facts, has_agents
 from parallel_agents.scheduler.agents.clients import clients
+from parallel_agents.scheduler.agents.granting import NOT_ITS_FAULT as NOT_ITS_FAULT
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
 from parallel_agents.scheduler.budget import Books, Use, budgets_of, words_of
 from parallel_agents.scheduler.budget import usd as usd_text

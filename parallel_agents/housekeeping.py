@@ -27,6 +27,7 @@ from parallel_agents.run_standing import KnownRuns, Place, known_runs, living_at
 from parallel_agents.scheduler.checkouts import GATES, SHADOW, open_repository
 from parallel_agents.scheduler.runners.folder import LockHeld, take_lock
 from parallel_agents.stale_checkouts import RUN_ID, TRASH, Found
+from parallel_agents.stale_sessions import remove_sessions, sessions_of
 
 WEEK_S = 604_800.0
 
@@ -280,7 +281,7 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
         case "checkout":
             return stale_checkouts.clear(log, store, found.checkouts[item.path], found.dropping)
         case "attempts":
-            return _remove_attempts(log, item)
+            return _remove_attempts(log, item, attempts_folder(store).parent)
         case "leftover":
             path = Path(item.path)
             if not path.name.startswith(TRASH) and os.path.lexists(path) and age_s(path) <= UNDER_WAY_S:
@@ -291,12 +292,16 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
             return stale_refs.drop(log, item, attempts_folder(store))
 
 
-def _remove_attempts(log: Log | None, item: Item) -> str:
-    """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay."""
+def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
+    """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay.
+
+    The sessions of agents, which only their attempts could go on with, go first.
+    """
     assert item.run_id is not None
     stays = needed(log, item.run_id, Path(item.path))
     if stays:
         return stays
+    remove_sessions(home, sessions_of(item.parts))
     for part in item.parts:
         if not os.path.isdir(part):
             continue

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from parallel_agents.attempt_details import details
 from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
@@ -20,11 +22,12 @@ from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
-from parallel_agents.projections.timeline import timeline
+from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
 from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
+from parallel_agents.scheduler.runners.folder import PROMPT
 
 LATEST = "latest"
 
@@ -230,20 +233,40 @@ def _names(row: Row, task_id: str) -> bool:
 
 def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:
     """Every attempt of a run as a span of time, undone ones too."""
-    return [
-        {
-            "task_id": span.task_id,
-            "attempt_id": span.attempt_id,
-            "attempt": span.attempt,
-            "queued_at": _time(span.queued_at_us),
-            "started_at": _time(span.started_at_us),
-            "ended_at": _time(span.ended_at_us),
-            "duration_s": _span_s(span.started_at_us, span.ended_at_us),
-            "outcome": span.outcome,
-            "undone": span.undone,
-        }
-        for span in timeline(Projector(log).records(run_id, upto))
-    ]
+    return [_span(span) for span in timeline(Projector(log).records(run_id, upto))]
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {
+        "task_id": span.task_id,
+        "attempt_id": span.attempt_id,
+        "attempt": span.attempt,
+        "queued_at": _time(span.queued_at_us),
+        "started_at": _time(span.started_at_us),
+        "ended_at": _time(span.ended_at_us),
+        "duration_s": _span_s(span.started_at_us, span.ended_at_us),
+        "outcome": span.outcome,
+        "undone": span.undone,
+    }
+
+
+def _prompt(folder: Path) -> dict[str, Any]:
+    """Where what an agent was told lies, if it is one's attempt and still there."""
+    return {"prompt": str(folder / PROMPT) if (folder / PROMPT).is_file() else None}
+
+
+def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, upto: int | None = None) -> str:
+    """What an attempt of an agent was told, who it is included; the last attempt's where none is named.
+
+    Raises:
+        UnknownEvent: there is no such attempt, or nothing is left of what it was told.
+    """
+    found = attempt(log, run_id, task_id, number, upto)
+    if found is None:
+        raise UnknownEvent(f"task {task_id!r} has not been started yet", hint="its prompt is made when it starts")
+    if found["prompt"] is None:
+        raise UnknownEvent(f"attempt {found['attempt']} of task {task_id!r} has left no prompt", hint="agents have one")
+    return Path(found["prompt"]).read_text("utf-8", "replace")
 
 
 def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
@@ -252,10 +275,17 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
     task = task_of(view.state, task_id)
     spec = task.task
     folder = attempts_folder(log.path) / run_id / task_id
+    records = Projector(log).records(run_id, upto)
+    more = details(records)
     attempts = [
-        {**span, "folder": str(folder / span["attempt_id"])}
-        for span in timeline_of(log, run_id, upto)
-        if span["task_id"] == task_id
+        {
+            **_span(span),
+            "folder": str(folder / span.attempt_id),
+            **_prompt(folder / span.attempt_id),
+            **more[span.attempt_id],
+        }
+        for span in timeline(records)
+        if span.task_id == task_id
     ]
     return {
         "run_id": run_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from parallel_agents.configuration import Configuration
@@ -46,6 +47,7 @@ class Notices:
 
 def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
     """What nobody can switch off: budgets that come to their end, and pauses that money or a key has caused."""
+    scopes_spent: set[str] = set()  # Then it is clear why the run is paused.
     told: dict[str, str] = {}  # By scope: of several shares that were passed at once the last one.
     for record in records:
         match record.event:
@@ -55,11 +57,20 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
                 )
             case ev.BudgetExceeded(scope=scope, spent_usd_micros=spent, budget_usd_micros=budget):
                 told[scope] = f"⛔ {words_of(scope)} is spent: {usd(spent)} of {usd(budget)}"
-            case ev.RunPaused(reason=reason, code=code) if code:
+                scopes_spent.add(scope)
+            case ev.RunPaused(reason=reason, code=code) if code and scopes_spent.isdisjoint(told):
                 told["paused"] = f"⏸️ Paused: {reason}"
             case _:
                 pass
     yield from told.values()
+
+
+def waiting(limit: Mapping[str, Any]) -> str:
+    """That a provider lets nobody work: until when on this machine's clock, why, and what lifts that."""
+    until = datetime.fromisoformat(limit["until"]).astimezone()
+    when = f"{until:%H:%M:%S}" if until.date() == datetime.now().astimezone().date() else f"{until:%Y-%m-%d %H:%M:%S}"
+    sure, why = "" if limit["stated"] else " (our guess)", limit["reason"] or limit["kind"].replace("_", " ")
+    return f"⏳ {limit['provider']} lets no agent start until {when}{sure}: {why} (`{limit['lift']}` lifts that)"
 
 
 def _starts(state: RunState, scope: str, share: float) -> str:

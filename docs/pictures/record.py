@@ -1,13 +1,14 @@
 """Makes the pictures of the README from a real run: ``.venv/bin/python docs/pictures/record.py``.
 
 Runs the demo's plan under a terminal of its own, takes the picture of the live view at the moment when most was to be seen,
-and the picture of its timeline afterwards.
+and the picture of its timeline afterwards. Then the plan for agents, with the tests' agents that have no model.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -24,7 +25,24 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 PICTURES = Path(__file__).resolve().parent
-EXAMPLE = PICTURES.parents[1] / "examples" / "full_stack"
+EXAMPLES = PICTURES.parents[1] / "examples"
+sys.path.append(str(PICTURES.parents[1] / "tests"))
+
+from fakeagent.installing import install  # noqa: E402
+
+STEPS = {  # What each agent of the plan for agents does, so that there is something to see.
+    "design": ["sleep 1", "write docs/lending.md # Lending", "say One page: lend, back, out; old files stay readable."],
+    "store": [
+        "sleep 1",
+        "run ls shelf",
+        "sleep 3",
+        "write tests/test_lending.py #",
+        "say Lending is built; 6 tests pass.",
+    ],
+    "guide": ["sleep 2", "write docs/guide.md # How to lend a book", "sleep 3", "say The guide is written."],
+    "cli": ["sleep 1", "write tests/test_commands.py #", "say The commands are there; 5 tests pass."],
+    "review": ["sleep 1", "write docs/review.md # Nothing grave", "say Nothing grave was found."],
+}
 WIDTH = 100
 BETWEEN_PICTURES = re.compile(r"(?:\r?\x1b\[2K)(?:\x1b\[1A\x1b\[2K)*")  # How Rich takes back what it drew last.
 NO_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Zac-ln-z]")  # All that moves or hides the cursor.
@@ -51,11 +69,11 @@ SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 """
 
 
-def seen_on_a_terminal(*command: str, cwd: Path) -> str:
+def seen_on_a_terminal(*command: str, cwd: Path, **variables: str) -> str:
     """All that a command sends to a terminal of WIDTH columns and 30 lines."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, WIDTH, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment = {**os.environ, "TERM": "xterm-256color", **variables}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -91,22 +109,42 @@ def draw(picture: str, file: str) -> None:
     (PICTURES / file).write_text(svg, encoding="utf-8")
 
 
+def copied(example: str, folder: Path) -> Path:
+    """An example in a repository of its own."""
+    project = Path(shutil.copytree(EXAMPLES / example, folder, ignore=shutil.ignore_patterns("__pycache__")))
+    named = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
+    for words in (["init", "--quiet"], ["add", "."], [*named, "commit", "--quiet", "--message", "Tasks ahead"]):
+        subprocess.run(["git", *words], cwd=project, check=True)
+    return project
+
+
+def fullest(sent: str) -> str:
+    """Of the pictures of a live view the one in which most is to be seen."""
+    pictures = BETWEEN_PICTURES.split(sent)
+    return max(pictures, key=lambda picture: (count("running", picture), count("completed", picture), len(picture)))
+
+
+def agents_without_a_model(folder: Path) -> dict[str, str]:
+    """The variables of an environment in which ``claude`` does the steps above."""
+    script = folder / "steps.json"
+    script.write_text(json.dumps({f"# Task `{task}`": steps for task, steps in STEPS.items()}))
+    client, command = install(folder / "agents", "claude") / "claude", folder / "bin" / "claude"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\nFAKE_AGENT_SCRIPT='{script}' exec '{client}' \"$@\"\n")
+    command.chmod(0o755)
+    return {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+
+
 def main() -> None:
     """Run, choose, draw."""
     program = str(Path(sys.executable).with_name("parallel-agents"))
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "checkout-feature"
-        shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__"))
-        named = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
-        for words in (
-            ["init", "--quiet"],
-            ["add", "."],
-            [*named, "commit", "--quiet", "--message", "Seven tasks ahead"],
-        ):
-            subprocess.run(["git", *words], cwd=project, check=True)
-        pictures = BETWEEN_PICTURES.split(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project))
-        draw(max(pictures, key=lambda picture: (count("running", picture), count("completed", picture))), "live.svg")
+        project = copied("full_stack", Path(folder) / "checkout-feature")
+        draw(fullest(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project)), "live.svg")
         draw(seen_on_a_terminal(program, "timeline", cwd=project), "timeline.svg")
+        project = copied("with_claude", Path(folder) / "shelf")
+        variables = agents_without_a_model(Path(folder))
+        draw(fullest(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project, **variables)), "agents.svg")
 
 
 if __name__ == "__main__":

@@ -160,6 +160,8 @@ def _totals(found: dict[str, Any]) -> list[Text]:
         guessed = any(task["cost_usd"] and task["cost_usd"]["basis"] == "prior" for task in found["tasks"])
         how = f"priors at prices of {found['prices']}" if guessed else "all by what was paid before"
         lines.append(_fact("cost", *_total(found["cost_usd"], dollars, how)))
+        if found["budget_usd"] is not None:
+            lines.append(_fact("budget", *_budget(found["budget_usd"], found["cost_usd"])))
     figures = [task["cost_usd"] or task["duration_s"] for task in found["tasks"]]
     bases = Counter(figure["basis"] for figure in figures)
     rests = ", ".join(f"{count} on {_BASES[basis]}" for basis, count in bases.most_common())
@@ -167,6 +169,16 @@ def _totals(found: dict[str, Any]) -> list[Text]:
     if found["cost_usd"] is not None:
         lines.append(_fact("", "one attempt of each task; retries, and waits for people or providers, come on top"))
     return lines
+
+
+def _budget(budget_usd: float, cost: dict[str, Any]) -> list[Any]:
+    """What the run may cost, beside what it is expected to."""
+    amount = (drawing.dollars(budget_usd), "bold")
+    if cost["value"] > budget_usd:
+        return [amount, ("; more is expected to be needed: the run pauses when it is spent", "red")]
+    if cost["high"] > budget_usd:
+        return [amount, ("; it may take more: then the run pauses when it is spent", "yellow")]
+    return [amount, ("; enough for what is expected", "dim")]
 
 
 def _total(whole: dict[str, Any], told: Callable[[float], str], how: str) -> list[Any]:

@@ -105,7 +105,9 @@ class LiveView:
             yield table
             if more:
                 yield Text(f"   … {more}", style="dim")
-            yield from said
+            for line in said:
+                line.no_wrap, line.overflow = True, "ellipsis"
+                yield line
         hint = self._hint(state)
         if hint:
             yield Text(hint, style="dim")
@@ -157,7 +159,9 @@ class LiveView:
             case "skipped":
                 return Text(f"{task.because} failed", style="dim")
             case "queued" if task.not_before_us is not None:
-                rest_s = max(0.0, task.not_before_us / 1e6 - time.time())
+                rest_s = task.not_before_us / 1e6 - time.time()
+                if rest_s <= 0:  # Something else keeps it: a slot, a provider, a budget, a pause.
+                    return Text(f"again: {drawing.one_line(task.error or '')}", style="yellow")
                 return Text(f"again in {rest_s:.0f} s: {drawing.one_line(task.error or '')}", style="yellow")
             case "pending" if task.task.dependencies:
                 return Text("after " + ", ".join(task.task.dependencies), style="dim")
@@ -168,7 +172,8 @@ class LiveView:
         if self._left or state.ended or self._interrupts is None:
             return ""
         if self._interrupts.count == 0:
-            return "Ctrl-C: start nothing more"
+            lift = "".join(f"; `{limit['lift']}`: start them now" for limit in self._limits)
+            return f"Ctrl-C: start nothing more{lift}"
         if self._interrupts.count == 1:
             return f"starting nothing more; {len(state.running)} running, Ctrl-C again stops them"
         return "stopping what runs"

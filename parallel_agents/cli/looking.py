@@ -107,18 +107,33 @@ def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) ->
 
 @click.command()
 @task_arguments
+@click.option("--prompt", is_flag=True, help="Print what its agent was told, and nothing else.")
+@click.option(
+    "--attempt", "number", metavar="N", type=click.IntRange(min=1), help="With --prompt: another one than the last."
+)
 @reading
 @click.pass_context
-def show(ctx: click.Context, words: tuple[str, ...], as_json: bool, at: str | None) -> None:
+def show(
+    ctx: click.Context, words: tuple[str, ...], prompt: bool, number: int | None, as_json: bool, at: str | None
+) -> None:
     """Show one task's whole life: what it was asked, every attempt, what became of it."""
     run, task_id = run_and_task(words)
+    if number is not None and not prompt:
+        raise InvalidUsage("--attempt goes with --prompt", hint="without them all attempts are shown")
     with opened(ctx) as log:
         upto = look.moment(log, at)
-        found = look.show(log, look.resolve_run(log, run, upto), task_id, upto)
+        run_id = look.resolve_run(log, run, upto)
+        if prompt:
+            text = look.prompt_of(log, run_id, task_id, number, upto)
+            print_json({"run_id": run_id, "task_id": task_id, "prompt": text}) if as_json else click.echo(
+                text, nl=False
+            )
+            return
+        found = look.show(log, run_id, task_id, upto)
     if as_json:
         print_json(found)
         return
-    from parallel_agents.cli.pages import show_page
+    from parallel_agents.cli.show_page import show_page
 
     show_page(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from rich.text import Text
@@ -136,65 +135,6 @@ def ways_on(task: dict[str, Any]) -> list[str]:
     """Of a task that waits for a person, the commands that show what for and settle it."""
     ways = [("look", task["look"]), ("settle", task["settle"])]
     return [f"  {task['task_id']} waits; {what}: {command}" for what, command in ways if command]
-
-
-def show_page(found: dict[str, Any]) -> None:
-    """One task: its fields, then its attempts."""
-    drawing.show(Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"),
-                                   Text(found["agent_type"]), Text(f"of run {found['run_id']}", style="dim")]))  # fmt: skip
-    if found["description"]:
-        drawing.show(Text(drawing.one_line(found["description"])))
-    command = " ".join(quoted(word) for word in found["command"]) if found["command"] else None
-    took = drawing.duration(found["duration_s"])
-    fields = {
-        "runner": found["runner"],
-        "command": command,
-        "in": found["workdir"],
-        "priority": found["priority"],
-        "stage": found["stage"],
-        "after": ", ".join(found["dependencies"]),
-        "before": ", ".join(found["dependents"]),
-        "outputs": ", ".join(found["outputs"]),
-        "tags": ", ".join(found["tags"]),
-        "limits": f"{found['timeout_s']:g} s, {found['max_retries']} retries",
-        "took": f"{took}, {found['cpu_s']:.2f} s of CPU, {drawing.size(found['peak_memory_bytes'])} at its peak"
-        if took
-        else None,
-        "exit code": found["exit_code"],
-        "output": found["output"],
-        "error": found["error"],
-        "skipped": f"{found['because']} failed" if found["because"] else None,
-        "reason": found["reason"],
-        "look": found["look"],
-        "settle": found["settle"],
-    }
-    rows = [(Text(name, style="dim"), value) for name, value in fields.items() if value not in (None, "", [])]
-    drawing.show(drawing.table(("", "…"), rows))
-    if found["attempt_list"]:
-        lines = [
-            (
-                span["attempt"],
-                outcome_text(span["outcome"]),
-                drawing.local_time(span["started_at"], precise=True),
-                drawing.duration(span["duration_s"]),
-                span["folder"],
-            )
-            for span in found["attempt_list"]
-        ]
-        # The last column is not cut: half a path helps nobody.
-        drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
-
-
-def outcome_text(outcome: str) -> Text:
-    """How an attempt ended, with the sign of the state that its task came to."""
-    if outcome in drawing.SIGNS:
-        return drawing.state_text(outcome)
-    return Text(f"✗ {outcome.replace('_', ' ')}", style=drawing.SIGNS["failed"][1])
-
-
-def quoted(word: str) -> str:
-    """A word of a command as a shell would take it, on one line."""
-    return drawing.one_line(shlex.quote(word))
 
 
 def why_page(found: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
     follower = Follower(log, run_id)
     interrupts = foreground.Interrupts()
     with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
-        told = _also_say_what_holds_it_back(log, follower, told)
+        told = _also_say_what_holds_it_back(log, follower, told, limits=not _is_live(configuration, as_json=as_json))
         try:
             foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
         except StoreError:
@@ -174,9 +174,13 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
 
 
 def _also_say_what_holds_it_back(
-    log: Any, follower: Any, told: Callable[[list[Any]], None]
+    log: Any, follower: Any, told: Callable[[list[Any]], None], *, limits: bool
 ) -> Callable[[list[Any]], None]:
-    """Say once on stderr why a run that has had ready tasks, and none running, for a while does not go on."""
+    """Say once on stderr why a run that has had ready tasks, and none running, for a while does not go on.
+
+    Args:
+        limits: of providers too, where no live view shows them.
+    """
     since: list[float] = []
 
     def also(records: list[Any]) -> None:
@@ -189,19 +193,24 @@ def _also_say_what_holds_it_back(
         if time.monotonic() - since[0] < _PATIENCE_S:
             return
         since[0] = float("inf")
-        _say_what_holds_back(log, state)
+        if limits:
+            _say_limits(log, state)
+        _say_who_holds_the_slots(log, state)
 
     return also
 
 
-def _say_what_holds_back(log: Any, state: Any) -> None:
-    from parallel_agents import held_back, look
+def _say_limits(log: Any, state: Any) -> None:
+    from parallel_agents import held_back
+    from parallel_agents.notices import waiting
 
-    if waits := held_back.limits_of(log, state):
-        from parallel_agents.cli.pages import limit_lines
+    for limit in held_back.limits_of(log, state):
+        click.echo(waiting(limit), err=True)
 
-        for wait in limit_lines(waits):
-            click.echo(f"waiting: {wait.plain}", err=True)
+
+def _say_who_holds_the_slots(log: Any, state: Any) -> None:
+    from parallel_agents import look
+
     held = look.slots(log)
     limit = state.plan.settings.store_limit
     if sum(line["slots"] for line in held) < limit:
@@ -233,13 +242,18 @@ def _signals(interrupts: Any) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
+def _is_live(configuration: Configuration, *, as_json: bool) -> bool:
+    """Whether a run is drawn anew as it goes on: on a terminal that can take back what it was shown."""
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return on_terminal and not as_json and bool(configuration.get("monitoring.realTimeProgress"))
+
+
 @contextmanager
 def _view(
     log: Any, follower: Any, configuration: Configuration, *, as_json: bool, interrupts: Any = None
 ) -> Iterator[Callable[[list[Any]], None]]:
     """What new events are told to: a live view on a terminal, plain lines elsewhere, nothing but stderr for scripts."""
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # One that can take back what it was shown.
-    if on_terminal and not as_json and configuration.get("monitoring.realTimeProgress"):
+    if _is_live(configuration, as_json=as_json):
         from parallel_agents.cli.live import LiveView
 
         interval_s = configuration.get("monitoring.progressUpdateInterval")

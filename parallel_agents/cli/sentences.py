@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
+from parallel_agents.held_back import NOT_ITS_FAULT
 
 _AFTER = {
     "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
@@ -31,6 +32,7 @@ class HistoryPage:
         self._with_run = with_run
         self._console = console()
         self._headed = False
+        self._failed: dict[str, dict[str, Any]] = {}  # By attempt: what was said of an agent's failure.
 
     def print(self, event: dict[str, Any]) -> None:
         """One line."""
@@ -45,10 +47,23 @@ class HistoryPage:
             line.append(f"{event['run_id']:<11} ")
         line.append(f"{event['type']:<20} ", style=style)
         line.append(f"{event['data'].get('task_id') or '':<16} ")
-        line.append(one_line(sentence(event)) + (" (undone)" if undone else ""))
+        line.append(one_line(sentence(event) + self._how_again(event)) + (" (undone)" if undone else ""))
         if undone:
             line.stylize("dim strike")
         self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+    def _how_again(self, event: dict[str, Any]) -> str:
+        """How an agent that failed is tried again: as it was, where it was, or with what went wrong in its prompt."""
+        data = event["data"]
+        if event["type"] in ("TaskFailed", "AttemptLost"):
+            self._failed[data["attempt_id"]] = data
+        failed = self._failed.get(data.get("attempt_id", "")) if event["type"] == "TaskRetryScheduled" else None
+        if failed is None or not (failed.get("kind") or failed.get("resumable")):
+            return ""
+        if failed.get("kind", "infrastructure") not in NOT_ITS_FAULT:
+            return ", with the error in its prompt"
+        goes_on = failed.get("resumable") and failed.get("kind") not in ("authentication", "spend_cap")
+        return ", going on with its session" if goes_on else ", unchanged"
 
 
 def sentence(event: dict[str, Any]) -> str:
@@ -65,17 +80,17 @@ def sentence(event: dict[str, Any]) -> str:
             reason = (data.get("reason") or "").replace("_", " ")
             return counts + (f" ({reason})" if reason else "")
         case "TaskStarted":
-            what = f"attempt {data['attempt']} by {data['runner']}, {data['attempt_id']}"
-            return what + _short(", on ", data.get("base_commit"))
+            return _started(data)
         case "TaskCompleted":
             return f"in {duration(data['duration_s'])}" + (f": {data['output']}" if data["output"] is not None else "")
         case "TaskFailed" | "TaskTimedOut" | "AttemptLost":
             took = f"after {duration(data['duration_s'])}: " if "duration_s" in data else ""
-            return took + str(data["error"])
+            kind = f"{data['kind'].replace('_', ' ')}: " if data.get("kind") else ""
+            return took + kind + str(data["error"])
         case "TaskRetryScheduled":
-            if not data["failures"]:  # It never began.
-                return "again at once"
-            return f"failed {data['failures']} times, again in {data['wait_s']:.1f} s"
+            if not data["failures"]:  # It never began, or what ended it counts as no failure.
+                return "again, and this counts as no failure"
+            return f"failed {_times(data['failures'])}, again in {data['wait_s']:.1f} s"
         case "TaskSkipped":
             return f"because {data['because']} failed" + (
                 ", and the stage fails fast" if data["reason"] == "fail_fast" else ""
@@ -98,8 +113,30 @@ def sentence(event: dict[str, Any]) -> str:
         case "BudgetChanged":
             micros = data["budget_usd_micros"]
             return f"{data['scope']}: " + ("no limit" if micros is None else f"${micros / 1e6:.2f}")
+        case "BudgetThresholdReached":
+            return f"{data['scope']}: {data['share']:.0%} is spent, ${data['spent_usd_micros'] / 1e6:.4f}"
+        case "BudgetExceeded":
+            spent, limit = data["spent_usd_micros"] / 1e6, data["budget_usd_micros"] / 1e6
+            return f"{data['scope']}: ${spent:.4f} of ${limit:.4f}"
         case _:
             return _of_files(event["type"], data)
+
+
+def _started(data: dict[str, Any]) -> str:
+    """Who, on which model, why, and how it begins."""
+    said = f"attempt {data['attempt']} by {data['runner']}"
+    if data.get("role"):
+        said += f" as {data['role']}"
+    if data.get("model_reason"):
+        said += f" on {data['model'] or 'its own model'} ({data['model_reason']})"
+    said += f", {data['attempt_id']}" + _short(", on ", data.get("base_commit"))
+    if data.get("resumes"):
+        return f"{said}, goes on with the session of {data['resumes']}"
+    return said
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _of_files(type_: str, data: dict[str, Any]) -> str:

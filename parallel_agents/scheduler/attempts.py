@@ -19,10 +19,11 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.agents.clients import CLIENTS, clients, environment
+from parallel_agents.scheduler.agents.clients import CLIENTS, Client, clients, environment
 from parallel_agents.scheduler.agents.errands import errand as errand_of
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
+from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
 
@@ -272,10 +273,15 @@ class Attempts:
         call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
         folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
         env: dict[str, str] = {} if call else self.environment(state, spec)
-        errand = None
-        if task.runner not in NO_AGENTS and (client := clients(state.plan.agents.clients).get(task.runner or "")):
+        errand, client = None, None
+        if task.runner is None or task.runner in NO_AGENTS:
+            pass
+        elif (client := clients(state.plan.agents.clients).get(task.runner)) is not None:
             config = os.path.join(os.path.dirname(self._folder), CLIENTS, client.name)
             env = environment(client, self._environ, env, config)
+        elif plugged_in.is_plugged_in(task.runner):
+            client = Client(name=task.runner, command=(), model=("{model}",))  # What it makes of it is its own affair.
+        if client is not None:
             attempts = f"{self._folder}/{run_id}"
             errand = errand_of(state, task, attempt_id, client, attempts, begins=begins)
         return Launch(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fakeagent.installing import install
 from scratch import Scratch, shell, until_file, wait_until
 from terminal import on_terminal
 from versioned import belongings, git, versioned
@@ -53,6 +54,22 @@ def test_what_is_left_of_a_run_is_shown_and_goes_once_somebody_agrees(repo: Scra
     assert git(repo, "show", f"{kept['commit']}:afterthought") == "mine"
     assert "nobody needs" not in repo.quick("doctor").out
     assert repo.quick("gc").out.startswith("there is nothing to remove")
+
+
+def test_sessions_of_agents_go_with_their_attempts(repo: Scratch, tmp_path: Path) -> None:
+    """What else a client keeps in the folder that it has from us stays."""
+    repo.environment |= {
+        "PATH": f"{install(tmp_path / 'programs')}:{repo.environment['PATH']}",
+        "ANTHROPIC_API_KEY": "-".join(("key", "of", "nobody")),
+    }
+    for name in ("one", "two"):
+        env = {"FAKE_AGENT": f"write {name} x\nsay Done."}
+        repo("run", repo.plan({"task_id": name, "agent_type": "backend-engineer", "description": "Do it.", "env": env}))
+    clients = repo.store.parent / "clients"
+    (clients / "claude" / "settings.json").write_text("{}")
+    assert len(list(clients.rglob("projects/*.json"))) == 2
+    repo("gc", "--yes", "--older-than", "0")
+    assert [str(path.relative_to(clients)) for path in clients.rglob("*.json")] == ["claude/settings.json"]
 
 
 def test_logs_of_a_run_are_kept_for_a_week_unless_another_age_is_named(repo: Scratch) -> None:

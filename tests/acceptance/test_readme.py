@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,10 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakeagent.installing import install
 
 from parallel_agents.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
+AGENTS = {  # What the agents of the README do.
+    "design": ["write design.md # Checkout", "say One page: three calls, four errors."],
+    "service": ["sleep 0.5", "write service/app.py pass", "say The service answers; 12 tests pass."],
+    "page": ["sleep 1", "write web/index.html <h1>Checkout</h1>", "say The page is there."],
+    "check": ["write report.md # Nothing", "say 9 checks, all passed."],
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What differs from run to run: ids, times of day, durations, process ids, hashes, bars and their scale, columns.
 DIFFERS = (
@@ -42,12 +50,20 @@ def alike(text: str) -> list[str]:
     return sorted(line.strip() for line in text.splitlines() if line.strip())
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Each command of the README's session, and what it shows below it."""
-    for block in blocks("console"):
+def commands(language: str = "console") -> Iterator[tuple[str, str]]:
+    """Each command of one of the README's sessions, and what it shows below it."""
+    for block in blocks(language):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, shown = part.partition("\n")
             yield command, shown
+
+
+def printed(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """What a command line prints, on stdout and stderr."""
+    return subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=60,
+    ).stdout  # fmt: skip
 
 
 @pytest.fixture
@@ -64,11 +80,27 @@ def test_the_session_of_the_readme_goes_as_it_is_shown(tmp_path: Path, shell_env
     (plan,) = blocks("yaml")
     (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
     for command, shown in commands():
-        ended = subprocess.run(
-            ["sh", "-c", command], cwd=tmp_path, env=shell_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=60,
-        )  # fmt: skip
-        assert alike(ended.stdout) == alike(shown), command
+        assert alike(printed(command, tmp_path, shell_environment)) == alike(shown), command
+
+
+def test_the_session_with_agents_goes_as_it_is_shown(tmp_path: Path, shell_environment: dict[str, str]) -> None:
+    """With clients that have no model, and no configuration of the user's."""
+    (plan,) = blocks("yaml agents")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "plan.yaml").write_text(plan, encoding="utf-8")
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({f"# Task `{task}`": steps for task, steps in AGENTS.items()}))
+    client = install(tmp_path / "agents", "claude") / "claude"
+    told = f"#!/bin/sh\nFAKE_AGENT_SCRIPT='{script}' exec '{client}' \"$@\"\n"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "claude").write_text(told)
+    (tmp_path / "bin" / "claude").chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{shell_environment['PATH']}"
+    environment = {**shell_environment, "PATH": path, "HOME": str(tmp_path)}
+    printed("git init -q -b main && git add -A && git commit -qm 'Plan the checkout'", project, environment)
+    for command, shown in commands("console agents"):
+        assert alike(printed(command, project, environment)) == alike(shown), command
 
 
 def test_the_program_of_the_readme_runs(tmp_path: Path, shell_environment: dict[str, str]) -> None:

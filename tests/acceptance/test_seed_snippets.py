@@ -204,7 +204,8 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def test_tasks_for_agents_are_refused_where_there_is_no_agent(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, with what to do; nothing is recorded."""
-    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.setenv("PATH", str(project))
+    monkeypatch.setattr("parallel_agents.scheduler.agents.finding.find_spec", lambda _: None)  # Of the extra `claude`.
     with pytest.raises(InvalidPlan) as caught, ParallelExecutor() as executor:
         run(PYTHON[QUICK_START], executor=executor)
     assert caught.value.message == "task 'task_1' is for the agent claude, and there is no 'claude' on PATH"

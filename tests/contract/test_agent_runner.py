@@ -18,7 +18,7 @@ from fakeagent.installing import command_of
 from stages import Agents
 from waiting import wait_until
 
-from parallel_agents.scheduler.agents.clients import BUILT_IN, Client, clients
+from parallel_agents.scheduler.agents.clients import BUILT_IN, Client, clients, environment
 from parallel_agents.scheduler.agents.finding import find_client
 from parallel_agents.scheduler.process import carriers
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
@@ -150,6 +150,14 @@ def test_an_agent_has_a_private_folder_for_temporary_files(agents: Agents, tmp_p
     assert not folder.exists()
 
 
+def test_the_folder_of_whoever_dispatches_is_not_passed_on() -> None:
+    """It has its own; only a folder that the plan names is in its environment."""
+    for client in (BUILT_IN["claude"], BUILT_IN["codex"]):
+        for said, wanted in (("/of/us", None), ("/of/the/plan", "/of/the/plan")):
+            env = environment(client, {"TMPDIR": "/of/us"}, {"TMPDIR": said}, "/config")
+            assert env.get("TMPDIR") == wanted
+
+
 def test_a_folder_that_the_plan_names_stays(agents: Agents, tmp_path: Path) -> None:
     """And so does whatever an agent writes in place of the name of its own."""
     named, precious = tmp_path / "named", tmp_path / "pa-precious"
@@ -205,6 +213,13 @@ def test_the_last_of_two_results_counts(agents: Agents) -> None:
     assert ended.charges == (Charge(MODEL, ONE_CALL - 300, "agent", 1000, 100, calls=1),)
 
 
+def test_lines_of_5_mb_and_garbage_are_survived(agents: Agents) -> None:
+    """They are read as they come; what is kept of a text is bounded, and no call is missed."""
+    ended = agents.run(agents.errand("garbage", "long 5000000", "garbage", model=MODEL))
+    assert (ended.error, tokens(ended)) == (None, [(1000, 100, False)])
+    assert 1000 < len(ended.output) < 30_000
+
+
 def test_what_is_interrupted_tells_its_cost(agents: Agents, tmp_path: Path) -> None:
     """By a word on its standard input: a result comes, with the call in flight. It can be gone on with."""
     launch = agents.endless(tmp_path / "begun")
@@ -240,26 +255,30 @@ def test_a_client_that_does_not_listen_is_no_harm(agents: Agents) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adopted", [False, True])
 @pytest.mark.parametrize(
-    ("deaf_to", "exit_code", "least_s"), [((), 7, 0.0), (("word",), 8, 3.0), (("word", "TERM"), -9, 3.4)]
+    ("deaf_to", "exit_code", "least_s"), [((), 7, 0.0), (("word",), 8, 3.0), (("word", "TERM"), -9, 4.0)]
 )
 def test_the_ladder_has_three_rungs(
-    agents: Agents, tmp_path: Path, deaf_to: tuple[str, ...], exit_code: int, least_s: float
+    agents: Agents, tmp_path: Path, deaf_to: tuple[str, ...], exit_code: int, least_s: float, adopted: bool
 ) -> None:
-    """The word, after three seconds SIGTERM, after the grace SIGKILL."""
+    """The word (SIGINT where there is no standard input any more), after three seconds SIGTERM, after the grace SIGKILL."""
     program = (
-        "import signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, {'signal.SIG_IGN' if 'TERM' in deaf_to else 'lambda *_: sys.exit(8)'})\n"
+        "import os, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, {'signal.SIG_IGN' if 'TERM' in deaf_to else 'lambda *_: os._exit(8)'})\n"
+        f"signal.signal(signal.SIGINT, {'signal.SIG_IGN' if deaf_to else 'lambda *_: os._exit(7)'})\n"
         "sys.stdin.readline(); open('begun', 'w').close()\n"
-        f"{'time.sleep(600)' if deaf_to else 'sys.stdin.readline()'}\n"
+        f"{'time.sleep(600)' if deaf_to or adopted else 'sys.stdin.readline()'}\n"
         "sys.exit(7)\n"
     )
     client = Client(name="stubborn", command=(sys.executable, "-c", program), prompt="talk")
     launch = agents.errand(client=client)
     agents.start(launch)
     wait_until((tmp_path / "begun").exists, "the client to begin")
+    if adopted:
+        agents.take_over(launch)
     begun_s = time.monotonic()
-    agents.runner.stop(launch.attempt_id, grace_s=0.5)
+    agents.runner.stop(launch.attempt_id, grace_s=1.0)
     ended = agents.end_of(launch.attempt_id)
     assert (ended.outcome, ended.exit_code) == ("stopped", exit_code)
     assert least_s <= time.monotonic() - begun_s < least_s + 3.0
@@ -298,6 +317,16 @@ def test_silence_is_taken_for_a_hang(agents: Agents) -> None:
     assert (ended.outcome, ended.error) == ("exited", "it gave no sign for 0.3 s and was stopped")
     assert (ended.kind, ended.retryable, ended.resumable) == ("infrastructure", True, True)
     assert ended.charges[0].input_tokens == 2000
+
+
+def test_a_key_that_is_refused_is_not_tried_for_minutes(agents: Agents) -> None:
+    """The client would; the third time in a row is enough. Once in a while it renews a token, which is no refusal."""
+    again = ["retry unauthorized"] * 3
+    ended = agents.run(agents.errand("say One.", *again, "sleep 600"))
+    assert (ended.outcome, ended.kind, ended.retryable) == ("exited", "authentication", False)
+    assert ended.error == "its provider refuses its key, time and again"
+    renewing = [step for number in range(4) for step in ("retry unauthorized", f"say Part {number}.")]
+    assert agents.run(agents.errand(*renewing)).output == "Part 3."
 
 
 def test_who_says_something_now_and_then_does_not_hang(agents: Agents) -> None:
@@ -344,6 +373,17 @@ def test_who_is_killed_in_mid_call_goes_on_where_it_was(agents: Agents, tmp_path
     assert tokens(before) == [(2000, 101, True)]  # Of the call in flight, what it began with.
     after = agents.run(go_on(agents, first, resume_prompt="Go on.", model=MODEL))
     assert (after.error, after.output, tokens(after)) == (None, "Done.", [(1000, 100, False)])
+
+
+def test_who_goes_on_and_gets_no_answer_can_go_on_still(agents: Agents) -> None:
+    """The session is there as it was before; only an attempt that began anew and got no answer has none."""
+    first = agents.errand("say One.", "exit 3")
+    assert agents.run(first).resumable
+    second = go_on(agents, first, "fail server-error")
+    assert agents.run(second).resumable
+    ended = agents.run(go_on(agents, second, "say Two.", model=MODEL))
+    assert (ended.output, tokens(ended)) == ("Two.", [(1000, 100, False)])
+    assert not agents.run(agents.errand("fail server-error")).resumable
 
 
 def test_a_session_that_is_gone_is_begun_anew(agents: Agents) -> None:
@@ -463,6 +503,16 @@ def test_what_an_agent_leaves_holds_no_secret(agents: Agents, tmp_path: Path) ->
     lines = Path(launch.folder, "stdout.log").read_text().splitlines()
     assert all(json.loads(line)["type"] for line in lines)
     assert any("It is [redacted], keep it." in line for line in lines)
+
+
+def test_what_is_the_users_own_is_left_as_it_is(agents: Agents, tmp_path: Path) -> None:
+    """Sessions in a folder that is not from us, whatever it is called, are nothing that we write to."""
+    agents.runner.close()
+    agents.runner = type(agents.runner)(agents._on_end, redact=lambda text: text.replace("canary", "[redacted]"))
+    mine = tmp_path / "clients" / "mine"
+    agents.run(agents.errand("say canary", env={"CLAUDE_CONFIG_DIR": str(mine)}))
+    [session] = mine.rglob("*.json")
+    assert "canary" in session.read_text()
 
 
 # What it costs us.

@@ -20,7 +20,7 @@ from parallel_agents import submit as submit_module
 from parallel_agents.checkpoint.repository import find_repository
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.submission import Plan, Task
-from parallel_agents.scheduler.process import identity_of, processes, send_signal
+from parallel_agents.scheduler.process import ProcessIdentity, identity_of, is_alive, processes, send_signal
 from parallel_agents.scheduler.runners.folder import read_object
 from parallel_agents.versioning import Start
 
@@ -86,6 +86,11 @@ class Agents(Store):
         wait_until(lambda: pid not in (table := processes()) or table[pid].zombie, "the process to go")
 
 
+def read_object_of(file: Path) -> dict[str, Any]:
+    """What a file of an attempt says."""
+    return read_object(str(file.parent), file.name) or {}
+
+
 @pytest.fixture
 def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
     """An empty store, without a daemon."""
@@ -128,6 +133,39 @@ def test_five_agents_outlive_their_daemon(agents: Agents) -> None:
     assert sorted(agents.lines("lines")) == names
     assert agents.attempts(run_id) == Counter(names)
     assert sorted(agents.charged(run_id)) == [(name, 3000, 300, False) for name in names]
+
+
+@pytest.mark.slow
+def test_daemons_that_are_killed_at_any_moment_lose_no_token(agents: Agents) -> None:
+    """Whatever each was about: making a checkout, starting, reading on, keeping, merging. No task has a retry to spare."""
+    work = f"run echo $PARALLEL_AGENTS_TASK >> {agents.folder}/lines; sleep 0.1"
+    names = [f"t{number}" for number in range(10)]
+    run_id = agents.run({name: ["say One.", work, f"write {name}.txt x", "say Done."] for name in names}, max_retries=0)
+    for wanted in (1, 3, 6, 9):
+        daemon = agents.daemon()
+        wait_until(lambda wanted=wanted: len(agents.lines("lines")) >= wanted, f"{wanted} agents")
+        agents.kill(daemon)
+    agents.daemon()
+    assert agents.ended(run_id) == "completed"
+    assert sorted(agents.lines("lines")) == sorted(names)
+    assert sorted(agents.charged(run_id)) == sorted((name, 4000, 400, False) for name in names)
+    temporary = [told["temporary"] for told in map(read_object_of, agents.path.parent.rglob("session.json"))]
+    assert [one for one in temporary if Path(one).exists()] == []
+
+
+def test_an_agent_outlives_its_supervisor_in_nothing(agents: Agents) -> None:
+    """Killed alone, it leaves a client that nobody supervises: that is ended, and its session gone on with."""
+    run_id = agents.run({"a": ["write a.txt 1", "fresh hang", "say Done."]})
+    agents.daemon()
+    out = wait_until(lambda: list((agents.path.parent / "runs" / run_id).rglob("stdout.log")), "the agent")[0]
+    wait_until(lambda: b"I begin a long answer" in out.read_bytes(), "the middle of a call")
+    who = agents.process_of(run_id, "a")
+    agents.kill_pid(who["supervisor"]["pid"])
+    assert agents.ended(run_id) == "completed"
+    assert not is_alive(ProcessIdentity.from_dict(who))
+    assert [one.task_id for one in agents.events(run_id, ev.AttemptLost)] == ["a"]
+    assert [one[1] for one in agents.charged(run_id)] == [2000, 1000]
+    assert agents.merged(run_id, "a.txt") == "1\n"
 
 
 def test_agents_that_died_with_their_daemon_are_resumed(agents: Agents) -> None:

@@ -97,3 +97,27 @@ def test_a_format_of_the_configuration_is_used(tmp_path: Path) -> None:
     key = "notifications.agentFailed.format"
     lines = notices(tmp_path, Configuration({key: "{name}/{task_id} broke after {duration}s"}, {key: "flag"}))
     assert "shop/qa broke after 1.0s" in lines
+
+
+def test_money_that_runs_out_is_told_whatever_is_switched_off(tmp_path: Path) -> None:
+    """Of several shares that are passed at once the last; a pause that follows from it is not told twice."""
+    quiet = Configuration({"notifications.parallelExecutionStarted.enabled": False}, {})
+    passed = [
+        ev.BudgetThresholdReached(scope="run", share=0.75, spent_usd_micros=3_750_000),
+        ev.BudgetThresholdReached(scope="run", share=0.9, spent_usd_micros=4_500_000),
+    ]
+    spent = ev.BudgetExceeded(scope="run", spent_usd_micros=5_100_000, budget_usd_micros=5_000_000)
+    paused = ev.RunPaused(reason="the budget (run) is spent", code="budget")
+    with Log(tmp_path / "events.db", environ={}) as log:
+        plan = make_plan(parse_plan(PLAN, "plan.yaml", DEFAULTS), DEFAULTS)
+        run_id = submit(log, plan, workdir=tmp_path, environ={})
+        told = []
+        for events in ([ev.RunStarted(), *passed], [spent, paused], [ev.RunResumed()], [ev.RunPaused(reason="lunch")],
+                       [ev.RunPaused(reason="no key", code="authentication")]):  # fmt: skip
+            state = Projector(log).state(run_id)
+            records = log.append(run_id, state.version, events)
+            told.append(list(Notices(quiet).of(records, Projector(log).state(run_id))))
+    assert told == [
+        ["⚠️ the budget of the run is used to 90 %: $4.50; only critical and high tasks start"],
+        ["⛔ the budget of the run is spent: $5.10 of $5.00"], [], [], ["⏸️ Paused: no key"],
+    ]  # fmt: skip

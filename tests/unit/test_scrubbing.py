@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agents.eventstore.redaction import REDACTED, Redactor
-from parallel_agents.scheduler.agents.scrubbing import scrub
+from parallel_agents.scheduler.agents.scrubbing import scrub, scrub_database
 
 KEY = "-".join(("sk", "ant", "api03", "canary0123456789"))
 PEM = "-----BEGIN {}-----".format(" ".join(("PRIVATE", "KEY")))
@@ -51,8 +53,47 @@ def test_a_secret_that_came_in_pieces_is_found(tmp_path: Path) -> None:
 def test_what_has_no_end_takes_no_other_line_along(tmp_path: Path) -> None:
     """A private key that was cut: in lines the rest of its line goes, in a text all that follows."""
     content = f'{{"a":"{PEM}\\nMII"}}\n{{"type":"result"}}\n'
-    assert scrubbed(tmp_path / "out", content) == f'{{"a":"{REDACTED}\n{{"type":"result"}}\n'
+    assert [line.rstrip() for line in scrubbed(tmp_path / "out", content).splitlines()] == [
+        f'{{"a":"{REDACTED}',
+        '{"type":"result"}',
+    ]
     assert scrubbed(tmp_path / "out", content, by_line=False) == f'{{"a":"{REDACTED}'
+
+
+def test_a_line_keeps_its_length(tmp_path: Path) -> None:
+    """A client that has written down where a later line begins finds it there."""
+    content = f'{{"a":"ä {KEY}"}}\n{{"b":1}}\n'
+    left = scrubbed(tmp_path / "out", content)
+    assert KEY not in left
+    assert left.encode().index(b'{"b"') == content.encode().index(b'{"b"')
+    assert json.loads(left.splitlines()[0]) == {"a": f"ä {REDACTED}"}
+
+
+def test_what_a_database_holds_of_a_session_is_scrubbed(tmp_path: Path) -> None:
+    """Text of its rows, also where nothing says whose a row is; not a byte of it stays in the file or the log ahead."""
+    path = tmp_path / "state.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute('CREATE TABLE "the items" (thread_id TEXT, "item json" TEXT, n INTEGER, b BLOB)')
+        other.execute("CREATE TABLE logs (line TEXT)")
+        rows = [(name, f"It is {KEY}.", 7, b"x") for name in ("mine", "another")]
+        other.executemany('INSERT INTO "the items" VALUES (?, ?, ?, ?)', rows)
+        other.execute("INSERT INTO logs VALUES (?)", (KEY,))
+        scrub_database(Redactor({}).text, path, "mine")
+        found = other.execute('SELECT * FROM "the items" ORDER BY thread_id DESC').fetchall()
+        assert found == [("mine", f"It is {REDACTED}.", 7, b"x"), rows[1]]
+        assert other.execute("SELECT line FROM logs").fetchall() == [(REDACTED,)]
+        scrub_database(Redactor({}).text, path, "another")
+        for file in tmp_path.iterdir():
+            assert KEY.encode() not in file.read_bytes(), file
+
+
+def test_what_is_no_database_stays_as_it_is(tmp_path: Path) -> None:
+    """And none is made where there is none."""
+    (tmp_path / "odd.sqlite").write_text("odd")
+    for name in ("odd.sqlite", "none.sqlite"):
+        scrub_database(str.upper, tmp_path / name, "mine")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("odd.sqlite", "odd")]
 
 
 def test_files_that_are_not_there_are_no_trouble(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic.fields import FieldInfo
 
-from parallel_agents.cli.sentences import sentence
+from parallel_agents.cli.sentences import HistoryPage, sentence
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import EVENT_TYPES
 
@@ -130,3 +130,45 @@ def test_a_reason_is_said_as_people_say_it() -> None:
         "1 completed, 2 cancelled (max execution time)"
     )
     assert ev.RunPaused(reason="lunch").reason == said("RunPaused", reason="lunch")
+
+
+def test_a_start_of_an_agent_says_on_which_model_and_why() -> None:
+    """And whose session it goes on with, and as whom."""
+    fields = {"task_id": "a", "attempt_id": "a2", "attempt": 2, "runner": "claude", "base_commit": None, "facts": {}}
+    agent = {**fields, "model": "opus", "model_reason": "it is hard", "resumes": "a1", "role": "merge-engineer"}
+    assert said("TaskStarted", **agent) == (
+        "attempt 2 by claude as merge-engineer on opus (it is hard), a2, goes on with the session of a1"
+    )
+    assert said("TaskStarted", **fields) == "attempt 2 by claude, a2"
+
+
+@pytest.mark.parametrize(
+    ("type_", "fields", "ending"),
+    [
+        ("TaskFailed", {"kind": "agent", "resumable": True}, ", with the error in its prompt"),
+        ("TaskFailed", {"kind": "infrastructure", "resumable": False}, ", unchanged"),
+        ("TaskFailed", {"kind": "authentication", "resumable": True}, ", unchanged"),
+        ("TaskFailed", {"kind": "usage_limit", "resumable": True}, ", going on with its session"),
+        ("AttemptLost", {"resumable": True}, ", going on with its session"),
+        ("TaskFailed", {}, "1.0 s"),
+    ],
+)
+def test_history_says_how_an_agent_is_tried_again(
+    type_: str, fields: dict[str, Any], ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What its own fault was, it is told; what was not, changes nothing."""
+    ends: dict[str, Any] = {"task_id": "a", "attempt_id": "a1", "error": "it failed", **fields}
+    ends |= {"duration_s": 1.0} if type_ == "TaskFailed" else {}
+    retry = {
+        "task_id": "a",
+        "attempt_id": "a1",
+        "failures": 1,
+        "wait_s": 1.0,
+        "jitter_s": 0.0,
+        "not_before": "2026-03-01T12:00:00Z",
+    }
+    page = HistoryPage(undone=frozenset(), with_run=False)
+    for seq, (name, data) in enumerate(((type_, ends), ("TaskRetryScheduled", retry)), start=1):
+        event = EVENT_TYPES[name](**data).model_dump()
+        page.print({"seq": seq, "at": "2026-03-01T12:00:00Z", "type": name, "run_id": "r", "data": event})
+    assert capsys.readouterr().out.splitlines()[-1].endswith(ending)

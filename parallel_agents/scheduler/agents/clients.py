@@ -50,6 +50,8 @@ class Client:
     sets: Mapping[str, str] | None = None  # Variables that it gets unless they are passed.
     config_variable: str = ""  # Names the folder of its configuration and sessions; ours, unless ...
     keys: tuple[str, ...] = ()  # ... none of these is set: then its user's own, where they have logged in.
+    home: str = ""  # Below its user's home: the folder that ``config_variable`` names elsewhere ...
+    login: str = ""  # ... and the file in it that is there when they have logged in.
     provider: str = ""  # Whose limits it meets.
     tells: tuple[str, ...] = ()  # Of cost, tokens, session.
     tested: bool = False  # Driven by us for real.
@@ -89,6 +91,7 @@ BUILT_IN: Final[Mapping[str, Client]] = {
             config_variable="CLAUDE_CONFIG_DIR",
             keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK",
                   "CLAUDE_CODE_USE_VERTEX"),
+            home=".claude", login=".credentials.json",
             provider="anthropic", tells=("cost", "tokens", "session"), tested=True, package="claude_agent_sdk",
             bundled="_bundled/claude",
         ),
@@ -96,8 +99,11 @@ BUILT_IN: Final[Mapping[str, Client]] = {
             name="codex",
             command=("codex", "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write", "-"),
             prompt="stdin", output="codex", model=("-m", "{model}"),
-            resume_command=("codex", "exec", "resume", "--json", "--skip-git-repo-check", "{session}", "-"),
+            # ``resume`` itself knows no sandbox, and would be allowed to read only.
+            resume_command=("codex", "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write", "resume",
+                            "{session}", "-"),
             passes=("OPENAI_*", "CODEX_*"), config_variable="CODEX_HOME", keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
+            home=".codex", login="auth.json",
             provider="openai", tells=("tokens", "session"), tested=True,
         ),
         Client(
@@ -118,7 +124,14 @@ BUILT_IN: Final[Mapping[str, Client]] = {
     )
 }  # fmt: skip
 
-FIELDS: Final = frozenset(one.name for one in fields(Client)) - {"name", "tested", "package", "bundled"}
+FIELDS: Final = frozenset(one.name for one in fields(Client)) - {
+    "name",
+    "tested",
+    "package",
+    "bundled",
+    "home",
+    "login",
+}
 """What the configuration may say of a row."""
 
 

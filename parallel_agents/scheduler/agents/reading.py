@@ -109,6 +109,7 @@ class ApiFailure:
     status: int | None = None  # Of HTTP, where it was told.
     code: str = ""  # The client's own word for it, such as ``rate_limit``.
     retried: bool = False  # The client tried again by itself.
+    after: int = 0  # So many messages had come before it.
 
 
 @dataclass(slots=True)
@@ -166,6 +167,7 @@ class Reading:
     def fail(self, failure: ApiFailure) -> None:
         """Remember an answer that was none."""
         self.asked = True
+        failure.after = len(self.messages)
         self.failures.append(failure)
         if len(self.failures) > MOST_FAILURES:
             del self.failures[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from parallel_agents.scheduler.agents.reading import as_object, decoded
 Scrub = Callable[[str], str]
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
+_BUSY_S: Final = 2.0
 _PIECE: Final = '{"type":"stream_event","event":{"type":"content_block_delta"'
 _WORDS: Final = ("text", "partial_json", "thinking")
 
@@ -22,8 +24,9 @@ def scrub(redact: Scrub, texts: Iterable[Path], *, by_line: Iterable[Path] = ())
 
     Args:
         texts: files in which a secret may go over several lines.
-        by_line: files in which every line is whole in itself, and stays that. Where one holds a secret, the pieces in which
-            a model's words came are left out: it may be spread over them, and other lines repeat the words.
+        by_line: files in which every line is whole in itself, and stays that, of the same length where it can. Where one
+            holds a secret, the pieces in which a model's words came are left out: it may be spread over them, and other
+            lines repeat the words.
     """
     for path in texts:
         with contextlib.suppress(OSError):
@@ -52,7 +55,44 @@ def _holds_one(redact: Scrub, text: str) -> bool:
 
 
 def _line_by_line(redact: Scrub, text: str) -> str:
-    return "\n".join(redact(line) for line in text.split("\n") if not _is_piece(line))
+    return "\n".join(_same_length(line, redact(line)) for line in text.split("\n") if not _is_piece(line))
+
+
+def _same_length(line: str, left: str) -> str:
+    """With blanks at its end, which JSON allows: a client may have written down where in the file it was."""
+    if left == line:
+        return line
+    return left + " " * (len(line.encode("utf-8", "surrogateescape")) - len(left.encode("utf-8", "surrogateescape")))
+
+
+def scrub_database(redact: Scrub, path: Path, session: str) -> None:
+    """Take secrets out of what an SQLite file holds of a session. Other processes may be using it.
+
+    Where a table does not say of which session a row is, all of its rows are looked at.
+    """
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_opened(path)) as database:
+        database.create_function("redacted", 1, lambda text: redact(text) if isinstance(text, str) else text)
+        tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        changed = 0
+        for (table,) in tables:
+            columns = [name for _, name, *_ in database.execute(f"PRAGMA table_info({_quoted(table)})")]
+            of = "thread_id = ? AND " if "thread_id" in columns else ""
+            for column in map(_quoted, columns):
+                words = f"UPDATE {_quoted(table)} SET {column} = redacted({column}) WHERE {of}redacted({column}) != {column}"
+                changed += database.execute(words, (session,) if of else ()).rowcount
+        if changed:
+            database.commit()
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # What is there no more still stands in the log ahead.
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
+    database.execute("PRAGMA secure_delete = ON")
+    return database
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _is_piece(line: str) -> bool:

@@ -31,7 +31,7 @@ from parallel_agents.scheduler.agents.bill import charges
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.prices import price_of
 from parallel_agents.scheduler.agents.reading import Reading, Reported
-from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub
+from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub, scrub_database
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import judge
@@ -45,19 +45,20 @@ from parallel_agents.scheduler.runners.folder import (
     read_object,
     write_whole,
 )
+from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import wrap
 
 LOOK_S: Final = 0.2  # Between two looks at what agents have printed.
-PROMPT: Final = "prompt.md"
 ROLE: Final = "role.md"
 STDIN: Final = "stdin"
 SESSION: Final = "session.json"
 INTERRUPT: Final = json.dumps(
     {"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}}
 ) + "\n"  # fmt: skip
-RESULT, SILENCE = "result", "silence"  # Why we have stopped it ourselves.
+RESULT, SILENCE, KEY = "result", "silence", "key"  # Why we have stopped it ourselves.
+_KEY_TRIES: Final = 3  # With a key that is refused; Claude Code would go on for minutes.
 TEMPORARY: Final = "pa-"  # What the names of folders for temporary files begin with.
 _STDERR_BYTES: Final = 4000
 _CLOSE_S: Final = 5.0  # For ends that are being seen to; those that are not are found again by whoever takes over.
@@ -76,7 +77,7 @@ class _Watched:
     sign_at: float = 0.0  # When something new was last read (monotonic).
     priced: object = None  # What ``spent`` was reckoned from.
     finished: bool = False  # It has given its result, and was told that this was all.
-    cut: str = ""  # RESULT: it lived on after it; SILENCE.
+    cut: str = ""  # RESULT: it lived on after it; SILENCE; KEY: it is refused, and tries again and again.
     spent: int | None = 0  # Micro-dollars so far, as far as can be told.
 
 
@@ -215,6 +216,7 @@ class AgentRunner:
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
+            "resumed": session is not None,
             "temporary": one.temporary,
         }
         one.before = _before(start)
@@ -275,7 +277,9 @@ class AgentRunner:
             self._shell.finish(attempt_id)
         if one.cut:
             return
-        if one.finished and not reading.background:
+        if _key_refused(reading):
+            cut, after_s = KEY, -1.0
+        elif one.finished and not reading.background:
             cut, after_s = RESULT, errand.grace_s
         elif errand.client.streams and errand.silence_s:
             cut, after_s = SILENCE, errand.silence_s
@@ -330,14 +334,19 @@ class AgentRunner:
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
         self._clean(one, session)
+        kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
-            at_once=reading.at_once if reading.calls else 0,
-            resumable=client.resumable and session is not None and verdict.got_through and not verdict.resume_lost,
+            at_once=reading.at_once if reading.calls else 0, resumable=client.resumable and kept,
         )  # fmt: skip
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")
+        if one.cut == KEY and verdict.error is not None:
+            said = "its provider refuses its key, time and again"
+            return replace(
+                ended, outcome="exited", error=said, kind="authentication", retryable=False, provider=client.provider
+            )
         if ended.outcome in ("stopped", "timed_out") and not stayed:
             return ended
         provider = (client.provider or client.name) if verdict.provider or verdict.got_through else ""
@@ -353,8 +362,13 @@ class AgentRunner:
         folder = os.path.abspath(one.launch.folder)
         lines = [Path(folder, STDOUT)] if one.errand.client.output != "text" else []
         texts = [Path(folder, name) for name in (STDOUT, STDERR, STDIN)]
-        sessions = _sessions(_own_config(one.launch, one.errand.client), session)
-        scrub(self._redact, [path for path in texts if path not in lines], by_line=[*lines, *sessions])
+        config = _own_config(one.launch, one.errand.client)
+        scrub(
+            self._redact, [path for path in texts if path not in lines], by_line=[*lines, *_sessions(config, session)]
+        )
+        if config is not None and session:
+            for path in config.glob("*.sqlite"):
+                scrub_database(self._redact, path, session)
         if (said := read_object(folder, EXIT)) is not None:
             # Ends of lines, cut where a secret may stand. Of an agent they are read by nobody.
             about = {"output": None, **({"error": None} if said.get("outcome") == "exited" else {})}
@@ -382,14 +396,21 @@ def _reckon(one: _Watched) -> None:
     one.spent = None if None in paid else sum(usd for usd in paid if usd is not None)
 
 
+def _key_refused(reading: Reading) -> bool:
+    """Whether one call was refused as often as we watch it. Once may be a token that its client has renewed meanwhile."""
+    last = reading.failures[-_KEY_TRIES:]
+    same = len(last) == _KEY_TRIES and last[0].after == last[-1].after == len(reading.messages)
+    return same and all(one.retried and (one.status == 401 or one.code == "authentication_failed") for one in last)
+
+
 def _before(known: Mapping[str, Any]) -> Reported | None:
     return None if known.get("before") is None else Reported.from_json(known["before"])
 
 
 def _own_config(launch: Launch, client: clients.Client) -> Path | None:
     """The folder of configuration and sessions that a client has from us; None where it is its user's own."""
-    folder = launch.env.get(client.config_variable) if client.config_variable else None
-    return Path(folder) if folder is not None and clients.CLIENTS in Path(folder).parts else None
+    ours = Path(os.path.abspath(launch.folder)).parents[3] / clients.CLIENTS / client.name
+    return ours if client.config_variable and launch.env.get(client.config_variable) == str(ours) else None
 
 
 def _sessions(config: Path | None, session: str | None) -> list[Path]:

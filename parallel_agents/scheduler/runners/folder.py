@@ -21,6 +21,7 @@ EXIT: Final = "exit.json"
 STOP: Final = "stop"
 STDOUT: Final = "stdout.log"
 STDERR: Final = "stderr.log"
+PROMPT: Final = "prompt.md"  # What an agent was told.
 
 _TAIL_BYTES: Final = 8192
 _OUTPUT_CHARS: Final = 500

@@ -30,6 +30,7 @@ class Attempt:
         "ended_at_us",
         "error",
         "folder",
+        "grace_s",
         "interrupt",
         "kill_at",
         "known",
@@ -62,6 +63,7 @@ class Attempt:
         self.cause = "exited"  # Or "stopped", "timed_out": why it is being ended.
         self.error: str | None = None
         self.asked_to_end = False  # SIGTERM has been sent.
+        self.grace_s: float | None = None  # Of the most urgent request to stop it.
         self.kill_at: float | None = None  # When SIGKILL follows, on the monotonic clock.
         self.look_at = 0.0
         self.known: set[tuple[int, int]] = set()  # (pid, start time) of descendants that were seen.

@@ -50,6 +50,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
+from parallel_agents.scheduler.runners.talking import Talking
 
 INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.
 SURVIVOR_GRACE_S: Final = 1.0  # For what a command leaves behind at its own end; nobody waits for it any more.
@@ -74,7 +75,6 @@ class Supervisor:
         self.attempts: dict[str, Attempt] = {}
         self.by_pid: dict[int, Attempt] = {}  # Commands that have not been reaped.
         self.ending: dict[str, Attempt] = {}
-        self.talking: dict[int, Attempt] = {}  # By our end of its standard input.
         self.orphans: dict[int, set[str]] = {}  # Pid to the attempts that it may come from.
         self.timeouts: list[tuple[float, str]] = []
         self.inbox = bytearray()
@@ -84,6 +84,7 @@ class Supervisor:
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
+        self.talking = Talking(self.poller)
         self.launcher = Launcher(self.identity)
         self.subreaper = _become_subreaper()
         self.children_fd = _open_children() if self.subreaper else -1
@@ -104,8 +105,7 @@ class Supervisor:
                     poller.unregister(registered[0])
                 registered = wanted
             for fd, flags in poller.poll(self.rest_ms()):
-                if flags & (select.POLLERR | select.POLLHUP) and fd in self.talking:
-                    self.hang_up(self.talking[fd])  # It does not listen any more; or poll would return for ever.
+                self.talking.polled(fd, flags)
             try:
                 self.turn()
             except Exception:  # Whatever it is: the other attempts need us.
@@ -119,7 +119,7 @@ class Supervisor:
         self.reap()
         if self.link is not None:
             self.receive()
-        self.talk()
+        self.talking.go_on()
         now = time.monotonic()
         while self.timeouts and self.timeouts[0][0] <= now:
             self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
@@ -179,7 +179,7 @@ class Supervisor:
             self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
         elif (attempt := self.attempts.get(order.get("finish", ""))) is not None:
             attempt.interrupt = b""  # It has done its work: to be interrupted now could only spoil its last word.
-            self.hang_up(attempt)
+            self.talking.hang_up(attempt)
 
     def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
         """Write down that an attempt has ended, then say it to whoever is there."""
@@ -210,9 +210,7 @@ class Supervisor:
         assert self.link is not None
         self.link.close()
         self.link = None
-        for attempt in list(self.talking.values()):
-            if not attempt.unsent:
-                self.hang_up(attempt)  # Nobody is left to see that it is done, so it is to end when it is.
+        self.talking.leave_alone()
         self.must_ring = self.must_ring or bool(self.outbox)
         self.outbox.clear()
 
@@ -230,9 +228,7 @@ class Supervisor:
             self.launcher.spawn(attempt, order)
             self.attempts[attempt.attempt_id] = attempt
             self.by_pid[attempt.pid] = attempt
-            if attempt.stdin_fd >= 0:
-                self.talking[attempt.stdin_fd] = attempt
-                self.poller.register(attempt.stdin_fd, select.POLLOUT)
+            self.talking.begin(attempt)
             heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
             return
         except LockHeld:
@@ -255,34 +251,6 @@ class Supervisor:
         if attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
 
-    # Talking.
-
-    def talk(self) -> None:
-        """Tell those that we talk to what they are still to be told, as far as they take it."""
-        for attempt in list(self.talking.values()):
-            if not attempt.unsent:
-                continue
-            try:
-                attempt.unsent = attempt.unsent[os.write(attempt.stdin_fd, attempt.unsent) :]
-            except BlockingIOError:
-                continue
-            except OSError:  # It has closed its end, or is gone.
-                attempt.unsent = b""
-                self.hang_up(attempt)
-                continue
-            if not attempt.unsent:
-                self.poller.modify(attempt.stdin_fd, 0)
-                if self.link is None or attempt.kill_at is not None:
-                    self.hang_up(attempt)
-
-    def hang_up(self, attempt: Attempt) -> None:
-        """Close our end of a command's standard input: there will be nothing more to do for it."""
-        if attempt.stdin_fd >= 0:
-            self.poller.unregister(attempt.stdin_fd)
-            del self.talking[attempt.stdin_fd]
-            os.close(attempt.stdin_fd)
-            attempt.stdin_fd = -1
-
     # Ending.
 
     def stop(self, attempt_id: str, cause: str, grace_s: float) -> None:
@@ -292,6 +260,9 @@ class Supervisor:
             return
         if attempt.status is None and attempt.cause == "exited":
             attempt.cause = cause
+        if attempt.grace_s is not None and grace_s >= attempt.grace_s:
+            return
+        attempt.grace_s = grace_s
         now = time.monotonic()
         kill_at = now + grace_s
         asks = bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0
@@ -302,17 +273,7 @@ class Supervisor:
         attempt.look_at = min(attempt.look_at, attempt.kill_at)
         self.ending[attempt_id] = attempt
         if asks:
-            self.interrupt(attempt)
-
-    def interrupt(self, attempt: Attempt) -> None:
-        """Ask a command that we talk to to stop, in its own words where it still listens, by SIGINT otherwise."""
-        if attempt.stdin_fd < 0:
-            with contextlib.suppress(OSError):
-                os.killpg(attempt.pid, signal.SIGINT)
-            return
-        attempt.unsent += attempt.interrupt  # Never into the middle of what it is being told.
-        self.poller.modify(attempt.stdin_fd, select.POLLOUT)
-        self.talk()
+            self.talking.interrupt(attempt)
 
     def read_stop_files(self) -> None:
         """Another dispatcher has taken over and wants something ended."""
@@ -337,7 +298,7 @@ class Supervisor:
                 attempt.ended_at_us = time.time_ns() // 1000
                 if not attempt.asked_to_end:
                     attempt.look_at = 0.0
-                self.hang_up(attempt)
+                self.talking.hang_up(attempt)
                 self.ending[attempt.attempt_id] = attempt
             else:
                 self.abandoned.discard(pid)

@@ -1,0 +1,144 @@
+"""One task's whole life, drawn from what ``look.show`` gives: what it was asked, and each of its attempts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from parallel_agents.cli import drawing
+
+_DESCRIPTION_LINES = 12
+_SUMMARY_LINES = 20
+_PATHS = 12
+
+
+def show_page(found: dict[str, Any]) -> None:
+    """One task: its fields, then its attempts."""
+    drawing.show(Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"),
+                                   Text(found["agent_type"]), Text(f"of run {found['run_id']}", style="dim")]))  # fmt: skip
+    if found["description"]:
+        drawing.show(*_paragraph(found["description"], _DESCRIPTION_LINES))
+    command = " ".join(quoted(word) for word in found["command"]) if found["command"] else None
+    took = drawing.duration(found["duration_s"])
+    agents = any(span["model_reason"] for span in found["attempt_list"])  # Theirs says more than one line.
+    fields = {
+        "runner": None if agents else found["runner"],
+        "command": command,
+        "in": found["workdir"],
+        "priority": found["priority"],
+        "stage": found["stage"],
+        "after": ", ".join(found["dependencies"]),
+        "before": ", ".join(found["dependents"]),
+        "outputs": ", ".join(found["outputs"]),
+        "tags": ", ".join(found["tags"]),
+        "limits": f"{found['timeout_s']:g} s, {found['max_retries']} retries",
+        "took": f"{took}, {found['cpu_s']:.2f} s of CPU, {drawing.size(found['peak_memory_bytes'])} at its peak"
+        if took
+        else None,
+        "exit code": found["exit_code"],
+        "output": None if agents else found["output"],
+        "error": None if agents else found["error"],
+        "skipped": f"{found['because']} failed" if found["because"] else None,
+        "reason": found["reason"],
+        "look": found["look"],
+        "settle": found["settle"],
+    }
+    rows = [(Text(name, style="dim"), value) for name, value in fields.items() if value not in (None, "", [])]
+    drawing.show(drawing.table(("", "…"), rows))
+    if agents:
+        for span in found["attempt_list"]:
+            drawing.show(*agent_attempt(span, found["attempt_list"]))
+    elif found["attempt_list"]:
+        lines = [
+            (
+                span["attempt"],
+                outcome_text(span["outcome"]),
+                drawing.local_time(span["started_at"], precise=True),
+                drawing.duration(span["duration_s"]),
+                span["folder"],
+            )
+            for span in found["attempt_list"]
+        ]
+        # The last column is not cut: half a path helps nobody.
+        drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
+
+
+def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Text]:
+    """An attempt of an agent: who, on which model and why, what it cost, changed and said."""
+    head = Text.assemble(
+        "\n", (f"attempt {span['attempt']}", "bold"), "  ", outcome_text(span["outcome"]),
+        f"  {drawing.local_time(span['started_at'], precise=True)}  {drawing.duration(span['duration_s']) or ''}",
+        ("  undone" if span["undone"] else "", "dim"),
+    )  # fmt: skip
+    model = span["model"] or "client's own model"
+    fields = {
+        "agent": f"{span['runner']}, {model}: {span['model_reason']}"
+        + (f"; as {span['role']}" if span["role"] else ""),
+        "session": _session(span, others),
+        "failure": f"{span['kind'].replace('_', ' ')}: {span['error']}" if span["kind"] else span["error"],
+        "cost": _costs(span),
+        "changed": _changed(span),
+        "prompt": span["prompt"],
+        "files": span["folder"],
+    }
+    width = max(map(len, fields))
+    lines = [head] if span["attempt_id"] else []
+    for name, value in fields.items():
+        if value:
+            lines.append(Text.assemble((f"  {name:<{width}}  ", "dim"), drawing.one_line(str(value))))
+    if span["output"] is not None:
+        lines.append(Text("  said", style="dim"))
+        lines += _paragraph(str(span["output"]), _SUMMARY_LINES, "    ")
+    return lines
+
+
+def _session(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    if span["resumes"] is None:
+        return "new"
+    before = next((one["attempt"] for one in others if one["attempt_id"] == span["resumes"]), None)
+    return f"goes on with that of attempt {before}" if before else f"goes on with that of {span['resumes']}"
+
+
+def _costs(span: dict[str, Any]) -> str:
+    parts = []
+    for one in span["costs"]:
+        amount = "unknown" if one["usd"] is None else drawing.dollars(one["usd"])
+        how = {"agent": "reported", "estimated": f"estimated with {one['prices']}"}.get(one["source"], "")
+        notes = [note for note in (how, "cut off: it may be one call more" if one["partial"] else "") if note]
+        said = f" ({', '.join(notes)})" if notes else ""
+        parts.append(f"{amount} for {one['model'] or 'an unknown model'}{said}")
+    if not parts and span["ended_at"] is None and span["reserved_usd"] is not None:
+        return f"{drawing.dollars(span['reserved_usd'])} held back for it"
+    return "; ".join(parts)
+
+
+def _changed(span: dict[str, Any]) -> str | None:
+    if span["changed"] is None:
+        return None
+    if not span["changed"]:
+        return "nothing" + (" (no_change)" if span["ended_how"] == "no_change" else "")
+    shown = span["changed_paths"][:_PATHS]
+    more = span["changed"] - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _paragraph(text: str, limit: int, indent: str = "") -> list[Text]:
+    """The lines of a text, cut after so many."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    shown = [Text(indent + drawing.one_line(line)) for line in lines[:limit]]
+    return shown + ([Text(f"{indent}… {len(lines) - limit} more lines", style="dim")] if len(lines) > limit else [])
+
+
+def outcome_text(outcome: str) -> Text:
+    """How an attempt ended, with the sign of the state that its task came to."""
+    if outcome in drawing.SIGNS:
+        return drawing.state_text(outcome)
+    return Text(f"✗ {outcome.replace('_', ' ')}", style=drawing.SIGNS["failed"][1])
+
+
+def quoted(word: str) -> str:
+    """A word of a command as a shell would take it, on one line."""
+    return drawing.one_line(shlex.quote(word))
