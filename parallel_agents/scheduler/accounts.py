@@ -118,7 +118,7 @@ class Accounts:
         """That a run goes on after such a wait: from then on it is seen anew how long it runs."""
         since_us = state.active_since_us or 0
         for wait in self._waited_for(state):
-            if wait.until_us <= now_us and wait.until_us - wait.seen_us >= LONG_WAIT_US and wait.seen_us >= since_us:
+            if wait.until_us <= now_us and wait.until_us - max(wait.seen_us, since_us) >= LONG_WAIT_US:
                 return ev.RunResumed(reason=f"{wait.kind}: its time is over")
         return None
 
