@@ -42,6 +42,8 @@ def details(records: Iterable[Recorded]) -> dict[str, dict[str, Any]]:
                 one["error"] = reason or None
             case ev.TaskBlocked(output=output, reason=reason):
                 one["output"], one["error"] = output, reason
+            case ev.ToolsDenied(tools=tools):
+                one["denied"] = list(tools)
             case ev.CheckpointCreated(kind="after_attempt"):
                 one["changed"], one["changed_paths"] = event.changed, list(event.paths)
             case _:
@@ -64,6 +66,7 @@ def _begun(event: ev.TaskStarted) -> dict[str, Any]:
         "costs": [],
         "cost_usd": 0.0,
         "unknown": False,  # Whether part of its cost is known to nobody.
+        "denied": [],  # Tools that it was not allowed to use.
         "changed": None,
         "changed_paths": [],
     }

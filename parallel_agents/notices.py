@@ -58,6 +58,8 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
             case ev.BudgetExceeded(scope=scope, spent_usd_micros=spent, budget_usd_micros=budget):
                 told[scope] = f"⛔ {words_of(scope)} is spent: {usd(spent)} of {usd(budget)}"
                 scopes_spent.add(scope)
+            case ev.ToolsDenied(task_id=task_id, tools=tools):
+                told[f"tools:{task_id}"] = f"⚠️ {task_id} was not allowed to use {', '.join(dict.fromkeys(tools))}"
             case ev.RunPaused(reason=reason, code=code) if code and scopes_spent.isdisjoint(told):
                 told["paused"] = f"⏸️ Paused: {reason}"
             case _:

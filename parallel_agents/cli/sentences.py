@@ -108,6 +108,8 @@ def sentence(event: dict[str, Any]) -> str:
         case "ProviderLimited":
             sure = "" if data["stated"] else " (our guess)"
             return f"{data['provider']} until {local_time(data['until'])}{sure}: {data['reason'] or data['kind']}"
+        case "ToolsDenied":
+            return f"not allowed: {', '.join(dict.fromkeys(data['tools']))}"
         case "ProviderFreed":
             return f"{data['provider']}" + (f": {data['reason']}" if data["reason"] else "")
         case "BudgetChanged":

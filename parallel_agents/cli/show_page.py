@@ -81,6 +81,7 @@ def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> lis
         "failure": f"{span['kind'].replace('_', ' ')}: {span['error']}" if span["kind"] else span["error"],
         "cost": _costs(span),
         "changed": _changed(span),
+        "not allowed": _denied(span),
         "prompt": span["prompt"],
         "files": span["folder"],
     }
@@ -113,6 +114,11 @@ def _costs(span: dict[str, Any]) -> str:
     if not parts and span["ended_at"] is None and span["reserved_usd"] is not None:
         return f"{drawing.dollars(span['reserved_usd'])} held back for it"
     return "; ".join(parts)
+
+
+def _denied(span: dict[str, Any]) -> str | None:
+    tools = list(dict.fromkeys(span["denied"]))
+    return f"{', '.join(tools)} (agents.allowedTools says what is)" if tools else None
 
 
 def _changed(span: dict[str, Any]) -> str | None:

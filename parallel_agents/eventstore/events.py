@@ -435,6 +435,14 @@ class BudgetChanged(Event):
     budget_usd_micros: Count | None  # None: no limit any more.
 
 
+class ToolsDenied(Event):
+    """An agent was not allowed to use tools that it wanted to use. It goes on without them, and may end well all the same."""
+
+    task_id: str
+    attempt_id: str
+    tools: list[str]  # By name, once for each time.
+
+
 class ProviderLimited(Event):
     """A provider lets nobody work on for the time being: no agent of it is started before ``until``. Of no run."""
 

@@ -278,7 +278,7 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.merged_into = into
         case ev.BudgetThresholdReached() | ev.BudgetExceeded() | ev.ResultDiscarded() | ev.SecretScrubbed():
             pass  # Folded by cost and occupancy, in scope ALL.
-        case ev.ProviderLimited() | ev.ProviderFreed():
+        case ev.ProviderLimited() | ev.ProviderFreed() | ev.ToolsDenied():
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.

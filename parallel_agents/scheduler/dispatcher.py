@@ -351,7 +351,7 @@ class Dispatcher:
 
     def _account(self, draft: Draft, state: RunState, ended: Ended) -> None:
         """What an attempt of an agent is charged with, before its end, and what it tells of its provider."""
-        if self.accounts.spend is None or not (ended.charges or ended.provider):
+        if self.accounts.spend is None or not (ended.charges or ended.provider or ended.denied):
             return
         task_id = state.running.get(ended.attempt_id)
         start = self.attempts.start_of(state.run_id, ended.attempt_id) if task_id is None else None
@@ -359,7 +359,11 @@ class Dispatcher:
         agent_type = (start.role if start is not None else task.role) or task.task.agent_type
         runner = (start.runner if start is not None else task.runner) or ""
         charges = charges_of(task.task.task_id, agent_type, runner, ended)
-        self._add_all(draft, state.run_id, charges)
+        denied: list[Event] = []
+        if ended.denied:
+            task_id = task.task.task_id
+            denied.append(ev.ToolsDenied(task_id=task_id, attempt_id=ended.attempt_id, tools=list(ended.denied)))
+        self._add_all(draft, state.run_id, charges + denied)
         model = start.model if start is not None else task.model
         started_us = task.started_at_us if start is None else None
         said = self.accounts.of_provider(ended, started_us or 0, model, draft.at_us)

@@ -342,7 +342,8 @@ class AgentRunner:
         kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
-            at_once=reading.at_once if reading.calls else 0, resumable=client.resumable and kept,
+            at_once=reading.at_once if reading.calls else 0, denied=reading.denials,
+            resumable=client.resumable and kept,
         )  # fmt: skip
         if one.errand.setup and ((read_object(folder, STEPS) or {}).get("setup") or {}).get("error"):
             return replace(ended, kind="infrastructure")  # What it was to find is not there; it never began.

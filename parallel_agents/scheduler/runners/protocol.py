@@ -116,6 +116,7 @@ class Ended:
     began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
     kind: str = ""  # One of FAILURES, where an agent failed.
     charges: tuple[Charge, ...] = ()
+    denied: tuple[str, ...] = ()  # Tools that an agent was not allowed to use.
     at_once: int = 0  # How many requests it was seen to make at the same time; 0: that cannot be told.
     resumable: bool = False  # Another attempt could go on with its session.
     provider: str = ""  # Who refused, where that is why it failed ...
