@@ -30,9 +30,11 @@ def steps_told(spec: Task, ended: Ended, folder: str) -> Ended:
         step = told.get(name) or {}
         if step.get("error") and (name == "setup" or ended.error is None):
             words = f"{name} failed: {step['error']}"
-            said = last_line(f"{folder}/{STDERR}", but=words) or last_line(f"{folder}/{STDOUT}")
+            said = last_line(f"{folder}/{STDERR}", but=words)
+            if said is None and spec.command is not None:  # What an agent's client prints is for programs.
+                said = last_line(f"{folder}/{STDOUT}")
             return replace(ended, error=f"{words}: {said}" if said else words)
-    return replace(ended, output=_output(told, ended, folder))
+    return ended if spec.command is None else replace(ended, output=_output(told, ended, folder))
 
 
 def _output(told: dict[str, Any], ended: Ended, folder: str) -> Any:

@@ -177,5 +177,5 @@ def close(stage: Stage) -> None:
     """Leave nothing running behind a test."""
     for pid in list(getattr(stage.runner, "live", dict)()):
         stage.runner.stop(pid, grace_s=0.0)
-    wait_until(lambda: stage.runner.poll() or stage.runner.running() == 0, "the last attempts to end")
+    wait_until(lambda: stage.runner.running() == 0, "the last attempts to end")
     stage.runner.close()

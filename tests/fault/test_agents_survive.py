@@ -98,6 +98,7 @@ def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("PATH", f"{install(tmp_path / 'programs')}:{os.environ['PATH']}")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "-".join(("key", "of", "nobody")))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # Whatever is killed here leaves nothing elsewhere.
     folder = tmp_path / "project"
     folder.mkdir()
     made = Agents(folder)
@@ -107,9 +108,11 @@ def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
 
 def test_an_agent_that_is_killed_goes_on_in_the_same_files(agents: Agents) -> None:
     """Its session and its worktree are as it left them; what it had told is charged as a part, the rest exactly."""
-    run_id = agents.run({"a": ["write one.txt 1", "fresh die 9", "run ls > seen.txt", "say Done."]})
+    steps = ["write one.txt 1", "fresh die 9", "run ls > seen.txt", "say Done."]
+    run_id = agents.run({"a": steps}, setup=("echo", "set up"), teardown=("echo", "torn down"))
     agents.daemon()
     assert agents.ended(run_id) == "completed"
+    assert [one.output for one in agents.events(run_id, ev.TaskCompleted)] == ["Done."]
     first, second = agents.events(run_id, ev.TaskStarted)
     assert second.resumes == first.attempt_id
     assert agents.merged(run_id, "seen.txt").split() == ["one.txt", "seen.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -60,20 +61,27 @@ def test_five_at_once_are_merged_and_charged_to_the_token(project: Project, serv
     assert {(one.source, one.partial, one.calls, one.model) for one in charges} == {("agent", False, 3, MODEL)}
     assert sum(one.usd_micros for one in charges) == 5 * 24_030
     assert server.other_paths == []
+    left = [json.loads(file.read_text())["temporary"] for file in project.folder.rglob("session.json")]
+    assert len(left) == 5
+    assert not any(map(os.path.exists, left))
 
 
-def test_five_outlive_their_daemon(project: Project, server: ModelServer) -> None:
-    """It is killed while all of them wait for their model. Whoever comes next sees them to their end."""
+def test_five_outlive_their_daemon_but_one(project: Project, server: ModelServer) -> None:
+    """Daemon and one client are killed while all wait for their model. Four are taken over, one goes on with its session."""
     slow = Reply("I run.", tools=RUNS.tools, usage=RUNS.usage, wait_s=4.0)
     server.on("the-shared-task", WRITES, slow, DONE, by_turn=True)
     project.detach(project.plan({name: f"Do the-shared-task as {name}." for name in FIVE}))
     wait_until(lambda: len(server.served()) == 10, "five second calls")
+    project.wait_for_session("t0")
     project.kill_daemon()
+    kill(project.client_of("t0"))
     project("daemon", "start")
     project("wait")
-    assert project.attempts() == dict.fromkeys(FIVE, 1)
-    assert project.bill() == server.usage_by_model()
-    assert len(server.served()) == 15
+    assert project.attempts() == dict.fromkeys(FIVE, 1) | {"t0": 2}
+    assert len([one for one in project.events(ev.TaskStarted) if one.resumes]) == 1
+    assert project.copied() == [f"copied-{name}.txt" for name in FIVE]
+    assert len(server.served()) == 17  # The script counts from the last prompt: its second agent hears all of it again.
+    assert project.bill() == server.usage_by_model()  # Of the call in flight, nothing had been served yet.
 
 
 def test_one_that_is_killed_goes_on_where_it_was(project: Project, server: ModelServer) -> None:

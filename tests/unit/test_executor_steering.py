@@ -353,7 +353,7 @@ def test_a_call_can_shut_down(executor: ParallelExecutor) -> None:
     executor.execute_parallel(tasks)
     assert [str(task.status) for task in tasks] == ["completed", "cancelled"]
     executor.shutdown()
-    assert engine_threads() == set()
+    wait_until(lambda: engine_threads() == set(), "no thread of ours is left")
 
 
 # Interruptions.

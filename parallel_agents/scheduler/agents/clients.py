@@ -52,6 +52,7 @@ class Client:
     keys: tuple[str, ...] = ()  # ... none of these is set: then its user's own, where they have logged in.
     home: str = ""  # Below its user's home: the folder that ``config_variable`` names elsewhere ...
     login: str = ""  # ... and the file in it that is there when they have logged in.
+    temporary: tuple[str, ...] = ()  # Variables that name its folder for temporary files, besides TMPDIR.
     provider: str = ""  # Whose limits it meets.
     tells: tuple[str, ...] = ()  # Of cost, tokens, session.
     tested: bool = False  # Driven by us for real.
@@ -92,6 +93,7 @@ BUILT_IN: Final[Mapping[str, Client]] = {
             keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK",
                   "CLAUDE_CODE_USE_VERTEX"),
             home=".claude", login=".credentials.json",
+            temporary=("CLAUDE_CODE_TMPDIR",),
             provider="anthropic", tells=("cost", "tokens", "session"), tested=True, package="claude_agent_sdk",
             bundled="_bundled/claude",
         ),
@@ -126,6 +128,7 @@ BUILT_IN: Final[Mapping[str, Client]] = {
 
 FIELDS: Final = frozenset(one.name for one in fields(Client)) - {
     "name",
+    "temporary",
     "tested",
     "package",
     "bundled",

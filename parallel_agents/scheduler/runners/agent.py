@@ -48,7 +48,7 @@ from parallel_agents.scheduler.runners.folder import (
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
-from parallel_agents.scheduler.runners.steps import wrap
+from parallel_agents.scheduler.runners.steps import STEPS, wrap
 
 LOOK_S: Final = 0.2  # Between two looks at what agents have printed.
 ROLE: Final = "role.md"
@@ -239,7 +239,9 @@ class AgentRunner:
             (program, *words[1:]), setup=errand.setup, teardown=errand.teardown, timeout_s=errand.setup_timeout_s,
             gates=(), folder=folder,
         )  # fmt: skip
-        env = {**launch.env, "TMPDIR": one.temporary} if one.temporary else launch.env
+        env = launch.env
+        if one.temporary:
+            env = {**dict.fromkeys(("TMPDIR", *client.temporary), one.temporary), **env}
         ready = replace(launch, command=words, errand=None, env=env)
         if client.prompt == "talk":
             message = {"type": "user", "message": {"role": "user", "content": prompt}}
@@ -282,12 +284,15 @@ class AgentRunner:
         elif one.finished and not reading.background:
             cut, after_s = RESULT, errand.grace_s
         elif errand.client.streams and errand.silence_s:
-            cut, after_s = SILENCE, errand.silence_s
+            setup_s = errand.setup_timeout_s if errand.setup and not reading.lines else 0.0
+            cut, after_s = SILENCE, errand.silence_s + setup_s
         else:
             return
         if now - one.sign_at > after_s:
-            one.cut = cut
             folder = os.path.abspath(one.launch.folder)
+            if errand.teardown and "command" in (read_object(folder, STEPS) or {}):
+                return  # It has gone; what runs is its teardown, which has a time of its own.
+            one.cut = cut
             with contextlib.suppress(OSError):  # For whoever takes it over before it has ended.
                 write_whole(folder, SESSION, json.dumps({**(read_object(folder, SESSION) or {}), "cut": cut}).encode())
             self._shell.stop(attempt_id)
@@ -339,6 +344,8 @@ class AgentRunner:
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
             at_once=reading.at_once if reading.calls else 0, resumable=client.resumable and kept,
         )  # fmt: skip
+        if one.errand.setup and ((read_object(folder, STEPS) or {}).get("setup") or {}).get("error"):
+            return replace(ended, kind="infrastructure")  # What it was to find is not there; it never began.
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")
