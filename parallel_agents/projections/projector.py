@@ -28,7 +28,10 @@ _QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":"
 _OF_A_BILL = f"type IN {bill_fold.FOLDED} AND NOT {_QUEUED_FOR_THE_FIRST_TIME}"
 _PLAIN = """instr(body, '"reserved_usd_micros":null,"resumes":null') > 0"""  # In this order, unless an older release wrote it.
 _KNOWS = """instr(body, '"reserved_usd_micros":') > 0"""
-_OF_SPENDING = f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}))"
+_NEVER_BEGAN = """type = 'AttemptLost' AND instr(body, '"began":false') > 0"""
+_OF_SPENDING = (
+    f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
+)
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
 

@@ -64,7 +64,7 @@ class Spend:
     told: dict[tuple[str, str, float], int] = field(default_factory=dict)
     """By run (empty for a day, week or month), scope and share: the most that was spent when it was told."""
     waits: dict[str, Wait] = field(default_factory=dict)  # By provider; one whose time is over stays until it is freed.
-    resumed: set[str] = field(default_factory=set)  # Attempts whose sessions others have gone on with.
+    resumed: dict[str, str] = field(default_factory=dict)  # Attempts whose sessions others have gone on with, and who.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
     working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
     at_once: dict[str, int] = field(default_factory=dict)  # The most requests that one of them made at the same time.
@@ -84,6 +84,8 @@ def fold(state: Spend, record: Recorded) -> Spend:
             start(state, attempt_id, held, event.resumes)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             state.running.pop(event.attempt_id, None)
+            if isinstance(event, ev.AttemptLost) and not event.began:  # Its session is as it was.
+                state.resumed = {of: by for of, by in state.resumed.items() if by != event.attempt_id}
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
             state.running.pop(attempt_id or "", None)
         case ev.BudgetThresholdReached(scope=scope, share=share):
@@ -145,7 +147,7 @@ def fold_row(state: Spend, row: Row) -> Spend:
 def start(state: Spend, attempt_id: str, held: Held, resumes: str | None) -> None:
     """An attempt holds back what it has reserved, and has the session that it goes on with for itself."""
     if resumes is not None:
-        state.resumed.add(resumes)
+        state.resumed[resumes] = attempt_id
     state.running[attempt_id] = held
     if held.reserved_usd_micros:
         state.rest[attempt_id] = held.reserved_usd_micros

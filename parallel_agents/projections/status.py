@@ -179,6 +179,8 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.exit_code, task.error, task.failure_kind = None, event.error, LOST
             task.resumes = event.attempt_id if event.resumable else None
+            if not event.began:  # What it was to go on with is as it was.
+                task.resumes, task.kept_commit = task.resumed, task.begin_commit
             task.duration_s = _elapsed_s(task.started_at_us, record.at_us)
             task.failures += event.began
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)

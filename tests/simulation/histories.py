@@ -211,7 +211,9 @@ class Generator:
                 event = ev.TaskTimedOut.model_validate({**who, **measured, "timeout_s": 9.0, "error": "too long"})
             case 2:
                 resumable = self.random.random() < 0.5
-                event = ev.AttemptLost.model_validate({**who, "error": "gone", "resumable": resumable})
+                began = resumable or self.random.random() < 0.7
+                said = {"error": "gone", "resumable": resumable, "began": began}
+                event = ev.AttemptLost.model_validate({**who, **said})
             case 3:
                 task.status = "cancelled"
                 event = ev.TaskCancelled.model_validate({**who, **measured, "reason": "asked"})
@@ -221,7 +223,7 @@ class Generator:
                 event = ev.TaskCompleted.model_validate(
                     {**who, **measured, "exit_code": 0, "output": output, "commit": commit}
                 )
-        task.failures += task.status == "failed"
+        task.failures += task.status == "failed" and getattr(event, "began", True)
         self._add(run, event)
         if task.status == "failed" and self.random.random() < 0.6:
             task.status = "queued"

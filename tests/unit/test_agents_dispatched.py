@@ -288,3 +288,16 @@ def test_an_agent_whose_checkout_is_ready_after_the_money_was_gone_is_not_starte
     scene.tick()
     assert [one.kind for one in scene.of(ev.TaskFailed)] == ["budget"]
     assert scene.statuses(run_id)["a"] == "queued"
+
+
+def test_an_attempt_that_never_began_leaves_the_session_as_it_was(scene: Agents) -> None:
+    """Its dispatcher died between the commit and the start; the work of hours is gone on with all the same."""
+    scene.submit(plan=agents_plan(agent("a", max_retries=5), retry=RetryPolicy(delay_s=0.0)))
+    scene.tick()
+    first = scene.attempt("a")
+    scene.runner.end("a", error="killed", kind="infrastructure", resumable=True)
+    scene.tick()
+    scene.runner.end("a", outcome="lost", began=False)
+    scene.tick()
+    assert [one.resumes for one in scene.of(ev.TaskStarted)] == [None, first, first]
+    assert Projector(scene.log).spend() == scene.dispatcher.accounts.spend
