@@ -3,7 +3,7 @@
 The client's own start is measured alone, with the same words, input and environment. Of ours the clock starts at the event
 ``TaskStarted`` and stops at the first byte in the attempt's stdout.log, which is looked for every half millisecond in both.
 The engine is up: the first agent of a process also waits for its supervisor and the import of the price table. With a checkout
-there is a worktree to be made before; what git alone takes for that is among the figures of ``files``.
+there is a worktree to be made before, for which the time of a plain ``git worktree add`` is told.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from statistics import median
 
 from bench.agents_at_work import SETTINGS, Found, fake, real, submit_agents, wait_for_end
 from bench.measure import Goal, scratch, take_turns, tell
-from bench.repositories import generate
+from bench.repositories import generate, git, typed
 from parallel_agents.eventstore.events import TaskStarted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.agents.clients import BUILT_IN, words
@@ -39,10 +39,11 @@ GIVE_UP_S = 60.0
 
 
 def first_byte_s(look: Callable[[], Path | None]) -> float:
-    """When (since the epoch) a file that ``look`` finds has something in it."""
+    """When (since the epoch) a file has something in it. ``look`` finds it, and is asked no more once it has."""
     deadline = time.monotonic() + GIVE_UP_S
+    path = look()
     while time.monotonic() < deadline:
-        path = look()
+        path = path or look()
         if path is not None and os.stat(path).st_size:
             return time.time()
         time.sleep(LOOK_S)
@@ -119,12 +120,23 @@ class Ours:
         self.log.close()
 
 
+def plain_git(top: Path, folder: Path) -> float:
+    """Milliseconds of git for such a checkout."""
+    took = typed(top, f"git worktree add -q --detach '{folder}' HEAD")
+    git(top, "worktree", "remove", "--force", str(folder))
+    return took * 1000
+
+
 def measure(found: Found, folder: Path) -> None:
     """Print what we add to one client."""
     start = Start("worktree", generate(folder / "repository", FILES))
     ours = {"plain": Ours(found, folder / "plain", None), "in a worktree": Ours(found, folder / "worktree", start)}
+    others = {
+        "alone": Alone(found, folder / "alone"),
+        "git": lambda: plain_git(folder / "repository", folder / "by git"),
+    }
     try:
-        figures = take_turns({"alone": Alone(found, folder / "alone"), **ours}, ROUNDS)
+        figures = take_turns({**others, **ours}, ROUNDS)
     finally:
         for one in ours.values():
             one.close()
@@ -136,6 +148,7 @@ def measure(found: Found, folder: Path) -> None:
             detail += f"; the first agent of a process {one.first_ms or 0:.0f} ms"
             tell(f"agents: a start adds to {found.name}", added, GOAL, detail, unit="ms")
         else:
+            detail += f"; `git worktree add` takes {median(figures['git']):.0f} ms"
             tell(f"agents: the same with a checkout of {FILES:,} files", added, None, detail, unit="ms")
 
 

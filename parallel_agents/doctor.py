@@ -58,7 +58,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _identity()
     yield _shell_runner(scratch)
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
-    yield from examine_agents(project)
+    yield from examine_agents(project, scratch=scratch)
 
 
 def _git() -> Finding:

@@ -20,10 +20,13 @@ _VERSION_S = 5.0  # After which a program that is asked for its version is left 
 _VERSION_CHARS = 40
 
 
-def examine_agents(project: Project, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
+def examine_agents(project: Project, *, scratch: Path, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """One finding for each row of the table of clients, and for each runner that a package brings along.
 
     Nothing is asked of a provider. A client that is missing is a warning only where it is the one for tasks that name none.
+
+    Args:
+        scratch: a folder that is home to programs that are asked for their version: some write there whatever they do.
     """
     environ = os.environ if environ is None else environ
     try:
@@ -32,12 +35,14 @@ def examine_agents(project: Project, environ: Mapping[str, str] | None = None) -
     except ParallelAgentsError:  # Told elsewhere.
         return
     for name, (client, program) in found.items():
-        yield _client(client, program, environ, default=name == default)
+        yield _client(client, program, environ, scratch, default=name == default)
     for name in plugged_in.names():
         yield Finding(f"runner {name}", "ok", "brought along by an installed package; what it tells, it has to know")
 
 
-def _client(client: Client, program: str | None, environ: Mapping[str, str], *, default: bool) -> Finding:
+def _client(
+    client: Client, program: str | None, environ: Mapping[str, str], scratch: Path, *, default: bool
+) -> Finding:
     check = f"runner {client.name}"
     if program is None:
         used = "not found; it is the one for tasks that name none" if default else "not found"
@@ -46,7 +51,7 @@ def _client(client: Client, program: str | None, environ: Mapping[str, str], *, 
     tested = "tested by us" if client.tested else "not tested by us"
     logged_in = login_of(client, environ)
     parts = [
-        f"{_version(program, environ)} at {program}",
+        f"{_version(program, environ, scratch)} at {program}",
         tells,
         tested,
         logged_in or "no key set and no login file found",
@@ -71,10 +76,10 @@ def login_of(client: Client, environ: Mapping[str, str]) -> str:
     return ""
 
 
-def _version(program: str, environ: Mapping[str, str]) -> str:
+def _version(program: str, environ: Mapping[str, str], scratch: Path) -> str:
     """What a program says of its version, in a few words; an unknown one where it says nothing soon."""
-    quiet = {"DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1"}
-    env = {name: environ[name] for name in ("PATH", "HOME", "LANG") if name in environ} | quiet
+    passed = {name: environ[name] for name in ("PATH", "LANG") if name in environ}
+    env = {**passed, "HOME": str(scratch), "DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1"}
     try:
         said = subprocess.run(
             [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_VERSION_S, env=env, check=False

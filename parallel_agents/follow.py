@@ -65,7 +65,9 @@ def exit_code(state: RunState) -> int:
     """What a command that waited for a run exits with (the table is in the README)."""
     if state.status == st.COMPLETED:
         return OK
-    kinds = {task.failure_kind for task in state.tasks.values() if task.status == st.FAILED} | {state.pause_code}
+    kinds = {task.failure_kind for task in state.tasks.values() if task.status == st.FAILED}
+    if state.status == st.PAUSED:
+        kinds.add(state.pause_code)
     if "authentication" in kinds:
         return NO_ACCESS
     if state.reason == MAX_EXECUTION or kinds & _OF_MONEY:

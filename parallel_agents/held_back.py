@@ -14,10 +14,11 @@ from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.status import OWN as OWN
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.accounts import agent_facts, has_agents
 from parallel_agents.scheduler.agents.clients import clients
-from parallel_agents.scheduler.agents.granting import NOT_ITS_FAULT as NOT_ITS_FAULT
+from parallel_agents.scheduler.agents.granting import GOES_ON as GOES_ON
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
 from parallel_agents.scheduler.budget import Books, Use, budgets_of, words_of
 from parallel_agents.scheduler.budget import usd as usd_text
@@ -48,7 +49,12 @@ def facts_of(
 
 def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> dict[str, Any]:
     """The part of ``status`` that tells of agents: budgets, and providers that let nobody work."""
-    answer: dict[str, Any] = {"pause_code": state.pause_code or None, "budgets": [], "assumed_usd": 0.0, "limits": []}
+    answer: dict[str, Any] = {
+        "pause_code": (state.status == st.PAUSED and state.pause_code) or None,
+        "budgets": [],
+        "assumed_usd": 0.0,
+        "limits": [],
+    }
     answer["ways_on"] = []
     limits = budgets_of(state)
     if not (has_agents(state) or limits.limited):

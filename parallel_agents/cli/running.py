@@ -23,6 +23,7 @@ from parallel_agents.project import Project
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 _PATIENCE_S = 2.0  # Without a slot, before it is said who has them.
+_LOOK_S = 1.0  # Between two looks at who lets nobody work.
 
 
 def _plan_options(command: F) -> F:
@@ -176,36 +177,40 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
 def _also_say_what_holds_it_back(
     log: Any, follower: Any, told: Callable[[list[Any]], None], *, limits: bool
 ) -> Callable[[list[Any]], None]:
-    """Say once on stderr why a run that has had ready tasks, and none running, for a while does not go on.
+    """Say once on stderr why a run that has ready tasks, and none running, does not go on.
 
     Args:
         limits: of providers too, where no live view shows them.
     """
     since: list[float] = []
+    looked = [0.0]
+    said: set[tuple[str, str]] = set()
 
     def also(records: list[Any]) -> None:
         told(records)
-        state = follower.state
+        state, now = follower.state, time.monotonic()
         if state.running or not state.counts["queued"] or state.status != "running":
             since.clear()
             return
-        since.append(time.monotonic()) if not since else None
-        if time.monotonic() - since[0] < _PATIENCE_S:
-            return
-        since[0] = float("inf")
-        if limits:
-            _say_limits(log, state)
-        _say_who_holds_the_slots(log, state)
+        since.append(now) if not since else None
+        if limits and now - looked[0] >= _LOOK_S:
+            looked[0] = now
+            _say_limits(log, state, said)
+        if now - since[0] >= _PATIENCE_S:
+            since[0] = float("inf")
+            _say_who_holds_the_slots(log, state)
 
     return also
 
 
-def _say_limits(log: Any, state: Any) -> None:
+def _say_limits(log: Any, state: Any, said: set[tuple[str, str]]) -> None:
     from parallel_agents import held_back
     from parallel_agents.notices import waiting
 
     for limit in held_back.limits_of(log, state):
-        click.echo(waiting(limit), err=True)
+        if (limit["provider"], limit["until"]) not in said:
+            said.add((limit["provider"], limit["until"]))
+            click.echo(waiting(limit), err=True)
 
 
 def _say_who_holds_the_slots(log: Any, state: Any) -> None:
@@ -348,7 +353,8 @@ def wait(ctx: click.Context, run: str | None, timeout_s: float | None, as_json: 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with opened(ctx) as log:
         follower = Follower(log, look.resolve_run(log, run))
-        if not _follow(log, follower, lambda records: None, deadline):
+        told = _also_say_what_holds_it_back(log, follower, lambda records: None, limits=True)
+        if not _follow(log, follower, told, deadline):
             click.echo(
                 f"run {follower.run_id} has not ended after {timeout_s:g} s: it is {follower.state.status}", err=True
             )
@@ -403,8 +409,10 @@ def attach(ctx: click.Context, run: str | None, as_json: bool) -> int:
     with opened(ctx) as log:
         follower = Follower(log, look.resolve_run(log, run))
         try:
-            with _view(log, follower, project.configuration(), as_json=as_json) as told:
-                _follow(log, follower, told)
+            configuration = project.configuration()
+            with _view(log, follower, configuration, as_json=as_json) as told:
+                live = _is_live(configuration, as_json=as_json)
+                _follow(log, follower, _also_say_what_holds_it_back(log, follower, told, limits=not live))
         except KeyboardInterrupt:
             click.echo(f"left run {follower.run_id}, which goes on", err=True)
             return INTERRUPTED

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
-from parallel_agents.held_back import NOT_ITS_FAULT
+from parallel_agents.held_back import GOES_ON, OWN
 
 _AFTER = {
     "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
@@ -60,10 +60,10 @@ class HistoryPage:
         failed = self._failed.get(data.get("attempt_id", "")) if event["type"] == "TaskRetryScheduled" else None
         if failed is None or not (failed.get("kind") or failed.get("resumable")):
             return ""
-        if failed.get("kind", "infrastructure") not in NOT_ITS_FAULT:
+        kind = failed.get("kind", "infrastructure")
+        if kind in OWN:
             return ", with the error in its prompt"
-        goes_on = failed.get("resumable") and failed.get("kind") not in ("authentication", "spend_cap")
-        return ", going on with its session" if goes_on else ", unchanged"
+        return ", going on with its session" if failed.get("resumable") and kind in GOES_ON else ", unchanged"
 
 
 def sentence(event: dict[str, Any]) -> str:

@@ -51,11 +51,12 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                 task = tasks[data["task_id"]]
                 status = None if "schema_version" in data or task.cancel_requested else task.status
                 if type_ == "TaskStarted" and status == QUEUED:
+                    attempt_id, runner, model = data["attempt_id"], data["runner"], data["model"]
+                    number, base_commit = data["attempt"], data["base_commit"]
                     if task.attempts or data.get("model_reason"):  # Else there is nothing of an attempt before it.
                         _started_again(task, data)
-                    attempt_id, runner, model = data["attempt_id"], data["runner"], data["model"]
-                    task.attempts, task.attempt_id, task.runner, task.model = data["attempt"], attempt_id, runner, model
-                    task.base_commit, task.work_commit, task.approved_attempt = data["base_commit"], None, None
+                    task.attempts, task.attempt_id, task.runner, task.model = number, attempt_id, runner, model
+                    task.base_commit, task.work_commit, task.approved_attempt = base_commit, None, None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
                     continue
@@ -88,10 +89,11 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
 
 def _started_again(task: TaskState, data: dict[str, Any]) -> None:
     """What a start says besides, of an agent or after another attempt."""
+    facts = data["facts"]  # First: where it is missing the event is folded whole, and nothing must have changed.
     task.before = task.error
     st.learn(task)
     task.failure_kind, task.role, task.resumed = "", data.get("role", ""), data.get("resumes")
-    task.begin_commit, task.limit_usd_micros = data.get("begin_commit"), data["facts"].get("limit_usd_micros")
+    task.begin_commit, task.limit_usd_micros = data.get("begin_commit"), facts.get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None
 
 

@@ -118,7 +118,7 @@ class Accounts:
         """That a run goes on after such a wait: from then on it is seen anew how long it runs."""
         since_us = state.active_since_us or 0
         for wait in self._waited_for(state):
-            if wait.until_us <= now_us and wait.until_us - wait.seen_us >= LONG_WAIT_US and wait.seen_us >= since_us:
+            if wait.until_us <= now_us and wait.until_us - max(wait.seen_us, since_us) >= LONG_WAIT_US:
                 return ev.RunResumed(reason=f"{wait.kind}: its time is over")
         return None
 
@@ -149,7 +149,10 @@ class Accounts:
         if stop is not None:
             ended.outcome, ended.error, ended.kind, ended.retryable = "exited", stop.why, "budget", True
         elif ended.kind == "budget":
+            task_id = state.running.get(ended.attempt_id)
             ended.retryable = True
+            if task_id is not None and state.tasks[task_id].limit_usd_micros is None:
+                ended.kind = "agent"  # No limit of ours: none of our budgets would ever bound its attempts.
         if stop is not None and _of_task(stop.scope):
             ended.retryable = False
         spent = self._spent_of_task(ended, state)

@@ -338,16 +338,15 @@ class Attempts:
             state, attempt_id = held.state, order.attempt_id
             if prepared.error is not None:
                 self._refuse(attempt_id, prepared.error, retryable=True)
-            elif attempt_id not in state.running or self._is_to_stop(state, state.tasks[order.task_id]):
+            elif attempt_id not in state.running or self._is_to_stop(state, state.tasks[order.task_id], attempt_id):
                 self._refuse(attempt_id, "stopped before it began", outcome="stopped")
             else:
                 self._run(held, state.tasks[order.task_id], attempt_id, prepared)
         for held in self._held.values():
             files.go_on(held.state)
 
-    @staticmethod
-    def _is_to_stop(state: RunState, task: TaskState) -> bool:
-        return state.cancel_requested or task.cancel_requested
+    def _is_to_stop(self, state: RunState, task: TaskState, attempt_id: str) -> bool:
+        return state.cancel_requested or task.cancel_requested or attempt_id in self._cut
 
     def _adopt(self, run_id: str) -> None:
         """Attempts that the log says are running, but that this process never started."""
@@ -392,7 +391,7 @@ class Attempts:
                     for runner in self._runners.values():
                         runner.stop(attempt_id)
                     self._stop_gates(attempt_id, 3.0)
-                elif attempt_id in self._cut or self._is_to_stop(state, state.tasks[task_id]):
+                elif self._is_to_stop(state, state.tasks[task_id], attempt_id):
                     grace_s = state.grace_s if state.cancel_requested else 3.0
                     runner_of = self._runner_of(state.tasks[task_id])
                     if runner_of is not None:

@@ -236,10 +236,25 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             facts.run_slots += 1
             room += 1
             started = True
-        if not started:
+        if not started and not (decision.held and _passes_by(state, agenda, facts, ahead, now_us, priority)):
             for place in aside:
                 heapq.heappush(agenda.queued, place)
             return decision
+
+
+def _passes_by(
+    state: RunState, agenda: Agenda, facts: Facts, ahead: Mapping[str, str], now_us: int, priority: int
+) -> bool:
+    """Whether the best task that is ready may start while money or providers hold back all that is queued.
+
+    Else a queue that is full of those would hold back what is more urgent, or costs nothing, for as long.
+    """
+    if agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is not None:
+        return False
+    task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
+    if task is None or agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts):
+        return False
+    return facts.agents is None or not by_agent(state, task) or isinstance(grant(state, task, facts.agents), Grant)
 
 
 def has_barriers(state: RunState) -> bool:

@@ -151,6 +151,7 @@ def test_a_used_up_allowance_is_waited_for_by_all_and_can_be_lifted(agents: Scra
     assert "anthropic lets nobody work" in agents.quick("queue").out
     assert "anthropic lets no agent start until" in agents.quick("status").out
     assert "did you mean 'anthropic'?" in agents.quick("limits", "--clear", "antropic", code=2).err
+    assert "⏳ anthropic lets no agent start until" in agents.quick("wait", "--timeout", "0.1", code=6).err
     agents.quick("limits", "--clear", "anthropic", "--reason", "a new plan")
     said = agents.said_by(running)
     assert (said.code, said.data["counts"], said.data["limits"]) == (0, {"completed": 3}, [])

@@ -13,7 +13,7 @@ from typing import Any
 
 from world import START_US, Killed, MoodyLog, plain
 
-from parallel_agents import steer
+from parallel_agents import held_back, steer, travel
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
@@ -293,7 +293,7 @@ class AgentsWorld:
             return
         run_id = self.random.choice(list(self.plans))
         with contextlib.suppress(NotAllowed):
-            match self.random.randrange(7):
+            match self.random.randrange(10):
                 case 0:
                     steer.pause(self.log, run_id, "lunch")
                 case 1 | 2:
@@ -306,6 +306,26 @@ class AgentsWorld:
                     self.rolls_back(run_id)
                 case 6:
                     steer.cancel(self.log, run_id, self.random.choice(self.plans[run_id].tasks).task_id)
+                case 7:
+                    self.forks(run_id)
+                case 8:
+                    held_back.lift(self.log, self.random.choice(list(PROVIDERS.values())))
+                case 9 if self.random.random() < 0.2:
+                    steer.cancel(self.log, run_id)
+                case _:
+                    pass
+
+    def forks(self, run_id: str) -> None:
+        """Another run goes on from some event of this one."""
+        if len(self.plans) < 4:
+            seq = self.random.choice([one.seq for one in self.log.read() if one.run_id == run_id])
+            child = travel.fork(self.log, run_id, seq, {})["run_id"]
+            state = Projector(self.log).state(child)
+            self.plans[child] = self.plans[run_id]
+            self.books.limits[f"run {child}"] = state.budget_usd_micros
+            for task in state.plan.tasks:
+                micros = state.task_budgets.get(task.task_id, task.budget_usd_micros)
+                self.books.limits[f"task {child} {task.task_id}"] = micros
 
     def raises_budgets(self, run_id: str, by: int = 500_000) -> None:
         """Somebody has more money."""
@@ -382,7 +402,7 @@ class AgentsWorld:
         for state in states.values():
             if state.status == "running" and not self.books.runs and due is None and not dispatcher._draining:
                 assert state.counts["blocked"], f"{state.run_id} waits for nothing: {self.told()}"
-            if state.status == "paused":
+            if state.status == "paused" and not state.cancel_requested:
                 assert state.reason, "a pause has a reason"
 
     def look(self) -> None:
@@ -471,6 +491,7 @@ class AgentsWorld:
 
     def restarts(self) -> None:
         """Everybody dies; who comes next has nothing to say that the one after it would have to say again."""
+        self.log.refuses = False
         for _ in range(2):
             for one in list(self.dispatchers):
                 self.kill(one)

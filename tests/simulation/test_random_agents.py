@@ -16,6 +16,7 @@ from agents_world import AgentsWorld
 
 from examples import examples
 from parallel_agents import submit as submit_module
+from parallel_agents import travel as travel_module
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 
@@ -37,6 +38,7 @@ def simulated(seed: int) -> Iterator[AgentsWorld]:
             patch.object(dispatcher_module, "holder_alive", world.holder_alive),
             patch.object(dispatcher_module, "new_ids", new_ids),
             patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
+            patch.object(travel_module, "new_id", lambda: new_ids(1)[0]),
         ):
             try:
                 yield world

@@ -289,3 +289,17 @@ def test_every_model_of_an_attempt_is_charged_and_its_time_once() -> None:
     first, second = run.of(ev.CostCharged)
     assert (first.usd_micros, first.input_tokens, first.duration_s, first.agent_type) == (5, 7, 1.0, "backend-engineer")
     assert (second.usd_micros, second.source, second.partial, second.duration_s) == (None, "unknown", True, 0.0)
+
+
+def test_a_limit_that_a_client_has_set_itself_counts_as_a_failure() -> None:
+    """No budget of ours would ever end it; where ours was the limit, it has spent what there was."""
+    run = AgentRun(agents_plan(agent("a", max_retries=1)))
+    for _ in range(2):
+        assert run.tick() == ["a"]
+        run.fails("a", "budget", retryable=False, charges=paid(100 * CENT))
+        run.wait(60)
+    assert run.statuses() == {"a": "failed"}
+    run = AgentRun(agents_plan(agent("a", max_retries=0), budget=100 * CENT))
+    run.tick()
+    run.fails("a", "budget", retryable=False, charges=paid(100 * CENT))
+    assert run.statuses() == {"a": "queued"}

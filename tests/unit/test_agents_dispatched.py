@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from agentpaper import CENT, agent, agents_plan, paid
@@ -20,6 +21,7 @@ from parallel_agents.eventstore.submission import RetryPolicy
 from parallel_agents.held_back import lift, money_and_waits, why_of_task
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.decide_past import decide_rollback
+from parallel_agents.scheduler.run_files import RunFiles
 
 
 class Agents(Scene):
@@ -252,3 +254,37 @@ def test_a_wait_for_a_client_that_names_no_provider_is_shown_and_can_be_lifted(s
     said = why_of_task(state, state.tasks["a"], projector.spend(), scene.now_us, "provider")
     assert said["settle"] == "parallel-agents limits --clear lonely"
     lift(scene.log, "lonely")
+
+
+def test_a_run_that_is_submitted_while_a_provider_refuses_has_all_of_its_time_afterwards(scene: Agents) -> None:
+    """As one that meets the refusal itself."""
+    until_us = scene.now_us + 5 * 3600 * SECOND_US
+    limited = ev.ProviderLimited(
+        provider="anthropic", kind="usage_limit", until=rfc3339(until_us), stated=True, count=1
+    )  # fmt: skip
+    scene.log.append("store", 0, [limited])
+    scene.now_us += 100 * SECOND_US
+    run_id = scene.submit(plan=agents_plan(agent("a"), max_execution_s=3600.0))
+    assert scene.tick() == until_us
+    scene.now_us = until_us
+    assert scene.tick() == until_us + 3600 * SECOND_US
+    assert scene.statuses(run_id) == {"a": "running"}
+    assert len(scene.of(ev.RunResumed)) == 1
+
+
+def test_an_agent_whose_checkout_is_ready_after_the_money_was_gone_is_not_started(scene: Agents) -> None:
+    """It would make its first call before anybody looked at it; nothing of it counts."""
+    run_id = scene.submit(plan=agents_plan(agent("a", max_retries=0), agent("b"), budget=100 * CENT))
+    scene.tick()
+    attempts = scene.dispatcher.attempts
+    attempt_id, launched = scene.attempt("a"), len(scene.runner.launched)
+    scene.live[attempt_id] = 100 * CENT
+    scene.tick()
+    order = SimpleNamespace(run_id=run_id, attempt_id=attempt_id, task_id="a")
+    ready = SimpleNamespace(prepared=lambda: [SimpleNamespace(order=order, error=None)], go_on=lambda state: None)
+    attempts._go_on_with_files(cast(RunFiles, ready))
+    assert len(scene.runner.launched) == launched
+    scene.live.clear()
+    scene.tick()
+    assert [one.kind for one in scene.of(ev.TaskFailed)] == ["budget"]
+    assert scene.statuses(run_id)["a"] == "queued"

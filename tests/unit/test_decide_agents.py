@@ -17,7 +17,7 @@ OF_PROVIDERS = {"overload", "rate_limit", "usage_limit", "authentication", "spen
 
 def failed(kind: str, *, max_retries: int, times: int = 1) -> AgentRun:
     """A run whose only task has failed so many times; whoever is asked to, goes on."""
-    run = AgentRun(agents_plan(agent("a", max_retries=max_retries)))
+    run = AgentRun(agents_plan(agent("a", max_retries=max_retries), budget=1000 * CENT))
     for _ in range(times):
         assert run.tick() == ["a"]
         provider = "anthropic" if kind in OF_PROVIDERS else ""

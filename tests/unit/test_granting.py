@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from agentpaper import CENT, AgentRun, agent, agents_plan, paid
-from paper import SECOND_US
+from paper import SECOND_US, task
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import rfc3339
@@ -219,7 +219,7 @@ def test_a_spent_budget_lets_nothing_start_for_ever() -> None:
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_session_is_gone_on_with_only_where_it_was_cut_off(kind: str) -> None:
     """After a failure of its own an agent begins anew: the same again would hardly do better."""
-    run = AgentRun(agents_plan(agent("a", max_retries=3), files=FileSettings()))
+    run = AgentRun(agents_plan(agent("a", max_retries=3), files=FileSettings(), budget=1000 * CENT))
     run.tick()
     work = Work("check00001", commit="w1", changed=1)
     run.fails("a", kind, work=work, resumable=True, provider="anthropic", charges=paid(CENT))
@@ -270,3 +270,18 @@ def test_a_conflict_is_resolved_by_an_agent_of_its_own_type() -> None:
     run.ends("a", work=work, resumable=True)
     start = run.starts("a")
     assert (start.role, start.model, start.resumes) == ("merge-engineer", "opus", None)
+
+
+def test_a_queue_that_is_full_of_what_is_held_back_lets_others_pass() -> None:
+    """What another provider lets work, and what costs nothing; no more of what would be held back itself."""
+    held_too = [agent(f"f{number}", "b") for number in range(5)]
+    run = AgentRun(
+        agents_plan(agent("a"), agent("b", runner="codex"), task("e", "b", runner="shell"), *held_too, max_queue_size=1)
+    )
+    limited(run)
+    assert run.tick() == ["b"]
+    run.ends("b")
+    assert run.tick() == ["e"]
+    for _ in range(3):
+        assert run.tick() == []
+    assert run.state.counts["queued"] <= 2

@@ -216,6 +216,19 @@ def test_who_waits_for_a_run_of_agents_learns_why_it_stands_by_a_code(agents: Sc
     assert all(run_id in way for way in ways)
 
 
+def test_a_run_that_was_cancelled_for_want_of_money_is_just_cancelled(agents: Scene) -> None:
+    """What it was paused for is over with it."""
+    run_id = agents.submit(plan=plan_with(0.5, agent("a"), agent("b", "a")))
+    agents.tick()
+    agents.runner.end("a", charges=paid(9.0))
+    agents.tick()
+    steer.cancel(agents.log, run_id)
+    agents.tick()
+    found = look.status(agents.log, run_id)
+    assert (found["status"], found["pause_code"], found["ways_on"]) == ("cancelled", None, [])
+    assert exit_code(Follower(agents.log, run_id).state) == 1
+
+
 def test_a_pause_by_a_person_waits_for_one(agents: Scene) -> None:
     """Code 5, with nothing said about money."""
     run_id = agents.submit(agent("a"))

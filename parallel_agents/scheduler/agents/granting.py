@@ -29,8 +29,6 @@ from parallel_agents.scheduler.runners.protocol import NO_AGENTS
 
 GOES_ON: Final = frozenset({"infrastructure", "overload", "rate_limit", "usage_limit", "budget"})
 """Failures after which an agent goes on where it was; after any other one it begins anew."""
-NOT_ITS_FAULT: Final = GOES_ON | {"authentication", "spend_cap"}
-"""Failures that it could have done nothing about, so that the next attempt is told nothing of them."""
 
 
 @dataclass(slots=True)
