@@ -122,7 +122,7 @@ class AgentRunner:
             return
         try:
             ready = self._ready(one)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # Whatever it is, it is an end.
             said = f"cannot be started: {error}"
             ready = _refused(launch.attempt_id, said, retryable=isinstance(error, OSError))
         if isinstance(ready, Ended):
