@@ -7,7 +7,7 @@ runs, rollbacks or not.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date as Date
@@ -19,6 +19,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, Row, decode, from_rfc3339
 
 DAY_US: Final = 86_400_000_000
+MINUTE_US: Final = 60_000_000
 PERIODS: Final = ("day:", "week:", "month:")  # How the scopes begin that span all runs.
 Period = Literal["day", "week", "month"]
 SPENT: Final = 1.0  # The share that ``BudgetExceeded`` tells.
@@ -67,7 +68,10 @@ class Spend:
     resumed: dict[str, str] = field(default_factory=dict)  # Attempts whose sessions others have gone on with, and who.
     calls: Counter[str] = field(default_factory=Counter)  # Answers of models that attempts have had, by agent type,
     working_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # and how long they have worked.
+    attempts: Counter[str] = field(default_factory=Counter)  # How many of them there were.
     at_once: dict[str, int] = field(default_factory=dict)  # The most requests that one of them made at the same time.
+    recent: deque[tuple[int, float]] = field(default_factory=deque)
+    """When attempts were charged, in the last minute before the last of them, and how often they had asked in a minute."""
 
 
 def fold(state: Spend, record: Recorded) -> Spend:
@@ -78,7 +82,7 @@ def fold(state: Spend, record: Recorded) -> Spend:
     match event:
         case ev.CostCharged():
             charge(state, run_id, record.at_us, event.task_id, event.attempt_id, event.usd_micros)
-            pace(state, event.agent_type, event.calls, event.duration_s, event.at_once)
+            pace(state, record.at_us, event.agent_type, event.calls, event.duration_s, event.at_once)
         case ev.TaskStarted(attempt_id=attempt_id):
             held = Held(run_id, event.task_id, event.reserved_usd_micros, bool(event.model_reason))
             start(state, attempt_id, held, event.resumes)
@@ -130,7 +134,7 @@ def fold_row(state: Spend, row: Row) -> Spend:
                     agent_type, calls, duration_s = data["agent_type"], data["calls"], data["duration_s"]
                     at_once = data["at_once"]
                     charge(state, row.run_id, row.at_us, data["task_id"], data["attempt_id"], data["usd_micros"])
-                    pace(state, agent_type, calls, duration_s, at_once)
+                    pace(state, row.at_us, agent_type, calls, duration_s, at_once)
                     return state
                 case "TaskStarted":
                     reserved, agent = data["reserved_usd_micros"], bool(data["model_reason"])
@@ -169,8 +173,13 @@ def charge(state: Spend, run_id: str, at_us: int, task_id: str, attempt_id: str,
     state.by_day[at_us // DAY_US] += micros
 
 
-def pace(state: Spend, agent_type: str, calls: int, duration_s: float, at_once: int) -> None:
+def pace(state: Spend, at_us: int, agent_type: str, calls: int, duration_s: float, at_once: int) -> None:
     """Count how often attempts of a type have asked their models, how long they have worked, and what they did at once."""
+    if calls:
+        state.recent.append((at_us, calls * min(1.0, MINUTE_US / 1e6 / duration_s) if duration_s else calls))
+        while state.recent[0][0] <= at_us - MINUTE_US:
+            state.recent.popleft()
+    state.attempts[agent_type] += duration_s > 0.0
     if at_once > state.at_once.get(agent_type, 0):
         state.at_once[agent_type] = at_once
     if calls or duration_s:

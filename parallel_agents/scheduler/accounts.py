@@ -14,7 +14,7 @@ from parallel_agents.eventstore.record import Recorded, rfc3339
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
-from parallel_agents.projections.spend import Spend, Wait
+from parallel_agents.projections.spend import MINUTE_US, Spend, Wait
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.granting import AgentFacts, by_agent, is_agent, provider_of, runner_of
@@ -106,9 +106,12 @@ class Accounts:
         return ev.RunPaused(reason=next(iter(held.values())).text, code="budget")
 
     def next_due_us(self, now_us: int) -> int | None:
-        """When the next provider lets us work again."""
-        waits = self.spend.waits.values() if self.spend is not None else ()
-        return min((wait.until_us for wait in waits if wait.until_us > now_us), default=None)
+        """When the next provider lets us work again, or requests of the last minute are past."""
+        if self.spend is None:
+            return None
+        due = [wait.until_us for wait in self.spend.waits.values()]
+        due += [at_us + MINUTE_US for at_us, _ in self.spend.recent]
+        return min((when for when in due if when > now_us), default=None)
 
     def waits(self, state: RunState, now_us: int) -> bool:
         """Whether a run has nothing to do but to wait for a provider. That is no time that it runs."""

@@ -102,6 +102,11 @@ class Use:
             return SPENT
         return (self.spent_usd_micros + self.held_usd_micros) / self.budget_usd_micros
 
+    @property
+    def spent_share(self) -> float:
+        """The part of it that is spent. Of a budget of nothing all of it."""
+        return self.spent_usd_micros / self.budget_usd_micros if self.budget_usd_micros else SPENT
+
 
 class Books:
     """One look at the money: what the log says, what running attempts are seen to spend, and the time.
@@ -240,8 +245,12 @@ def _put_off(settings: BudgetSettings, uses: list[Use], candidate: Candidate) ->
 
 
 def tightness(books: Books, budgets: Budgets, task_id: str) -> float:
-    """The largest share, of the budgets that a task has to keep to, that is spent or held back. 0: there is none."""
-    return max((use.share for use in books.use(budgets, (task_id,))), default=0.0)
+    """The largest share, of the budgets that a task has to keep to, that is spent. 0: there is none.
+
+    What is held back is none of it: most of that may come back, and who does not fit beside it is offered a cheaper model
+    by ``admit``.
+    """
+    return max((use.spent_share for use in books.use(budgets, (task_id,))), default=0.0)
 
 
 def crossings(

@@ -262,7 +262,7 @@ def test_starts_of_one_decision_see_each_other() -> None:
         assert verdict.answer == answer
         if verdict.answer == "start":
             books.hold(attempt_id, "alpha", "a", verdict.reserve_usd_micros)
-    assert tightness(books, budgets, "a") == 0.8
+    assert tightness(books, budgets, "a") == 0.0  # Most of what is held back may come back.
 
 
 def test_every_share_of_a_budget_is_told_once() -> None:

@@ -138,7 +138,7 @@ def test_so_many_agents_work_at_once_as_their_requests_allow() -> None:
 
 
 def test_agents_start_as_long_as_their_kind_was_not_seen_to_ask_too_often() -> None:
-    """Ten requests a minute each were seen of this type; of another one nothing is known."""
+    """Ten requests a minute each were seen of this type; of another one nothing is known. What was just asked counts too."""
     run = AgentRun(
         agents_plan(
             agent("a"), agent("b"), agent("c"), agent("d", agent_type="reviewer"), agents={"requests_per_minute": 25}
@@ -149,10 +149,27 @@ def test_agents_start_as_long_as_their_kind_was_not_seen_to_ask_too_often() -> N
             task_id="a", attempt_id="x", usd_micros=1, agent_type="backend-engineer", calls=10, duration_s=60.0
         )
     )
-    assert run.tick() == ["a", "b", "d"]
-    assert "ask their models 30 times a minute" in held(run, "c").text
+    assert run.tick() == ["a", "d"]  # Ten of the last minute, and ten of this one.
+    found = held(run, "b")
+    assert "10 requests were made in the last minute" in found.text
+    assert "it would be 30; resourceManagement.api.rateLimitPerMinute is 25" in found.text
+    assert found.until_us is not None
+    run.now_us = found.until_us
+    assert run.tick() == ["b"]
     run.ends("a")
     assert run.tick() == ["c"]
+
+
+def test_short_agents_are_taken_for_what_they_ask_in_all() -> None:
+    """Four requests in a second are not 240 in a minute."""
+    run = AgentRun(agents_plan(agent("a"), agent("b"), agent("c"), agents={"requests_per_minute": 16}))
+    charge = ev.CostCharged(
+        task_id="a", attempt_id="x", usd_micros=1, agent_type="backend-engineer", calls=4, duration_s=1.0
+    )
+    run.add(charge)
+    over_us = run.now_us + 60 * SECOND_US
+    assert run.tick() == ["a", "b", "c"]
+    assert run.accounts.next_due_us(run.now_us) == over_us
 
 
 def test_what_runs_is_never_more_than_the_budget_together() -> None:

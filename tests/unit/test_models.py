@@ -74,7 +74,7 @@ def test_near_a_limit_a_cheaper_model_is_chosen() -> None:
     assert chosen(tight=0.74).model == "sonnet"
     assert chosen(tight=0.75)[::2] == (
         "haiku",
-        "backend-engineer gets sonnet; one down, because 75% of a budget is spent or reserved: haiku",
+        "backend-engineer gets sonnet; one down, because 75% of a budget is spent: haiku",
     )
     assert chosen(tight=0.75, warning=0.9).model == "sonnet"
     assert chosen(tight=0.99, model="opus").model == "opus"

@@ -12,7 +12,7 @@ from typing import Final
 
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Task
-from parallel_agents.projections.spend import Wait
+from parallel_agents.projections.spend import MINUTE_US, Wait
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.clients import Client, clients
 from parallel_agents.scheduler.agents.models import (
@@ -51,11 +51,21 @@ class AgentFacts:
         books.running, books.rest = dict(books.running), dict(books.rest)
         return replace(self, books=books, working=list(self.working))
 
-    def per_minute(self, agent_type: str) -> float:
-        """How often one agent of that type was seen to ask its models in a minute; 0 where none was seen."""
+    def in_a_minute(self, agent_type: str) -> float:
+        """How often one agent of that type will ask its models in the next minute, as it was seen; 0 where none was seen.
+
+        At the pace at which they ask, but no more often than one of them does in all.
+        """
         spend = self.books.spend
-        working_s = spend.working_s.get(agent_type, 0.0)
-        return 60 * spend.calls[agent_type] / working_s if working_s else 0.0
+        working_s, attempts = spend.working_s.get(agent_type, 0.0), spend.attempts.get(agent_type, 0)
+        if not working_s or not attempts:
+            return 0.0
+        return min(60 / working_s, 1 / attempts) * spend.calls[agent_type]
+
+    def last_minute(self) -> tuple[float, int | None]:
+        """How often agents that have ended asked their models in the last minute, and when the first of that is past."""
+        recent = [(at_us, calls) for at_us, calls in self.books.spend.recent if at_us > self.now_us - MINUTE_US]
+        return sum(calls for _, calls in recent), recent[0][0] + MINUTE_US if recent else None
 
     def at_once(self, agent_type: str) -> int:
         """How many requests one agent of that type was seen to make at the same time; 1 where none was seen."""
@@ -165,23 +175,25 @@ def provider_of(runner: str, table: Mapping[str, Client]) -> str:
 def _requests(state: RunState, task: TaskState, facts: AgentFacts) -> Held | None:
     """Whether what runs asks for so much already that one more agent of this kind would ask for too much."""
     settings, kind = state.plan.agents, task.task.agent_type
-    if not facts.working:
+    past, over_us = facts.last_minute()
+    if not facts.working and not past:
         return None
     most = settings.requests_per_agent
     at_once = sum(min(most, facts.at_once(one)) for one in (*facts.working, kind))
-    if at_once > settings.max_requests:
+    if facts.working and at_once > settings.max_requests:
         text = (
             f"the {len(facts.working)} agents that work and this one would make {at_once} requests at once, by what their kind "
             f"was seen to do, and resourceManagement.api.maxConcurrentRequests is {settings.max_requests}"
         )
         return Held("requests", text)
-    asked = sum(map(facts.per_minute, (*facts.working, kind)))
+    asked = past + sum(map(facts.in_a_minute, (*facts.working, kind)))
     if asked > settings.requests_per_minute:
         text = (
-            f"the {len(facts.working)} agents that work and this one would ask their models {asked:.0f} times a minute, by "
-            f"what their kind was seen to do, and resourceManagement.api.rateLimitPerMinute is {settings.requests_per_minute}"
+            f"{past:.0f} requests were made in the last minute, and with those of the {len(facts.working)} agents that work and "
+            f"of this one, by what their kind was seen to ask, it would be {asked:.0f}; "
+            f"resourceManagement.api.rateLimitPerMinute is {settings.requests_per_minute}"
         )
-        return Held("requests", text)
+        return Held("requests", text, over_us)
     return None
 
 

@@ -88,7 +88,7 @@ def choose_model(
     """The model of the next attempt of a task.
 
     Args:
-        tight: the share of the nearest budget that is spent or reserved.
+        tight: the share of the nearest budget that is spent.
         warning: the share from which on a cheaper model is chosen; above 1 where none ever shall be.
         failures_by_agent: attempts of the task that failed by the agent's own fault.
         runner: who will run it, where it is neither the task's nor the run's own (a failover).
@@ -106,9 +106,7 @@ def choose_model(
     if settings.retry_stronger and failures_by_agent > 0:
         alias, why = _moved(alias, stronger(alias), why, "one up, because the agent itself failed before")
     if tight >= warning:
-        alias, why = _moved(
-            alias, cheaper(alias), why, f"one down, because {tight:.0%} of a budget is spent or reserved"
-        )
+        alias, why = _moved(alias, cheaper(alias), why, f"one down, because {tight:.0%} of a budget is spent")
     name = _known_name(alias, runner, settings)
     if name is None and is_alias(alias, settings):
         return Choice(None, None, f"the table of models has no {alias} for {runner}: its client's own choice")
