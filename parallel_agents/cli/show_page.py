@@ -85,7 +85,7 @@ def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> lis
         "prompt": span["prompt"],
         "files": span["folder"],
     }
-    width = max(map(len, fields))
+    width = max(len(name) for name, value in fields.items() if value)
     lines = [head] if span["attempt_id"] else []
     for name, value in fields.items():
         if value:

@@ -212,6 +212,7 @@ def test_the_supervisor_starts_with_few_modules() -> None:
         "parallel_agents.scheduler.runners.folder",
         "parallel_agents.scheduler.runners.launcher",
         "parallel_agents.scheduler.runners.supervisor",
+        "parallel_agents.scheduler.runners.talking",
         "parallel_agents.version",
     }
     assert not {"psutil", "dataclasses", "inspect", "asyncio", "subprocess", "pathlib"} & set(loaded)
