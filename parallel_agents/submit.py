@@ -13,7 +13,15 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
 from parallel_agents.eventstore.log import Log, digest_of, wall_clock_us
 from parallel_agents.eventstore.record import new_id
-from parallel_agents.eventstore.submission import AgentSettings, Plan, RetryPolicy, RunSettings, Task, Workspace
+from parallel_agents.eventstore.submission import (
+    AgentSettings,
+    Plan,
+    RetryPolicy,
+    RunSettings,
+    Task,
+    Workspace,
+    keep_at_hand,
+)
 from parallel_agents.file_settings import file_settings
 from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.agents.granting import is_agent
@@ -120,6 +128,8 @@ def submit(
     if claim is not None:
         events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
     log.append(run_id, 0, events, blobs={digest: content})
+    if claim is not None:
+        keep_at_hand(digest, plan)
     return run_id
 
 

@@ -8,7 +8,7 @@ depends on, so a replay never looks at today's configuration.
 import contextlib
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
@@ -266,6 +266,20 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+_at_hand: dict[str, Plan] = {}
+
+
+def keep_at_hand(digest: str, plan: Plan) -> None:
+    """A plan was just stored under a digest by the process that will dispatch it, which need not read it again."""
+    _at_hand.clear()
+    _at_hand[digest] = plan
+
+
+def plan_of(digest: str, blob: Callable[[str], bytes]) -> Plan:
+    """The plan of a digest: the one at hand, once, or the one of the blob."""
+    return _at_hand.pop(digest, None) or load_plan(blob(digest))
 
 
 def load_plan(stored: bytes) -> Plan:

@@ -33,7 +33,7 @@ _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
-SNAPSHOT_EVERY = 5000  # Events of a run between two snapshots: folding that many takes a few milliseconds.
+SNAPSHOT_EVERY = 10_000  # Events of a run between two snapshots: folding that many takes as long as making one.
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import orjson
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
-from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, uncollected
+from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, plan_of, uncollected
 
 NAME = "status"
 VERSION = 4
@@ -239,7 +239,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
                 state.stages_passed = max(state.stages_passed, event.stage + 1)
                 state.last_stage = (event.checkpoint_id, event.commit)
         case ev.RunSubmitted():
-            _submitted(state, event, record.at_us, load_plan(blob(event.plan_digest)))
+            _submitted(state, event, record.at_us, plan_of(event.plan_digest, blob))
         case ev.RunForked():
             if event.state_digest:  # Release 0.1.0 knew the name of the event, and no way to make it.
                 _forked(state, event, record.at_us, blob)
@@ -350,7 +350,8 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.attempts, task.attempt_id = event.attempt, event.attempt_id
     task.runner, task.model, task.base_commit = event.runner, event.model, event.base_commit
     task.before = task.error
-    learn(task)
+    if task.error is not None:
+        learn(task)
     task.failure_kind, task.role, task.resumed = "", event.role, event.resumes
     task.limit_usd_micros = event.facts.get("limit_usd_micros")
     task.resumes = task.kept_commit = task.changed = None

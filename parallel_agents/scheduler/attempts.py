@@ -229,7 +229,8 @@ class Attempts:
         task = state.tasks[state.running[attempt_id]]
         self.launched[attempt_id] = run_id
         runner = self._runner_of(task)
-        missing = missing_variables(self._environ, task.task.env_from)
+        needed = task.task.env_from
+        missing = missing_variables(self._environ, needed) if needed else []
         if runner is None:
             self._refuse(attempt_id, f"there is no runner {task.runner!r}")
         elif missing:
@@ -241,7 +242,7 @@ class Attempts:
             else:
                 self.files.checkouts.prepare(order)
         else:
-            self._run(held, task, attempt_id)
+            self._run(held, task, attempt_id, runner)
 
     def _undone_in_the_way(self, held: Held, task_id: str) -> bool:
         """Whether an attempt that a rollback has undone is still in the checkout of a task: it runs, or is not kept yet."""
@@ -249,9 +250,9 @@ class Attempts:
         undone = [name for name in self._slots_of(run_id) if name not in running]
         return any(self.start_of(run_id, name).task_id == task_id for name in undone)
 
-    def _run(self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None) -> None:
-        runner = self._runner_of(task)
-        assert runner is not None
+    def _run(
+        self, held: Held, task: TaskState, attempt_id: str, runner: Runner, prepared: Prepared | None = None
+    ) -> None:
         if task.runner == "python":
             if len(self._deadlines) > 2 * len(self.launched) + _DEADLINES_KEPT:  # Most are of calls that have returned.
                 self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
@@ -271,6 +272,8 @@ class Attempts:
         state, spec = held.state, task.task
         run_id, task_id = state.run_id, spec.task_id
         call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
+        if call is not None and prepared is None:  # It has neither a folder nor a process.
+            return Launch(run_id, task_id, attempt_id, "", held.workdir, (), {}, spec.timeout_s, call, call_task)
         folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
         env: dict[str, str] = {} if call else self.environment(state, spec)
         errand, client = None, None
@@ -341,7 +344,10 @@ class Attempts:
             elif attempt_id not in state.running or self._is_to_stop(state, state.tasks[order.task_id], attempt_id):
                 self._refuse(attempt_id, "stopped before it began", outcome="stopped")
             else:
-                self._run(held, state.tasks[order.task_id], attempt_id, prepared)
+                task = state.tasks[order.task_id]
+                runner = self._runner_of(task)
+                assert runner is not None, "its checkout was made for it"
+                self._run(held, task, attempt_id, runner, prepared)
         for held in self._held.values():
             files.go_on(held.state)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, new_ids
+from parallel_agents.eventstore.submission import uncollected
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
@@ -140,6 +142,10 @@ class Dispatcher:
         Raises:
             StoreError: the store refuses; nothing was appended, running attempts go on, the next tick starts anew.
         """
+        with ExitStack() as collecting:  # What a tick makes is gone, or stays, when garbage is looked for again.
+            return self._tick(collecting)
+
+    def _tick(self, collecting: ExitStack) -> int | None:
         self.attempts.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
@@ -151,6 +157,7 @@ class Dispatcher:
         fresh: list[Recorded] = []
 
         def decide_all(draft: Draft) -> None:
+            collecting.enter_context(uncollected())  # Not while the store is waited for.
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -345,6 +352,8 @@ class Dispatcher:
 
     def _settled(self, draft: Draft, state: RunState, ended: Ended) -> Ended:
         """An end that this commit tells of, with what it means for money. Once only: it may have been told before."""
+        if self.accounts.spend is None:
+            return ended
         ended = self.accounts.cut_short(ended, state)
         self._account(draft, state, ended)
         return ended
