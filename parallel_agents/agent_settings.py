@@ -18,6 +18,7 @@ from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.agents.models import unnamed
+from parallel_agents.scheduler.agents.prompt import ARGUMENT_DESCRIPTION_BYTES, DESCRIPTION_BYTES
 
 
 def agent_settings(
@@ -31,7 +32,8 @@ def agent_settings(
     Args:
         environ: where PATH and HOME are looked up; None is this process's own.
     Raises:
-        InvalidPlan: the client of a task is not on this machine, or has no name for the model that the task names.
+        InvalidPlan: the client of a task is not on this machine, has no name for the model that the task names, or cannot be
+            told so long a description.
         InvalidConfiguration: the file of an agent type is broken.
     """
     environ = os.environ if environ is None else environ
@@ -129,6 +131,12 @@ def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[
         client = table.get(task.runner)
         if client is not None and task.runner not in missing and find_client(client, environ.get("PATH")) is None:
             missing[task.runner] = task.task_id
+        longest = ARGUMENT_DESCRIPTION_BYTES if client and client.prompt == "argument" else DESCRIPTION_BYTES
+        if (size := len(task.description.strip().encode())) > longest:
+            raise InvalidPlan(
+                f"task {task.task_id!r}: its description has {size:,} bytes, and its agent is told {longest:,} at most",
+                hint="put the rest into a file of the project, and name that file in the description",
+            )
         if (wrong := unnamed(task, settings)) is not None:
             hint = f"name it in agents.models.{task.model}.{task.runner}, or name a model that the client knows"
             raise InvalidPlan(f"task {task.task_id!r}: {wrong}", hint=hint)
