@@ -53,12 +53,14 @@ def cost(log: Log, run_id: str | None, by: str | None = None, upto: int | None =
             budgets = list(Books(projector.spend(upto), now_us).use(limits))
     found = _lines(projector, run_id, upto)
     whole = bill.total(found)
+    # Against a budget an unknown cost counts as what was expected: what is left is less than the sum of money says.
+    spent = next((use.spent_usd_micros for use in budgets if use.scope == "run"), whole.usd_micros)
     answer: dict[str, Any] = {
         "run_id": run_id,
         **_amount(whole),
         "partial": bool(whole.cut_off),
         "budget_usd": None if budget is None else usd(budget),
-        "left_usd": None if budget is None else usd(max(0, budget - whole.usd_micros)),
+        "left_usd": None if budget is None else usd(max(0, budget - spent)),
         "budgets": [_budget(use) for use in budgets],
     }
     if by is not None:
