@@ -56,6 +56,20 @@ def test_costs_that_nobody_knows_are_a_warning(run: Run) -> None:
     assert "total_cost_usd is at least that much: nobody knows what 1 attempt cost" in result.warnings
 
 
+def test_names_that_are_nearly_ours_are_warned_of(run: Run, tmp_path: Path) -> None:
+    """They are taken as they are, since a client may know a model of that name."""
+    (tmp_path / "project" / "parallel-agents.toml").write_text(
+        '[agents]\nfailover = ["codx", "opus"]\nmodel_of = {"qa-enginer" = "haiku", reviewer = "sonnt"}\n'
+    )
+    result = run(agent("a", "say ok", model="opusss"), agent("b", "say ok", model="claude-opus-5-5"))
+    assert [text for text in result.warnings if "taken as it is" in text] == [
+        "task 'a' names 'opusss', which is taken as it is. did you mean 'opus'?",
+        "agents.modelOf.reviewer names 'sonnt', which is taken as it is. did you mean 'sonnet'?",
+        "agents.failover names 'codx', which is taken as it is. did you mean 'codex'?",
+        "agents.modelOf names 'qa-enginer', which is taken as it is. did you mean 'qa-engineer'?",
+    ]
+
+
 def test_a_description_reaches_its_agent_whole_or_the_plan_is_refused(run: Run, tmp_path: Path) -> None:
     """Nothing is cut of what was asked for, at whatever length."""
     task = agent("a", "prompt told.txt", "say done")
