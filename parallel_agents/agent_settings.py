@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from parallel_agents.agent_types import find_roles
@@ -17,7 +17,9 @@ from parallel_agents.project import Project
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.granting import is_agent
-from parallel_agents.scheduler.agents.models import unnamed
+from parallel_agents.scheduler.agents.models import MODEL_OF, MODELS, is_alias, unnamed
+from parallel_agents.scheduler.agents.prompt import ARGUMENT_DESCRIPTION_BYTES, DESCRIPTION_BYTES
+from parallel_agents.wording import escaped, nearest_name
 
 
 def agent_settings(
@@ -31,7 +33,8 @@ def agent_settings(
     Args:
         environ: where PATH and HOME are looked up; None is this process's own.
     Raises:
-        InvalidPlan: the client of a task is not on this machine, or has no name for the model that the task names.
+        InvalidPlan: the client of a task is not on this machine, has no name for the model that the task names, or cannot be
+            told so long a description.
         InvalidConfiguration: the file of an agent type is broken.
     """
     environ = os.environ if environ is None else environ
@@ -66,6 +69,7 @@ def agent_settings(
         requests_per_agent=configuration.get("resourceManagement.api.perAgentLimit"),
         requests_per_minute=configuration.get("resourceManagement.api.rateLimitPerMinute"),
     )
+    warnings += _misspelt(tasks, settings)
     _check_clients(tasks, settings, environ)
     client = clients(settings.clients).get(settings.runner)
     if resolves and client is not None and find_client(client, environ.get("PATH")) is None:
@@ -121,6 +125,22 @@ def with_budgets(tasks: tuple[Task, ...], configuration: Configuration) -> tuple
     )
 
 
+def _misspelt(tasks: list[Task], settings: AgentSettings) -> Iterator[str]:
+    """Warnings: names that are taken as they are, and were probably meant to be others that we know."""
+    aliases = [*MODELS, *settings.models]
+    types = dict.fromkeys((*MODEL_OF, *settings.roles))
+    models = {task.model: f"task {task.task_id!r}" for task in reversed(tasks) if task.model is not None}
+    models |= {model: f"agents.modelOf.{name}" for name, model in settings.model_of.items()}
+    named = [(model, where, aliases) for model, where in models.items()]
+    named += [(name, "agents.failover", [*aliases, *clients(settings.clients)]) for name in settings.failover]
+    named += [(name, "agents.modelOf", list(types)) for name in settings.model_of]
+    for name, where, known in named:
+        if name in known or is_alias(name, settings):
+            continue
+        if (meant := nearest_name(name, known)).startswith("did you mean"):
+            yield f"{where} names {escaped(name)!r}, which is taken as it is. {meant}"
+
+
 def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[str, str]) -> None:
     """Refuse what could not run at all, before anything of it is recorded."""
     table, missing = clients(settings.clients), dict[str, str]()
@@ -129,6 +149,12 @@ def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[
         client = table.get(task.runner)
         if client is not None and task.runner not in missing and find_client(client, environ.get("PATH")) is None:
             missing[task.runner] = task.task_id
+        longest = ARGUMENT_DESCRIPTION_BYTES if client and client.prompt == "argument" else DESCRIPTION_BYTES
+        if (size := len(task.description.strip().encode())) > longest:
+            raise InvalidPlan(
+                f"task {task.task_id!r}: its description has {size:,} bytes, and its agent is told {longest:,} at most",
+                hint="put the rest into a file of the project, and name that file in the description",
+            )
         if (wrong := unnamed(task, settings)) is not None:
             hint = f"name it in agents.models.{task.model}.{task.runner}, or name a model that the client knows"
             raise InvalidPlan(f"task {task.task_id!r}: {wrong}", hint=hint)

@@ -26,6 +26,7 @@ AMOUNT_FIELDS: Final = (
     "cost_usd", "unknown_attempts", "partial_attempts", "reported_usd", "estimated_usd",
     "wasted_usd", *(f"{fate}_usd" for fate in FATES), "attempts", "calls",
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
+    "uncounted_attempts",
 )  # fmt: skip
 """Of a sum of charges."""
 
@@ -53,12 +54,14 @@ def cost(log: Log, run_id: str | None, by: str | None = None, upto: int | None =
             budgets = list(Books(projector.spend(upto), now_us).use(limits))
     found = _lines(projector, run_id, upto)
     whole = bill.total(found)
+    # Against a budget an unknown cost counts as what was expected: what is left is less than the sum of money says.
+    spent = next((use.spent_usd_micros for use in budgets if use.scope == "run"), whole.usd_micros)
     answer: dict[str, Any] = {
         "run_id": run_id,
         **_amount(whole),
         "partial": bool(whole.cut_off),
         "budget_usd": None if budget is None else usd(budget),
-        "left_usd": None if budget is None else usd(max(0, budget - whole.usd_micros)),
+        "left_usd": None if budget is None else usd(max(0, budget - spent)),
         "budgets": [_budget(use) for use in budgets],
     }
     if by is not None:
@@ -98,6 +101,7 @@ def _amount(amount: Amount) -> dict[str, Any]:
         "cache_write_tokens": amount.cache_write_tokens,
         "calls": amount.calls,
         "attempts": len(amount.attempts),
+        "uncounted_attempts": len(amount.uncounted),  # Their calls are not in calls: their client does not tell them.
         "unknown_attempts": len(amount.unknown),  # Not in cost_usd: it is at least that much.
         "partial_attempts": len(amount.cut_off),  # Each may have cost one call more than was counted.
         "reported_usd": usd(amount.usd_micros - amount.estimated_usd_micros),
@@ -122,4 +126,6 @@ def _line(line: Line) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(charge, name) for name in LINE_FIELDS if name in type(charge).model_fields}
     values["at"], values["run_id"], values["fate"] = rfc3339(line.at_us), line.run_id, line.fate
     values["usd"] = None if charge.usd_micros is None else usd(charge.usd_micros)
+    if not charge.calls and (charge.input_tokens or charge.output_tokens):
+        values["calls"] = None  # Its client does not tell them.
     return {name: values[name] for name in LINE_FIELDS}

@@ -69,12 +69,13 @@ def _priced(client: Client | None, model: str | None) -> bool:
 
 
 def unknown_costs(plan: Plan) -> list[str]:
-    """Warnings: under a budget run agents whose cost nobody will know, so that the budget holds by estimates only."""
+    """Warnings: a budget that the configuration switches off, or that holds by estimates only, as nobody will know the cost."""
     budgets = plan.budgets
     whole = (plan.budget_usd_micros, budgets.day_usd_micros, budgets.week_usd_micros, budgets.month_usd_micros)
-    if not budgets.enabled:
-        return []
     limited = {task.task_id for task in plan.tasks if task.budget_usd_micros is not None or any(whole)}
+    if not budgets.enabled:
+        off = "NO BUDGET HOLDS: costOptimization.enabled or costOptimization.budgetAware is false, so nothing stops at any"
+        return [off] if limited else []
     tasks = {task.task_id: task for task in plan.tasks}
     warnings = []
     for blind in blind_spots(plan):

@@ -50,6 +50,7 @@ def outline(plan: Plan, past: Past = NOTHING) -> dict[str, Any]:
         "makespan_s": _range(whole.makespan_s),
         "cost_usd": None if whole.usd is None else _range(whole.usd),
         "budget_usd": None if plan.budget_usd_micros is None else plan.budget_usd_micros / 1e6,
+        "budget_pauses": plan.budgets.enabled and plan.budgets.pause,
         "share": SHARE,
         "prices": None if whole.usd is None else PRICES,
         "profile": None if whole.usd is None else plan.agents.profile,

@@ -96,7 +96,17 @@ def _tokens(found: dict[str, Any]) -> str:
         f"{count(found['cache_read_tokens'])} from cache",
         f"{count(found['cache_write_tokens'])} to cache",
     ] * bool(cached)
-    return f"{', '.join(parts)}; {_counted(found['calls'], 'call')}, {_counted(found['attempts'], 'attempt')}"
+    calls = _counted(found["calls"], "call")
+    if found["uncounted_attempts"]:
+        calls = f"at least {calls}" if found["calls"] else "calls that nobody counts"
+    return f"{', '.join(parts)}; {calls}, {_counted(found['attempts'], 'attempt')}"
+
+
+def _calls(group: dict[str, Any]) -> str | int | None:
+    """How many requests were made, as far as clients tell."""
+    if not group["uncounted_attempts"]:
+        return int(group["calls"])
+    return f"≥ {group['calls']}" if group["calls"] else None
 
 
 def _budgets(budgets: Sequence[dict[str, Any]]) -> list[Text]:
@@ -124,7 +134,7 @@ def _groups(found: dict[str, Any], on_terminal: bool) -> list[Text]:
                 *([fates_bar(group, most, BAR_WIDTH) if most else None] if on_terminal else []),
                 drawing.dollars(group["wasted_usd"]) if group["wasted_usd"] else None,
                 group["attempts"],
-                group["calls"],
+                _calls(group),
                 *(count(number) for number in (group["input_tokens"], group["output_tokens"], cached)),
             ]
         )

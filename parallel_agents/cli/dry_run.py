@@ -161,7 +161,7 @@ def _totals(found: dict[str, Any]) -> list[Text]:
         how = f"priors at prices of {found['prices']}" if guessed else "all by what was paid before"
         lines.append(_fact("cost", *_total(found["cost_usd"], dollars, how)))
         if found["budget_usd"] is not None:
-            lines.append(_fact("budget", *_budget(found["budget_usd"], found["cost_usd"])))
+            lines.append(_fact("budget", *_budget(found["budget_usd"], found["cost_usd"], found["budget_pauses"])))
     figures = [task["cost_usd"] or task["duration_s"] for task in found["tasks"]]
     bases = Counter(figure["basis"] for figure in figures)
     rests = ", ".join(f"{count} on {_BASES[basis]}" for basis, count in bases.most_common())
@@ -171,13 +171,14 @@ def _totals(found: dict[str, Any]) -> list[Text]:
     return lines
 
 
-def _budget(budget_usd: float, cost: dict[str, Any]) -> list[Any]:
+def _budget(budget_usd: float, cost: dict[str, Any], pauses: bool) -> list[Any]:
     """What the run may cost, beside what it is expected to."""
     amount = (drawing.dollars(budget_usd), "bold")
+    then = "the run pauses when it is spent" if pauses else "nothing stops when it is spent, as the configuration says"
     if cost["value"] > budget_usd:
-        return [amount, ("; more is expected to be needed: the run pauses when it is spent", "red")]
+        return [amount, (f"; more is expected to be needed: {then}", "red")]
     if cost["high"] > budget_usd:
-        return [amount, ("; it may take more: then the run pauses when it is spent", "yellow")]
+        return [amount, (f"; it may take more: {'then ' if pauses else ''}{then}", "yellow")]
     return [amount, ("; enough for what is expected", "dim")]
 
 

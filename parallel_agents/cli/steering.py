@@ -62,7 +62,8 @@ def _micros(option: str, text: str) -> int | None:
     except ValueError:
         value = math.nan
     if (misfit := budget_misfit(value)) is not None:
-        raise InvalidUsage(f"{option} {text!r}: {misfit.message}", hint="such as 2.50, or `none` for no limit")
+        why = "is no number" if math.isnan(value) else misfit.message
+        raise InvalidUsage(f"{option} {text!r}: {why}", hint="such as 2.50, or `none` for no limit")
     return micros(value)
 
 

@@ -52,6 +52,7 @@ class Amount:
     attempts: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)  # Those that cost, in whole or in part, nobody knows what.
     cut_off: set[str] = field(default_factory=set)  # Those that may have cost one call more than was counted.
+    uncounted: set[str] = field(default_factory=set)  # Those whose calls nobody has counted, though they took tokens.
 
     def add(self, charge: ev.CostCharged, fate: str) -> None:
         """Count one charge in."""
@@ -61,6 +62,8 @@ class Amount:
         self.cache_read_tokens += charge.cache_read_tokens
         self.cache_write_tokens += charge.cache_write_tokens
         self.calls += charge.calls
+        if not charge.calls and (charge.input_tokens or charge.output_tokens):
+            self.uncounted.add(charge.attempt_id)
         if charge.partial:
             self.cut_off.add(charge.attempt_id)
         if charge.usd_micros is None:

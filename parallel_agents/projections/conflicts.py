@@ -62,7 +62,8 @@ def fold(state: Conflicts, record: Recorded) -> Conflicts:
         case ev.ConflictDetected() as event:
             _detected(state, record, event)
         case ev.ConflictResolved() as event:
-            _settle(state, event.task_id, event.attempt_id, RESOLVED, event.how)
+            # An agent resolves it in an attempt of its own, which is not the one that clashed.
+            _settle(state, event.task_id, None if event.how == "agent" else event.attempt_id, RESOLVED, event.how)
         case ev.TaskCompleted() as event:
             if event.attempt_id in state.attempts:
                 state.merged[event.task_id] = state.attempts[event.attempt_id]

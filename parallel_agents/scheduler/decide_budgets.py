@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import Event
+from parallel_agents.projections import status as st
 from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.agents.granting import is_agent
@@ -34,7 +35,8 @@ def decide_budgets(state: RunState, spend: Spend, changes: Changes) -> list[Even
             keeps to no budgets.
     """
     if state.ended:
-        hint = f"`parallel-agents retry {state.run_id}` opens what failed, and takes the same options"
+        again = f"`parallel-agents retry {state.run_id}` opens what failed, and takes the same options"
+        hint = again if state.status != st.COMPLETED else ""
         raise NotAllowed(f"run {state.run_id} has ended, and spends nothing any more: it is {state.status}", hint=hint)
     return _changed(state, spend, changes)
 

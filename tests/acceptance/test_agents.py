@@ -88,6 +88,7 @@ def test_a_spent_budget_pauses_the_run_until_somebody_gives_more(agents: Scratch
     assert "cannot be $0.0600: $0.11" in refused["message"]
     for wrong in ("much", "-1", "nan"):
         assert "--budget" in agents.quick("resume", "--budget", wrong, code=2).err
+    assert "--budget 'x': is no number" in agents.quick("resume", "--budget", "x", code=2).err
     assert "has no task 'nobody'" in agents.quick("resume", "--budget", "9", "--task-budget", "nobody=1", code=3).err
     assert agents.event_count() == before
     assert agents("resume", "--budget", "2", "--json").data["counts"] == {"completed": 2}

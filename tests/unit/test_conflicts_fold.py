@@ -64,6 +64,14 @@ def test_the_other_work_is_what_was_merged_and_not_what_runs_since() -> None:
     assert (late.other.work, early.other.base) == ("wa", "m1")
 
 
+def test_a_conflict_that_an_agent_resolves_waits_no_more() -> None:
+    """The agent works in an attempt of its own, not in the one whose work did not merge."""
+    failed = ev.TaskFailed(task_id="b", attempt_id="b1", duration_s=1.0, error="conflict")
+    resolved = ev.ConflictResolved(task_id="b", how="agent", attempt_id="b2", paths=["f"])
+    one = found(*BEGUN, clash(), failed, started("b", "b2", "m1"), resolved, *merged("b", "b2", "wb2"))[0]
+    assert (one.status, one.how) == ("resolved", "agent")
+
+
 def test_a_conflict_is_resolved_once_with_how() -> None:
     """The end of its attempt adds nothing to that."""
     resolved = ev.ConflictResolved(task_id="b", how="both", attempt_id="b1")

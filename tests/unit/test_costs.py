@@ -162,6 +162,21 @@ def test_a_page_says_loudly_what_it_does_not_know(scene: Scene, capsys: pytest.C
     assert "█" not in text
 
 
+def test_calls_that_no_client_tells_are_not_none(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    """Codex tells tokens, and not in how many calls."""
+    run_id = scene.submit(task("a"))
+    scene.append(run_id, charge("a", "x", 5, model="gpt", input_tokens=7))
+    assert "7 tokens in, 0 out; calls that nobody counts, 1 attempt" in page(costs.cost(scene.log, run_id), capsys)
+    assert [line["calls"] for line in costs.lines(scene.log, run_id)] == [None]
+    scene.append(run_id, charge("a", "y", 5, model="opus", input_tokens=7, calls=2))
+    found = costs.cost(scene.log, run_id, "model")
+    assert (found["calls"], found["uncounted_attempts"]) == (2, 1)
+    text = page(found, capsys)
+    assert "; at least 2 calls, 2 attempts" in text
+    rows = {line.split()[0]: line.split()[4] for line in text.splitlines() if line.startswith(("gpt", "opus"))}
+    assert rows == {"gpt": "–", "opus": "2"}
+
+
 def test_a_page_says_how_much_is_left(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     """Or how far it went over."""
     run_id = story(scene)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from parallel_agents.cli.dry_run import dollars, duration, page, show_dry_run
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.submission import AgentSettings, Plan, Stage, Task
+from parallel_agents.eventstore.submission import AgentSettings, BudgetSettings, Plan, Stage, Task
 from parallel_agents.outline import outline, outline_in
 from parallel_agents.past_attempts import Past, Sample
 from parallel_agents.project import Project
@@ -63,6 +63,19 @@ def test_tasks_of_one_wave_hang_together() -> None:
     lines = text_of(CHECKOUT).splitlines()
     signs = [line[:3] for line in lines if any(f" {name} " in line for name in ("arch", "api", "web", "lint"))][:4]
     assert signs == ["1 ─", "2 ┬", "  └", "3 ─"]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        (BudgetSettings(), "the run pauses when it is spent"),
+        (BudgetSettings(enabled=False), "nothing stops when it is spent, as the configuration says"),
+        (BudgetSettings(pause=False), "nothing stops when it is spent, as the configuration says"),
+    ],
+)
+def test_a_budget_that_stops_nothing_is_told_as_that(budgets: BudgetSettings, told: str) -> None:
+    """Where the configuration switches it off, or has it told only."""
+    assert told in text_of(CHECKOUT.model_copy(update={"budget_usd_micros": 10_000, "budgets": budgets}))
 
 
 def test_a_plan_of_commands_shows_no_money() -> None:

@@ -147,3 +147,12 @@ def test_a_limit_of_money_is_passed_on() -> None:
     """Where the client can keep to one."""
     run = AgentRun(agents_plan(agent("a"), budget=500_000))
     assert told(run).limit_usd_micros == 500_000
+
+
+def test_no_client_of_ours_passes_over_its_permissions_unasked() -> None:
+    """That is for a person to say, in the configuration."""
+    for client in BUILT_IN.values():
+        words = " ".join((*client.command, *client.resume_command))
+        assert not any(word in words for word in ("yolo", "bypass", "dangerously", "full-access", "full-auto")), (
+            client.name
+        )

@@ -10,6 +10,7 @@ import pytest
 from fakeagent.installing import install
 
 from parallel_agents import AgentTask, ParallelExecutionResult, ParallelExecutor
+from parallel_agents.eventstore.errors import InvalidPlan
 
 Run = Callable[..., ParallelExecutionResult]
 
@@ -53,6 +54,34 @@ def test_costs_that_nobody_knows_are_a_warning(run: Run) -> None:
     result = run(agent("a", "say ok", runner="codex", model="gpt-nobody-knows"))
     assert (result.success, result.total_cost_usd) == (True, 0.0)
     assert "total_cost_usd is at least that much: nobody knows what 1 attempt cost" in result.warnings
+
+
+def test_names_that_are_nearly_ours_are_warned_of(run: Run, tmp_path: Path) -> None:
+    """They are taken as they are, since a client may know a model of that name."""
+    (tmp_path / "project" / "parallel-agents.toml").write_text(
+        '[agents]\nfailover = ["codx", "opus"]\nmodel_of = {"qa-enginer" = "haiku", reviewer = "sonnt"}\n'
+    )
+    result = run(agent("a", "say ok", model="opusss"), agent("b", "say ok", model="claude-opus-5-5"))
+    assert [text for text in result.warnings if "taken as it is" in text] == [
+        "task 'a' names 'opusss', which is taken as it is. did you mean 'opus'?",
+        "agents.modelOf.reviewer names 'sonnt', which is taken as it is. did you mean 'sonnet'?",
+        "agents.failover names 'codx', which is taken as it is. did you mean 'codex'?",
+        "agents.modelOf names 'qa-enginer', which is taken as it is. did you mean 'qa-engineer'?",
+    ]
+
+
+def test_a_description_reaches_its_agent_whole_or_the_plan_is_refused(run: Run, tmp_path: Path) -> None:
+    """Nothing is cut of what was asked for, at whatever length."""
+    task = agent("a", "prompt told.txt", "say done")
+    task.description += "\n" + "ä" * 100_000 + " the end of it"
+    assert run(task).success
+    told = next((tmp_path / "project").rglob("prompt.md")).read_text()
+    assert task.description in told
+    for runner, most in (("claude", "400,000"), ("gemini", "60,000")):
+        with pytest.raises(
+            InvalidPlan, match=f"task 'b': its description has .* bytes, and its agent is told {most} at most"
+        ):
+            run(AgentTask("qa-engineer", "b", "ä" * 200_001, runner=runner))
 
 
 def test_a_program_is_told_what_a_run_without_a_key_needs(run: Run) -> None:

@@ -79,7 +79,13 @@ def test_a_budget_that_cannot_be_measured_is_warned_of(fields: dict[str, Any], b
     assert warnings_of(plan_of(one)) == []
     assert len(warnings_of(plan_of(one.model_copy(update={"budget_usd_micros": 10})))) == blind
     assert len(warnings_of(plan_of(one).model_copy(update={"budgets": BudgetSettings(day_usd_micros=9)}))) == blind
-    assert warnings_of(limited(one, budgets=BudgetSettings(enabled=False))) == []
+
+
+def test_a_budget_that_is_switched_off_is_warned_of() -> None:
+    """A plan that names one is not to be run as if it held."""
+    (said,) = warnings_of(limited(agent("a"), budgets=BudgetSettings(enabled=False)))
+    assert said.startswith("NO BUDGET HOLDS: costOptimization.enabled or costOptimization.budgetAware is false")
+    assert warnings_of(plan_of(agent("a")).model_copy(update={"budgets": BudgetSettings(enabled=False)})) == []
 
 
 def test_a_client_that_is_configured_to_tell_is_believed() -> None:

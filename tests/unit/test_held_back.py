@@ -10,7 +10,8 @@ import pytest
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of, task
 
-from parallel_agents import held_back, look, steer
+from parallel_agents import costs, held_back, look, steer
+from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, UnknownTask
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import PRIORITIES, Plan, Task
@@ -65,6 +66,29 @@ def limited(scene: Scene, name: str, for_us: int = HOUR_US) -> None:
     scene.runner.end(
         name, error="no more until then", kind="usage_limit", provider="anthropic", until_us=scene.now_us + for_us
     )
+
+
+def test_what_is_left_of_a_budget_is_the_same_on_every_page(agents: Scene) -> None:
+    """An unknown cost counts as what was expected, also in what `cost` says is left."""
+    run_id = agents.submit(plan=plan_with(0.5, agent("a")))
+    agents.tick()
+    attempt_id = agents.runner.launched[0].attempt_id
+    agents.append(run_id, ev.CostCharged(task_id="a", attempt_id=attempt_id, usd_micros=None, source="unknown"))
+    agents.runner.end("a")
+    agents.tick()
+    found = costs.cost(agents.log, run_id)
+    assert found["left_usd"] == found["budgets"][0]["left_usd"] < 0.5
+
+
+def test_a_completed_run_gets_no_other_budget_and_no_hint_that_fails(agents: Scene) -> None:
+    """There is nothing that `retry` could open."""
+    run_id = agents.submit(plan=plan_with(0.5, agent("a")))
+    agents.tick()
+    agents.runner.end("a")
+    agents.tick()
+    with pytest.raises(NotAllowed, match="it is completed") as refused:
+        steer.change_budgets(agents.log, run_id, {"run": 1_000_000})
+    assert refused.value.hint == ""
 
 
 def test_what_is_said_to_be_due_is_what_the_dispatcher_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,8 +113,10 @@ BUILT_IN: Final[Mapping[str, Client]] = {
             model=("-m", "{model}"), passes=("OPENCODE_*", "ANTHROPIC_*", "OPENAI_*", "GEMINI_*", "GOOGLE_*"),
         ),
         Client(
-            name="gemini", command=("gemini", "-p", "{prompt}", "--output-format", "stream-json", "--approval-mode=yolo"),
-            prompt="argument", output="json", model=("-m", "{model}"), passes=("GEMINI_*", "GOOGLE_*"), provider="google",
+            # It may edit; to let it run commands too, a configured row says ``yolo``.
+            name="gemini", prompt="argument", output="json", model=("-m", "{model}"),
+            command=("gemini", "-p", "{prompt}", "--output-format", "stream-json", "--approval-mode=auto_edit"),
+            passes=("GEMINI_*", "GOOGLE_*"), provider="google",
         ),
         Client(
             name="aider",

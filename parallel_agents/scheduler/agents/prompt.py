@@ -14,8 +14,14 @@ from typing import Any
 
 from parallel_agents.eventstore.submission import Task
 
-MAX_BYTES = 100_000  # Of UTF-8, the whole prompt. What a part may have below adds up to less.
-DESCRIPTION_BYTES = 30_000
+MAX_BYTES = 470_000  # Of UTF-8, the whole prompt. What a part may have below adds up to less.
+DESCRIPTION_BYTES = (
+    400_000  # Some 100,000 tokens. A plan with a longer one is refused, so nothing is cut of what was asked.
+)
+ARGUMENT_DESCRIPTION_BYTES = (
+    60_000  # Where the prompt is an argument: Linux takes 128 KiB for one, the other parts included.
+)
+SIDE_BYTES = 7_500  # Of the description of one side of a conflict.
 CONTEXT_BYTES = 10_000
 DEPENDENCIES_BYTES = 20_000  # Of all outputs and descriptions of dependencies together.
 OUTPUT_BYTES = 6_000  # Of one output at most.
@@ -252,7 +258,7 @@ def _rules(heading: str, rules: Iterable[str]) -> str:
 def _side(heading: str, description: str, output: Any) -> str:
     parts = [f"## {heading}"]
     if description.strip():
-        parts.append(_quoted(description, DESCRIPTION_BYTES // 4))
+        parts.append(_quoted(description, SIDE_BYTES))
     if said := _said(output, OUTPUT_BYTES):
         parts.append(f"Its agent said at its end:\n\n{_fenced(said)}")
     return "\n\n".join(parts)
