@@ -18,7 +18,12 @@ from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.agents.models import MODEL_OF, MODELS, is_alias, unnamed
-from parallel_agents.scheduler.agents.prompt import ARGUMENT_DESCRIPTION_BYTES, DESCRIPTION_BYTES
+from parallel_agents.scheduler.agents.prompt import (
+    ARGUMENT_DESCRIPTION_BYTES,
+    CONTEXT_BYTES,
+    DESCRIPTION_BYTES,
+    context_text,
+)
 from parallel_agents.wording import escaped, nearest_name
 
 
@@ -154,6 +159,11 @@ def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[
             raise InvalidPlan(
                 f"task {task.task_id!r}: its description has {size:,} bytes, and its agent is told {longest:,} at most",
                 hint="put the rest into a file of the project, and name that file in the description",
+            )
+        if (size := len(context_text(task.context).encode("utf-8", "replace"))) > CONTEXT_BYTES:
+            raise InvalidPlan(
+                f"task {task.task_id!r}: its context has {size:,} bytes as JSON, and its agent is told {CONTEXT_BYTES:,} at most",
+                hint="put it into a file of the project, and name that file in the description",
             )
         if (wrong := unnamed(task, settings)) is not None:
             hint = f"name it in agents.models.{task.model}.{task.runner}, or name a model that the client knows"

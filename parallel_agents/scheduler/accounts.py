@@ -90,8 +90,8 @@ class Accounts:
             self.cut.setdefault(stop.attempt_id, stop)
         spent = next((one for one in events if isinstance(one, ev.BudgetExceeded) and not _of_task(one.scope)), None)
         if spent is not None and facts.budgets.settings.pause and state.status == st.RUNNING:
-            words = f"${spent.spent_usd_micros / 1e6:.2f} of ${spent.budget_usd_micros / 1e6:.2f}"
-            events.append(ev.RunPaused(reason=f"the budget ({spent.scope}) is spent: {words}", code="budget"))
+            words = f"{usd(spent.spent_usd_micros)} of {usd(spent.budget_usd_micros)}"
+            events.append(ev.RunPaused(reason=f"{words_of(spent.scope)} is spent: {words}", code="budget"))
         return events
 
     def stuck(self, state: RunState, decision: Decision) -> Event | None:

@@ -82,6 +82,10 @@ def test_a_description_reaches_its_agent_whole_or_the_plan_is_refused(run: Run, 
             InvalidPlan, match=f"task 'b': its description has .* bytes, and its agent is told {most} at most"
         ):
             run(AgentTask("qa-engineer", "b", "ä" * 200_001, runner=runner))
+    with pytest.raises(
+        InvalidPlan, match="task 'c': its context has .* bytes as JSON, and its agent is told 40,000 at most"
+    ):
+        run(AgentTask("qa-engineer", "c", "Do it.", context={"all of it": "x" * 40_000}))
 
 
 def test_a_program_is_told_what_a_run_without_a_key_needs(run: Run) -> None:

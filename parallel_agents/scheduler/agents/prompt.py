@@ -14,7 +14,7 @@ from typing import Any
 
 from parallel_agents.eventstore.submission import Task
 
-MAX_BYTES = 470_000  # Of UTF-8, the whole prompt. What a part may have below adds up to less.
+MAX_BYTES = 500_000  # Of UTF-8, the whole prompt. What a part may have below adds up to less.
 DESCRIPTION_BYTES = (
     400_000  # Some 100,000 tokens. A plan with a longer one is refused, so nothing is cut of what was asked.
 )
@@ -22,7 +22,7 @@ ARGUMENT_DESCRIPTION_BYTES = (
     60_000  # Where the prompt is an argument: Linux takes 128 KiB for one, the other parts included.
 )
 SIDE_BYTES = 7_500  # Of the description of one side of a conflict.
-CONTEXT_BYTES = 10_000
+CONTEXT_BYTES = 40_000  # As JSON; a plan with more of it is refused too.
 DEPENDENCIES_BYTES = 20_000  # Of all outputs and descriptions of dependencies together.
 OUTPUT_BYTES = 6_000  # Of one output at most.
 ERROR_BYTES = 2_000
@@ -171,8 +171,12 @@ def _task(task: Task, run_name: str) -> str:
 def _context(context: Mapping[str, Any]) -> str:
     if not context:
         return ""
-    text = json.dumps(context, indent=2, ensure_ascii=False, default=str)
-    return "## Context\n\n" + _fenced(_cut(text, CONTEXT_BYTES), "json")
+    return "## Context\n\n" + _fenced(_cut(context_text(context), CONTEXT_BYTES), "json")
+
+
+def context_text(context: Mapping[str, Any]) -> str:
+    """The context of a task as its agent reads it."""
+    return json.dumps(context, indent=2, ensure_ascii=False, default=str)
 
 
 def _dependencies(left: Sequence[Left], workspace: str) -> str:
