@@ -18,7 +18,12 @@ from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.finding import find_client, missing_hint
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.agents.models import MODEL_OF, MODELS, is_alias, unnamed
-from parallel_agents.scheduler.agents.prompt import ARGUMENT_DESCRIPTION_BYTES, DESCRIPTION_BYTES
+from parallel_agents.scheduler.agents.prompt import (
+    ARGUMENT_DESCRIPTION_BYTES,
+    CONTEXT_BYTES,
+    DESCRIPTION_BYTES,
+    context_text,
+)
 from parallel_agents.wording import escaped, nearest_name
 
 
@@ -69,7 +74,7 @@ def agent_settings(
         requests_per_agent=configuration.get("resourceManagement.api.perAgentLimit"),
         requests_per_minute=configuration.get("resourceManagement.api.rateLimitPerMinute"),
     )
-    warnings += _misspelt(tasks, settings)
+    warnings += [*_misspelt(tasks, settings), *_long_contexts(tasks)]
     _check_clients(tasks, settings, environ)
     client = clients(settings.clients).get(settings.runner)
     if resolves and client is not None and find_client(client, environ.get("PATH")) is None:
@@ -139,6 +144,12 @@ def _misspelt(tasks: list[Task], settings: AgentSettings) -> Iterator[str]:
             continue
         if (meant := nearest_name(name, known)).startswith("did you mean"):
             yield f"{where} names {escaped(name)!r}, which is taken as it is. {meant}"
+
+
+def _long_contexts(tasks: list[Task]) -> Iterator[str]:
+    for task in tasks:
+        if (size := len(context_text(task.context).encode())) > CONTEXT_BYTES:
+            yield f"the context of task {task.task_id!r} has {size:,} bytes; its agent is told {CONTEXT_BYTES:,} of them"
 
 
 def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[str, str]) -> None:

@@ -171,8 +171,12 @@ def _task(task: Task, run_name: str) -> str:
 def _context(context: Mapping[str, Any]) -> str:
     if not context:
         return ""
-    text = json.dumps(context, indent=2, ensure_ascii=False, default=str)
-    return "## Context\n\n" + _fenced(_cut(text, CONTEXT_BYTES), "json")
+    return "## Context\n\n" + _fenced(_cut(context_text(context), CONTEXT_BYTES), "json")
+
+
+def context_text(context: Mapping[str, Any]) -> str:
+    """A task's context as it is told; of a longer one than ``CONTEXT_BYTES`` the middle is left out."""
+    return json.dumps(context, indent=2, ensure_ascii=False, default=str)
 
 
 def _dependencies(left: Sequence[Left], workspace: str) -> str:
