@@ -74,7 +74,7 @@ def agent_settings(
         requests_per_agent=configuration.get("resourceManagement.api.perAgentLimit"),
         requests_per_minute=configuration.get("resourceManagement.api.rateLimitPerMinute"),
     )
-    warnings += _misspelt(tasks, settings)
+    warnings += [*_misspelt(tasks, settings), *_long_contexts(tasks)]
     _check_clients(tasks, settings, environ)
     client = clients(settings.clients).get(settings.runner)
     if resolves and client is not None and find_client(client, environ.get("PATH")) is None:
@@ -146,6 +146,12 @@ def _misspelt(tasks: list[Task], settings: AgentSettings) -> Iterator[str]:
             yield f"{where} names {escaped(name)!r}, which is taken as it is. {meant}"
 
 
+def _long_contexts(tasks: list[Task]) -> Iterator[str]:
+    for task in tasks:
+        if (size := len(context_text(task.context).encode())) > CONTEXT_BYTES:
+            yield f"the context of task {task.task_id!r} has {size:,} bytes; its agent is told {CONTEXT_BYTES:,} of them"
+
+
 def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[str, str]) -> None:
     """Refuse what could not run at all, before anything of it is recorded."""
     table, missing = clients(settings.clients), dict[str, str]()
@@ -159,11 +165,6 @@ def _check_clients(tasks: list[Task], settings: AgentSettings, environ: Mapping[
             raise InvalidPlan(
                 f"task {task.task_id!r}: its description has {size:,} bytes, and its agent is told {longest:,} at most",
                 hint="put the rest into a file of the project, and name that file in the description",
-            )
-        if (size := len(context_text(task.context).encode("utf-8", "replace"))) > CONTEXT_BYTES:
-            raise InvalidPlan(
-                f"task {task.task_id!r}: its context has {size:,} bytes as JSON, and its agent is told {CONTEXT_BYTES:,} at most",
-                hint="put it into a file of the project, and name that file in the description",
             )
         if (wrong := unnamed(task, settings)) is not None:
             hint = f"name it in agents.models.{task.model}.{task.runner}, or name a model that the client knows"

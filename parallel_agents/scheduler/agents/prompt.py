@@ -22,7 +22,7 @@ ARGUMENT_DESCRIPTION_BYTES = (
     60_000  # Where the prompt is an argument: Linux takes 128 KiB for one, the other parts included.
 )
 SIDE_BYTES = 7_500  # Of the description of one side of a conflict.
-CONTEXT_BYTES = 40_000  # As JSON; a plan with more of it is refused too.
+CONTEXT_BYTES = 40_000  # As JSON; where there is more of it, a warning says so.
 DEPENDENCIES_BYTES = 20_000  # Of all outputs and descriptions of dependencies together.
 OUTPUT_BYTES = 6_000  # Of one output at most.
 ERROR_BYTES = 2_000
@@ -175,7 +175,7 @@ def _context(context: Mapping[str, Any]) -> str:
 
 
 def context_text(context: Mapping[str, Any]) -> str:
-    """The context of a task as its agent reads it."""
+    """A task's context as it is told; of a longer one than ``CONTEXT_BYTES`` the middle is left out."""
     return json.dumps(context, indent=2, ensure_ascii=False, default=str)
 
 
