@@ -20,7 +20,7 @@ from parallel_agents.scheduler.accounts import agent_facts, has_agents
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.granting import GOES_ON as GOES_ON
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
-from parallel_agents.scheduler.budget import Books, Use, budgets_of, words_of
+from parallel_agents.scheduler.budget import Books, Use, budgets_of, percent, words_of
 from parallel_agents.scheduler.budget import usd as usd_text
 from parallel_agents.scheduler.decide_budgets import more_than
 
@@ -183,7 +183,8 @@ def _way_over(run_id: str, use: Use) -> str:
     kind, _, name = use.scope.partition(":")
     of = f"{usd_text(use.spent_usd_micros)} of {usd_text(use.budget_usd_micros)}"
     more = more_than(use.spent_usd_micros, use.budget_usd_micros)
-    said = f"{words_of(use.scope)} is used up: {of}; `parallel-agents resume {run_id} "
+    far = "spent" if use.spent else f"used to {percent(use.share)}"
+    said = f"{words_of(use.scope)} is {far}: {of}; `parallel-agents resume {run_id} "
     match kind:
         case "run":
             return f"{said}--budget {more}` goes on"

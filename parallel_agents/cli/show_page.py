@@ -125,7 +125,7 @@ def _changed(span: dict[str, Any]) -> str | None:
     if span["changed"] is None:
         return None
     if not span["changed"]:
-        return "nothing" + (" (no_change)" if span["ended_how"] == "no_change" else "")
+        return "nothing"
     shown = span["changed_paths"][:_PATHS]
     more = span["changed"] - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

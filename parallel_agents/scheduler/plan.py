@@ -486,7 +486,7 @@ def _why_ended(task: TaskState) -> Reason:
         case st.CANCELLED:
             return Reason("cancelled", "cancelled" + (f": {task.reason}" if task.reason else ""))
         case st.FAILED:
-            return Reason("failed", f"failed after {task.attempts} attempts: {task.error}")
+            return Reason("failed", f"failed after {task.attempts} attempt{'s' * (task.attempts != 1)}: {task.error}")
         case _:
             return Reason("completed", f"completed in attempt {task.attempts}")
 

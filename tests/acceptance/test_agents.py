@@ -76,7 +76,7 @@ def test_a_spent_budget_pauses_the_run_until_somebody_gives_more(agents: Scratch
     steps = [DEAR[1:], "write a.txt x", "say done"]
     plan = agents.plan(agent("dear", *steps), agent("next", "say ok", dependencies=["dear"]), budget_usd=0.05)
     said = agents("run", plan, code=6)
-    assert "the budget of the run is used up: $0.11" in said.out
+    assert "the budget of the run is spent: $0.11" in said.out
     assert "⛔ the budget of the run is spent" in said.err
     assert [agents.quick(verb, code=6).code for verb in ("wait", "attach")] == [6, 6]
     found = agents.quick("status", "--json").data

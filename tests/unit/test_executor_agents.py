@@ -58,9 +58,9 @@ def test_costs_that_nobody_knows_are_a_warning(run: Run) -> None:
 
 def test_a_context_that_is_told_in_part_is_warned_of(run: Run) -> None:
     """The rest of the task is told all the same."""
-    result = run(agent("a", "say ok", context={"x": "y" * 10_000}), agent("b", "say ok", context={"x": "y" * 9_000}))
+    result = run(agent("a", "say ok", context={"x": "y" * 40_000}), agent("b", "say ok", context={"x": "y" * 9_000}))
     told = [text for text in result.warnings if "context" in text]
-    assert told == ["the context of task 'a' has 10,013 bytes; its agent is told 10,000 of them"]
+    assert told == ["the context of task 'a' has 40,013 bytes; its agent is told 40,000 of them"]
 
 
 def test_names_that_are_nearly_ours_are_warned_of(run: Run, tmp_path: Path) -> None:

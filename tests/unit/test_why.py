@@ -112,7 +112,7 @@ def test_why_a_task_will_never_run() -> None:
     assert reason(run, "x")[0] == "skipping"
     run.tick()
     assert reason(run, "x") == ("skipped", "skipped: a failed, and its pipeline fails fast", ("a",))
-    assert reason(run, "a")[:2] == ("failed", "failed after 1 attempts: exit code 1")
+    assert reason(run, "a")[:2] == ("failed", "failed after 1 attempt: exit code 1")
     assert reason(run, "b")[:2] == ("cancelled", "cancelled: not needed")
 
 
