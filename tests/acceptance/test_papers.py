@@ -70,8 +70,8 @@ def test_agent_types_and_their_models_are_those_that_there_are() -> None:
 def test_the_times_and_shares_that_are_named_are_those_in_force() -> None:
     """Waits for providers, timers, and the shares of a budget."""
     first_s, longest_s = accounts.FIRST_WAIT_US // 1_000_000, accounts.LONGEST_WAIT_US // 1_000_000
-    assert f"for {first_s} s, then {2 * first_s} s, up to {longest_s // 60} min" in PAPER
+    assert f"for {first_s} s, then {2 * first_s} s, up to {longest_s // 60} min" in FLAT
     for key in ("agents.silenceTimeout", "agents.resultGrace"):
-        assert f"(`{key}`, {BY_PATH[key].default} s)" in PAPER or f"`{key}` ({BY_PATH[key].default} s)" in PAPER
+        assert f"(`{key}`, {BY_PATH[key].default} s)" in FLAT or f"`{key}` ({BY_PATH[key].default} s)" in FLAT
     for share in ("warning", "critical", "emergency"):
-        assert f"{BY_PATH[f'costOptimization.costThresholds.{share}'].default:.0%}".replace("%", " %") in PAPER
+        assert f"{BY_PATH[f'costOptimization.costThresholds.{share}'].default:.0%}".replace("%", " %") in FLAT
