@@ -63,7 +63,7 @@ class Key:
     force: Force = "in force"
     # in force: does what it says. fixed: in force, and only the default will do. not built: the same, because its part
     # does not exist yet. ignored: mere description.
-    why: str = ""  # Of a fixed key: why nothing else will do.
+    why: str = ""  # Of a fixed key: why nothing else will do. Of one in force: how far it goes.
 
 
 AGENTS: Shape = {"type": "array", "items": TEXT, "minItems": 1}
@@ -150,8 +150,7 @@ NOTIFICATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 _BOUNDS_LAUNCHES = (
-    "bounds how many agents are started, by what agents of their kind were seen to ask for; a gateway that bounds the "
-    "requests themselves is not built yet"
+    "bounds how many agents start, by what their kind asks for; a gateway for the requests is not built yet"
 )
 
 

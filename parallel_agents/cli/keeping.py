@@ -101,11 +101,13 @@ def config_show(ctx: click.Context, origin: bool, config_path: Path | None, as_j
     from rich.text import Text
 
     from parallel_agents.cli import drawing
+    from parallel_agents.configuration_keys import BY_PATH
 
     lines = []
     for key, value, where, force in rows:
         shown = Text(drawing.one_line(drawing.as_json(value)), style="" if where == "default" else "bold")
-        note = Text("" if force else "not yet in force", style="dim")
+        said = BY_PATH[key].why if BY_PATH[key].force == "in force" else ""
+        note = Text(said if force else "not yet in force", style="dim")
         lines.append((key, shown, where, note) if origin else (key, shown, note))
     headings = ("KEY", "VALUE…", "FROM", "") if origin else ("KEY", "VALUE…", "")
     drawing.show(drawing.table(headings, lines))
