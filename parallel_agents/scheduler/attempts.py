@@ -21,6 +21,7 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents.clients import CLIENTS, Client, clients, environment
 from parallel_agents.scheduler.agents.errands import errand as errand_of
+from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
@@ -46,11 +47,6 @@ class Held:
     workdir: Path
     snapshot_seq_count: int = 0  # Events since the last snapshot.
     agents: bool = False  # Whether it has tasks of agents.
-
-
-def runner_name(task: TaskState) -> str:
-    """The runner that an attempt is started with."""
-    return task.task.runner or ("shell" if task.task.command else "python")
 
 
 def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:
@@ -272,9 +268,9 @@ class Attempts:
         state, spec = held.state, task.task
         run_id, task_id = state.run_id, spec.task_id
         call, call_task = self.calls.get((run_id, task_id), _NO_CALL)
-        if call is not None and prepared is None:  # It has neither a folder nor a process.
-            return Launch(run_id, task_id, attempt_id, "", held.workdir, (), {}, spec.timeout_s, call, call_task)
         folder = f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
+        if call is not None and prepared is None:  # It has no process; its folder is made for a traceback only.
+            return Launch(run_id, task_id, attempt_id, folder, held.workdir, (), {}, spec.timeout_s, call, call_task)
         env: dict[str, str] = {} if call else self.environment(state, spec)
         errand, client = None, None
         if task.runner is None or task.runner in NO_AGENTS:
@@ -312,7 +308,7 @@ class Attempts:
     def _runner_of(self, task: TaskState) -> Runner | None:
         """Of a task that has been started."""
         try:
-            return self._runners[task.runner or runner_name(task)]
+            return self._runners[task.runner or runner_name(task.task)]
         except KeyError:
             return None
 
@@ -369,7 +365,7 @@ class Attempts:
                 continue
             self.launched[attempt_id] = run_id
             task = held.state.tasks[task_id or self.start_of(run_id, attempt_id).task_id]
-            by_runner.setdefault(task.runner or runner_name(task), []).append(attempt_id)
+            by_runner.setdefault(task.runner or runner_name(task.task), []).append(attempt_id)
         for attempt_ids in by_runner.values():
             tasks = [
                 held.state.tasks[held.state.running.get(attempt_id) or self.start_of(run_id, attempt_id).task_id]

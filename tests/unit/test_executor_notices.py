@@ -47,3 +47,15 @@ def test_a_configuration_without_progress_says_nothing(tmp_path: Path, capsys: p
     """``on_event`` is there for those who want to say it in their own way."""
     run(tmp_path, {"monitoring": {"realTimeProgress": False}})
     assert capsys.readouterr().err == ""
+
+
+def test_the_traceback_of_a_call_lies_with_its_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the store, where ``logs`` looks for it; nothing of it comes to wherever the program happens to be."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    run(tmp_path, {})
+    (left,) = tmp_path.rglob("stderr.log")
+    assert left.parent.parent.name == "qa"
+    assert "ValueError: Test failed" in left.read_text()
+    assert not list(here.iterdir())
