@@ -62,7 +62,7 @@ def cost(log: Log, run_id: str | None, by: str | None = None, upto: int | None =
         "partial": bool(whole.cut_off),
         "budget_usd": None if budget is None else usd(budget),
         "left_usd": None if budget is None else usd(max(0, budget - spent)),
-        "budgets": [_budget(use) for use in budgets],
+        "budgets": [budget_line(use) for use in budgets],
     }
     if by is not None:
         runs = projector.runs(upto) if by == "run" else {}
@@ -111,13 +111,15 @@ def _amount(amount: Amount) -> dict[str, Any]:
     }
 
 
-def _budget(use: Use) -> dict[str, Any]:
+def budget_line(use: Use) -> dict[str, Any]:
+    """One budget, and what became of it."""
     return {
         "scope": use.scope,
         "budget_usd": usd(use.budget_usd_micros),
         "spent_usd": usd(use.spent_usd_micros),
         "held_usd": usd(use.held_usd_micros),
         "left_usd": usd(max(0, use.rest_usd_micros)),
+        "share": use.share,
     }
 
 

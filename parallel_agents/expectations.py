@@ -14,11 +14,13 @@ from functools import lru_cache
 
 from parallel_agents.eventstore.submission import AgentSettings, Plan, Task
 from parallel_agents.past_attempts import NOTHING, Past, Sample
+from parallel_agents.scheduler.agents.clients import BUILT_IN
+from parallel_agents.scheduler.agents.granting import is_agent, runner_name
 from parallel_agents.scheduler.agents.models import MODELS, Choice, choose_model, price_weight
 
 SHARE = 0.8
 """Of what comes, so much is expected between low and high."""
-_Z = 1.2816  # The normal distribution's quantile at 0.9.
+Z = 1.2816  # The normal distribution's quantile at 0.9.
 
 AGAIN_SD = 0.33
 """Spread (of the logarithm) of the same task done again by the same agent: 0.26 to 0.74, middle 0.33, of seven agents on
@@ -47,7 +49,6 @@ time-analysis). At the prices of ``PRICE_WEIGHTS`` that is $0.15 for Verified an
 median is the geometric middle of these two, and the level's spread such that 80 % lie between them. Within a set the spread
 is 0.44 to 0.91. (Costs recorded for Haiku 4.5 are left out: they were taken without input tokens.)"""
 
-_PROVIDERS = {"claude": "anthropic", "codex": "openai"}
 _USD_OF_THAT = (
     0.012  # What 1000 tokens in and 1000 out cost at the prices that ``USD`` is of: 2 and 10 dollars a million.
 )
@@ -71,7 +72,7 @@ class Expected:
 
     def __post_init__(self) -> None:
         if self.value is not None and self.low is None:
-            reach = math.exp(_Z * math.hypot(self.level_sd, self.own_sd))
+            reach = math.exp(Z * math.hypot(self.level_sd, self.own_sd))
             object.__setattr__(self, "low", self.value / reach)
             object.__setattr__(self, "high", self.value * reach)
 
@@ -89,16 +90,6 @@ class TaskExpectation:
     usd: Expected | None  # None: it costs nothing.
 
 
-def runner_of(task: Task, settings: AgentSettings) -> str:
-    """Who runs a task."""
-    return task.runner or ("shell" if task.command else settings.runner)
-
-
-def is_agents(task: Task, settings: AgentSettings) -> bool:
-    """Whether a task is done by an agent, rather than by a command or a function."""
-    return runner_of(task, settings) not in ("shell", "python")
-
-
 def expect_plan(plan: Plan, past: Past = NOTHING) -> dict[str, TaskExpectation]:
     """Every task of a plan, with the model of its first attempt."""
     return {task.task_id: expect_task(task, plan.agents, past) for task in plan.tasks}
@@ -112,9 +103,9 @@ def expect_task(
     Args:
         choice: its model, where that is decided already; else the one of its first attempt.
     """
-    runner = runner_of(task, settings)
+    runner = runner_name(task)
     own = past.by_task.get(task.task_id, [])
-    if not is_agents(task, settings):
+    if not is_agent(task):
         seconds = [one.seconds for one in own if one.seconds is not None and not one.agent_type]
         found = _from(seconds, "task", task.task_id, AGAIN_SD, "of this task") or _stated(task) or NOBODY_KNOWS
         return TaskExpectation(runner, None, found, None)
@@ -185,9 +176,10 @@ def _weight(model: str | None, name: str | None, runner: str) -> float | None:
 def _list_weight(name: str, runner: str) -> float | None:
     import genai_prices  # Only a plan that names models itself needs it, and it takes a while.
 
+    provider = BUILT_IN[runner].provider if runner in BUILT_IN else ""
     usage = genai_prices.Usage(input_tokens=1000, output_tokens=1000)
     try:
-        price = genai_prices.calc_price(usage, model_ref=name, provider_id=_PROVIDERS.get(runner))
+        price = genai_prices.calc_price(usage, model_ref=name, provider_id=provider or None)
     except LookupError:
         return None
     return float(price.total_price) / _USD_OF_THAT

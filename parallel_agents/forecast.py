@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from parallel_agents.eventstore.submission import PRIORITIES, Plan
-from parallel_agents.expectations import Expected, TaskExpectation
+from parallel_agents.expectations import Expected, TaskExpectation, Z
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.plan import EXPECTED_S
 from parallel_agents.scheduler.scopes import meet
@@ -18,7 +18,6 @@ DRAWS = 200
 DRAWN_TASKS = 500
 """Plans of more tasks are played three times instead, with every level low, middling and high: what is each attempt's own
 evens out over so many."""
-_Z = 1.2816  # The normal distribution's quantile at 0.9.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def forecast(plan: Plan, expectations: Mapping[str, TaskExpectation]) -> Forecas
 def _draws(tasks: int) -> list[Callable[[Expected, float], float]]:
     """Ways to draw a figure; in each, what rests on the same source errs together."""
     if tasks > DRAWN_TASKS:
-        return [_at_level(z) for z in (-_Z, 0.0, _Z)]
+        return [_at_level(z) for z in (-Z, 0.0, Z)]
     return [_at_random(Random(seed)) for seed in range(DRAWS)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from parallel_agents.costs import usd
+from parallel_agents.costs import budget_line, usd
 from parallel_agents.eventstore.errors import NotAllowed, nearest
 from parallel_agents.eventstore.events import STORE_RUN, ProviderFreed
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -72,18 +72,6 @@ def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> 
 def what_it_needs(log: Log, state: RunState) -> list[str]:
     """What a run that money or a key holds up needs to go on, a sentence each; none where that is not so."""
     return list(ways_on(state, Projector(log).spend(), wall_clock_us())) if state.pause_code or state.ended else []
-
-
-def budget_line(use: Use) -> dict[str, Any]:
-    """One budget, and what became of it."""
-    return {
-        "scope": use.scope,
-        "budget_usd": usd(use.budget_usd_micros),
-        "spent_usd": usd(use.spent_usd_micros),
-        "held_usd": usd(use.held_usd_micros),
-        "left_usd": usd(max(0, use.rest_usd_micros)),
-        "share": use.share,
-    }
 
 
 def wait_lines(spend: Spend, now_us: int) -> list[dict[str, Any]]:

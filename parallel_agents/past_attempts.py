@@ -103,8 +103,10 @@ def _attempts(log: Log, run_id: str, events: int) -> Iterator[Sample]:
         if type_ == "CostCharged":
             sample.agent_type = event.get("agent_type", "")
             known, before = event.get("usd_micros"), dollars[attempt_id]
-            whole = known is not None and before is not None and not event.get("partial")
-            dollars[attempt_id] = before + known / 1e6 if whole else None  # type: ignore[operator]
+            if known is None or before is None or event.get("partial"):
+                dollars[attempt_id] = None
+            else:
+                dollars[attempt_id] = before + known / 1e6
         elif type_ != "TaskFailed" or event.get("kind", "") in _BY_THE_AGENT:
             sample.seconds = event["duration_s"]
             ended.append(sample)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from parallel_agents.leftovers import delete
 from parallel_agents.scheduler.agents.clients import CLIENTS
-from parallel_agents.scheduler.runners.folder import read_object
+from parallel_agents.scheduler.runners.folder import SESSION, read_object
 
-SESSION = "session.json"  # Of an attempt; see ``runners/agent``, which takes longer to import than all of this.
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

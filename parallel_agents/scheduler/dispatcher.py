@@ -29,7 +29,8 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
-from parallel_agents.scheduler.attempts import Attempts, Held, checked, runner_name, steady_clock_us
+from parallel_agents.scheduler.agents.granting import runner_name
+from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
@@ -486,7 +487,7 @@ class Dispatcher:
                 events.append(ev.TaskBlocked(task_id=task_id, reason=APPROVAL))
             else:
                 attempt_id = next(attempt_ids)
-                runner = runner_name(state.tasks[task_id])
+                runner = runner_name(state.tasks[task_id].task)
                 granted = decision.grants.get(task_id)
                 start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted)
                 events.append(start)

@@ -225,6 +225,14 @@ def test_the_last_of_two_results_counts(agents: Agents) -> None:
     assert ended.charges == (Charge(MODEL, ONE_CALL - 300, "agent", 1000, 100, calls=1),)
 
 
+def test_a_stream_that_breaks_off_is_a_failure_by_whatever_name_its_row_goes(agents: Agents) -> None:
+    """What a client prints says how it ends; an end without a result is none of plain text's."""
+    for name in ("claude", "mine"):
+        ended = agents.run(agents.errand("say One.", "exit 0", client=replace(BUILT_IN["claude"], name=name)))
+        assert (ended.exit_code, ended.kind) == (0, "infrastructure")
+        assert ended.error
+
+
 def test_lines_of_5_mb_and_garbage_are_survived(agents: Agents) -> None:
     """They are read as they come; what is kept of a text is bounded, and no call is missed."""
     ended = agents.run(agents.errand("garbage", "long 5000000", "garbage", model=MODEL))

@@ -104,6 +104,11 @@ def is_agent(task: Task) -> bool:
     return task.runner is not None and task.runner not in NO_AGENTS
 
 
+def runner_name(task: Task) -> str:
+    """The runner that an attempt of a task is started with, where nobody stands in and nothing is to be resolved."""
+    return task.runner or ("shell" if task.command else "python")
+
+
 def by_agent(state: RunState, task: TaskState) -> bool:
     """Whether the next attempt of a task is an agent's: of a command's too, where it is to resolve a conflict."""
     return is_agent(task.task) or resolves(state, task)

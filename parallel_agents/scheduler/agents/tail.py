@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +41,8 @@ class Tail:
             self._let_go()
         if size == position:
             return
-        try:
-            file = open(self.path, "rb", buffering=0)  # noqa: SIM115
-        except OSError:
-            return
-        with file:
+        # What cannot be read now is read at the next look: ``offset`` is right after every line.
+        with contextlib.suppress(OSError), open(self.path, "rb", buffering=0) as file:
             file.seek(position)
             while chunk := file.read(_CHUNK_BYTES):
                 yield from self._lines_of(chunk)

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
+from parallel_agents.scheduler.agents.clients import BUILT_IN
 from parallel_agents.scheduler.agents.reading import ApiFailure, Reading
 from parallel_agents.scheduler.agents.reset_times import believable, reset_us
 from parallel_agents.scheduler.runners.protocol import Outcome
 
-PROVIDERS = {"claude": "anthropic", "codex": "openai"}
-"""Who answers a client; a client that is not here is its own provider."""
+PROVIDERS = {client.output: client.provider for client in BUILT_IN.values() if client.streams}
+"""Who answers a client that prints all that it does. One that is not here is its own provider, and tells little."""
 
 _FINAL = frozenset(("authentication", "spend_cap", "configuration", "budget"))  # The same again would end the same way.
 _OF_PROVIDERS = frozenset(("rate_limit", "usage_limit", "authentication", "spend_cap", "overload"))
@@ -120,7 +121,7 @@ def judge(
 
     Args:
         reading: what its output said, read to its end.
-        client: ``claude``, ``codex``, or the name of another client's row.
+        client: what it prints, as its row says: ``claude``, ``codex``, or another name of ``PARSERS``.
         outcome: of its process. A stop by us stays one, whatever the output says.
         exit_code: negative for the signal that ended the process.
         stderr_tail: the end of what it wrote there.

@@ -38,6 +38,7 @@ from parallel_agents.scheduler.agents.verdict import judge
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
+    SESSION,
     STDERR,
     STDOUT,
     last_bytes,
@@ -53,7 +54,6 @@ from parallel_agents.scheduler.runners.steps import STEPS, wrap
 LOOK_S: Final = 0.2  # Between two looks at what agents have printed.
 ROLE: Final = "role.md"
 STDIN: Final = "stdin"
-SESSION: Final = "session.json"
 INTERRUPT: Final = json.dumps(
     {"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}}
 ) + "\n"  # fmt: skip
@@ -328,7 +328,7 @@ class AgentRunner:
         done = reading.result is not None and not reading.result.is_error and reading.concluded
         stayed = one.cut == RESULT or (done and ended.outcome == "timed_out" and not reading.background)
         verdict = judge(
-            reading, client.name, ended.outcome, ended.exit_code, last_bytes(f"{folder}/{STDERR}", _STDERR_BYTES),
+            reading, client.output, ended.outcome, ended.exit_code, last_bytes(f"{folder}/{STDERR}", _STDERR_BYTES),
             time.time_ns() // 1000, stopped_for_grace=stayed,
         )  # fmt: skip
         complete = reading.concluded or (ended.outcome == "exited" and ended.exit_code == 0)

@@ -22,6 +22,7 @@ STOP: Final = "stop"
 STDOUT: Final = "stdout.log"
 STDERR: Final = "stderr.log"
 PROMPT: Final = "prompt.md"  # What an agent was told.
+SESSION: Final = "session.json"  # What can be gone on with.
 
 _TAIL_BYTES: Final = 8192
 _OUTPUT_CHARS: Final = 500
