@@ -24,7 +24,7 @@ from fakeagent.lines import (
     synthetic_usage,
     usage_of,
 )
-from fakeagent.steps import ALIASES, BEGUN_S, Agent, Failed, Stopped, World, out, uuid, write_file
+from fakeagent.steps import ALIASES, BEGUN_S, Agent, During, Failed, Given, Stopped, World, out, uuid, write_file
 
 FLAGS = {"-p", "--print", "--verbose", "--include-partial-messages", "--strict-mcp-config", "--bare"}
 FLAGS |= {"--fork-session", "--forward-subagent-text", "--no-session-persistence"}
@@ -33,6 +33,7 @@ OPTIONS |= {"--allowedTools", "--disallowedTools", "--fallback-model", "--max-bu
 OPTIONS |= {"--system-prompt", "--append-system-prompt", "--system-prompt-file", "--append-system-prompt-file"}
 OPTIONS |= {"--settings", "--setting-sources", "--agent", "--agents", "--add-dir", "--json-schema", "--mcp-config"}
 ABORTED = ["[ede_diagnostic] result_type=user last_content_type=n/a stop_reason=null"]
+Act = Callable[[dict[str, Any]], tuple[Any, Any]]  # Uses a tool with what is given: its content, its result.
 
 
 class Enough(Exception):
@@ -205,12 +206,7 @@ class Claude(Agent):
         self.message("assistant", message, **more)
 
     def call(
-        self,
-        text: str,
-        tool: str = "",
-        given: dict[str, Any] | None = None,
-        during: Callable[[], object] | None = None,
-        act: Callable[[dict[str, Any]], tuple[Any, Any]] | None = None,
+        self, text: str, tool: str = "", given: Given = None, during: During = None, act: Act | None = None
     ) -> None:
         """One call of the model, and the tool that it asks for."""
         message_id = f"msg_{uuid()}"
@@ -263,7 +259,7 @@ class Claude(Agent):
         self.message("user", {"role": "user", "content": [{"type": "text", "text": "[Request interrupted by user]"}]})
         self.world.request_id = self.world.request_id and "told"
 
-    def use(self, tool_id: str, act: Callable[..., tuple[Any, Any]], given: dict[str, Any]) -> None:
+    def use(self, tool_id: str, act: Act, given: dict[str, Any]) -> None:
         """Use a tool and tell what came of it."""
         self.in_tool = True
         content, result = act(given)
@@ -355,14 +351,14 @@ class Claude(Agent):
         text = failure.claude.format(model=self.model, claude_time=clock(resets_s))
         more: dict[str, Any] = {"api_error_status": failure.status} if failure.status else {}
         code = {"limit": "usage_limit_reached", "connection": "connection_failed"}.get(name)
-        api_error = {"api_error": code} if code else {}
+        api_error: dict[str, Any] = {"api_error": code} if code else {}
         kind = {"api_error_type": failure.kind} if failure.kind else {}
         if name == "limit":
             info = {"status": "rejected", "resetsAt": resets_s, "rateLimitType": "five_hour", "isUsingOverage": False}
             self.tell(
                 {"type": "rate_limit_event", "rate_limit_info": info, "uuid": uuid(), "session_id": self.session_id}
             )
-            api_error["api_error_params"] = {"rate_limit_info": info}  # type: ignore[assignment]
+            api_error["api_error_params"] = {"rate_limit_info": info}
         if failure.status:
             more["request_id"] = f"req_{uuid()}"
         message: dict[str, Any] = {"id": uuid(), "model": "<synthetic>", "role": "assistant", "type": "message"}

@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from fakeagent.failures import FAILURES
-from fakeagent.steps import Agent, Failed, Stopped, World, out, uuid, write_file
+from fakeagent.steps import Agent, During, Failed, Given, Stopped, World, out, uuid, write_file
 
 FLAGS = {"--json", "--skip-git-repo-check", "--full-auto", "--ephemeral", "--color"}
 OPTIONS = {
@@ -105,13 +104,7 @@ class Codex(Agent):
             spent[kind] += tokens
         self.save()
 
-    def call(
-        self,
-        text: str,
-        tool: str = "",
-        given: dict[str, Any] | None = None,
-        during: Callable[[], object] | None = None,
-    ) -> None:
+    def call(self, text: str, tool: str = "", given: Given = None, during: During = None) -> None:
         """One call of the model, and the tool that it asks for."""
         if during:
             during()

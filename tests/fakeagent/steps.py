@@ -8,11 +8,14 @@ import select
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 BEGUN_S = time.monotonic()
 ALIASES = {"opus": "claude-opus-5-5", "sonnet": "claude-sonnet-5-5", "haiku": "claude-haiku-5-5"}
+Given = dict[str, Any] | None
+During = Callable[[], object] | None
 
 
 class Stopped(Exception):
@@ -166,7 +169,7 @@ def steps_of(prompt: str, first: bool) -> list[str] | None:
     return steps or None
 
 
-class Agent:
+class Agent(ABC):
     """Does steps. What a dialect adds: how calls, tools and failures are told."""
 
     def __init__(self, world: World, model: str, folder: str) -> None:
@@ -296,15 +299,9 @@ class Agent:
         if not self.resumed:
             self.step(rest)
 
-    def call(
-        self,
-        text: str,
-        tool: str = "",
-        given: dict[str, Any] | None = None,
-        during: Callable[[], object] | None = None,
-    ) -> None:
-        """One call of the model, and the tool that it asks for: every dialect has its own."""
-        raise NotImplementedError
+    @abstractmethod
+    def call(self, text: str, tool: str = "", given: Given = None, during: During = None) -> None:
+        """One call of the model, and the tool that it asks for with what is given; ``during`` takes the call's time."""
 
     def do_say(self, rest: str) -> None:
         """A call without a tool."""

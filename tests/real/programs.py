@@ -142,8 +142,12 @@ class Project:
         started = [one.attempt_id for one in self.events(ev.TaskStarted) if one.task_id == task_id]
         [file] = self.folder.glob(f"runs/*/{task_id}/{started[-1]}/session.json")
         session = json.loads(file.read_text())["session"]
-        files = lambda: self.folder.glob(f"clients/*/projects/*/{session}.jsonl")  # noqa: E731
-        wait_until(lambda: any("tool_result" in one.read_text() for one in files()), "the session's file")
+
+        def written() -> bool:
+            files = self.folder.glob(f"clients/*/projects/*/{session}.jsonl")
+            return any("tool_result" in one.read_text() for one in files)
+
+        wait_until(written, "the session's file")
 
     def close(self) -> None:
         """Leave nothing running."""

@@ -14,15 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.append(str(Path(__file__).parents[1]))  # A script finds what lies beside it; the server lies one folder above.
 
-from clients import Place, find_claude, find_codex  # noqa: E402
-from codex_scenarios import CODEX_SCENARIOS  # noqa: E402
-from modelserver import ModelServer, Usage  # noqa: E402
-from scenarios import SCENARIOS, Recording, Stage  # noqa: E402
+from clients import Place, find_claude, find_codex
+from codex_scenarios import CODEX_SCENARIOS
+from modelserver import ModelServer, Usage
+from scenarios import SCENARIOS, Recording, Stage
 
-TRANSCRIPTS = HERE.parent / "data" / "transcripts"
+TRANSCRIPTS = Path(__file__).parents[1] / "data" / "transcripts"
 TEXT_CHARS = 300  # Longer texts are shortened: they tell nothing more.
 LIST_ITEMS = 2
 DROPPED = {"messaging_socket_path", "output_file", "outputFile"}
@@ -104,11 +103,7 @@ def anonymous(text: str, place: Place, server: ModelServer) -> str:
 def _shorten(value: Any, key: str = "") -> Any:
     match value:
         case dict():
-            return {
-                k: _shorten(v, k)
-                for k, v in value.items()
-                if k not in ("messaging_socket_path", "output_file", "outputFile")
-            }
+            return {k: _shorten(v, k) for k, v in value.items() if k not in DROPPED}
         case list() if key in LISTS:
             return value[:LIST_ITEMS]
         case list():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from world import START_US, Killed, MoodyLog, plain
+from world import START_US, Killed, Machine, MachineRunner, MoodyLog, plain
 
 from parallel_agents import held_back, steer, travel
 from parallel_agents.eventstore import events as ev
@@ -30,83 +29,24 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.budget import budgets_of
 from parallel_agents.scheduler.dispatcher import Dispatcher
-from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch, Outcome
+from parallel_agents.scheduler.runners.protocol import Charge, Ended, Outcome
 from parallel_agents.submit import submit
 
 SECOND_US = 1_000_000
 CALL_USD_MICROS = 60_000  # The most that one call of a model costs here.
 PROVIDERS = {"claude": "anthropic", "codex": "openai", "lonely": "lonely"}
-UNCOUNTED = {"usage_limit", "budget", "authentication", "spend_cap"}
-ENDED = ("completed", "failed", "cancelled")
 
 
-@dataclass
-class AtWork:
-    """An attempt on the machine."""
+class AgentMachine(Machine):
+    """What outlives dispatchers, and what its agents have spent."""
 
-    launch: Launch
-    spent: int = 0
-    told_to_stop: bool = False
-
-
-@dataclass
-class AgentMachine:
-    """What outlives dispatchers."""
-
-    running: dict[str, AtWork] = field(default_factory=dict)
-    exit_files: dict[str, Ended] = field(default_factory=dict)
-    started: set[str] = field(default_factory=set)
-    revoked: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent: Counter[str] = Counter()
 
     def spending(self) -> dict[str, int]:
         """What is seen of those that run."""
-        return {attempt_id: one.spent for attempt_id, one in self.running.items()}
-
-
-class AgentsOfOneDispatcher:
-    """The runner of one dispatcher, for all clients."""
-
-    name = "agents"
-
-    def __init__(self, machine: AgentMachine) -> None:
-        self.machine = machine
-        self.mine: set[str] = set()
-        self.dies_in: int | None = None  # So many starts from now.
-
-    def start(self, launch: Launch) -> None:
-        """Begin."""
-        if self.dies_in is not None:
-            if self.dies_in == 0:
-                raise Killed
-            self.dies_in -= 1
-        machine = self.machine
-        assert launch.attempt_id not in machine.started | machine.revoked, "no attempt runs twice"
-        machine.started.add(launch.attempt_id)
-        machine.running[launch.attempt_id] = AtWork(launch)
-        self.mine.add(launch.attempt_id)
-
-    def adopt(self, launches: Iterable[Launch]) -> None:
-        """What neither runs nor left an exit file never began, and must not any more."""
-        machine = self.machine
-        for launch in launches:
-            self.mine.add(launch.attempt_id)
-            if launch.attempt_id not in machine.running and launch.attempt_id not in machine.exit_files:
-                machine.revoked.add(launch.attempt_id)
-                machine.exit_files[launch.attempt_id] = Ended(launch.attempt_id, "lost", began=False)
-
-    def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
-        """Ask."""
-        if attempt_id in self.machine.running:
-            self.machine.running[attempt_id].told_to_stop = True
-
-    def poll(self) -> list[Ended]:
-        """What has ended: read anew from its file each time, as a file is."""
-        found = sorted(attempt_id for attempt_id in self.machine.exit_files if attempt_id in self.mine)
-        self.mine -= set(found)
-        return [replace(self.machine.exit_files[attempt_id]) for attempt_id in found]
-
-    def close(self) -> None:
-        """Nothing to let go of."""
+        return {attempt_id: self.spent[attempt_id] for attempt_id in self.running}
 
 
 @dataclass
@@ -119,9 +59,6 @@ class Books:
     charges: dict[str, list[int | None]] = field(default_factory=dict)
     waits: dict[str, tuple[int, set[str | None]]] = field(default_factory=dict)  # Provider: until when, for whom.
     limits: dict[str, int | None] = field(default_factory=dict)
-    kinds: dict[str, tuple[int, str]] = field(
-        default_factory=dict
-    )  # Run and task: starts at one moment, and the moment.
 
 
 class AgentsWorld:
@@ -152,7 +89,7 @@ class AgentsWorld:
     def new_dispatcher(self) -> None:
         """A process that takes whatever nobody holds."""
         self._pids += 1
-        runner = AgentsOfOneDispatcher(self.machine)
+        runner = MachineRunner(self.machine)
         made = Dispatcher(
             self.log, dict.fromkeys([*PROVIDERS, "shell"], runner), kind=f"process {self._pids}", takes_all=True,
             clock=lambda: self.now_us, draw=self.random.random, environ={}, live_spend=self.machine.spending,
@@ -232,27 +169,28 @@ class AgentsWorld:
 
     def calls(self) -> None:
         """Some of those that work have asked their model once more; they look at what they were told in between."""
-        for attempt_id, one in list(self.machine.running.items()):
-            if one.told_to_stop:
+        machine = self.machine
+        for attempt_id, launch in list(machine.running.items()):
+            if attempt_id in machine.asked_to_stop:
                 if self.random.random() < 0.8:
                     self.end(attempt_id, "stopped", "")
-            elif one.launch.errand is not None and self.random.random() < 0.7:
-                one.spent += self.random.randint(1, CALL_USD_MICROS)
-                limit = one.launch.errand.limit_usd_micros
-                if limit is not None and one.spent >= limit and self.random.random() < 0.7:
+            elif launch.errand is not None and self.random.random() < 0.7:
+                machine.spent[attempt_id] += self.random.randint(1, CALL_USD_MICROS)
+                limit = launch.errand.limit_usd_micros
+                if limit is not None and machine.spent[attempt_id] >= limit and self.random.random() < 0.7:
                     self.end(attempt_id, "exited", "budget", retryable=False)
 
     def ends(self) -> None:
         """Some end, well or not."""
         random = self.random
-        for attempt_id, one in list(self.machine.running.items()):
+        for attempt_id, launch in list(self.machine.running.items()):
             if random.random() < 0.5:
                 continue
-            if one.told_to_stop:
+            if attempt_id in self.machine.asked_to_stop:
                 self.end(attempt_id, "stopped", "")
             elif self.calm or random.random() < 0.25:
                 self.end(attempt_id, "exited", None)
-            elif one.launch.errand is None:
+            elif launch.errand is None:
                 self.end(attempt_id, random.choice(["exited", "lost"]), "", retryable=random.random() < 0.8)
             else:
                 outcome: Outcome = random.choice(["exited"] * 8 + ["timed_out", "lost"])
@@ -266,19 +204,18 @@ class AgentsWorld:
 
     def end(self, attempt_id: str, outcome: Outcome, kind: str | None, *, retryable: bool = True) -> None:
         """An attempt ends and leaves its file. A kind of None: well."""
-        random, one = self.random, self.machine.running.pop(attempt_id)
-        agent = one.launch.errand is not None
+        random, errand = self.random, self.machine.running.pop(attempt_id).errand
+        agent, spent = errand is not None, self.machine.spent[attempt_id]
         charges: tuple[Charge, ...] = ()
-        if agent and one.spent:
-            charges = (Charge("m", one.spent, "agent", calls=2),)
+        if agent and spent:
+            charges = (Charge("m", spent, "agent", calls=2),)
             if random.random() < 0.2:
-                charges = (Charge("m", one.spent // 2, "agent", calls=1), Charge(None, None, "unknown", calls=1))
+                charges = (Charge("m", spent // 2, "agent", calls=1), Charge(None, None, "unknown", calls=1))
         error = None if kind is None else f"{kind or outcome} trouble"
-        client = one.launch.errand.client if one.launch.errand is not None else None
-        provider = (client.provider or client.name) if client is not None else ""
+        provider = (errand.client.provider or errand.client.name) if errand is not None else ""
         until = random.choice([None, self.now_us + 900 * SECOND_US, self.now_us + SECOND_US, self.now_us - SECOND_US])
         refused = kind in ("overload", "rate_limit", "usage_limit", "authentication", "spend_cap")
-        got_through = agent and bool(one.spent)
+        got_through = agent and bool(spent)
         self.machine.exit_files[attempt_id] = Ended(
             attempt_id, outcome, exit_code=0 if kind is None else 1, error=error, retryable=retryable, kind=kind or "",
             charges=charges, started_at_us=self.now_us - SECOND_US, ended_at_us=self.now_us,
@@ -360,7 +297,7 @@ class AgentsWorld:
             case 0:
                 self.kill(victim)
             case 1:
-                victim.runners["claude"].dies_in = self.random.randrange(3)  # type: ignore[attr-defined]
+                runner_of(victim).dies_in = self.random.randrange(3)
             case 2:
                 self.log.refuses = True
             case 3:
@@ -508,7 +445,7 @@ class AgentsWorld:
         """From here on nothing goes wrong, there is money, and every run must come to its end."""
         self.calm, self.log.refuses = True, False
         for one in self.dispatchers:
-            one.runners["claude"].dies_in = None  # type: ignore[attr-defined]
+            runner_of(one).dies_in = None
         for _ in range(steps):
             states = self.states()
             if all(state.ended for state in states.values()) and not self.books.runs:
@@ -525,3 +462,10 @@ class AgentsWorld:
     def states(self) -> dict[str, RunState]:
         """All runs by the log alone."""
         return {run_id: Projector(self.log).state(run_id) for run_id in self.plans}
+
+
+def runner_of(dispatcher: Dispatcher) -> MachineRunner:
+    """The one that it has for all clients."""
+    runner = dispatcher.runners["claude"]
+    assert isinstance(runner, MachineRunner)
+    return runner

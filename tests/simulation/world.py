@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -90,10 +91,10 @@ class MachineRunner:
         self.machine.asked_to_stop.add(attempt_id)
 
     def poll(self) -> list[Ended]:
-        """What has ended."""
+        """What has ended: read anew from its file each time, as a file is."""
         found = [attempt_id for attempt_id in self.machine.exit_files if attempt_id in self.mine]
         self.mine -= set(found)
-        return [self.machine.exit_files[attempt_id] for attempt_id in found]
+        return [replace(self.machine.exit_files[attempt_id]) for attempt_id in found]
 
     def close(self) -> None:
         """Nothing to let go of."""
