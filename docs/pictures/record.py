@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+
+from fakeagent.installing import install
+
 PICTURES = Path(__file__).resolve().parent
 EXAMPLES = PICTURES.parents[1] / "examples"
-sys.path.append(str(PICTURES.parents[1] / "tests"))
-
-from fakeagent.installing import install  # noqa: E402
-
 STEPS = {  # What each agent of the plan for agents does, so that there is something to see.
     "design": ["sleep 1", "write docs/lending.md # Lending", "say One page: lend, back, out; old files stay readable."],
     "store": [
