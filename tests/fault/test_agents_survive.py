@@ -153,6 +153,7 @@ def test_daemons_that_are_killed_at_any_moment_lose_no_token(agents: Agents) -> 
     assert sorted(agents.lines("lines")) == sorted(names)
     assert sorted(agents.charged(run_id)) == sorted((name, 4000, 400, False) for name in names)
     temporary = [told["temporary"] for told in map(read_object_of, agents.path.parent.rglob("session.json"))]
+    assert len(temporary) == len(names)
     assert [one for one in temporary if Path(one).exists()] == []
 
 
