@@ -6,6 +6,7 @@ loads (the price table, the readers) is in both figures; it is told apart.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -34,6 +35,13 @@ def held_mb() -> float:
     return sum(one.memory_info().rss for one in (me, *me.children())) / 1e6
 
 
+def unread(engine: Engine) -> bool:
+    """Whether anything that agents have printed has not been read or priced yet. Once it has, no more is held for them."""
+    assert engine._agents is not None
+    watched = list(engine._agents._watched.values())
+    return any(one.spent == 0 or one.tail.position < os.stat(one.tail.path).st_size for one in watched)
+
+
 @contextmanager
 def working(engine: Engine, log: Log, found: Found, folder: Path, count: int) -> Iterator[None]:
     """So many agents in the middle of an answer."""
@@ -41,10 +49,9 @@ def working(engine: Engine, log: Log, found: Found, folder: Path, count: int) ->
     engine.hold(run_id)
     home = folder / "runs" / run_id
     deadline = time.monotonic() + GIVE_UP_S
-    while sum(b"long answer" in out.read_bytes() for out in home.glob("*/*/stdout.log")) < count:
+    while sum(b"long answer" in out.read_bytes() for out in home.glob("*/*/stdout.log")) < count or unread(engine):
         assert time.monotonic() < deadline, "they do not begin"
         time.sleep(0.1)
-    time.sleep(1.0)  # Several looks at what they have printed.
     try:
         yield
     finally:

@@ -60,7 +60,7 @@ def test_no_key_of_an_agent_is_found_anywhere(cli: Scratch, tmp_path: Path) -> N
     assert list((folder / "clients").rglob("*.json")), "sessions of the client"
     assert folder.joinpath("events.daemon.log").exists()
     said = [
-        cli.quick(*words, code=None)
+        cli.quick(*words)
         for words in (
             ("history", run, "--json"),
             ("status", run, "--json"),

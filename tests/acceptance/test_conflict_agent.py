@@ -91,7 +91,7 @@ def test_an_agent_resolves_what_two_commands_have_done(cli: Scratch) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("resolver", [["say It is beyond me."], ["fail server"]], ids=["leaves markers", "fails"])
+@pytest.mark.parametrize("resolver", [["say It is beyond me."], ["exit 3"]], ids=["leaves markers", "fails"])
 def test_a_conflict_that_no_agent_resolves_waits_for_a_person(cli: Scratch, resolver: list[str]) -> None:
     """With the work as it was before, so that `resolve` can take a side."""
     plan = clashing(cli, *resolver)

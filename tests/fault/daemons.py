@@ -82,6 +82,14 @@ class Store:
         wait_until(dispatches, "the daemon")
         return process
 
+    def kill_daemons(self, name: str, *counts: int) -> None:
+        """One daemon after the other, each as soon as a file of the store's folder has so many lines; the last one lives."""
+        for count in counts:
+            daemon = self.daemon()
+            wait_until(lambda count=count: len(self.lines(name)) >= count, f"{count} lines in {name}")
+            self.kill(daemon)
+        self.daemon()
+
     @staticmethod
     def kill(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> None:
         """Signal one, and wait until it has gone."""

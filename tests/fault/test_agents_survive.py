@@ -144,15 +144,12 @@ def test_daemons_that_are_killed_at_any_moment_lose_no_token(agents: Agents) -> 
     work = f"run echo $PARALLEL_AGENTS_TASK >> {agents.folder}/lines; sleep 0.1"
     names = [f"t{number}" for number in range(10)]
     run_id = agents.run({name: ["say One.", work, f"write {name}.txt x", "say Done."] for name in names}, max_retries=0)
-    for wanted in (1, 3, 6, 9):
-        daemon = agents.daemon()
-        wait_until(lambda wanted=wanted: len(agents.lines("lines")) >= wanted, f"{wanted} agents")
-        agents.kill(daemon)
-    agents.daemon()
+    agents.kill_daemons("lines", 1, 3, 6, 9)
     assert agents.ended(run_id) == "completed"
     assert sorted(agents.lines("lines")) == sorted(names)
     assert sorted(agents.charged(run_id)) == sorted((name, 4000, 400, False) for name in names)
     temporary = [told["temporary"] for told in map(read_object_of, agents.path.parent.rglob("session.json"))]
+    assert len(temporary) == len(names)
     assert [one for one in temporary if Path(one).exists()] == []
 
 

@@ -108,11 +108,7 @@ def test_daemons_that_are_killed_at_any_moment_lose_nothing(store: Store) -> Non
     """Whatever each was about: appending, starting, recording. No task has a retry to spare for that."""
     run_id = store.submit(*(task(f"t{number}", f"echo t{number} >> lines", max_retries=0) for number in range(12)),
                           max_parallel_agents=2, store_limit=2)  # fmt: skip
-    for wanted in (1, 3, 6, 9):
-        daemon = store.daemon()
-        wait_until(lambda wanted=wanted: len(store.lines("lines")) >= wanted, f"{wanted} tasks")
-        store.kill(daemon)
-    store.daemon()
+    store.kill_daemons("lines", 1, 3, 6, 9)
     assert store.ended(run_id) == "completed"
     assert sorted(store.lines("lines")) == sorted(f"t{number}" for number in range(12))
 

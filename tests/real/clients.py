@@ -155,6 +155,13 @@ def end_all() -> None:
         STARTED.pop().process.kill()
 
 
+def wait_for_events(server: ModelServer, call: int, events: int) -> None:
+    """Wait until so many events of a call have been written."""
+    wait_until(
+        lambda: len(served := server.served()) >= call and served[call - 1].sent >= events, f"events of call {call}"
+    )
+
+
 INTERRUPT = {"type": "control_request", "request_id": "stop-1", "request": {"subtype": "interrupt"}}
 
 

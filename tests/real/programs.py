@@ -113,11 +113,15 @@ class Project:
         """How often each task was started."""
         return Counter(one.task_id for one in self.events(ev.TaskStarted))
 
+    def attempt_of(self, task_id: str) -> Path:
+        """The folder of a task's last attempt."""
+        started = [one.attempt_id for one in self.events(ev.TaskStarted) if one.task_id == task_id]
+        [folder] = self.folder.glob(f"runs/*/{task_id}/{started[-1]}")
+        return folder
+
     def client_of(self, task_id: str) -> int:
         """The pid of the client that runs a task."""
-        started = [one for one in self.events(ev.TaskStarted) if one.task_id == task_id]
-        [file] = self.folder.glob(f"runs/*/{task_id}/{started[-1].attempt_id}/process.json")
-        return int(json.loads(file.read_text())["pid"])
+        return int(json.loads((self.attempt_of(task_id) / "process.json").read_text())["pid"])
 
     def bill(self, *, partial: bool | None = None) -> dict[str, Usage]:
         """Tokens by model, as they were charged."""
@@ -139,15 +143,18 @@ class Project:
 
     def wait_for_session(self, task_id: str) -> None:
         """Wait until the client has written down a tool's result; killed before that it has no session to go on with."""
-        started = [one.attempt_id for one in self.events(ev.TaskStarted) if one.task_id == task_id]
-        [file] = self.folder.glob(f"runs/*/{task_id}/{started[-1]}/session.json")
-        session = json.loads(file.read_text())["session"]
+        session = json.loads((self.attempt_of(task_id) / "session.json").read_text())["session"]
 
         def written() -> bool:
             files = self.folder.glob(f"clients/*/projects/*/{session}.jsonl")
             return any("tool_result" in one.read_text() for one in files)
 
         wait_until(written, "the session's file")
+
+    def wait_for_words(self, task_id: str, words: str) -> None:
+        """Wait until the client has printed them; what the server has sent may still be on its way through it."""
+        out = self.attempt_of(task_id) / "stdout.log"
+        wait_until(lambda: words.encode() in out.read_bytes(), f"{words!r} in the output")
 
     def close(self) -> None:
         """Leave nothing running."""

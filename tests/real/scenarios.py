@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clients import Client, Place, start_claude
+from clients import Client, Place, start_claude, wait_for_events
 from modelserver import ModelServer, Reply, Tool, Usage, bash, refuse, write
 from waiting import wait_until
 
@@ -74,8 +74,7 @@ class Stage:
 
     def wait_for_events(self, call: int, events: int) -> None:
         """Wait until so many events of a call have been written."""
-        served = self.server.served
-        wait_until(lambda: len(served()) >= call and served()[call - 1].sent >= events, f"events of call {call}")
+        wait_for_events(self.server, call, events)
 
 
 def well(stage: Stage) -> Iterator[Recording]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from clients import find_claude
+from clients import find_claude, wait_for_events
 from modelserver import ModelServer, Reply, Usage, bash, refuse, write
 from programs import MODEL, Project, kill
 from waiting import wait_until
@@ -32,13 +32,6 @@ RUNS = Reply(
 DONE = Reply("Copied and done.", usage=Usage(60, 25, 4300, 0))
 HANGS = Reply("I begin a long answer", usage=Usage(500, 50, 100, 0), hang_after=3)
 FIVE = [f"t{number}" for number in range(5)]
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server with nothing to say yet."""
-    with ModelServer() as served:
-        yield served
 
 
 @pytest.fixture
@@ -88,7 +81,8 @@ def test_one_that_is_killed_goes_on_where_it_was(project: Project, server: Model
     """In mid-call, by SIGKILL. All that was served is charged, the call in flight as far as it was told."""
     server.on("the-killed-task", WRITES, HANGS, RUNS, DONE)
     project.detach(project.plan({"a": "Do the-killed-task."}))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
+    project.wait_for_words("a", HANGS.text)
     project.wait_for_session("a")
     kill(project.client_of("a"))
     project("wait")
@@ -108,10 +102,10 @@ def test_all_that_is_killed_at_once_goes_on(project: Project, server: ModelServe
     """Daemon, supervisor and client: the attempt is lost, and the next one takes its session up."""
     server.on("the-killed-task", WRITES, HANGS, RUNS, DONE)
     project.detach(project.plan({"a": "Do the-killed-task."}))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
+    project.wait_for_words("a", HANGS.text)
     project.wait_for_session("a")
-    [file] = project.folder.glob("runs/*/a/*/process.json")
-    process = json.loads(file.read_text())
+    process = json.loads((project.attempt_of("a") / "process.json").read_text())
     project.kill_daemon()
     kill(process["supervisor"]["pid"])
     kill(process["pid"])
@@ -125,7 +119,7 @@ def test_a_run_that_is_cancelled_ends_at_once_and_is_charged(project: Project, s
     """By a word on its standard input: the client says what it has cost, the call in flight by its own guess."""
     server.on("the-stopped-task", WRITES, HANGS)
     run_id = project.detach(project.plan({"a": "Do the-stopped-task."}))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
     begun_s = time.monotonic()
     project("cancel", run_id)
     project("wait", run_id, code=None)
@@ -144,7 +138,7 @@ def test_one_that_was_taken_over_is_interrupted_too(project: Project, server: Mo
     """By SIGINT: its standard input went with the daemon that had started it. The bill is the client's own."""
     server.on("the-stopped-task", WRITES, HANGS)
     run_id = project.detach(project.plan({"a": "Do the-stopped-task."}))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
     project.kill_daemon()
     project("daemon", "start")
     begun_s = time.monotonic()

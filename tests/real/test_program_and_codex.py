@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import find_codex
+from clients import find_codex, wait_for_events
 from modelserver import ModelServer, Reply, Tool, Usage, refuse
 from programs import Project, kill
-from waiting import wait_until
 
 from parallel_agents.eventstore import events as ev
 
@@ -32,13 +31,6 @@ wire_api = "responses"
 request_max_retries = 1
 stream_max_retries = 1
 """
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server with nothing to say yet."""
-    with ModelServer() as served:
-        yield served
 
 
 @pytest.fixture
@@ -74,7 +66,7 @@ def test_one_that_is_killed_goes_on_where_it_was(project: Project, server: Model
     """What the killed one had spent is unknown at first; the thread's total has its finished calls, once."""
     server.on("the-codex-task", WRITES, HANGS, RUNS, DONE)
     project.detach(plan(project, "a"))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
     kill(project.client_of("a"))
     project("wait")
     first, second = project.events(ev.TaskStarted)
@@ -99,7 +91,7 @@ def test_no_key_is_left_anywhere(project: Project, server: ModelServer) -> None:
     shows = Reply(f"The key {key} is shown.", tools=(Tool("exec_command", {"cmd": "echo " + key}),))
     server.on("the-codex-task", shows, HANGS, Reply(f"It is {key}."))
     project.detach(plan(project, "a"))
-    wait_until(lambda: len(server.served()) == 2 and server.served()[1].sent >= 3, "the second call")
+    wait_for_events(server, 2, 3)
     kill(project.client_of("a"))
     project("wait", code=None)
     assert len([one for one in project.events(ev.TaskStarted) if one.resumes]) == 1

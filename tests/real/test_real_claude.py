@@ -6,12 +6,11 @@ import json
 import subprocess
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import Place, end_all, find_claude, start_claude
+from clients import Place, find_claude, start_claude
 from modelserver import ModelServer, Reply, Usage, bash, write
 from scenarios import HANGS, SCENARIOS, Scenario, Stage
 
@@ -27,14 +26,6 @@ KINDS = {
     "cacheReadInputTokens": "cache_read",
     "cacheCreationInputTokens": "cache_write",
 }
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server with nothing to say yet; its clients end with it."""
-    with ModelServer() as served:
-        yield served
-        end_all()
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import Place, end_all, find_codex
+from clients import Place, find_codex
 from codex_scenarios import CODEX_SCENARIOS
 from modelserver import ModelServer
 from scenarios import Scenario, Stage
@@ -16,14 +15,6 @@ from scenarios import Scenario, Stage
 BINARY = find_codex()
 TRANSCRIPTS = Path(__file__).parents[1] / "data" / "transcripts"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BINARY is None, reason="no codex on PATH")]
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server with nothing to say yet; its clients end with it."""
-    with ModelServer() as served:
-        yield served
-        end_all()
 
 
 @pytest.mark.parametrize("scenario", CODEX_SCENARIOS, ids=lambda s: s.__name__)

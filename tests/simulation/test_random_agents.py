@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from unittest.mock import patch
 
 import pytest
 from agents_world import AgentsWorld
+from world import one_story
 
 from examples import examples
-from parallel_agents import submit as submit_module
-from parallel_agents import travel as travel_module
 from parallel_agents.eventstore.chain import verify_rows
-from parallel_agents.scheduler import dispatcher as dispatcher_module
 
 ONE = os.environ.get("AGENTS_SEED")
 SEEDS = [int(ONE)] if ONE else range(examples(30))
@@ -26,20 +22,10 @@ SEEDS = [int(ONE)] if ONE else range(examples(30))
 
 @contextmanager
 def simulated(seed: int) -> Iterator[AgentsWorld]:
-    """A world of its own: the process table is the world's, and ids count up, so that a seed tells one story."""
-    numbers = itertools.count(1)
-
-    def new_ids(count: int) -> list[str]:
-        return [f"id{next(numbers):08}" for _ in range(count)]
-
+    """A world of its own."""
     with tempfile.TemporaryDirectory() as folder:
         world = AgentsWorld(Random(seed), Path(folder))
-        with (
-            patch.object(dispatcher_module, "holder_alive", world.holder_alive),
-            patch.object(dispatcher_module, "new_ids", new_ids),
-            patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
-            patch.object(travel_module, "new_id", lambda: new_ids(1)[0]),
-        ):
+        with one_story(world.holder_alive):
             try:
                 yield world
             except BaseException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,9 @@ from unittest.mock import patch
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from world import World
+from world import World, one_story
 
 from examples import examples
-from parallel_agents import submit as submit_module
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler import dispatcher as dispatcher_module
@@ -27,19 +25,10 @@ SEED = st.integers(0, 2**32)
 
 @contextmanager
 def simulated(seed: int) -> Iterator[World]:
-    """A world of its own: the process table is the world's, and ids count up, so that a seed tells one story."""
-    numbers = itertools.count(1)
-
-    def new_ids(count: int) -> list[str]:
-        return [f"id{next(numbers):08}" for _ in range(count)]
-
+    """A world of its own."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Random(seed), Path(folder))
-        with (
-            patch.object(dispatcher_module, "holder_alive", world.holder_alive),
-            patch.object(dispatcher_module, "new_ids", new_ids),
-            patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
-        ):
+        with one_story(world.holder_alive):
             yield world
         world.log.close()
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from referee import RUN_ENDED, TASK_ENDED, Referee
 
 from parallel_agents import steer
+from parallel_agents import submit as submit_module
+from parallel_agents import travel as travel_module
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.events import Event
@@ -21,6 +26,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler import dispatcher as dispatcher_module
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
@@ -122,6 +128,23 @@ class MoodyLog(Log):
             ended = isinstance(record.event, ev.TaskCompleted | ev.TaskFailed | ev.TaskTimedOut | ev.AttemptLost)
             assert not (started and ended), "ends precede starts in a commit"
         return made
+
+
+@contextmanager
+def one_story(holder_alive: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
+    """The process table is the world's, and ids count up, so that a seed tells one story."""
+    numbers = itertools.count(1)
+
+    def new_ids(count: int) -> list[str]:
+        return [f"id{next(numbers):08}" for _ in range(count)]
+
+    with (
+        patch.object(dispatcher_module, "holder_alive", holder_alive),
+        patch.object(dispatcher_module, "new_ids", new_ids),
+        patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
+        patch.object(travel_module, "new_id", lambda: new_ids(1)[0]),
+    ):
+        yield
 
 
 class World:

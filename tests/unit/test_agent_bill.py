@@ -114,11 +114,12 @@ def test_calls_are_shared_out_to_the_models_of_a_result() -> None:
     assert [charge.calls for charge in charges(reading, None, True, price)] == [4, 1]
 
 
+Amounts = dict[str, tuple[int, float]]
 AMOUNTS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(0, 10**6), st.floats(0, 100)), max_size=3)
 
 
 @given(AMOUNTS, AMOUNTS)
-def test_charges_of_a_session_add_up_to_its_totals(first: dict, second: dict) -> None:  # type: ignore[type-arg]
+def test_charges_of_a_session_add_up_to_its_totals(first: Amounts, second: Amounts) -> None:
     """To a micro-dollar for each model and attempt, whatever the dollars are."""
     totals = told(*((model, *row) for model, row in first.items()))
     more = told(*((model, *row) for model, row in second.items()))
@@ -130,7 +131,7 @@ def test_charges_of_a_session_add_up_to_its_totals(first: dict, second: dict) ->
 
 
 @given(AMOUNTS, AMOUNTS)
-def test_no_charge_is_negative(first: dict, second: dict) -> None:  # type: ignore[type-arg]
+def test_no_charge_is_negative(first: Amounts, second: Amounts) -> None:
     """Whatever was told before."""
     before = told(*((model, *row) for model, row in first.items()))
     for charge in charges(finished(told(*((model, *row) for model, row in second.items()))), before, True, price):

@@ -326,9 +326,9 @@ def test_no_output_stops_the_reading(lines: list[bytes], client: str, outcome: A
 @pytest.mark.parametrize("client", ["claude", "codex"])
 def test_a_long_line_of_garbage_is_left_quickly(client: str) -> None:
     """Brackets without end, too deep for any parser, and a number of a million digits."""
-    begun_at = time.monotonic()
+    begun_s = time.process_time()  # Of this process alone, whatever else the machine does.
     reading = read(
         client, b"[" * 2_000_000, b'{"a":' * 400_000, b"9" * 1_000_000, b'{"type":"result","x":' + b"9" * 100_000
     )
     assert (reading.lines, reading.bad_lines) == (4, 4)
-    assert time.monotonic() - begun_at < 5
+    assert time.process_time() - begun_s < 5

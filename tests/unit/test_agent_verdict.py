@@ -314,4 +314,6 @@ def test_no_text_stops_the_search_for_a_moment(text: str) -> None:
 def test_every_kind_that_is_told_is_a_kind_of_failure() -> None:
     """That the events know."""
     texts = ("Overloaded", "429", "401", "usage limit reached", "insufficient_quota", "no such thing", "ECONNRESET")
-    assert {judge(failed_codex(text), "codex", "exited", 1).kind for text in texts} <= set(FAILURES)
+    kinds = [judge(failed_codex(text), "codex", "exited", 1).kind for text in texts]
+    assert kinds == ["overload", "rate_limit", "authentication", "usage_limit", "spend_cap", "agent", "infrastructure"]
+    assert set(kinds) <= set(FAILURES)

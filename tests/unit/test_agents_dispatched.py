@@ -230,8 +230,8 @@ def test_a_fork_begins_anew_where_its_parent_would_go_on_with_a_session(scene: A
     scene.dispatcher.hold(child)
     scene.now_us += 60 * SECOND_US
     scene.tick()
-    of_child, of_parent = reversed([one for one in scene.of(ev.TaskStarted) if one.attempt == 3])
-    assert {of_child.resumes, of_parent.resumes} == {None, second}
+    starts = [one for one in scene.log.read() if isinstance(one.event, ev.TaskStarted)]
+    assert {one.run_id: one.event.resumes for one in starts if one.event.attempt == 3} == {child: None, run_id: second}
     state = scene.dispatcher.held[child].state
     assert state.tasks["a"].lesson == {"error": "wrong", "output": None, "changed": None}
     assert first != second

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentpaper import AgentRun, agent, agents_plan
 
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.submission import AgentRole, FileSettings, Gate
+from parallel_agents.eventstore.submission import AgentRole, FileSettings, Gate, Task
 from parallel_agents.scheduler.agents.clients import BUILT_IN
 from parallel_agents.scheduler.agents.errands import errand, session_id
 from parallel_agents.scheduler.runners.protocol import Errand
@@ -21,10 +21,10 @@ CLASHING = Work(
 )
 
 
-def made(*tasks: object, files: FileSettings | None = None, **agents: object) -> AgentRun:
+def made(*tasks: Task, files: FileSettings | None = None, **agents: object) -> AgentRun:
     """A run of ``a`` and others, with roles."""
     given = tasks or (agent("a", description="Build the API."),)
-    return AgentRun(agents_plan(*given, files=files or FileSettings(), agents={"roles": ROLES, **agents}))  # type: ignore[arg-type]
+    return AgentRun(agents_plan(*given, files=files or FileSettings(), agents={"roles": ROLES, **agents}))
 
 
 def told(run: AgentRun, name: str = "a", *, begins: bool = True) -> Errand:

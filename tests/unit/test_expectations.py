@@ -83,8 +83,10 @@ def test_the_tasks_own_history_comes_first(log: Log) -> None:
 
 def test_then_comes_that_of_its_type_then_the_prior(log: Log) -> None:
     """What the plan says of a duration is believed before what others of its type took."""
-    assert expected(log).seconds.basis == expected(log).usd.basis == "prior"  # type: ignore[union-attr]
-    assert expected(log).seconds.value == SECONDS.median
+    found = expected(log)
+    assert found.usd is not None
+    assert (found.seconds.basis, found.usd.basis) == ("prior", "prior")
+    assert found.seconds.value == SECONDS.median
     ran(log, attempt("other", 50, 3.0), name="another plan")
     found = expected(log)
     assert found.seconds.value == pytest.approx(50)
@@ -101,7 +103,9 @@ def test_what_another_model_cost_is_converted_at_their_prices(log: Log) -> None:
     assert found.usd is not None
     assert (found.usd.value, found.usd.source) == (pytest.approx(2.0), "1 attempt of this task at another price")
     ran(log, attempt("api", 10, 5.0))
-    assert expected(log).usd.value == pytest.approx(5.0)  # type: ignore[union-attr]
+    found = expected(log)
+    assert found.usd is not None
+    assert found.usd.value == pytest.approx(5.0)
     named = expected(log, API.model_copy(update={"model": "claude-sonnet-4-6"}))  # 3 and 15 dollars, sonnet 2 and 10.
     assert named.usd is not None
     assert named.usd.value == pytest.approx(math.sqrt(3 * 7.5))  # Of 4.0 by opus and 5.0 by sonnet, as above.

@@ -159,10 +159,18 @@ def test_a_refused_request_costs_nothing_and_everything_else_has_a_source(name: 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("claude")])
 def test_a_transcript_cut_anywhere_is_still_read(name: str) -> None:
-    """Its bill is never above that of the whole, and nothing is raised."""
-    whole = sum(message[1].output for message in reading_of(name).messages.values())
+    """No kind of tokens is more than in the whole, and there is a bill of it."""
+    whole = seen(reading_of(name))
     size = (FOLDER / f"{name}.jsonl").stat().st_size
     for cut in range(0, size, max(1, size // 20)):
         reading = reading_of(name, cut)
-        assert sum(message[1].output for message in reading.messages.values()) <= whole
-        charges(reading, None, False, price_of)
+        assert all(part <= full for part, full in zip(seen(reading), whole, strict=True))
+        assert bool(charges(reading, None, False, price_of)) or not reading.messages
+
+
+def seen(reading: Reading) -> list[int]:
+    """Tokens by kind, of all messages."""
+    return [
+        sum(kind)
+        for kind in zip((0, 0, 0, 0), *(tokens.kinds() for _, tokens in reading.messages.values()), strict=True)
+    ]

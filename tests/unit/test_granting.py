@@ -8,7 +8,7 @@ from paper import SECOND_US, task
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import rfc3339
-from parallel_agents.eventstore.submission import FileSettings
+from parallel_agents.eventstore.submission import FileSettings, Task
 from parallel_agents.scheduler.agents.granting import GOES_ON, Grant, Held
 from parallel_agents.scheduler.runners.protocol import FAILURES
 from parallel_agents.scheduler.work import Clash, Work
@@ -94,9 +94,9 @@ def test_another_model_goes_on_where_that_is_configured() -> None:
         (agent("a", runner="bare"), {"bare": {"command": ["bare"], "provider": "anthropic"}}),
     ],
 )
-def test_no_other_model_is_tried_where_none_can_be_chosen(task: object, clients: dict[str, dict[str, object]]) -> None:
+def test_no_other_model_is_tried_where_none_can_be_chosen(task: Task, clients: dict[str, dict[str, object]]) -> None:
     """The task names one, or the client takes none: it would meet the same limit at once, over and over."""
-    run = AgentRun(agents_plan(task, agents={"failover": ("haiku",), "clients": clients}))  # type: ignore[arg-type]
+    run = AgentRun(agents_plan(task, agents={"failover": ("haiku",), "clients": clients}))
     limited(run)
     assert held(run).code == "provider"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import genai_prices as prices
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -146,7 +147,6 @@ def test_a_tighter_budget_never_makes_it_dearer(
 
 def test_the_weights_are_those_of_the_price_table() -> None:
     """Of the models that the aliases lead to: the clients' newest for Claude, the named ones for Codex."""
-    prices = pytest.importorskip("genai_prices")
     names = {
         "claude": {alias: f"claude-{alias}-5-5" for alias in models.LADDER},
         "codex": {alias: models.MODELS[alias]["codex"] for alias in models.LADDER},

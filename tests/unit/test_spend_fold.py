@@ -18,6 +18,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import DAY_US, Held, Period, Spend, days_of, in_period, period_name, waiting
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FORMATS: dict[Period, str] = {"day": "day:%Y-%m-%d", "week": "week:%G-W%V", "month": "month:%Y-%m"}
 
 
 def spend(*events: ev.Event | tuple[str, ev.Event], at_us: int = 1_000_000) -> Spend:
@@ -126,17 +127,16 @@ def test_days_weeks_and_months_are_those_of_the_calendar(day: int, of_day_us: in
     """UTC; weeks are those of ISO 8601."""
     at_us = day * DAY_US + of_day_us
     moment = EPOCH + timedelta(days=day)
-    for period, format_ in (("day", "day:%Y-%m-%d"), ("week", "week:%G-W%V"), ("month", "month:%Y-%m")):
-        scope: Period = period  # type: ignore[assignment]
-        assert period_name(scope, at_us) == moment.strftime(format_)
-        days = days_of(scope, at_us)
+    for period, format_ in FORMATS.items():
+        assert period_name(period, at_us) == moment.strftime(format_)
+        days = days_of(period, at_us)
         around = range(day - 40, day + 40)
         named = {other: (EPOCH + timedelta(days=other)).strftime(format_) for other in around}
         same = [other for other in around if named[other] == named[day]]
         assert list(days) == same
         state = Spend(by_day=Counter({days[0] - 1: 1, days[0]: 10, days[-1] + 1: 100}))
         state.by_day[days[-1]] += 1000
-        assert in_period(state, scope, at_us) == 1010
+        assert in_period(state, period, at_us) == 1010
 
 
 SUBMITTED = ev.RunSubmitted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of
@@ -10,14 +12,14 @@ from parallel_agents import look, steer
 from parallel_agents.eventstore.submission import RetryPolicy, Task
 
 
-def prompts_after(scene: Scene, **ends: object) -> list[str]:
+def prompts_after(scene: Scene, **ends: Any) -> list[str]:
     """What the first two attempts of a task were told, where the first one ended like this."""
     scene.runner = ScriptedRunner("claude")
     scene.dispatcher = scene.another("run")
     task = Task(task_id="a", runner="claude", agent_type="qa-engineer", description="Do it.")
     run_id = scene.submit(plan=plan_of(task, retry=RetryPolicy(delay_s=1.0)))
     scene.tick()
-    scene.runner.end("a", **{"error": "the reason why", "output": "my last words", **ends})  # type: ignore[arg-type]
+    scene.runner.end("a", **{"error": "the reason why", "output": "my last words", **ends})
     scene.tick()
     if look.status(scene.log, run_id)["status"] == "paused":
         steer.resume(scene.log, run_id)
