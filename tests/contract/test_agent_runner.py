@@ -251,11 +251,9 @@ def test_what_is_interrupted_tells_its_cost(agents: Agents, tmp_path: Path) -> N
     launch = agents.endless(tmp_path / "begun")
     agents.start(launch)
     wait_until((tmp_path / "begun").exists, "the agent to begin")
-    begun_s = time.monotonic()
     agents.runner.stop(launch.attempt_id)
     ended = agents.end_of(launch.attempt_id)
-    assert time.monotonic() - begun_s < 3.0  # SIGTERM would have come now.
-    assert (ended.outcome, ended.exit_code, ended.resumable) == ("stopped", 1, True)
+    assert (ended.outcome, ended.exit_code, ended.resumable) == ("stopped", 1, True)  # By SIGTERM it would be 143.
     assert [(one.source, one.partial) for one in ended.charges] == [("agent", True)]
     assert '"control_response"' in Path(launch.folder, "stdout.log").read_text()
 
@@ -311,7 +309,7 @@ sys.exit(7)
     agents.runner.stop(launch.attempt_id, grace_s=1.0)
     ended = agents.end_of(launch.attempt_id)
     assert (ended.outcome, ended.exit_code) == ("stopped", exit_code)
-    assert least_s <= time.monotonic() - begun_s < least_s + 3.0
+    assert time.monotonic() - begun_s >= least_s  # Which rung it was, its exit code says.
 
 
 def test_who_stays_after_its_result_is_sent_home(agents: Agents) -> None:
@@ -323,7 +321,7 @@ def test_who_stays_after_its_result_is_sent_home(agents: Agents) -> None:
 
 def test_who_stays_until_its_time_is_up_has_succeeded_too(agents: Agents) -> None:
     """What counts is that there is a result and nothing after it."""
-    ended = agents.run(agents.errand("say Done.", "linger", timeout_s=0.4))
+    ended = agents.run(agents.errand("say Done.", "linger", timeout_s=1.0))
     assert (ended.outcome, ended.error, ended.output) == ("exited", None, "Done.")
 
 
@@ -343,8 +341,8 @@ def test_who_waits_for_an_agent_of_its_own_is_not_sent_home(agents: Agents) -> N
 
 def test_silence_is_taken_for_a_hang(agents: Agents) -> None:
     """Stopped, a failure of the infrastructure, and tried again."""
-    ended = agents.run(agents.errand("say One.", "hang", silence_s=0.3, model=MODEL))
-    assert (ended.outcome, ended.error) == ("exited", "it gave no sign for 0.3 s and was stopped")
+    ended = agents.run(agents.errand("say One.", "hang", silence_s=0.8, model=MODEL))
+    assert (ended.outcome, ended.error) == ("exited", "it gave no sign for 0.8 s and was stopped")
     assert (ended.kind, ended.retryable, ended.resumable) == ("infrastructure", True, True)
     assert ended.charges[0].input_tokens == 2000
 
@@ -361,7 +359,7 @@ def test_a_key_that_is_refused_is_not_tried_for_minutes(agents: Agents) -> None:
 
 def test_who_says_something_now_and_then_does_not_hang(agents: Agents) -> None:
     """Words that come are a sign, however long it takes."""
-    ended = agents.run(agents.errand("stream 0.6", "say Done.", silence_s=0.4))
+    ended = agents.run(agents.errand("stream 1.0", "say Done.", silence_s=0.8))
     assert (ended.outcome, ended.error, ended.output) == ("exited", None, "Done.")
 
 

@@ -120,10 +120,8 @@ def test_a_run_that_is_cancelled_ends_at_once_and_is_charged(project: Project, s
     server.on("the-stopped-task", WRITES, HANGS)
     run_id = project.detach(project.plan({"a": "Do the-stopped-task."}))
     wait_for_events(server, 2, 3)
-    begun_s = time.monotonic()
     project("cancel", run_id)
     project("wait", run_id, code=None)
-    assert time.monotonic() - begun_s < 3.0  # SIGTERM would have come now.
     [charge] = project.events(ev.CostCharged)
     assert (charge.source, charge.partial, charge.input_tokens, charge.cache_write_tokens) == (
         "agent",
@@ -141,12 +139,14 @@ def test_one_that_was_taken_over_is_interrupted_too(project: Project, server: Mo
     wait_for_events(server, 2, 3)
     project.kill_daemon()
     project("daemon", "start")
-    begun_s = time.monotonic()
     project("cancel", run_id)
     project("wait", run_id, code=None)
-    assert time.monotonic() - begun_s < 3.0
     [charge] = project.events(ev.CostCharged)
-    assert (charge.source, charge.partial, charge.input_tokens) == ("agent", True, 1400)
+    assert (charge.source, charge.partial, charge.input_tokens) == (
+        "agent",
+        True,
+        1400,
+    )  # By SIGTERM it would tell nothing.
 
 
 def test_the_limit_of_a_subscription_is_waited_for(tmp_path: Path, server: ModelServer) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from world import START_US, Killed, Machine, MachineRunner, MoodyLog, plain
+from world import START_US, Inhabited, Killed, Machine, MachineRunner, plain
 
 from parallel_agents import held_back, steer, travel
 from parallel_agents.eventstore import events as ev
@@ -61,42 +60,23 @@ class Books:
     limits: dict[str, int | None] = field(default_factory=dict)
 
 
-class AgentsWorld:
-    """All of it, driven by one source of randomness."""
+class AgentsWorld(Inhabited):
+    """All of it."""
 
     def __init__(self, random: Random, folder: Path) -> None:
-        self.random = random
-        self.folder = folder
-        self.now_us = START_US
-        self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
-        self.log._writer.execute("PRAGMA synchronous = OFF")
+        super().__init__(random, folder)
         self.machine = AgentMachine()
         self.books = Books()
         self.plans: dict[str, Plan] = {}
-        self.alive: set[int] = set()
-        self.dispatchers: list[Dispatcher] = []
-        self.calm = False
         self.ticks = 0
         self._seen = 0
-        self._pids = 0
         self._starts_at: Counter[tuple[str, str, int]] = Counter()
         self.new_dispatcher()
 
-    def holder_alive(self, holder: dict[str, Any]) -> bool:
-        """What the process table says."""
-        return holder["pid"] in self.alive
-
     def new_dispatcher(self) -> None:
-        """A process that takes whatever nobody holds."""
-        self._pids += 1
+        """With one runner for all clients, and for commands."""
         runner = MachineRunner(self.machine)
-        made = Dispatcher(
-            self.log, dict.fromkeys([*PROVIDERS, "shell"], runner), kind=f"process {self._pids}", takes_all=True,
-            clock=lambda: self.now_us, draw=self.random.random, environ={}, live_spend=self.machine.spending,
-        )  # fmt: skip
-        made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
-        self.alive.add(self._pids)
-        self.dispatchers.append(made)
+        self.begin(dict.fromkeys([*PROVIDERS, "shell"], runner), live_spend=self.machine.spending)
 
     def random_plan(self) -> Plan:
         """Up to eight tasks, most of them agents', with tight budgets, mostly."""
@@ -306,13 +286,6 @@ class AgentsWorld:
                 self.kill(victim)
             case 4:
                 self.new_dispatcher()
-
-    def kill(self, dispatcher: Dispatcher) -> None:
-        """Its attempts go on; somebody else comes if nobody is left."""
-        self.alive.discard(dispatcher._me["pid"])
-        self.dispatchers.remove(dispatcher)
-        if not self.dispatchers:
-            self.new_dispatcher()
 
     def tick(self, dispatcher: Dispatcher) -> None:
         """One tick, and everything that must hold after it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
-from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
 from parallel_agents.submit import submit
 
 SECOND_US = 1_000_000
@@ -147,8 +148,8 @@ def one_story(holder_alive: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
         yield
 
 
-class World:
-    """All of it, driven by one source of randomness."""
+class Inhabited(ABC):
+    """A store, and the dispatchers that live on it, driven by one source of randomness."""
 
     def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
         self.random = random
@@ -156,28 +157,50 @@ class World:
         self.now_us = START_US
         self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
         self.log._writer.execute("PRAGMA synchronous = OFF")
-        self.referee = Referee(self.log)
-        self.machine = Machine()
         self.alive: set[int] = set()  # Pids.
         self.dispatchers: list[Dispatcher] = []
         self.calm = False  # Nothing goes wrong any more.
         self._pids = first_pid - 1
-        self.new_dispatcher()
 
     def holder_alive(self, holder: dict[str, Any]) -> bool:
         """What the process table says."""
         return holder["pid"] in self.alive
 
+    @abstractmethod
     def new_dispatcher(self) -> None:
         """A process that takes whatever nobody holds."""
+
+    def begin(self, runners: Mapping[str, Runner], **more: Any) -> None:
+        """Such a process, with its runners."""
         self._pids += 1
         made = Dispatcher(
-            self.log, {"shell": MachineRunner(self.machine)}, kind=f"process {self._pids}", takes_all=True,
-            clock=lambda: self.now_us, draw=self.random.random, environ={},
+            self.log, runners, kind=f"process {self._pids}", takes_all=True, clock=lambda: self.now_us,
+            draw=self.random.random, environ={}, **more,
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)
         self.dispatchers.append(made)
+
+    def kill(self, dispatcher: Dispatcher) -> None:
+        """Its attempts go on; somebody else comes if nobody is left."""
+        self.alive.discard(dispatcher._me["pid"])
+        self.dispatchers.remove(dispatcher)
+        if not self.dispatchers:
+            self.new_dispatcher()
+
+
+class World(Inhabited):
+    """All of it."""
+
+    def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
+        super().__init__(random, folder, first_pid=first_pid)
+        self.referee = Referee(self.log)
+        self.machine = Machine()
+        self.new_dispatcher()
+
+    def new_dispatcher(self) -> None:
+        """With a runner of commands."""
+        self.begin({"shell": MachineRunner(self.machine)})
 
     def random_plan(self) -> Plan:
         """Up to nine tasks in up to three stages, with tight limits."""
@@ -364,12 +387,9 @@ class World:
                 self.new_dispatcher()
 
     def kill(self, dispatcher: Dispatcher) -> None:
-        """Its attempts go on; somebody else comes if nobody is left."""
+        """What it has said before counts."""
         self.referee.look()
-        self.alive.discard(dispatcher._me["pid"])
-        self.dispatchers.remove(dispatcher)
-        if not self.dispatchers:
-            self.new_dispatcher()
+        super().kill(dispatcher)
 
     def settle(self, steps: int = 400) -> None:
         """From here on nothing goes wrong, every person answers, and every run must come to its end."""

@@ -77,6 +77,13 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, list[dict[str, Any]]]:
     return process.returncode, [json.loads(line) for line in output.splitlines()]
 
 
+def read_to(process: subprocess.Popen[bytes], sign: bytes) -> None:
+    """Read its lines up to one that holds the sign."""
+    assert process.stdout
+    while sign not in (line := process.stdout.readline()):
+        assert line, f"it has ended without {sign!r}"
+
+
 def shapes(value: dict[str, Any], kind: str = "") -> Iterator[tuple[str, frozenset[str]]]:
     """The keys of a line and of what lies in it, by the kind of line."""
     for key in ("type", "subtype", "is_error", "error"):
@@ -166,9 +173,7 @@ def test_a_killed_process_is_missing_from_the_total_of_its_session(agent: Agent)
 def test_a_process_that_is_killed_after_its_result_is_missing_too(agent: Agent) -> None:
     """The total of a session is kept at the end of a process; only the difference can be trusted."""
     process = agent.start([*CLAUDE, "--session-id", SESSION], said("@linger\n@say One."))
-    assert process.stdout
-    while b'"type":"result"' not in process.stdout.readline():
-        pass
+    read_to(process, b'"type":"result"')
     process.kill()
     ended(process)
     _, lines = agent.claude("--resume", SESSION, steps="@usage 50 5 0 0\n@say Two.")
@@ -190,12 +195,9 @@ def test_a_request_to_stop_ends_it_with_a_result(agent: Agent, step: str) -> Non
     """It tells the cost so far, and ends as soon as stdin does."""
     process = agent.start(CLAUDE, None)
     assert process.stdin
-    assert process.stdout
     process.stdin.write(said(f"@say One.\n{step}").encode())
     process.stdin.flush()
-    lines = [process.stdout.readline()]
-    while (b"long answer" if step == "@hang" else b'"stop_reason":"tool_use"') not in lines[-1]:
-        lines.append(process.stdout.readline())
+    read_to(process, b"long answer" if step == "@hang" else b'"stop_reason":"tool_use"')
     stop = {"type": "control_request", "request_id": "stop-1", "request": {"subtype": "interrupt"}}
     output, _ = process.communicate(json.dumps(stop).encode() + b"\n", timeout=60)
     told = [json.loads(line) for line in output.splitlines()]
@@ -209,9 +211,7 @@ def test_a_request_to_stop_ends_it_with_a_result(agent: Agent, step: str) -> Non
 def test_signals_end_it_as_they_end_the_real_one(agent: Agent, number: int, code: int, results: int) -> None:
     """SIGINT with a result and exit code 0, SIGTERM without a word; both keep the calls that were finished."""
     process = agent.start([*CLAUDE, "--session-id", SESSION], said("@say One.\n@hang\n@say Two."))
-    assert process.stdout
-    while b"long answer" not in process.stdout.readline():
-        pass
+    read_to(process, b"long answer")
     process.send_signal(number)
     got, lines = ended(process)
     assert (got, [line["type"] for line in lines].count("result")) == (code, results)
