@@ -221,6 +221,20 @@ class RunSettings(Document):
     max_queue_size: Annotated[int, Field(ge=1)] = 100  # Tasks in `queued` at once; the rest stay `pending`.
     max_execution_s: Annotated[float, Field(gt=0)] = 3600.0  # Of the run, from its RunStarted.
     min_free_mb: Annotated[int, Field(ge=0)] = 500  # Of 10^6 bytes, where checkouts lie; below it nothing starts.
+    # Of the machine, for attempts that are processes. Percents are of all processors together; None: no limit, as in
+    # plans of releases that knew none.
+    max_cpu_percent: Annotated[float, Field(gt=0, le=100)] | None = None  # Above it nothing starts,
+    throttle_cpu_percent: Annotated[float, Field(gt=0, le=100)] | None = (
+        None  # above it starts are held back for a while.
+    )
+    agent_cpu_percent: Annotated[float, Field(gt=0, le=100)] | None = None  # That one attempt may use.
+    max_memory_mb: Annotated[int, Field(ge=1)] | None = None  # Of 10^6 bytes, of all attempts together.
+    agent_memory_mb: Annotated[int, Field(ge=1)] | None = None  # Of one attempt, which ends above it.
+    memory_warning_percent: Annotated[float, Field(gt=0, le=100)] = 85.0  # Of max_memory_mb.
+    min_workers: Annotated[int, Field(ge=1)] = 1  # So many attempts may run whatever the load of the processors is.
+    max_workers: Annotated[int, Field(ge=1)] | None = None  # What automatic scaling goes up to.
+    auto_scale: bool = False
+    scaling_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     retry: RetryPolicy = Field(default_factory=lambda: RetryPolicy.trusted({}))
 
 
