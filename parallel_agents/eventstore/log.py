@@ -17,11 +17,11 @@ from typing import Any, cast
 
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import StaleRun, StoreError, UnknownEvent
-from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.record import GENESIS, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.eventstore.sqlite import data_version, explained, open_store
+from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
 from parallel_agents.version import RELEASE
 
 _INSERT = (
@@ -29,6 +29,7 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
+_INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
 _COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
 _CHUNK = 2000
@@ -435,16 +436,42 @@ class Log:
             ).fetchone()
         return (int(found[0]), bytes(found[1])) if found else None
 
+    def snapshot_seq(self, run_id: str, projection: str, version: int) -> int:
+        """The seq of the newest snapshot; 0 where there is none."""
+        query = "SELECT coalesce(max(seq), 0) FROM snapshots WHERE run_id = ? AND projection = ? AND version = ?"
+        return int(self._fetch(query, (run_id, projection, version))[0][0])
+
     def save_snapshot(self, run_id: str, projection: str, version: int, seq: int, state: bytes) -> None:
         """Keep a snapshot. A cache: losing any or all of them changes no answer."""
         with self._lock, explained(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.execute(
-                    "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
-                    (run_id, projection, version, seq, state),
-                )
+                self._writer.execute(_INSERT_SNAPSHOT, (run_id, projection, version, seq, state))
                 self._writer.execute("COMMIT")
             except BaseException:
                 self._abandon()
                 raise
+
+    def keep_snapshot(self, projection: str, version: int, seq: int, state: bytes) -> bool:
+        """Make a snapshot of the whole store the only one of its projection. Never waits for another writer.
+
+        Returns:
+            Whether it was written. A cache: who could not write it leaves it to the next.
+        """
+        with self._lock:
+            writer = self._writer
+            if writer.in_transaction:
+                return False
+            try:
+                writer.execute("PRAGMA busy_timeout = 0")
+                writer.execute("BEGIN IMMEDIATE")
+                writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
+                writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
+                writer.execute("COMMIT")
+                return True
+            except sqlite3.Error:  # Locked, read-only, full: whoever needs the store for more than a cache is told.
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                return False
+            finally:
+                writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

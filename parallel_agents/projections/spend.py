@@ -17,6 +17,7 @@ import orjson
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, Row, decode, from_rfc3339
+from parallel_agents.projections import occupancy
 
 DAY_US: Final = 86_400_000_000
 MINUTE_US: Final = 60_000_000
@@ -113,10 +114,7 @@ def fold(state: Spend, record: Recorded) -> Spend:
     return state
 
 
-OF_SLOTS: Final = (
-    "TaskStarted", "TaskCompleted", "TaskFailed", "TaskTimedOut", "TaskCancelled", "AttemptLost", "TaskBlocked",
-    "ResultDiscarded",
-)  # fmt: skip
+OF_SLOTS: Final = occupancy.TYPES
 """The types that begin and end a reservation."""
 OF_MONEY: Final = (
     "CostCharged", "BudgetThresholdReached", "BudgetExceeded", "BudgetChanged", "ProviderLimited", "ProviderFreed",

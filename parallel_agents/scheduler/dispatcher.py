@@ -27,6 +27,7 @@ from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
+from parallel_agents.projections.store_wide import KEEP_EVERY
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
@@ -85,6 +86,7 @@ class Dispatcher:
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
+        self._kept_seq = 0  # The last seq at which snapshots of the whole store were looked at.
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
@@ -179,6 +181,7 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._keep_up()
         return self._next_due()
 
     def _load(self) -> None:
@@ -531,6 +534,16 @@ class Dispatcher:
             self.projector.save_snapshot(state)
         except StoreError as error:  # A cache; and what was just decided is still to be started.
             trouble.warn("no snapshot of run {}: {}", state.run_id, error)
+
+    def _keep_up(self) -> None:
+        """Now and then leave what the next start would otherwise have to fold from far back."""
+        if self._seen - self._kept_seq < KEEP_EVERY:
+            return
+        self._kept_seq = self._seen
+        try:
+            self.projector.keep_up()
+        except StoreError as error:
+            trouble.warn("no snapshots of the store: {}", error)
 
     def _next_due(self) -> int | None:
         due = self.attempts.due()
