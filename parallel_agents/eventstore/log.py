@@ -6,6 +6,7 @@ decoded by ``record``. Acknowledged means committed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from parallel_agents.eventstore.record import GENESIS, Brief, Recorded, Row, dec
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
+from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_bytes
 from parallel_agents.version import RELEASE
 
 _INSERT = (
@@ -458,20 +460,46 @@ class Log:
         Returns:
             Whether it was written. A cache: who could not write it leaves it to the next.
         """
+        with self._at_once() as writer:
+            if writer is None:
+                return False
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
+            writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
+            writer.execute("COMMIT")
+            return True
+        return False
+
+    def fold_write_ahead_log(self, above_bytes: int = LIMIT_BYTES) -> bool:
+        """Copy the write-ahead log into the database and empty it, where it is larger than that. Waits for nobody.
+
+        Returns:
+            Whether it is small now. Where somebody reads an old moment of the store it stays, and can be folded later.
+        """
+        if wal_bytes(self.path) <= above_bytes:
+            return True
+        with self._at_once() as writer:
+            if writer is not None:
+                busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not busy
+        return False
+
+    @contextlib.contextmanager
+    def _at_once(self) -> Iterator[sqlite3.Connection | None]:
+        """The writer for something that can as well be done later: it waits for no lock, and fails without a word.
+
+        None inside of a transaction.
+        """
         with self._lock:
             writer = self._writer
             if writer.in_transaction:
-                return False
+                yield None
+                return
             try:
                 writer.execute("PRAGMA busy_timeout = 0")
-                writer.execute("BEGIN IMMEDIATE")
-                writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
-                writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
-                writer.execute("COMMIT")
-                return True
-            except sqlite3.Error:  # Locked, read-only, full: whoever needs the store for more than a cache is told.
+                yield writer
+            except sqlite3.Error:  # Locked, read-only, full: whoever needs the store for more than this is told.
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
-                return False
             finally:
                 writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

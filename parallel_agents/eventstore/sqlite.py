@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_file
 from parallel_agents.version import STORE_FORMAT
 
 BUSY_TIMEOUT_MS = 30_000
@@ -78,7 +79,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
     writable = _is_writable(path)
     mode = "rw" if writable else "ro"
-    if not writable and not _wal(path).exists():
+    if not writable and not wal_file(path).exists():
         mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}",
@@ -106,7 +107,7 @@ def _settled(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
         if _is_writable(path):
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
     except BaseException:
         connection.close()
         raise
@@ -124,10 +125,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.002)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def _tables(connection: Any) -> set[str]:

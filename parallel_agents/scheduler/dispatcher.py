@@ -27,7 +27,6 @@ from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
-from parallel_agents.projections.store_wide import KEEP_EVERY
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
@@ -37,6 +36,7 @@ from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.upkeep import Upkeep
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
 CHECK_HOLDERS_US = 1_000_000
@@ -86,7 +86,7 @@ class Dispatcher:
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
-        self._kept_seq = 0  # The last seq at which snapshots of the whole store were looked at.
+        self._upkeep = Upkeep(log, self.projector, steady)
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
@@ -181,7 +181,7 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
-        self._keep_up()
+        self._upkeep.after_tick(self._seen, quiet=not fresh)
         return self._next_due()
 
     def _load(self) -> None:
@@ -534,16 +534,6 @@ class Dispatcher:
             self.projector.save_snapshot(state)
         except StoreError as error:  # A cache; and what was just decided is still to be started.
             trouble.warn("no snapshot of run {}: {}", state.run_id, error)
-
-    def _keep_up(self) -> None:
-        """Now and then leave what the next start would otherwise have to fold from far back."""
-        if self._seen - self._kept_seq < KEEP_EVERY:
-            return
-        self._kept_seq = self._seen
-        try:
-            self.projector.keep_up()
-        except StoreError as error:
-            trouble.warn("no snapshots of the store: {}", error)
 
     def _next_due(self) -> int | None:
         due = self.attempts.due()

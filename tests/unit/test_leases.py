@@ -15,6 +15,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep as upkeep_module
 from parallel_agents.scheduler.dispatcher import Progress
 from parallel_agents.submit import submit
 
@@ -349,7 +350,7 @@ def test_a_dispatcher_leaves_snapshots_of_the_store_while_it_lives(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever comes after it was killed finds them; that they cannot be kept holds nothing up."""
-    for module in (dispatcher_module, projector_module):
+    for module in (upkeep_module, projector_module):
         monkeypatch.setattr(module, "KEEP_EVERY", 2)
     scene.submit(task("a"))
     scene.tick()
