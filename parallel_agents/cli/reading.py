@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from parallel_agents import InvalidUsage, look
+from parallel_agents.archived import folder_is_kept, open_file
 from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
 
 _POLL_S = 0.2  # Files say nothing when they grow.
@@ -103,10 +104,10 @@ def logs(
             return
         folder = Path(attempt["folder"])
         if as_json:
-            texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
+            texts = {name: _text(log.path, folder / f"{name}.log") for name in ("stdout", "stderr")}
             print_json({"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts})
             return
-        if not follow and not folder.exists():
+        if not follow and not folder_is_kept(log.path, folder):
             click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
         from parallel_agents.activity import printed_as
 
@@ -120,9 +121,10 @@ def _in_words(lines: list[bytes], output: str) -> bytes:
     return "".join(f"{words}\n" for line in lines for words in words_of(line, output)).encode("utf-8", "replace")
 
 
-def _text(path: Path) -> str:
+def _text(store: Path, path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8", "replace")
+        with open_file(store, path) as file:
+            return file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
 
@@ -139,7 +141,7 @@ def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, output: s
     while True:
         running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
         for name in read:
-            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
+            with contextlib.suppress(FileNotFoundError), open_file(log.path, folder / name) as file:
                 file.seek(read[name])
                 while chunk := file.read(1 << 20):
                     read[name] += len(chunk)

@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.record import Recorded, Row, decode
 
 
@@ -36,6 +37,9 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
             _free(state, event.attempt_id)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
             _free(state, attempt_id or "")  # Empty: no attempt of it was running.
+        case ev.RunArchived(run_id=run_id):  # It held none, but ends that it tells of may not be readable any more.
+            for attempt_id in list(state.by_run.get(run_id, ())):
+                _free(state, attempt_id)
         case _:
             raise AssertionError(f"occupancy does not fold {type(event).__name__}")
     return state
@@ -45,14 +49,16 @@ TYPES: Final = (
     "TaskStarted", "TaskCompleted", "TaskFailed", "TaskTimedOut", "TaskCancelled", "AttemptLost", "TaskBlocked",
     "ResultDiscarded",
 )  # fmt: skip
-_FOLDED = frozenset(ev.EVENT_TYPES[name] for name in TYPES)
+_FOLDED = frozenset({*(ev.EVENT_TYPES[name] for name in TYPES), ev.RunArchived})
 
 
 def fold_row(state: Occupancy, row: Row) -> Occupancy:
     """The same from a stored row of one of the types. The attempt's id says all."""
+    if row.body == ELSEWHERE:
+        return state
     try:
         data = orjson.loads(row.body)
-        if "schema_version" not in data:
+        if "schema_version" not in data and row.type != "RunArchived":
             if row.type == "TaskStarted":
                 take(state, data["attempt_id"], row.run_id)
             else:

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import orjson
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.record import Recorded, Row, decode, from_rfc3339
 from parallel_agents.projections import occupancy
 
@@ -109,6 +110,8 @@ def fold(state: Spend, record: Recorded) -> Spend:
             )  # fmt: skip
         case ev.ProviderFreed(provider=provider):
             state.waits.pop(provider, None)
+        case ev.RunArchived(run_id=archived):  # None of it ran, but its ends may not be readable any more.
+            state.running = {name: held for name, held in state.running.items() if held.run_id != archived}
         case _:
             raise AssertionError(f"spend does not fold {type(event).__name__}")
     return state
@@ -119,11 +122,13 @@ OF_SLOTS: Final = occupancy.TYPES
 OF_MONEY: Final = (
     "CostCharged", "BudgetThresholdReached", "BudgetExceeded", "BudgetChanged", "ProviderLimited", "ProviderFreed",
 )  # fmt: skip
-_FOLDED = frozenset(ev.EVENT_TYPES[name] for name in OF_SLOTS + OF_MONEY)
+_FOLDED = frozenset({*(ev.EVENT_TYPES[name] for name in OF_SLOTS + OF_MONEY), ev.RunArchived})
 
 
 def fold_row(state: Spend, row: Row) -> Spend:
     """The same from a stored row. Most are charges and starts, of which a few fields say all."""
+    if row.body == ELSEWHERE:
+        return state
     try:
         data = orjson.loads(row.body)
         if "schema_version" not in data:

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import orjson
 
-from parallel_agents.eventstore.events import STORE_RUN
+from parallel_agents.eventstore.events import STORE_RUN, RunArchived
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row, decode
 from parallel_agents.eventstore.run_level import RUN_LEVEL
@@ -62,7 +62,7 @@ class StoreWide(Generic[State]):
     def state(self, log: Log, upto: int, base: tuple[int, State] | None = None) -> State:
         """What the events up to a seq make, unfiltered. Consumes the base that it is given."""
         seq, state = base or (0, self.initial())
-        for row in log.rows(seq, upto, where=self.where):
+        for row in log.rows(seq, upto, where=self.where, stored=True):  # No archive is needed to start.
             state = self.fold_row(state, row)
         return state
 
@@ -157,12 +157,14 @@ def _load_spend(stored: bytes) -> Spend:
 
 _WAIT_FIELDS: Final = tuple(name for name in Wait.__dataclass_fields__ if name != "refused")
 
+_ARCHIVED: Final = RunArchived.__name__
+
 RUNS: Final = StoreWide("runs", 1, RUN_LEVEL, lambda: dict[str, RunSummary](), _fold_run, _dump_runs, _load_runs)
 OCCUPANCY: Final = StoreWide(
-    "occupancy", 1, f"type IN {occupancy_fold.TYPES}", Occupancy, occupancy_fold.fold_row, _dump_occupancy,
+    "occupancy", 1, f"type IN {(*occupancy_fold.TYPES, _ARCHIVED)}", Occupancy, occupancy_fold.fold_row, _dump_occupancy,
     _load_occupancy,
 )  # fmt: skip
 SPEND: Final = StoreWide(
-    "spend", 1, f"type IN {spend_fold.OF_MONEY + spend_fold.OF_SLOTS}", Spend, spend_fold.fold_row, _dump_spend,
+    "spend", 1, f"type IN {(*spend_fold.OF_MONEY, *spend_fold.OF_SLOTS, _ARCHIVED)}", Spend, spend_fold.fold_row, _dump_spend,
     _load_spend,
 )  # fmt: skip
