@@ -37,6 +37,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.run_standing import needed
+from parallel_agents.scheduler.runners.folder import LOCK
 
 _PART, _NOTE = ".part", ".under-way"
 
@@ -103,8 +104,10 @@ def _archive(log: Log, run_id: str) -> RunArchived | None:
     folder.mkdir(mode=0o700, exist_ok=True)
     final = folder / f"{run_id}-{bulk.version}.zip"
     part, note = final.with_suffix(_PART), final.with_suffix(_NOTE)
-    if any(event.file == final.name for event in announced(log)):  # Nothing was appended since, but files came back.
-        raise NotAllowed(f"run {run_id} was archived as it stands", hint=f"its files in {run_id}-*.zip are untouched")
+    if any(
+        event.file == final.name for event in announced(log)
+    ):  # It was archived as it stands; files came back since.
+        return None
     _write(part, bulk)
     _compare(part, bulk)
     note.touch(mode=0o600)
@@ -224,7 +227,9 @@ def _remove_folders(log: Log, bulk: Bulk) -> None:
 
 def _is_unchanged(folder: Path, bulk: Bulk, home: Path) -> bool:
     found = dict(_files_in(folder, home))
-    return bool(found) and all(bulk.files.get(name) == one for name, one in found.items())
+    if not found and any(folder.iterdir()):  # Something in it is no file.
+        return False
+    return all(bulk.files.get(name) == one for name, one in found.items())
 
 
 def _finish(log: Log) -> None:
@@ -254,7 +259,12 @@ def _bulk_in(log: Log, run_id: str, final: Path) -> Bulk:
     bulk = Bulk(run_id, 0)
     for folder in attempt_folders(home / run_id):
         found = dict(_files_in(folder, home.parent))
-        if found and all(digests.get(name) == digest_of_file(path) for name, (path, _, _) in found.items()):
+        if all(_is_in(digests, name, path, size) for name, (path, size, _) in found.items()):
             bulk.folders.append(folder)
             bulk.files.update(found)
     return bulk
+
+
+def _is_in(digests: dict[str, str], name: str, path: Path, size: int) -> bool:
+    """Whether an archive holds a file as it lies there; a lock that was taken to remove its folder holds nothing."""
+    return (path.name == LOCK and not size) or digests.get(name) == digest_of_file(path)
