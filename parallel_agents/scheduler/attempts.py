@@ -295,6 +295,8 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            sandbox=state.plan.settings.sandbox,
+            store=os.path.dirname(self._folder),
         )
 
     def _refuse(

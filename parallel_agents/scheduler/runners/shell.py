@@ -36,6 +36,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+from parallel_agents.scheduler.sandbox import before_command, places
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
 _LOST_GRACE_S: Final = 1.0  # For what is left of a lost attempt, between SIGTERM and SIGKILL.
@@ -101,7 +102,7 @@ class ShellRunner:
                 "attempt_id": launch.attempt_id,
                 "folder": os.path.abspath(launch.folder),
                 "workdir": os.path.abspath(launch.workdir),
-                "command": launch.command,
+                "command": (*_sandboxed(launch), *launch.command) if launch.sandbox else launch.command,
                 "env": dict(launch.env),
                 "timeout_s": float(launch.timeout_s),
             }
@@ -439,6 +440,11 @@ def _ask_to_stop(folder: str, timed_out: bool, grace_s: float) -> None:
 def _ended_now(attempt_id: str, outcome: Outcome, error: str, *, retryable: bool = True) -> Ended:
     now_us = time.time_ns() // 1000
     return Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
+
+
+def _sandboxed(launch: Launch) -> tuple[str, ...]:
+    folder, workdir = os.path.abspath(launch.folder), os.path.abspath(launch.workdir)
+    return before_command(launch.sandbox, places(workdir, folder, launch.store, launch.attempt_id, launch.env))
 
 
 def _not_started(attempt_id: str, error: Exception) -> Ended:
