@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -259,9 +258,9 @@ def complain(code: str, message: str, hint: str, *, as_json: bool) -> None:
     """Print an error where errors belong: for a person, or for a script that reads JSON."""
     message, hint = _harmless(message), _harmless(hint)
     if as_json:
-        click.echo(
-            json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False), err=True
-        )
+        from parallel_agents.cli.harmless import json_text
+
+        click.echo(json_text({"error": {"code": code, "message": message, "hint": hint}}), err=True)
         return
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
     if hint:

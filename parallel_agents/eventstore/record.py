@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -109,6 +109,10 @@ def event_hash(
     """
     envelope = f"{seq}\x1f{run_id}\x1f{version}\x1f{type_}\x1f{at_us}\x1f{actor}\x1f".encode("utf-8", "surrogateescape")
     return hashlib.sha256(prev_hash + envelope + body_digest).digest()
+
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Bytes of one event: what is longer belongs in a file. Whatever writes events keeps far below this by bounds of its own."""
 
 
 def encode(event: Event) -> bytes:
