@@ -138,6 +138,8 @@ def decode_body(type_: str, body: str | bytes) -> tuple[type[Event], dict[str, A
     if not isinstance(values, dict):
         raise ValueError("a body is a JSON object")
     version = values.pop("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise ValueError("a version is a number from 1 on")
     if cls is None:
         raise UnknownEventType(
             f"the log holds an event of type {type_!r} version {version}, which this release does not know",

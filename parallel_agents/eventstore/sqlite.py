@@ -222,7 +222,7 @@ class explained:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, sqlite3.Error | OSError):
+        if error is not None and isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
             raise _explanation(self.path, error) from error
 
 
@@ -239,7 +239,7 @@ def _explanation(path: Path, error: BaseException) -> StoreError:
         )
     if "not a database" in what:
         return StoreError(f"{path} is not an SQLite file", hint="name another --store, or restore it from a backup")
-    if "malformed" in what or "corrupt" in what:
+    if "malformed" in what or "corrupt" in what or "decode" in what:
         return StoreError(
             f"{path} is corrupt: {error}",
             hint="restore it from a backup; `sqlite3 FILE .recover` saves what can be read",

@@ -85,7 +85,7 @@ def read_object(folder: str, name: str) -> dict[str, Any] | None:
     try:
         with open(f"{folder}/{name}", "rb") as file:
             data = json.loads(file.read())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # Brackets without end, from whoever can write there.
         return None
     return data if isinstance(data, dict) else None
 
