@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from scratch import Scratch, shell, until_file, wait_until
 from terminal import on_terminal, quickly_on_terminal
-from versioned import versioned
+from versioned import git, versioned
 
 BAD = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b[6n\x9b2J\u202egnp.exe"
 OBEYED = ("\x1b]52", "\x07", "\x1b[2J", "\x1b[6n", "\x9b", "\u202e")
@@ -186,3 +186,21 @@ def test_a_flood_of_bells_from_a_process_of_ours_stops_no_dispatcher(cli: Scratc
         flooder.kill()
         flooder.wait()
     wait_until(lambda: cli.quick("daemon", "stop").code == 0, "the daemon to end")
+
+
+def test_a_store_that_came_with_a_repository_is_dispatched_by_no_daemon(cli: Scratch) -> None:
+    """Whoever clones it has asked for nothing that is queued in there; reading it is fine."""
+    versioned(cli, {"readme": "hello\n"})
+    cli("submit", cli.plan(shell("evil", "touch pwned"), workspace="none"))
+    git(cli, "add", "-f", ".parallel-agents/events.db")
+    git(cli, "commit", "-qm", "with a store")
+    for verb in ("start", "run"):
+        said = cli("daemon", verb, code=None)
+        assert said.code != 0
+        assert "came with the repository" in said.err
+    assert [line["status"] for line in cli.quick("runs", "--json").data] == ["submitted"]
+    assert not (cli.root / "pwned").exists()
+    git(cli, "rm", "-q", "--cached", ".parallel-agents/events.db")
+    cli("daemon", "start")
+    cli("wait")
+    cli("daemon", "stop")
