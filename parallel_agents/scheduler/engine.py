@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
@@ -58,7 +59,7 @@ class Engine:
             kind=kind,
             takes_all=takes_all,
             environ=environ,
-            peak_memory=self._peak_memory,
+            used=self._used,
             wake=self._wake,
             live_spend=self._live_spend,
         )
@@ -98,7 +99,7 @@ class Engine:
         return self._agents
 
     def _sample(self) -> None:
-        """Measure what attempts take of the memory, once there are any."""
+        """Measure what attempts use, and what the machine has left, once there are any."""
         if self._sampler is None:
             self._sampler = Sampler(self._pids)
             self._sampler.start()
@@ -170,8 +171,8 @@ class Engine:
     def _wake(self) -> None:
         self.loop.wake()
 
-    def _peak_memory(self, attempt_id: str) -> int:
-        return self._sampler.peak(attempt_id) if self._sampler is not None else 0
+    def _used(self, attempt_id: str) -> Usage | None:
+        return self._sampler.used(attempt_id) if self._sampler is not None else None
 
 
 class _Runners(dict[str, Runner]):

@@ -113,6 +113,9 @@ class Ended:
     ended_at_us: int = 0
     cpu_s: float = 0.0  # Of the whole process tree.
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0  # Of all processors together; 0 where it was too short for a sample, as the next one.
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
     kind: str = ""  # One of FAILURES, where an agent failed.
     charges: tuple[Charge, ...] = ()
