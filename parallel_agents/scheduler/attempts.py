@@ -212,8 +212,8 @@ class Attempts:
             return ended
         return replace(
             ended,
-            cpu_s=max(ended.cpu_s, used.cpu_s),
-            peak_cpu_percent=used.peak_cpu_percent,
+            cpu_s=max(ended.cpu_s, round(used.cpu_s, 6)),
+            peak_cpu_percent=round(used.peak_cpu_percent, 2),
             peak_memory_bytes=max(ended.peak_memory_bytes, used.peak_memory_bytes),
             peak_open_files=used.peak_open_files,
             disk_written_bytes=max(ended.disk_written_bytes, used.disk_written_bytes),

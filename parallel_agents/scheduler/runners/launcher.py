@@ -27,6 +27,7 @@ class Attempt:
         "attempt_id",
         "cause",
         "cpu_s",
+        "disk_written_bytes",
         "ended_at_us",
         "error",
         "folder",
@@ -60,6 +61,7 @@ class Attempt:
         self.status: int | None = None  # As wait() gave it; None while the command runs.
         self.cpu_s = 0.0
         self.peak_memory_bytes = 0
+        self.disk_written_bytes = 0
         self.cause = "exited"  # Or "stopped", "timed_out": why it is being ended.
         self.error: str | None = None
         self.asked_to_end = False  # SIGTERM has been sent.

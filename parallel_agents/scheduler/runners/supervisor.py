@@ -62,6 +62,7 @@ _TRANSIENT: Final = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
 )
 _LINUX: Final = sys.platform.startswith("linux")
+_BLOCK_BYTES: Final = 512  # What the kernel counts output in, whatever the disk has.
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -309,6 +310,7 @@ class Supervisor:
                 # At least what the supervisor itself takes: the kernel counts the moment before the exec too.
                 peak = usage.ru_maxrss * (1024 if _LINUX else 1)
                 attempt.peak_memory_bytes = max(attempt.peak_memory_bytes, peak)
+                attempt.disk_written_bytes += usage.ru_oublock * _BLOCK_BYTES if _LINUX else 0
 
     def settle(self) -> None:
         """Bring whatever is ending one step further, and finish what has ended with all its descendants."""
@@ -432,6 +434,7 @@ class Supervisor:
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)
         ended["peak_memory_bytes"] = attempt.peak_memory_bytes
+        ended["disk_written_bytes"] = attempt.disk_written_bytes
         ended["output"] = last_line(f"{attempt.folder}/{STDOUT}")
         self.tell(attempt, ended, write=True)
         os.close(attempt.lock_fd)
@@ -468,6 +471,7 @@ def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:
         "ended_at_us": now_us,
         "cpu_s": 0.0,
         "peak_memory_bytes": 0,
+        "disk_written_bytes": 0,
     }
 
 
