@@ -27,7 +27,9 @@ SUBMITTED, PAUSED = "submitted", "paused"
 ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})  # Of tasks; of runs without the last.
 TASK_STATUSES = (PENDING, QUEUED, RUNNING, BLOCKED, COMPLETED, FAILED, CANCELLED, SKIPPED)
 
-OWN = frozenset({"", "agent", "no_change"})  # Failures of an attempt's own; of others than agents nobody tells more.
+OWN = frozenset(
+    {"", "agent", "no_change", "memory"}
+)  # Failures of an attempt's own; of others than agents nobody tells more.
 LOST = "infrastructure"  # What the loss of an attempt is.
 
 

@@ -26,8 +26,10 @@ from parallel_agents.scheduler.environment import missing_variables, process_env
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
+from parallel_agents.scheduler.runners.limits import Limits
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.throttle import MEGABYTE
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.checkouts import Order, Prepared
@@ -56,6 +58,13 @@ def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:
         return ended
     missing = [name for name in task.task.outputs if not os.path.exists(f"{state.workdir}/{name}")]
     return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
+
+
+def limits_of(state: RunState) -> Limits:
+    """What one attempt of a run may use."""
+    settings = state.plan.settings
+    memory_mb = settings.agent_memory_mb
+    return Limits(settings.agent_cpu_percent, None if memory_mb is None else memory_mb * MEGABYTE)
 
 
 class Attempts:
@@ -307,6 +316,7 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            limits=limits_of(state),
         )
 
     def _refuse(

@@ -12,6 +12,7 @@ from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
+from parallel_agents.scheduler.runners.limits import Limits
 from parallel_agents.scheduler.runners.protocol import Runner
 from parallel_agents.scheduler.runners.shell import ShellRunner
 
@@ -101,12 +102,24 @@ class Engine:
     def _sample(self) -> None:
         """Measure what attempts use, and what the machine has left, once there are any."""
         if self._sampler is None:
-            self._sampler = Sampler(self._pids)
+            from parallel_agents.scheduler.enforcing import Enforcer
+
+            self._sampler = Sampler(self._pids, look=Enforcer(self._limits, self._end).look)
             self._sampler.start()
 
     def _pids(self) -> dict[str, int]:
-        found = {} if self._shell is None else self._shell.live()
-        return found if self._agents is None else found | self._agents.live()
+        return {name: pid for runner in self._supervised() for name, pid in runner.live().items()}
+
+    def _supervised(self) -> list[ShellRunner | AgentRunner]:
+        return [runner for runner in (self._shell, self._agents) if runner is not None]
+
+    def _limits(self) -> dict[str, Limits]:
+        return {name: limits for runner in self._supervised() for name, limits in runner.limits().items()}
+
+    def _end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """End an attempt that has broken a limit; who does not know it does nothing."""
+        for runner in self._supervised():
+            runner.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
 
     def _live_spend(self) -> Mapping[str, int]:
         return {} if self._agents is None else self._agents.spending()
@@ -164,9 +177,8 @@ class Engine:
 
     def _heard(self) -> None:
         """The supervisor of an adopted attempt rings when that has ended."""
-        for runner in (self._shell, self._agents):
-            if runner is not None:
-                runner.hint()
+        for runner in self._supervised():
+            runner.hint()
 
     def _wake(self) -> None:
         self.loop.wake()

@@ -12,7 +12,7 @@ from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.process import marker_of
 from parallel_agents.scheduler.sampling import Machine, age_s, available_bytes, held, process_table
-from parallel_agents.scheduler.trees import Account, Membership
+from parallel_agents.scheduler.trees import Account, Membership, Row
 
 INTERVAL_S = 1.0
 _PROCESSORS = os.cpu_count() or 1
@@ -54,10 +54,18 @@ class Sampler:
 
     Args:
         live: attempt id -> pid of its first process.
+        look: called after each pass over attempts, with what each has used and its processes.
     """
 
-    def __init__(self, live: Callable[[], Mapping[str, int]], *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        live: Callable[[], Mapping[str, int]],
+        *,
+        look: Callable[[Mapping[str, Usage], Mapping[str, list[Row]]], None] | None = None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self._live = live
+        self._look = look
         self._interval_s = interval_s
         self._machine = Machine()
         self._membership = Membership(marker_of)
@@ -89,17 +97,18 @@ class Sampler:
         """One pass."""
         at_us = time.monotonic_ns() // 1000
         roots = dict(self._live())
-        if roots:
-            self._sample_attempts(roots, at_us)
-        living = {attempt_id: account.usage for attempt_id in roots if (account := self._accounts.get(attempt_id))}
+        members = self._sample_attempts(roots, at_us) if roots else {}
+        living = {attempt_id: account.usage for attempt_id in members if (account := self._accounts.get(attempt_id))}
         self._forget(roots, at_us)
         self._load = MachineLoad(at_us, self._machine.cpu_percent(at_us), available_bytes(), living)
+        if living and self._look is not None:
+            self._look(living, members)
 
-    def _sample_attempts(self, roots: Mapping[str, int], at_us: int) -> None:
+    def _sample_attempts(self, roots: Mapping[str, int], at_us: int) -> dict[str, list[Row]]:
+        """The processes of each attempt that has any; one may have ended without that having been taken up yet."""
         table = process_table()
-        for attempt_id, rows in self._membership.members(roots, table).items():
-            if not rows:
-                continue  # It has ended, and nobody has taken that up yet.
+        members = {name: rows for name, rows in self._membership.members(roots, table).items() if rows}
+        for attempt_id, rows in members.items():
             first = table.get(roots[attempt_id])
             account = self._accounts.setdefault(attempt_id, Account())
             account.take(
@@ -109,6 +118,7 @@ class Sampler:
                 age_s=0.0 if first is None else age_s(first.start_time),
                 processors=_PROCESSORS,
             )
+        return members
 
     def _forget(self, roots: Mapping[str, int], at_us: int) -> None:
         """Of what has ended and nobody asks for, such as a gate."""
