@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.process import process_row
+from parallel_agents.scheduler.runners.launcher import NICE
 from parallel_agents.scheduler.runners.limits import MEMORY, Limits, too_much
 from parallel_agents.scheduler.sampling import proportional_bytes
 from parallel_agents.scheduler.trees import Row
@@ -75,6 +75,8 @@ class Enforcer:
         self._end = end
         self._exact = exact
         self._hogs = Hogs()
+        self._least_nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        self._sessions: dict[int, int] = {}  # Whose share of the processors was looked at, and what it is.
 
     def look(self, attempts: Mapping[str, Usage], members: Mapping[str, Sequence[Row]]) -> None:
         """Act on what a pass saw.
@@ -83,10 +85,18 @@ class Enforcer:
             members: the processes of each attempt.
         """
         limits = self._limits()
-        for name, nice in self._hogs.lower(limits, attempts).items():
-            for row in members.get(name, ()):
+        lowered = self._hogs.lower(limits, attempts)
+        sessions: dict[int, int] = {}
+        for name, rows in members.items():
+            # Some are not that low: a command may have had children before its supervisor could lower it.
+            nice = max(self._least_nice, lowered.get(name, 0))
+            for row in rows:
                 if row.nice < nice:
                     lower_priority(row, nice)
+                if sessions.get(row.session, -1) < nice:
+                    known = self._sessions.get(row.session, -1)
+                    sessions[row.session] = known if known >= nice else lower_session(row.pid, nice)
+        self._sessions = sessions
         for name, usage in attempts.items():
             limit = limits[name].memory_bytes if name in limits else None
             if limit is not None and usage.memory_bytes > limit:
@@ -102,13 +112,28 @@ class Enforcer:
 
 
 def lower_priority(row: Row, nice: int) -> None:
-    """Let a process come after others; where the processors are shared out by session, its session."""
+    """Let a process come after others."""
     found = process_row(row.pid)
-    if found is None or found.start_time != row.start_time:
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, row.pid, nice)
-    if sys.platform.startswith("linux"):
-        # Refused more than ten times a second; the next pass tries again as long as there are processes to be lowered.
-        with contextlib.suppress(OSError), open(f"/proc/{row.pid}/autogroup", "w", encoding="ascii") as file:
+    if found is not None and found.start_time == row.start_time:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, row.pid, nice)
+
+
+def lower_session(pid: int, nice: int) -> int:
+    """Let the session of a process come after others, where the kernel shares the processors out by session (autogroup).
+
+    Returns:
+        How low it is. Where that cannot be changed, as more than ten times a second, the next pass tries again.
+    """
+    try:
+        with open(f"/proc/{pid}/autogroup", "r+", encoding="ascii") as file:
+            found = int(file.read().split()[-1])
+            if found >= nice:
+                return found
+            file.seek(0)
             file.write(str(nice))
+    except FileNotFoundError:
+        return 19  # The kernel does no such thing.
+    except (OSError, ValueError, IndexError):
+        return -1
+    return nice

@@ -12,12 +12,12 @@ from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
-from parallel_agents.scheduler.runners.limits import Limits
-from parallel_agents.scheduler.runners.protocol import Runner
+from parallel_agents.scheduler.runners.protocol import Launch, Runner
 from parallel_agents.scheduler.runners.shell import ShellRunner
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.runners.agent import AgentRunner
+    from parallel_agents.scheduler.watching import Watch
 
 
 class Engine:
@@ -49,6 +49,7 @@ class Engine:
         self._agents: AgentRunner | None = None
         self._environ = environ
         self._sampler: Sampler | None = None
+        self._watch: Watch | None = None
         if takes_all or shell:
             self.need_shell()
         from parallel_agents.scheduler.loop import Loop  # It takes as long to come as the supervisor to start.
@@ -102,9 +103,10 @@ class Engine:
     def _sample(self) -> None:
         """Measure what attempts use, and what the machine has left, once there are any."""
         if self._sampler is None:
-            from parallel_agents.scheduler.enforcing import Enforcer
+            from parallel_agents.scheduler.watching import Watch  # Runs of callables need none.
 
-            self._sampler = Sampler(self._pids, look=Enforcer(self._limits, self._end).look)
+            self._watch = Watch(self.log.path, self._launches, self._end)
+            self._sampler = Sampler(self._pids, look=self._watch.look)
             self._sampler.start()
 
     def _pids(self) -> dict[str, int]:
@@ -113,8 +115,8 @@ class Engine:
     def _supervised(self) -> list[ShellRunner | AgentRunner]:
         return [runner for runner in (self._shell, self._agents) if runner is not None]
 
-    def _limits(self) -> dict[str, Limits]:
-        return {name: limits for runner in self._supervised() for name, limits in runner.limits().items()}
+    def _launches(self) -> dict[str, Launch]:
+        return {name: launch for runner in self._supervised() for name, launch in runner.launches().items()}
 
     def _end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
         """End an attempt that has broken a limit; who does not know it does nothing."""
@@ -170,8 +172,9 @@ class Engine:
                 self.dispatcher.leave()
         finally:
             self.dispatcher.close()
-            if self._sampler is not None:
+            if self._sampler is not None and self._watch is not None:
                 self._sampler.close()
+                self._watch.close()
             for runner in self._runners.values():
                 runner.close()
 

@@ -54,7 +54,7 @@ class Sampler:
 
     Args:
         live: attempt id -> pid of its first process.
-        look: called after each pass over attempts, with what each has used and its processes.
+        look: called after each pass, with what each living attempt has used and its processes.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Sampler:
         living = {attempt_id: account.usage for attempt_id in members if (account := self._accounts.get(attempt_id))}
         self._forget(roots, at_us)
         self._load = MachineLoad(at_us, self._machine.cpu_percent(at_us), available_bytes(), living)
-        if living and self._look is not None:
+        if self._look is not None:
             self._look(living, members)
 
     def _sample_attempts(self, roots: Mapping[str, int], at_us: int) -> dict[str, list[Row]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from parallel_agents.scheduler.enforcing import SAMPLES_ABOVE, STEPS, Enforcer, Hogs, lower_priority
 from parallel_agents.scheduler.machine_load import Usage
+from parallel_agents.scheduler.runners.launcher import NICE
 from parallel_agents.scheduler.runners.limits import Limits
 from parallel_agents.scheduler.sampling import process_table
 from parallel_agents.scheduler.trees import Row
@@ -124,11 +127,24 @@ def test_a_hog_gets_a_lower_priority(sleeper: subprocess.Popen[bytes]) -> None:
     """All its processes, by what a pass saw of them."""
     watched = Watched(QUARTER, exact=None)
     seen: Any = {"a": [process_table()[sleeper.pid]]}
-    before = nice(sleeper.pid)
     for _ in range(SAMPLES_ABOVE):
-        assert nice(sleeper.pid) == before
+        assert nice(sleeper.pid) < STEPS[0]
         watched.enforcer.look(busy(60), seen)
-    assert nice(sleeper.pid) == max(STEPS[0], before)
+    assert nice(sleeper.pid) == STEPS[0]
+
+
+def test_whoever_was_faster_than_its_supervisor_is_lowered_by_the_first_pass(sleeper: subprocess.Popen[bytes]) -> None:
+    """Itself and its session, whose share of the processors is what counts where the kernel shares them out by that."""
+    watched = Watched({}, exact=None)
+    lowered = min(19, nice(0) + NICE)
+    shares = Path(f"/proc/{sleeper.pid}/autogroup")
+
+    def is_lowered() -> bool:
+        watched.enforcer.look(busy(1), {"a": [process_table()[sleeper.pid]]})
+        return not shares.exists() or int(shares.read_text().split()[-1]) == lowered
+
+    wait_until(is_lowered, "the share of the session")
+    assert nice(sleeper.pid) == lowered
 
 
 def test_another_process_of_that_pid_keeps_its_priority(sleeper: subprocess.Popen[bytes]) -> None:

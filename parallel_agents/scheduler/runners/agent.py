@@ -47,7 +47,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
-from parallel_agents.scheduler.runners.limits import MEMORY, Limits
+from parallel_agents.scheduler.runners.limits import MEMORY
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
@@ -172,9 +172,9 @@ class AgentRunner:
         """Attempt id to the pid of its client, for those that run now."""
         return self._shell.live()
 
-    def limits(self) -> dict[str, Limits]:
-        """Attempt id to what it may use, for those that have limits."""
-        return self._shell.limits()
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those whose clients run."""
+        return self._shell.launches()
 
     def end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
         """End an attempt that has broken a limit."""

@@ -35,7 +35,7 @@ from parallel_agents.scheduler.runners.folder import (
     take_lock,
     write_whole,
 )
-from parallel_agents.scheduler.runners.limits import Limits, as_order, control_group_home
+from parallel_agents.scheduler.runners.limits import as_order, control_group_home
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
@@ -191,10 +191,10 @@ class ShellRunner:
                 pids[attempt_id] = live.pid
         return pids
 
-    def limits(self) -> dict[str, Limits]:
-        """Attempt id to what it may use, for those that have limits."""
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those that have not ended."""
         with self._lock:
-            return {name: live.launch.limits for name, live in self._live.items() if live.launch.limits}
+            return {attempt_id: live.launch for attempt_id, live in self._live.items()}
 
     def close(self) -> None:
         """Let go of the supervisor. It goes on until its last attempt has ended; if that was before, it is gone now."""
