@@ -8,7 +8,7 @@ from pathlib import Path
 from parallel_agents.eventstore import usage_samples
 from parallel_agents.scheduler.enforcing import Ender, Enforcer
 from parallel_agents.scheduler.machine_load import Usage
-from parallel_agents.scheduler.runners.limits import control_group_home, sweep
+from parallel_agents.scheduler.runners.control_groups import control_group_home, sweep
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.trees import Row
 from parallel_agents.scheduler.usage_series import SeriesKeeper

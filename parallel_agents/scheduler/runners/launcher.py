@@ -14,8 +14,9 @@ import time
 from typing import Any, Final
 
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity, boot_id, process_row, start_time_now
+from parallel_agents.scheduler.runners.control_groups import enter_group, make_group, remove_group
 from parallel_agents.scheduler.runners.folder import PROCESS, REVOKED, STDERR, STDOUT
-from parallel_agents.scheduler.runners.limits import NO_LIMITS, Limits, enter_group, make_group, remove_group
+from parallel_agents.scheduler.runners.limits import NO_LIMITS, Limits
 
 NICE: Final = 5
 """How much lower than ours the priority of attempts is, so that a person's own programs come first."""

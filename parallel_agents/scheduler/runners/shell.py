@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
+from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -35,7 +36,6 @@ from parallel_agents.scheduler.runners.folder import (
     take_lock,
     write_whole,
 )
-from parallel_agents.scheduler.runners.limits import as_order, control_group_home
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
@@ -318,6 +318,9 @@ class ShellRunner:
         attempt_ids = [live.launch.attempt_id for live, _ in lost]
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
         rest = "" if clean else "; some of its processes cannot be ended"
+        if (home := control_group_home().path) is not None:
+            for attempt_id in attempt_ids:
+                end_group(f"{home}/{attempt_id}")
         for live, fd in lost:
             attempt_id = live.launch.attempt_id
             self._take([_lost(live, rest, began=attempt_id not in never_began)])

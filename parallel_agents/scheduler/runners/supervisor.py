@@ -38,6 +38,7 @@ from parallel_agents.scheduler.process import (
     processes,
     send_signal,
 )
+from parallel_agents.scheduler.runners.control_groups import kill_group, remove_group, was_killed
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     STDERR,
@@ -50,7 +51,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
-from parallel_agents.scheduler.runners.limits import MEMORY, kill_group, remove_group, too_much, was_killed
+from parallel_agents.scheduler.runners.limits import MEMORY, too_much
 from parallel_agents.scheduler.runners.talking import Talking
 
 INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.

@@ -11,9 +11,10 @@ import pytest
 from waiting import wait_until
 
 from parallel_agents.scheduler.process import own_identity
-from parallel_agents.scheduler.runners import limits as groups
+from parallel_agents.scheduler.runners import control_groups as groups
+from parallel_agents.scheduler.runners.control_groups import HOME, NoGroups, find_home, make_group, sweep
 from parallel_agents.scheduler.runners.launcher import Attempt, Launcher
-from parallel_agents.scheduler.runners.limits import HOME, Limits, NoGroups, find_home, make_group, sweep
+from parallel_agents.scheduler.runners.limits import Limits
 
 FILES = {
     "cgroup.procs": "",
@@ -161,7 +162,7 @@ def test_groups_that_nobody_is_in_are_swept(kernel: Kernel) -> None:
         make_group(home, name, Limits(25.0), 8)
     Path(home, "living", "cgroup.events").write_text("populated 1\nfrozen 0\n")
     assert sweep(home) == []
-    assert sweep(home, young_s=-1.0) == ["gone"]
+    assert sweep(home, young_s=-1.0) == [f"{home}/gone"]
     assert sorted(entry.name for entry in Path(home).iterdir() if entry.is_dir()) == ["living"]
     assert sweep(f"{home}/nowhere") == []
 
@@ -208,7 +209,7 @@ def test_a_command_is_in_its_group_from_its_first_moment_with_all_that_it_starts
     finally:
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    wait_until(lambda: sweep(str(real.parent), young_s=-1.0) == ["a1"], "the group to be empty")
+    wait_until(lambda: sweep(str(real.parent), young_s=-1.0) == [str(real)], "the group to be empty")
 
 
 @NEEDS_REAL
