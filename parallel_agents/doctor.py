@@ -27,6 +27,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.scheduler.daemon import find_daemon, lock_file
 from parallel_agents.scheduler.process import boot_id, holder_alive, start_time_now
 from parallel_agents.scheduler.resources import free_bytes
+from parallel_agents.scheduler.runners.control_groups import control_group_home
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.sandbox import PRESETS, problem
@@ -60,6 +61,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _identity()
     yield _shell_runner(scratch)
     yield _sandboxes(project, scratch)
+    yield _limits()
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
     yield from examine_agents(project, scratch=scratch)
 
@@ -204,6 +206,14 @@ def _sandboxes(project: Project, scratch: Path) -> Finding:
         return Finding("sandbox", "error", f"{words[0]} is asked for: {why}", hint)
     in_force = f"attempts run behind {words[0]}" if words else "attempts run as you, without one"
     return Finding("sandbox", "ok", f"{in_force}; {detail}")
+
+
+def _limits() -> Finding:
+    """What holds attempts to their limits here."""
+    home = control_group_home()
+    if home.path is not None:
+        return Finding("limits of agents", "ok", f"cgroup v2 and a watchdog: groups in {home.path}")
+    return Finding("limits of agents", "ok", f"nice and a watchdog; no cgroup v2: {home.reason}")
 
 
 def as_json(findings: Iterator[Finding]) -> list[dict[str, Any]]:
