@@ -322,6 +322,10 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     Key("safetyFeatures.automaticFailover", SWITCH, True),
+    # A runner that fails so often in a row by its own fault is left alone for so many seconds, then tried once.
+    Key("safetyFeatures.circuitBreaker.enabled", SWITCH, True),
+    Key("safetyFeatures.circuitBreaker.failureThreshold", whole(1, 100), 3),
+    Key("safetyFeatures.circuitBreaker.resetTimeout", SECONDS, 30),
     Key("safetyFeatures.gracefulShutdown", SWITCH, True, "fixed", "the first Ctrl-C always lets what runs finish"),
     Key("safetyFeatures.emergencyStop", SWITCH, True, "fixed", "`parallel-agents stop --now` can always be said"),
     *[key for event, (template, _) in NOTIFICATIONS.items() for key in _notification(event, template)],

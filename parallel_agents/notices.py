@@ -11,6 +11,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.budget import percent, usd, words_of
 
 
@@ -68,9 +69,13 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
 
 
 def waiting(limit: Mapping[str, Any]) -> str:
-    """That a provider lets nobody work: until when on this machine's clock, why, and what lifts that."""
+    """That a provider lets nobody work, or a runner is broken: until when on this machine's clock, why, and what lifts that."""
     until = datetime.fromisoformat(limit["until"]).astimezone()
     when = f"{until:%H:%M:%S}" if until.date() == datetime.now().astimezone().date() else f"{until:%Y-%m-%d %H:%M:%S}"
+    if limit["runner"] is not None:
+        until_then = f"until {when}" if limit["kind"] == CIRCUIT_OPEN else "but one attempt that tries it"
+        failed = f"it failed {limit['failures']} times in a row: {limit['reason']}"
+        return f"⏳ runner {limit['runner']} starts nothing {until_then}: {failed} (`{limit['lift']}` lifts that)"
     sure, why = "" if limit["stated"] else " (our guess)", limit["reason"] or limit["kind"].replace("_", " ")
     return f"⏳ {limit['provider']} lets no agent start until {when}{sure}: {why} (`{limit['lift']}` lifts that)"
 

@@ -155,6 +155,10 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
         retry=retry,
+        circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))
+        if configuration.get("safetyFeatures.circuitBreaker.enabled")
+        else None,
+        circuit_reset_s=float(configuration.get("safetyFeatures.circuitBreaker.resetTimeout")),
     )
 
 

@@ -68,12 +68,17 @@ def budget_lines(found: dict[str, Any]) -> list[Text]:
 
 
 def limit_lines(limits: list[dict[str, Any]]) -> list[Text]:
-    """Providers that let nobody work: until when on this machine's clock, why, and how to lift that."""
+    """Providers that let nobody work, and runners that are broken: until when here, why, and how to lift that."""
     lines = []
     for one in limits:
-        until = f"{drawing.local_time(one['until'])}{'' if one['stated'] else ' (our guess)'}"
-        line = Text("‖ ", style="bold magenta").append(one["provider"], "bold")
-        line.append(f" lets no agent start until {until}: ", "").append(drawing.one_line(_why_limited(one)), "")
+        until = f"until {drawing.local_time(one['until'])}{'' if one['stated'] else ' (our guess)'}"
+        line = Text("‖ ", style="bold magenta").append(one["provider"] or f"runner {one['runner']}", "bold")
+        if one["runner"] is None:
+            line.append(f" lets no agent start {until}: ", "").append(drawing.one_line(_why_limited(one)), "")
+        else:
+            then = until if one["kind"] == "circuit_open" else "but one attempt that tries it"
+            line.append(f" starts nothing {then}: it failed {one['failures']} times in a row: ", "")
+            line.append(drawing.one_line(one["reason"]), "")
         lines.append(line.append(f"  (`{one['lift']}` lifts that)", "dim"))
     return lines
 

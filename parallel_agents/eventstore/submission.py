@@ -236,6 +236,9 @@ class RunSettings(Document):
     auto_scale: bool = False
     scaling_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     retry: RetryPolicy = Field(default_factory=lambda: RetryPolicy.trusted({}))
+    # Failures of a runner in a row that open its circuit, and for how long the first time. None: nothing ever does.
+    circuit_failures: Annotated[int, Field(ge=1, le=100)] | None = None
+    circuit_reset_s: Seconds = 30.0
 
 
 class Plan(Document):

@@ -282,6 +282,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ProviderLimited() | ev.ProviderFreed() | ev.ToolsDenied():
             pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.RunnerFailed() | ev.CircuitOpened() | ev.CircuitHalfOpened() | ev.CircuitClosed():
+            pass  # Of no run; folded by circuits.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
         case ev.BudgetChanged(scope=scope):

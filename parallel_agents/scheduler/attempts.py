@@ -25,7 +25,7 @@ from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
-from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
+from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Fault, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
 
 if TYPE_CHECKING:
@@ -164,6 +164,14 @@ class Attempts:
             self._go_on_with_files(self.files)
         self._stop_what_must_end()
 
+    def alive(self) -> set[str]:
+        """Attempts that run in processes in this moment, as far as their runners can tell."""
+        found: set[str] = set()
+        for runner in self._runners.values():
+            living = getattr(runner, "live", None)  # Not every runner has processes.
+            found.update(living() if living is not None else ())
+        return found
+
     def due(self) -> list[int]:
         """When something of attempts or their files is to be done, in microseconds since the epoch."""
         due = [self._clock() + when - self._steady() for when, _ in self._deadlines[:1]]
@@ -228,7 +236,7 @@ class Attempts:
         needed = task.task.env_from
         missing = missing_variables(self._environ, needed) if needed else []
         if runner is None:
-            self._refuse(attempt_id, f"there is no runner {task.runner!r}")
+            self._refuse(attempt_id, f"there is no runner {task.runner!r}", fault="installation")
         elif missing:
             self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
         elif (order := self._order(state, attempt_id, run_id)) is not None:
@@ -260,7 +268,7 @@ class Attempts:
                 self.files.begun.add(attempt_id)
         except Exception as error:  # A runner promises not to; the attempts after this one must be started.
             trouble.report_exception("attempt {} could not be started", attempt_id)
-            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
+            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True, fault="runner")
 
     def _launch(
         self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None, *, begins: bool = False
@@ -298,12 +306,21 @@ class Attempts:
         )
 
     def _refuse(
-        self, attempt_id: str, error: str, *, retryable: bool = False, outcome: Outcome = "not_started"
+        self,
+        attempt_id: str,
+        error: str,
+        *,
+        retryable: bool = False,
+        outcome: Outcome = "not_started",
+        fault: Fault = "",
     ) -> None:
         now_us = self._clock()
         self.ends.append(
-            Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
-        )
+            Ended(
+                attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us,
+                fault=fault,
+            )
+        )  # fmt: skip
 
     def _runner_of(self, task: TaskState) -> Runner | None:
         """Of a task that has been started."""

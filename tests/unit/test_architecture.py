@@ -36,6 +36,7 @@ PURE = {
     "decide_settling",
     "decide_budgets",
     "throttle",
+    "breaker",
     "runners.protocol",
     "agents.reading",
     "agents.claude_stream",

@@ -32,6 +32,9 @@ FAILURES = {
 }
 """Why an attempt of an agent failed."""
 
+Fault = Literal["", "runner", "installation"]
+"""What of a runner is to blame: it broke in some way, or it is not there (any more), or not able to begin."""
+
 ChargeSource = Literal["agent", "estimated", "unknown"]
 
 
@@ -122,6 +125,8 @@ class Ended:
     provider: str = ""  # Who refused, where that is why it failed ...
     until_us: int | None = None  # ... and until when, where that was said.
     got_through: bool = False  # The provider has answered at least once.
+    fault: Fault = ""  # Of its runner, where it is to blame that the attempt failed.
+    free: bool = False  # It is made again and counts as no failure, since its runner is left alone meanwhile.
 
 
 class Runner(Protocol):

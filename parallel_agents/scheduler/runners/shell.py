@@ -442,7 +442,9 @@ def _ended_now(attempt_id: str, outcome: Outcome, error: str, *, retryable: bool
 
 
 def _not_started(attempt_id: str, error: Exception) -> Ended:
-    return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
+    retryable = isinstance(error, OSError)
+    ended = _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=retryable)
+    return replace(ended, fault="runner") if retryable else ended
 
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
@@ -452,4 +454,4 @@ def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     if not began:
         return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
-    return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
+    return replace(_ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}"), fault="runner")

@@ -246,7 +246,7 @@ class Supervisor:
         if attempt.stdin_fd >= 0:
             os.close(attempt.stdin_fd)
         ended = _ended(attempt.attempt_id, "not_started", why)
-        ended["retryable"] = retryable
+        ended["retryable"], ended["fault"] = retryable, "runner" if retryable else ""
         self.tell(attempt, ended, write=ours)
         if attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
