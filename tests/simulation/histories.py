@@ -375,8 +375,25 @@ class Generator:
                 provider=self.random.choice(["anthropic", "openai"]), kind="usage_limit", count=self.random.randint(1, 3),
                 until=rfc3339(10**15 + self.random.randint(0, 10**8)), model=self.random.choice([None, "opus", "haiku"]),
             )  # fmt: skip
+        if self.random.random() < 0.3:
+            event = self._of_a_runner()
         self.events.append(("store", event))
         return True
+
+    def _of_a_runner(self) -> ev.Event:
+        """That a runner fails, is left alone, tried or trusted again: whatever comes before it."""
+        runner, attempt_id = self.random.choice(["shell", "claude"]), self._new_id()
+        until = rfc3339(10**15 + self.random.randint(0, 10**8))
+        return self.random.choice(
+            [
+                ev.RunnerFailed(
+                    runner=runner, attempt_id=attempt_id, reason="crashed", lost=self.random.random() < 0.5
+                ),
+                ev.CircuitOpened(runner=runner, until=until, reason="crashed", failures=3),
+                ev.CircuitHalfOpened(runner=runner, attempt_id=attempt_id),
+                ev.CircuitClosed(runner=runner),
+            ]
+        )
 
     def _conflict(self, run: RunHistory) -> bool:
         running = run.now.names("running")
