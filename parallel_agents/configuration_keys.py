@@ -284,6 +284,8 @@ KEYS: tuple[Key, ...] = (
     Key("monitoring.progressUpdateInterval", {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, 1),
     Key("monitoring.detailedLogs", SWITCH, True, "fixed", "every transition is an event, and there is no shorter log"),
     Key("monitoring.performanceMetrics", SWITCH, True, "fixed", "what attempts take and use is always measured"),
+    # Of 10^6 bytes, kept of each of the two outputs of an attempt; 0: all.
+    Key("monitoring.maxOutputMB", whole(0, 1_000_000), 64),
     Key("monitoring.failureNotifications", SWITCH, True),
     Key("monitoring.successNotifications", SWITCH, True),
     Key("conflictResolution.enabled", SWITCH, True),

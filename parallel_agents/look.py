@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents.attempt_details import details
+from parallel_agents.attempt_files import cut_bytes
 from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
@@ -288,6 +289,7 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
             **_span(span),
             "folder": str(folder / span.attempt_id),
             **_prompt(folder / span.attempt_id),
+            "cut_bytes": cut_bytes(folder / span.attempt_id),
             **more[span.attempt_id],
         }
         for span in timeline(records)

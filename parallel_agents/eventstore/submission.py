@@ -239,6 +239,12 @@ class RunSettings(Document):
     # Failures of a runner in a row that open its circuit, and for how long the first time. None: nothing ever does.
     circuit_failures: Annotated[int, Field(ge=1, le=100)] | None = None
     circuit_reset_s: Seconds = 30.0
+    max_output_mb: Annotated[int, Field(ge=1)] | None = None  # Of 10^6 bytes, kept of each output of an attempt.
+
+    @property
+    def max_output_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.max_output_mb is None else self.max_output_mb * 1_000_000
 
 
 class Plan(Document):

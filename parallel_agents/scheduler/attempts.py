@@ -303,6 +303,7 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            max_output_bytes=state.plan.settings.max_output_bytes,
         )
 
     def _refuse(

@@ -80,6 +80,7 @@ def test_every_setting_that_shapes_a_decision_is_part_of_the_run(folder: Path) -
         max_execution_s=60.0,
         retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False),
         circuit_failures=3,
+        max_output_mb=64,
     )
 
 

@@ -100,6 +100,7 @@ class Launch:
     errand: Errand | None = None  # Instead of a command, for the runner of an agent.
     stdin: str | None = None  # A file that the command reads; None: it has nothing to read.
     talk: Talk | None = None  # In place of that.
+    max_output_bytes: int | None = None  # Kept of each of its two outputs; None: all.
 
 
 @dataclass(slots=True)

@@ -109,6 +109,8 @@ class ShellRunner:
                 order["stdin"] = launch.stdin
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
+            if launch.max_output_bytes is not None:
+                order["max_output_bytes"] = launch.max_output_bytes
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
         except (OSError, TypeError, ValueError) as error:
