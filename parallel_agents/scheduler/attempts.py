@@ -427,6 +427,9 @@ class Attempts:
                 self._runners["shell"].stop(gate_id, grace_s=grace_s)
 
     def _start_gate(self, launch: Launch) -> None:
+        held = self._held.get(launch.run_id)
+        if held is not None:
+            launch.max_output_bytes = held.state.plan.settings.max_output_bytes
         try:
             self._runners["shell"].start(launch)
         except Exception as error:  # As in ``_run``.

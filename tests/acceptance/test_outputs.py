@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scratch import Scratch
+from scratch import Scratch, wait_until
 
 PRINTS = "seq -f '%099.0f' 1 60000; echo trouble >&2; echo the last word"  # Six megabytes.
 
@@ -40,3 +40,15 @@ def test_an_output_that_fits_says_nothing_of_cuts(cli: Scratch) -> None:
     assert len(cli.quick("logs", "chatty").out) == 6_000_000 + len("the last word\ntrouble\n")
     assert cli.quick("logs", "chatty", "--json").data["cut_bytes"] == {}
     assert "cut out" not in cli.quick("show", "chatty").out
+
+
+def test_the_log_of_a_daemon_begins_anew_when_it_is_full(cli: Scratch) -> None:
+    """What it says after that is in the new one, and the old one is kept."""
+    log = cli.store.with_name("events.daemon.log")
+    log.parent.mkdir()
+    log.write_bytes(b"an old line\n" * 500_000)
+    cli("daemon", "start")
+    wait_until(log.with_name("events.daemon.log.1").exists, "the log to rotate")
+    cli("daemon", "stop")
+    assert log.with_name("events.daemon.log.1").stat().st_size >= 6_000_000
+    assert "detached" in log.read_text()
