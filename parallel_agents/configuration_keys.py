@@ -316,13 +316,10 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     Key("safetyFeatures.maxExecutionTime", SECONDS, 3600),
-    *_not_built(
-        "safetyFeatures",
-        {
-            **_switches("healthChecks"),
-            "healthCheckInterval": (SECONDS, 30),
-        },
-    ),
+    # Every so many seconds each running attempt is looked at; one that is silent and idle for longer than stuckAfter is named.
+    Key("safetyFeatures.healthChecks", SWITCH, True),
+    Key("safetyFeatures.healthCheckInterval", SECONDS, 30),
+    Key("safetyFeatures.stuckAfter", SECONDS, 300),
     Key("safetyFeatures.automaticFailover", SWITCH, True),
     # A runner that fails so often in a row by its own fault is left alone for so many seconds, then tried once.
     Key("safetyFeatures.circuitBreaker.enabled", SWITCH, True),

@@ -153,6 +153,7 @@ def task_line(task: TaskState, cost: Cost, run_id: str) -> dict[str, Any]:
         "cpu_s": task.cpu_s,
         "peak_memory_bytes": task.peak_memory_bytes,
         "work_commit": task.work_commit,
+        "stuck": None if task.stuck is None else {**task.stuck, "at": rfc3339(task.stuck["at_us"])},
         "look": looking_command(run_id, task),
         "settle": settling_command(run_id, task),
     }

@@ -47,7 +47,7 @@ class Notices:
 
 
 def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
-    """What nobody can switch off: budgets that come to their end, and pauses that money or a key has caused."""
+    """What nobody can switch off: budgets that come to their end, pauses for money or a key, and attempts that look stuck."""
     scopes_spent: set[str] = set()  # Then it is clear why the run is paused.
     told: dict[str, str] = {}  # By scope: of several shares that were passed at once the last one.
     for record in records:
@@ -61,6 +61,10 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
                 scopes_spent.add(scope)
             case ev.ToolsDenied(task_id=task_id, tools=tools):
                 told[f"tools:{task_id}"] = f"⚠️ {task_id} was not allowed to use {', '.join(dict.fromkeys(tools))}"
+            case ev.AttemptStuck(task_id=task_id, reason=reason):
+                told[f"stuck:{task_id}"] = f"⚠️ {task_id} looks stuck: {reason}"
+            case ev.AttemptRevived(task_id=task_id):
+                told[f"stuck:{task_id}"] = f"{task_id} goes on"
             case ev.RunPaused(reason=reason, code=code) if code and scopes_spent.isdisjoint(told):
                 told["paused"] = f"⏸️ Paused: {reason}"
             case _:

@@ -117,6 +117,8 @@ def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
     match task["status"]:
         case "failed":
             return Text(drawing.one_line(task["error"] or ""), style="red")
+        case "running" if task["stuck"]:
+            return Text(f"looks stuck: {drawing.one_line(stuck_words(task['stuck']))}", style="yellow")
         case "skipped":
             return Text(f"{task['because']} failed", style="dim")
         case "cancelled" | "blocked":
@@ -134,6 +136,11 @@ def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
             return Text(drawing.one_line(str(task["output"])), style="dim")
         case _:
             return None
+
+
+def stuck_words(stuck: dict[str, Any]) -> str:
+    """Why an attempt looks stuck, and the last that it has printed."""
+    return str(stuck["reason"]) + (f"; its last words: {stuck['last_output']}" if stuck["last_output"] else "")
 
 
 def ways_on(task: dict[str, Any]) -> list[str]:

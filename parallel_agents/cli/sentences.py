@@ -125,6 +125,10 @@ def sentence(event: dict[str, Any]) -> str:
             return f"not allowed: {', '.join(dict.fromkeys(data['tools']))}"
         case "ProviderFreed":
             return f"{data['provider']}" + (f": {data['reason']}" if data["reason"] else "")
+        case "AttemptStuck":
+            return str(data["reason"]) + (f"; its last words: {data['last_output']}" if data["last_output"] else "")
+        case "AttemptRevived":
+            return "it goes on"
         case "RunnerFailed" | "CircuitOpened" | "CircuitHalfOpened" | "CircuitClosed":
             return _of_circuit(event["type"], data)
         case "BudgetChanged":

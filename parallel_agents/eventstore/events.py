@@ -467,6 +467,26 @@ class ProviderFreed(Event):
     reason: str = ""
 
 
+class AttemptStuck(Event):
+    """A running attempt looks stuck. It goes on all the same; said once until it has been seen to go on."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason", "last_output")
+
+    task_id: str
+    attempt_id: str
+    kind: str  # silent, process or checkout.
+    silent_s: float  # Since it was last seen to do something.
+    reason: str  # In words.
+    last_output: str = ""  # The last that it has printed.
+
+
+class AttemptRevived(Event):
+    """An attempt that looked stuck was seen to do something."""
+
+    task_id: str
+    attempt_id: str
+
+
 class RunnerFailed(Event):
     """An attempt failed by its runner's fault. So many in a row open the runner's circuit. Of no run."""
 

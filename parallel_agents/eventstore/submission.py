@@ -239,6 +239,8 @@ class RunSettings(Document):
     # Failures of a runner in a row that open its circuit, and for how long the first time. None: nothing ever does.
     circuit_failures: Annotated[int, Field(ge=1, le=100)] | None = None
     circuit_reset_s: Seconds = 30.0
+    health_check_s: Seconds | None = None  # Between two looks at running attempts; None: nobody looks.
+    stuck_after_s: Seconds = 300.0  # Silent and idle for so long, an attempt is told to look stuck.
     max_output_mb: Annotated[int, Field(ge=1)] | None = None  # Of 10^6 bytes, kept of each output of an attempt.
 
     @property

@@ -64,7 +64,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     duration_s, cpu_s, peak = data["duration_s"], data["cpu_s"], data["peak_memory_bytes"]
                     task.exit_code, task.output, task.error = data["exit_code"], data["output"], None
                     task.duration_s, task.cpu_s, task.peak_memory_bytes = duration_s, cpu_s, peak
-                    task.status, task.ended_at_us = COMPLETED, at_us
+                    task.status, task.ended_at_us, task.stuck = COMPLETED, at_us, None
                     if (commit := data.get("commit")) is not None:
                         state.integration, task.conflict = commit, None
                     continue

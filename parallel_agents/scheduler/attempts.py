@@ -25,6 +25,7 @@ from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
+from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_line
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Fault, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
 
@@ -128,7 +129,7 @@ class Attempts:
         held = self._held.get(run_id)
         files = None if held is None else self.files_of(held.state)
         if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
-            folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
+            folder = self.folder_of(run_id, task_id, ended.attempt_id)
             ended = steps_told(held.state.tasks[task_id].task, ended, folder)
         if held is None or files is None or ended.outcome == "not_started" or not ended.began:
             self.ends.append(ended)
@@ -164,13 +165,25 @@ class Attempts:
             self._go_on_with_files(self.files)
         self._stop_what_must_end()
 
-    def alive(self) -> set[str]:
-        """Attempts that run in processes in this moment, as far as their runners can tell."""
-        found: set[str] = set()
+    def alive(self) -> dict[str, int]:
+        """Attempts that run in processes in this moment, as far as their runners can tell, with the pids of these."""
+        found: dict[str, int] = {}
         for runner in self._runners.values():
             living = getattr(runner, "live", None)  # Not every runner has processes.
-            found.update(living() if living is not None else ())
+            found.update(living() if living is not None else {})
         return found
+
+    def last_words(self, task: TaskState, folder: str) -> str:
+        """The last that a running attempt has printed; of an agent what it has said."""
+        said = getattr(self._runner_of(task), "last_words", None)
+        if said is not None:  # What it prints is for programs.
+            return str(said(task.attempt_id))
+        files = sorted((f"{folder}/{name}" for name in (STDOUT, STDERR)), key=_changed_at, reverse=True)
+        return next(filter(None, map(last_line, files)), "")
+
+    def folder_of(self, run_id: str, task_id: str, attempt_id: str) -> str:
+        """Where the files of an attempt lie."""
+        return f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
 
     def due(self) -> list[int]:
         """When something of attempts or their files is to be done, in microseconds since the epoch."""
@@ -438,6 +451,13 @@ class Attempts:
             self.polled.append(
                 Ended(launch.attempt_id, "not_started", error=said, started_at_us=now_us, ended_at_us=now_us)
             )
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 _NO_CALL: tuple[None, None] = (None, None)

@@ -37,6 +37,7 @@ from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
 CHECK_HOLDERS_US = 1_000_000
@@ -98,6 +99,7 @@ class Dispatcher:
             clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake, cut=self.accounts.cut,
         )  # fmt: skip
         self.calls = self.attempts.calls
+        self._health = HealthWatch(self.attempts, steady)
 
     def hold(self, run_id: str) -> None:
         """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
@@ -156,6 +158,7 @@ class Dispatcher:
             (self._wanted if what == "hold" else self._leaving).add(run_id)
         if self._seen < 0:
             self._load()
+        self._health.look(held.state for held in self.held.values())
         started: list[tuple[str, str]] = []
         adopted: list[str] = []
         fresh: list[Recorded] = []
@@ -175,6 +178,7 @@ class Dispatcher:
             self._forget()
             raise
         self.attempts.committed(self._completed)
+        self._health.committed(held.state for held in self.held.values())
         self._leaving.clear()
         if self._wanted:
             self._answer_wanted()
@@ -413,6 +417,8 @@ class Dispatcher:
             if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
+            for event in self._health.due(state):
+                self._add(draft, run_id, event)
             if self.breakers.asks_for_proof(state, draft.at_us):
                 for closed in self.breakers.proven(state, self.attempts.alive(), self._steady(), draft.at_us):
                     self._add(draft, ev.STORE_RUN, closed)

@@ -426,7 +426,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     """
     task = state.tasks[task_id]
     if task.status == st.RUNNING:
-        return Reason("running", f"it runs: attempt {task.attempts}")
+        return Reason("running", f"it runs: attempt {task.attempts}{_stuck(task)}")
     if task.status in st.ENDED:
         return _why_ended(task)
     if state.cancel_requested:
@@ -469,6 +469,14 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     if task_id in seen.starting:
         return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
     return _why_no_slot(state, task, seen)
+
+
+def _stuck(task: TaskState) -> str:
+    """That a running attempt looks stuck, and what it printed last."""
+    if task.stuck is None:
+        return ""
+    words = f"; its last words: {task.stuck['last_output']}" if task.stuck["last_output"] else ""
+    return f", and looks stuck: {task.stuck['reason']}{words}"
 
 
 def _before_its_stage(state: RunState, task: TaskState) -> list[str]:

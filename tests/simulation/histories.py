@@ -98,6 +98,7 @@ class Generator:
             self._end_attempt, self._cancel_or_skip, self._reopen, self._block, self._pause_or_resume, self._charge,
             self._budget, self._request, self._lease, self._checkpoint, self._discard, self._roll_back, self._provider,
             self._conflict,
+            self._health,
         ]  # fmt: skip
         self.random.shuffle(steps)
         for step in steps:
@@ -394,6 +395,20 @@ class Generator:
                 ev.CircuitClosed(runner=runner),
             ]
         )
+
+    def _health(self, run: RunHistory) -> bool:
+        """A running attempt looks stuck, or goes on; a late word of one that has ended does no harm."""
+        running = run.now.names("running")
+        if not running or self.random.random() < 0.8:
+            return False
+        name = self.random.choice(running)
+        attempt_id = self.random.choice(run.now.tasks[name].earlier) if self.random.random() < 0.1 else None
+        attempt_id = attempt_id or run.now.tasks[name].attempt_id or ""
+        event: ev.Event = ev.AttemptRevived(task_id=name, attempt_id=attempt_id)
+        if self.random.random() < 0.7:
+            event = ev.AttemptStuck(task_id=name, attempt_id=attempt_id, kind="silent", silent_s=301.5, reason="silent")
+        self._add(run, event)
+        return True
 
     def _conflict(self, run: RunHistory) -> bool:
         running = run.now.names("running")

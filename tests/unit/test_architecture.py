@@ -37,6 +37,7 @@ PURE = {
     "decide_budgets",
     "throttle",
     "breaker",
+    "health",
     "runners.protocol",
     "agents.reading",
     "agents.claude_stream",

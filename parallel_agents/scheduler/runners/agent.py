@@ -179,6 +179,12 @@ class AgentRunner:
             watched = list(self._watched.items())
         return {attempt_id: one.spent for attempt_id, one in watched if one.spent is not None}
 
+    def last_words(self, attempt_id: str) -> str:
+        """The last line that an agent has said, as far as it was read; empty where it has said nothing."""
+        one = self._watched.get(attempt_id)
+        lines = [] if one is None else one.reading.last_text.strip().splitlines()
+        return lines[-1] if lines else ""
+
     def close(self) -> None:
         """Let go. Agents that work go on to their end, and can be taken over."""
         self._closed = True
