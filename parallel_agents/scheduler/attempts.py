@@ -19,7 +19,7 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.agents.clients import CLIENTS, Client, clients, environment
+from parallel_agents.scheduler.agents.clients import BUILT_IN, CLIENTS, Client, clients, environment
 from parallel_agents.scheduler.agents.errands import errand as errand_of
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
@@ -90,7 +90,7 @@ class Attempts:
         self.ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
         self.launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
         self._delayed: list[tuple[str, str]] = []  # Started, but for their checkouts: somebody is still in there.
-        self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
+        self._deadlines: list[tuple[int, str]] = []  # Of those that no supervisor ends, by the steady clock.
         self._log = log
         self._runners = runners
         self._held = held
@@ -270,7 +270,7 @@ class Attempts:
     def _run(
         self, held: Held, task: TaskState, attempt_id: str, runner: Runner, prepared: Prepared | None = None
     ) -> None:
-        if task.runner == "python":
+        if _is_timed_here(task):
             if len(self._deadlines) > 2 * len(self.launched) + _DEADLINES_KEPT:  # Most are of calls that have returned.
                 self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
                 heapq.heapify(self._deadlines)
@@ -407,6 +407,11 @@ class Attempts:
                 for attempt_id in attempt_ids:
                     self._refuse(attempt_id, f"there is no runner {tasks[0].runner!r}")
                 continue
+            for task, attempt_id in zip(tasks, attempt_ids, strict=True):
+                if _is_timed_here(task):  # What is left of its time, as far as the time of day tells.
+                    used_us = max(0, self._clock() - (task.started_at_us or self._clock()))
+                    left_us = max(0, round(task.task.timeout_s * 1e6) - used_us)
+                    heapq.heappush(self._deadlines, (self._steady() + left_us, attempt_id))
             runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
 
     def _stop_what_must_end(self) -> None:
@@ -414,8 +419,10 @@ class Attempts:
         while self._deadlines and self._deadlines[0][0] <= now_us:
             _, attempt_id = heapq.heappop(self._deadlines)
             held = self._held.get(self.launched.get(attempt_id, ""))
-            if held is not None and attempt_id in held.state.running:
-                self._runners["python"].stop(attempt_id, timed_out=True)
+            if held is not None and (task_id := held.state.running.get(attempt_id)) is not None:
+                overdue = self._runner_of(held.state.tasks[task_id])
+                if overdue is not None:
+                    overdue.stop(attempt_id, timed_out=True)
         for run_id, held in self._held.items():
             state = held.state
             for attempt_id in self._slots_of(run_id):
@@ -451,6 +458,17 @@ class Attempts:
             self.polled.append(
                 Ended(launch.attempt_id, "not_started", error=said, started_at_us=now_us, ended_at_us=now_us)
             )
+
+
+def _is_timed_here(task: TaskState) -> bool:
+    """Whether a task's time is kept by its dispatcher: of callables, and of runners that another package brings along.
+
+    The supervisor of a command, or of an agent's client, keeps it itself, also where its dispatcher has died.
+    """
+    runner = task.runner
+    if runner == "python":
+        return True
+    return runner not in (None, *NO_AGENTS, *BUILT_IN) and plugged_in.is_plugged_in(runner or "")
 
 
 def _changed_at(path: str) -> int:

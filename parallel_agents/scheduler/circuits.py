@@ -9,7 +9,7 @@ from typing import Final
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, decode
+from parallel_agents.eventstore.record import Recorded, decode_brief
 from parallel_agents.projections import circuits as circuits_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.circuits import Circuit, Circuits
@@ -27,6 +27,7 @@ from parallel_agents.scheduler.breaker import (
 from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.runners.protocol import Ended
 
+_OF_CIRCUITS: Final = f"type IN {circuits_fold.FOLDED}"
 _OWN_KINDS: Final = frozenset({"agent", "no_change", "budget", "rate_limit", "usage_limit", "overload"})
 """Failures of an agent whose client has done its part."""
 
@@ -34,9 +35,8 @@ _OWN_KINDS: Final = frozenset({"agent", "no_change", "budget", "rate_limit", "us
 def read_circuits(log: Log, upto: int | None = None) -> Circuits:
     """The circuits of a store: they stand in the few events of no run."""
     found: Circuits = {}
-    for row in log.rows(0, log.last_seq() if upto is None else upto, run_id=STORE_RUN):
-        if row.type in circuits_fold.FOLDED:
-            circuits_fold.fold(found, decode(row))
+    for brief in log.briefs(STORE_RUN, 0, upto, where=_OF_CIRCUITS):
+        circuits_fold.fold(found, decode_brief(STORE_RUN, brief))
     return found
 
 
