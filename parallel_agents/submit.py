@@ -193,6 +193,15 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
         retry=retry,
         sandbox=sandbox_words(configuration),
+        circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))
+        if configuration.get("safetyFeatures.circuitBreaker.enabled")
+        else None,
+        health_check_s=float(configuration.get("safetyFeatures.healthCheckInterval"))
+        if configuration.get("safetyFeatures.healthChecks")
+        else None,
+        stuck_after_s=float(configuration.get("safetyFeatures.stuckAfter")),
+        max_output_mb=int(configuration.get("monitoring.maxOutputMB")) or None,
+        circuit_reset_s=float(configuration.get("safetyFeatures.circuitBreaker.resetTimeout")),
     )
 
 

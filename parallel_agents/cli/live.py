@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallel_agents.cli import drawing
-from parallel_agents.cli.pages import limit_lines
+from parallel_agents.cli.pages import limit_lines, stuck_words
 from parallel_agents.follow import last_output
 from parallel_agents.held_back import limits_of
 from parallel_agents.notices import news
@@ -150,6 +150,8 @@ class LiveView:
     def _said(self, task: Any) -> Text:
         words = self._words.get(task.task.task_id, "")
         match task.status:
+            case "running" if task.stuck is not None:
+                return Text(f"looks stuck: {drawing.one_line(stuck_words(task.stuck))}", style="yellow")
             case "running":
                 return Text(drawing.one_line(words))
             case "completed":

@@ -67,7 +67,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.peak_cpu_percent = data.get("peak_cpu_percent", 0.0)
                     task.peak_open_files = data.get("peak_open_files", 0)
                     task.disk_written_bytes = data.get("disk_written_bytes", 0)
-                    task.status, task.ended_at_us = COMPLETED, at_us
+                    task.status, task.ended_at_us, task.stuck = COMPLETED, at_us, None
                     if (commit := data.get("commit")) is not None:
                         state.integration, task.conflict = commit, None
                     continue

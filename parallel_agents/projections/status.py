@@ -78,6 +78,9 @@ class TaskState:
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
     changed: list[str] | None = None  # The first of the paths that it changed.
+    stuck: dict[str, Any] | None = (
+        None  # That the running attempt looks stuck: at_us, kind, silent_s, reason, last_output.
+    )
 
 
 @dataclass(slots=True)
@@ -156,7 +159,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.queued_at_us = record.at_us
             if event.reason:  # Requeued by a rollback: the attempt that ran is no longer ours.
                 state.running.pop(task.attempt_id or "", None)
-                task.started_at_us = None
+                task.started_at_us = task.stuck = None
             _move(state, task, QUEUED)
         case ev.TaskStarted(task_id=task_id):
             _started(state, state.tasks[task_id], event, record.at_us)
@@ -242,6 +245,15 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             if event.stage is not None:
                 state.stages_passed = max(state.stages_passed, event.stage + 1)
                 state.last_stage = (event.checkpoint_id, event.commit)
+        case ev.AttemptStuck(task_id=task_id):
+            task = state.tasks[task_id]
+            if task.status == RUNNING and task.attempt_id == event.attempt_id:  # Else it has ended meanwhile.
+                task.stuck = {
+                    "at_us": record.at_us, "kind": event.kind, "silent_s": event.silent_s, "reason": event.reason,
+                    "last_output": event.last_output,
+                }  # fmt: skip
+        case ev.AttemptRevived(task_id=task_id):
+            state.tasks[task_id].stuck = None
         case ev.RunSubmitted():
             _submitted(state, event, record.at_us, plan_of(event.plan_digest, blob))
         case ev.RunForked():
@@ -286,6 +298,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ProviderLimited() | ev.ProviderFreed() | ev.ToolsDenied():
             pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.RunnerFailed() | ev.CircuitOpened() | ev.CircuitHalfOpened() | ev.CircuitClosed():
+            pass  # Of no run; folded by circuits.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
         case ev.BudgetChanged(scope=scope):
@@ -348,7 +362,7 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
         state.running.pop(event.attempt_id, None)
         task.exit_code, task.output, task.error = event.exit_code, event.output, None
         _measured(task, event)
-        task.cancel_requested = False
+        task.cancel_requested, task.stuck = False, None
     _move(state, task, BLOCKED)
 
 
@@ -372,7 +386,7 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.begin_commit = event.begin_commit
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
-    task.cancel_requested = False
+    task.cancel_requested, task.stuck = False, None
     state.running[event.attempt_id] = event.task_id
     _move(state, task, RUNNING)
 
@@ -388,7 +402,7 @@ def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, statu
         state.running.pop(attempt_id, None)
     if task.cancel_requested and status != CANCELLED:
         task.reason = ""  # It ended before it could be stopped.
-    task.ended_at_us, task.cancel_requested, task.work_commit = at_us, False, None
+    task.ended_at_us, task.cancel_requested, task.work_commit, task.stuck = at_us, False, None, None
     _move(state, task, status)
 
 

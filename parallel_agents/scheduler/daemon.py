@@ -20,6 +20,7 @@ from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.scheduler.daemon_log import rotate
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
 
@@ -153,6 +154,8 @@ def run_daemon(
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
                 log.check_in_place()
+                with contextlib.suppress(OSError):  # There is no place to say it but that file.
+                    rotate(log_file(store))
         finally:
             engine.close()
             logger.info("daemon {} detached", os.getpid())

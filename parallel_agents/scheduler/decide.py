@@ -135,6 +135,8 @@ def attributed(task: TaskState, ended: Ended) -> Ended:
 
 def no_fault(task: TaskState, ended: Ended) -> bool:
     """Whether an attempt is made again without counting. Something else has to bound each of these."""
+    if ended.free:
+        return True  # Its runner is left alone for a while.
     match ended.kind:
         case "authentication" | "spend_cap":
             return True  # The run is paused.

@@ -31,12 +31,14 @@ from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
+from parallel_agents.scheduler.circuits import Breakers
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
 CHECK_HOLDERS_US = 1_000_000
@@ -91,11 +93,14 @@ class Dispatcher:
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
         self.accounts = Accounts(self.projector, live_spend)
+        self.breakers = Breakers(log)
+        self._steady = steady
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
             clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
         )  # fmt: skip
         self.calls = self.attempts.calls
+        self._health = HealthWatch(self.attempts, steady)
 
     def hold(self, run_id: str) -> None:
         """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
@@ -154,6 +159,7 @@ class Dispatcher:
             (self._wanted if what == "hold" else self._leaving).add(run_id)
         if self._seen < 0:
             self._load()
+        self._health.look(held.state for held in self.held.values())
         started: list[tuple[str, str]] = []
         adopted: list[str] = []
         fresh: list[Recorded] = []
@@ -173,6 +179,7 @@ class Dispatcher:
             self._forget()
             raise
         self.attempts.committed(self._completed)
+        self._health.committed(held.state for held in self.held.values())
         self._leaving.clear()
         if self._wanted:
             self._answer_wanted()
@@ -186,6 +193,7 @@ class Dispatcher:
         end = self.log.last_seq()
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
+        self.breakers.load(end)
         self._free_runs = {name for name in self._summaries if not self._is_over(name)}
         self._seen = end
         self._holders_checked_us = 0
@@ -235,6 +243,7 @@ class Dispatcher:
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
         self.accounts.fold(record)
+        self.breakers.fold(record)
         if type(record.event) in _RUN_LEVEL:
             self._fold_run_level(record)
         held = self.held.get(record.run_id)
@@ -330,6 +339,9 @@ class Dispatcher:
                 if held.agents:
                     ended = self._settled(draft, held.state, ended)
                 task = held.state.tasks[held.state.running[attempt_id]]
+                ended, said = self.breakers.judged(held.state, task, ended, draft.at_us)
+                if said is not None:
+                    self._add(draft, ev.STORE_RUN, said)
                 if work is None:
                     ended = checked(held.state, task, ended)
                     if held.agents:
@@ -406,6 +418,11 @@ class Dispatcher:
             if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
+            for event in self._health.due(state):
+                self._add(draft, run_id, event)
+            if self.breakers.asks_for_proof(state, draft.at_us):
+                for closed in self.breakers.proven(state, self.attempts.alive(), self._steady(), draft.at_us):
+                    self._add(draft, ev.STORE_RUN, closed)
             throttle = decide_throttle(state, free)
             if throttle is not None:
                 self._add(draft, run_id, throttle)
@@ -460,6 +477,7 @@ class Dispatcher:
         """What a decision in a run depends on besides its state."""
         run_id = state.run_id
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts.circuits = self.breakers.facts(state, self._occupancy.slots, now_us)
         if self.accounts.spend is not None and self.held[run_id].agents:
             facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
         return facts
@@ -492,6 +510,8 @@ class Dispatcher:
                 granted = decision.grants.get(task_id)
                 start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted)
                 events.append(start)
+                if (tried := self.breakers.tried(start, draft.at_us)) is not None:
+                    self._add(draft, ev.STORE_RUN, tried)
                 begin = start.begin_commit or start.base_commit
                 checkpoint = None if files is None else files.before_start(state, task_id, attempt_id, begin)
                 if checkpoint is not None:
@@ -537,6 +557,8 @@ class Dispatcher:
         due = self.attempts.due()
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
             due.append(freed)
+        if (closed := self.breakers.next_due_us(self._clock())) is not None:
+            due.append(closed)
         for held in self.held.values():
             waits = held.agents and self.accounts.waits(held.state, self._clock())
             overdue_us = None if waits else decide.overdue_at_us(held.state)

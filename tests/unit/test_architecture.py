@@ -36,6 +36,8 @@ PURE = {
     "decide_settling",
     "decide_budgets",
     "throttle",
+    "breaker",
+    "health",
     "runners.protocol",
     "runners.limits",
     "machine_load",

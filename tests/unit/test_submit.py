@@ -76,7 +76,13 @@ def test_every_setting_that_shapes_a_decision_is_part_of_the_run(folder: Path) -
         safetyFeatures={"maxExecutionTime": 60},
     )
     assert run_settings(configuration, None) == RunSettings(
-        max_queue_size=7, max_execution_s=60.0, retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False)
+        max_queue_size=7,
+        max_execution_s=60.0,
+        retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False),
+        circuit_failures=3,
+        max_output_mb=64,
+        health_check_s=30.0,
+        stuck_after_s=300.0,
     )
 
 

@@ -34,7 +34,7 @@ from parallel_agents.scheduler.agents.reading import Reading, Reported
 from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub, scrub_database
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
-from parallel_agents.scheduler.agents.verdict import judge
+from parallel_agents.scheduler.agents.verdict import Verdict, judge
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -48,7 +48,7 @@ from parallel_agents.scheduler.runners.folder import (
 )
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
 from parallel_agents.scheduler.runners.limits import MEMORY
-from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
+from parallel_agents.scheduler.runners.protocol import Ended, Errand, Fault, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
 
@@ -116,7 +116,8 @@ class AgentRunner:
         """Tell a client what to do. An id that is at work already is left alone."""
         errand = launch.errand
         if errand is None:
-            self._end(_refused(launch.attempt_id, "its runner is not installed here", retryable=False))
+            said = "its runner is not installed here"
+            self._end(_refused(launch.attempt_id, said, retryable=False, fault="installation"))
             return
         one = self._take(launch, errand)
         if one is None:
@@ -125,7 +126,8 @@ class AgentRunner:
             ready = self._ready(one)
         except Exception as error:  # Whatever it is, it is an end.
             said = f"cannot be started: {error}"
-            ready = _refused(launch.attempt_id, said, retryable=isinstance(error, OSError))
+            ours = isinstance(error, OSError)
+            ready = _refused(launch.attempt_id, said, retryable=ours, fault="runner" if ours else "")
         if isinstance(ready, Ended):
             self._end(self._closing(ready))
         else:
@@ -186,6 +188,12 @@ class AgentRunner:
             watched = list(self._watched.items())
         return {attempt_id: one.spent for attempt_id, one in watched if one.spent is not None}
 
+    def last_words(self, attempt_id: str) -> str:
+        """The last line that an agent has said, as far as it was read; empty where it has said nothing."""
+        one = self._watched.get(attempt_id)
+        lines = [] if one is None else one.reading.last_text.strip().splitlines()
+        return lines[-1] if lines else ""
+
     def close(self) -> None:
         """Let go. Agents that work go on to their end, and can be taken over."""
         self._closed = True
@@ -212,7 +220,7 @@ class AgentRunner:
         program = find_client(client, launch.env.get("PATH"))
         if program is None:
             said = f"no such command: {client.command[0]!r}; {missing_hint(client)}"
-            return _refused(launch.attempt_id, said, retryable=False)
+            return _refused(launch.attempt_id, said, retryable=False, fault="installation")
         make_folder(folder)
         before = read_object(errand.resumes_folder, SESSION) if errand.resumes_folder and client.resumable else None
         session = None if before is None else before.get("session")
@@ -320,8 +328,11 @@ class AgentRunner:
             return ended
         if ended.outcome == "not_started" or not ended.began:
             _remove_temporary(one.temporary)
+            if ended.outcome != "not_started":
+                return ended
             kind = "infrastructure" if ended.retryable else "configuration"
-            return ended if ended.outcome != "not_started" else replace(ended, kind=kind)
+            fault: Fault = ended.fault or ("installation" if os.path.isdir(one.launch.workdir) else "")
+            return replace(ended, kind=kind, fault=fault)
         try:
             return self._judged(one, ended)
         except Exception as error:  # A result is never lost, whatever its client has printed.
@@ -373,7 +384,7 @@ class AgentRunner:
         error = ended.error if ended.outcome == "lost" else verdict.error
         return replace(
             ended, outcome=outcome, error=error, kind=verdict.kind, retryable=verdict.retryable and ended.retryable,
-            provider=provider, until_us=verdict.until_us,
+            provider=provider, until_us=verdict.until_us, fault=ended.fault or _fault(reading, verdict, ended.exit_code),
         )  # fmt: skip
 
     def _clean(self, one: _Watched, session: str | None) -> None:
@@ -415,6 +426,18 @@ def _reckon(one: _Watched) -> None:
     one.spent = None if None in paid else sum(usd for usd in paid if usd is not None)
 
 
+def _fault(reading: Reading, verdict: Verdict, exit_code: int | None) -> Fault:
+    """What of its client is to blame that an attempt failed: it broke, or could not reach its provider.
+
+    One that was killed at its work was killed by somebody or something else; and what a client refuses before it begins
+    is mostly a client that is not what it was, if it was.
+    """
+    if verdict.kind == "infrastructure":
+        killed = exit_code is not None and exit_code < 0
+        return "" if killed and reading.lines else "runner"
+    return "installation" if verdict.kind == "configuration" and not reading.lines and not verdict.resume_lost else ""
+
+
 def _key_refused(reading: Reading) -> bool:
     """Whether one call was refused as often as we watch it. Once may be a token that its client has renewed meanwhile."""
     last = reading.failures[-_KEY_TRIES:]
@@ -446,12 +469,13 @@ def _remove_temporary(folder: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _refused(attempt_id: str, error: str, *, retryable: bool) -> Ended:
+def _refused(attempt_id: str, error: str, *, retryable: bool, fault: Fault = "") -> Ended:
     now_us = time.time_ns() // 1000
     kind = "infrastructure" if retryable else "configuration"
     return Ended(
-        attempt_id, "not_started", error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us, kind=kind
-    )
+        attempt_id, "not_started", error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us, kind=kind,
+        fault=fault,
+    )  # fmt: skip
 
 
 def written(folder: str, name: str) -> str | None:

@@ -117,6 +117,8 @@ class ShellRunner:
                 order["limits"] = as_order(launch.limits, control_group_home().path)
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
+            if launch.max_output_bytes is not None:
+                order["max_output_bytes"] = launch.max_output_bytes
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
         except (OSError, TypeError, ValueError) as error:
@@ -481,7 +483,9 @@ def _sandboxed(launch: Launch) -> tuple[str, ...]:
 
 
 def _not_started(attempt_id: str, error: Exception) -> Ended:
-    return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
+    retryable = isinstance(error, OSError)
+    ended = _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=retryable)
+    return replace(ended, fault="runner") if retryable else ended
 
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
@@ -494,4 +498,4 @@ def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     if not began:
         return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
-    return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
+    return replace(_ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}"), fault="runner")

@@ -5,7 +5,7 @@ attempt has ended. Single-threaded; each turn of the loop:
 
 1. reap what has ended (commands, and orphans that fell to us as their subreaper),
 2. take orders from the dispatcher: start, stop; between two of them do 1, 4 and 5, so that nobody waits for a start,
-3. look at timeouts and at requests to stop that another dispatcher left in an attempt's folder,
+3. look at timeouts, at requests to stop that another dispatcher left in an attempt's folder, and at outputs that grow,
 4. end what the ended left behind, write their exit files, let go of their locks,
 5. tell the dispatcher, or ring the doorbell where there is none any more.
 
@@ -52,6 +52,7 @@ from parallel_agents.scheduler.runners.folder import (
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
 from parallel_agents.scheduler.runners.limits import MEMORY, too_much
+from parallel_agents.scheduler.runners.output_cap import Output, TooMuch
 from parallel_agents.scheduler.runners.talking import Talking
 
 INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.
@@ -88,6 +89,7 @@ class Supervisor:
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
         self.talking = Talking(self.poller)
+        self.outputs: dict[str, Output] = {}  # Of the attempts whose output has a limit.
         self.launcher = Launcher(self.identity)
         self.subreaper = _become_subreaper()
         self.children_fd = _open_children() if self.subreaper else -1
@@ -128,6 +130,9 @@ class Supervisor:
             self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
         if look_for_stops:
             self.read_stop_files()
+        for attempt_id, output in self.outputs.items():
+            if output.look_at_s <= now:
+                self.look_at_output(self.attempts[attempt_id], output)
         self.settle()
         self.flush()
         if self.must_ring and self.link is None:
@@ -140,6 +145,9 @@ class Supervisor:
         for attempt in self.ending.values():
             if due is None or attempt.look_at < due:
                 due = attempt.look_at
+        for output in self.outputs.values():
+            if due is None or output.look_at_s < due:
+                due = output.look_at_s
         return None if due is None else min(max(0.0, (due - time.monotonic()) * 1000 + 0.5), _LONGEST_REST_MS)
 
     # The dispatcher.
@@ -233,6 +241,8 @@ class Supervisor:
             self.by_pid[attempt.pid] = attempt
             self.talking.begin(attempt)
             heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
+            if limit := order.get("max_output_bytes"):
+                self.outputs[attempt.attempt_id] = Output(attempt.folder, int(limit), time.monotonic())
             return
         except LockHeld:
             why = "another process holds the attempt"
@@ -249,7 +259,7 @@ class Supervisor:
         if attempt.stdin_fd >= 0:
             os.close(attempt.stdin_fd)
         ended = _ended(attempt.attempt_id, "not_started", why)
-        ended["retryable"] = retryable
+        ended["retryable"], ended["fault"] = retryable, "runner" if retryable else ""
         self.tell(attempt, ended, write=ours)
         if attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
@@ -290,6 +300,15 @@ class Supervisor:
             wish = read_object(attempt.folder, STOP)
             if wish is not None:
                 self.stop(attempt_id, _cause(wish), float(wish.get("grace_s", _TIMEOUT_GRACE_S)), wish.get("why"))
+
+    def look_at_output(self, attempt: Attempt, output: Output) -> None:
+        """Keep what a command prints within its limit, or end it where that cannot be done."""
+        try:
+            output.look(time.monotonic())
+        except TooMuch as error:
+            if not attempt.too_much:
+                attempt.too_much = str(error)
+                self.stop(attempt.attempt_id, "exited", 0.0)
 
     def reap(self) -> None:
         """Collect every child that has ended: a command, or an orphan that fell to us."""
@@ -427,10 +446,15 @@ class Supervisor:
     def finish(self, attempt: Attempt) -> None:
         """Write the exit file, let go of the lock, tell."""
         assert attempt.status is not None
+        if (output := self.outputs.pop(attempt.attempt_id, None)) is not None:
+            with contextlib.suppress(TooMuch):  # What it has printed at the very last. It has ended by itself.
+                output.look(time.monotonic())
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
         killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
-        if attempt.cause == "timed_out":
+        if attempt.too_much and attempt.cause == "exited":
+            errors.insert(0, attempt.too_much)
+        elif attempt.cause == "timed_out":
             errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
@@ -445,6 +469,8 @@ class Supervisor:
         if killed or attempt.cause == "limit":
             ended["kind"], ended["retryable"] = attempt.why.get("kind", MEMORY), False
         ended["exit_code"] = code
+        if attempt.too_much:
+            ended["retryable"] = False  # It would only fill the disk again.
         ended["started_at_us"] = attempt.started_at_us
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)
