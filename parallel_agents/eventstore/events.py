@@ -88,6 +88,7 @@ class RunReleased(Event):
     """The holder let go of a run that has not ended; anybody may claim it."""
 
     epoch: Count
+    left: bool = False  # In the middle of it: whoever dispatches runs of this store goes on with it, unasked.
 
 
 class RunStarted(Event):

@@ -1,4 +1,8 @@
-"""The daemon: one process a store that dispatches every run that nobody else holds."""
+"""The daemon: one process a store that dispatches every run that nobody else holds.
+
+It is asked by signals, because a store that somebody has locked must not keep it from hearing: SIGTERM, SIGINT and SIGQUIT
+have it detach, SIGUSR1 has it drain. Where it stands, it says in its lock file.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,22 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
-
-from loguru import logger
 
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.scheduler.engine import Engine
+from parallel_agents.scheduler.job_control import stop_between_ticks
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
 
 DETACH_S: Final = 4.0  # From a signal to the end of the process, at most.
+DRAIN: Final = signal.SIGUSR1
+_DETACH: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class DaemonInfo:
     identity: ProcessIdentity
     started_at: str
     log_file: str
+    draining_since: str | None = None  # Since then it starts nothing; it ends when what runs has ended.
+    drains: bool = False  # Whether it understands SIGUSR1; that would kill one of a release before.
 
 
 def lock_file(store: Path) -> Path:
@@ -49,7 +57,13 @@ def find_daemon(store: Path) -> DaemonInfo | None:
     who = _written(store)
     if who is None or "started_at" not in who or not is_alive(ProcessIdentity.from_dict(who)):
         return None
-    return DaemonInfo(ProcessIdentity.from_dict(who), str(who["started_at"]), str(log_file(store)))
+    return DaemonInfo(
+        ProcessIdentity.from_dict(who),
+        str(who["started_at"]),
+        str(log_file(store)),
+        draining_since=who.get("draining_since"),
+        drains=bool(who.get("drains")),
+    )
 
 
 def find_holder(store: Path) -> ProcessIdentity | None:
@@ -60,7 +74,7 @@ def find_holder(store: Path) -> ProcessIdentity | None:
 
 
 def _written(store: Path) -> dict[str, Any] | None:
-    """What the lock file says: who holds it, in a second line since when it dispatches. None where that is nothing."""
+    """What the lock file says, a line each: who holds it, since when it dispatches, since when it drains. Or None."""
     try:
         who: dict[str, Any] = {}
         for line in lock_file(store).read_text().splitlines():
@@ -97,39 +111,92 @@ def _write_line(file: TextIO, values: dict[str, Any]) -> None:
     file.flush()
 
 
-def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = None) -> None:
-    """Dispatch until SIGTERM or SIGINT. Then detach: attempts go on, and whoever comes next adopts them.
+def run_daemon(
+    store: Path, *, started_at: str, stop: threading.Event | None = None, now_text: Callable[[], str] = lambda: ""
+) -> None:
+    """Dispatch until somebody asks for an end.
+
+    SIGTERM, SIGINT or SIGQUIT: detach. Attempts go on, and whoever comes next adopts them. SIGUSR1: drain. Nothing starts any
+    more; when what runs has ended and is recorded, it is the end. Who hangs up wants it to detach as well, where there is a
+    terminal that could. SIGTSTP stops it between two commits.
 
     Args:
         started_at: this moment, as it is told to those who ask.
-        stop: ends it too, within half a second.
+        stop: has it detach too, within half a second.
+        now_text: what tells such moments.
     Raises:
         LeaseHeld: another daemon has this store.
         StoreError: the store cannot be opened, or was removed.
     """
-    # A handler must not touch a lock that the main thread may hold: it writes to a pipe.
-    asked, ask = os.pipe()
-    os.set_blocking(ask, False)
-    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: os.write(ask, b"!"))
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from loguru import logger  # Other commands look for a daemon, and have no use for it.
+
+    with _only_daemon(store) as file, Log(store, actor="daemon") as log, _asked() as asked:
         engine = Engine(log, kind="daemon", takes_all=True)
         engine.start()
-        _write_line(file, {"started_at": started_at})
+        _write_line(file, {"started_at": started_at, "drains": True})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
+        drains = False
         try:
             while not (stop is not None and stop.is_set()):
-                if select.select([asked], [], [], 0.5)[0]:
-                    _leave_in_time()
-                    break
+                for number in asked(_LOOK_S):
+                    if number == signal.SIGTSTP:
+                        stop_between_ticks(engine.loop)
+                    elif number == DRAIN and not drains:
+                        drains = True
+                        _write_line(file, {"draining_since": now_text()})
+                        logger.info("daemon {} drains: it starts nothing more", os.getpid())
+                        engine.dispatcher.drain()
+                        engine.loop.wake()
+                    elif number != DRAIN:
+                        _leave_in_time()
+                        return
+                if drains and engine.dispatcher.drained:
+                    return
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
                 log.check_in_place()
         finally:
             engine.close()
-            logger.info("daemon {} detached", os.getpid())
+            logger.info(
+                "daemon {} {}", os.getpid(), "has drained" if drains and engine.dispatcher.drained else "detached"
+            )
+
+
+@contextlib.contextmanager
+def _asked() -> Iterator[Callable[[float], list[int]]]:
+    """Gives a function that waits so many seconds at most for signals, and gives those that have come."""
+    asked, ask = os.pipe()
+    os.set_blocking(ask, False)
+    os.set_blocking(asked, False)
+
+    def write(number: int, _frame: object) -> None:  # A handler must not touch a lock that the main thread may hold.
+        with contextlib.suppress(BlockingIOError):
+            os.write(ask, bytes([number]))
+
+    def wait_for(timeout_s: float) -> list[int]:
+        if not select.select([asked], [], [], timeout_s)[0]:
+            return []
+        return list(os.read(asked, 256))
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (*_DETACH, DRAIN):
+            signal.signal(number, write)
+        if not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:
+            for number in (signal.SIGHUP, signal.SIGTSTP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has a say in this.
+                    signal.signal(number, write)
+    yield wait_for
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process, and can so be hung up."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _leave_in_time() -> None:

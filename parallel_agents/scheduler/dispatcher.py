@@ -60,6 +60,7 @@ class Dispatcher:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         clock: Callable[[], int] = wall_clock_us,
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
@@ -76,12 +77,16 @@ class Dispatcher:
         self.listeners: list[Callable[[list[Recorded]], None]] = []
         self._me: dict[str, Any] = {**own_identity().to_dict(), "kind": kind}
         self._takes_all = takes_all
+        self._takes_left = takes_left
         self._clock = clock
         self._draw = draw
         self._draining = False
+        self._at_rest = False  # Whether a tick that was told to start nothing left nothing running.
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
+        self._asked: set[str] = set()  # Those that were ever asked for by name.
         self._leaving: set[str] = set()  # Runs to let go of.
+        self._hands_back = False  # Whether to let go of all that nobody has asked for.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
@@ -104,9 +109,18 @@ class Dispatcher:
         """Ask for a run to be released at the next tick, unless it can go on. Any thread."""
         self._requests.append(("let_go", run_id))
 
+    def hand_back(self) -> None:
+        """From the next tick on, leave runs that were taken unasked to others, with what runs of them. Any thread."""
+        self._requests.append(("hand_back", ""))
+
     def drain(self) -> None:
         """From the next tick on start nothing and claim nothing; what runs is recorded as it ends. Any thread."""
         self._draining = True
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing runs of what this process holds, as of the last tick, and every end is recorded. Any thread."""
+        return self._draining and self._at_rest
 
     def leave(self) -> None:
         """After the last tick: record what has ended, then release every run, so that others can go on at once.
@@ -150,7 +164,14 @@ class Dispatcher:
         self.attempts.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
-            (self._wanted if what == "hold" else self._leaving).add(run_id)
+            match what:
+                case "hold":
+                    self._wanted.add(run_id)
+                    self._asked.add(run_id)
+                case "let_go":
+                    self._leaving.add(run_id)
+                case _:
+                    self._hands_back = True
         if self._seen < 0:
             self._load()
         started: list[tuple[str, str]] = []
@@ -179,6 +200,7 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._at_rest = self._draining and not any(self._occupancy.of_run(run_id) for run_id in self.held)
         return self._next_due()
 
     def _load(self) -> None:
@@ -186,6 +208,8 @@ class Dispatcher:
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
         self._free_runs = {name for name in self._summaries if not self._is_over(name)}
+        # Also one that a commit which failed would have released: the log has us as its holder, so nobody else comes.
+        self._wanted.update(name for name in self._free_runs if self._summaries[name].holder == self._me)
         self._seen = end
         self._holders_checked_us = 0
 
@@ -291,10 +315,12 @@ class Dispatcher:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
         now_us = self._clock()
         candidates = self._wanted & self._free_runs
-        if self._takes_all and abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
+        if abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
             self._holders_checked_us = now_us
-            candidates |= self._free_runs
-        for run_id in sorted(candidates, key=lambda name: self._summaries[name].history[0].seq):
+            candidates |= self._free_runs if self._takes_all else self._left_runs()
+        for run_id in sorted(
+            candidates, key=lambda name: (name not in self._asked, self._summaries[name].history[0].seq)
+        ):
             summary = self._summaries[run_id]
             if summary.holder != self._me and (self._draining or (summary.holder and holder_alive(summary.holder))):
                 continue
@@ -306,6 +332,19 @@ class Dispatcher:
                 self._take(run_id)
                 self._fold(record)
             adopted.append(run_id)
+
+    def _left_runs(self) -> set[str]:
+        """The runs whose dispatcher died or went away in the middle of them, where they are ours to go on with."""
+        if self._takes_left is None or self._hands_back:
+            return set()
+        left = {run_id for run_id in self._free_runs if self._is_left(self._summaries[run_id])}
+        return left if left and self._takes_left() else set()
+
+    def _is_left(self, run: RunSummary) -> bool:
+        """Never one that a person has paused, unless something of it still runs; nor one that only its program can call."""
+        if run.callables or (run.status == status_fold.PAUSED and not self._occupancy.of_run(run.run_id)):
+            return False
+        return run.left if run.holder is None else not holder_alive(run.holder)
 
     def _take_ends(self, draft: Draft) -> None:
         self._completed.clear()
@@ -384,15 +423,18 @@ class Dispatcher:
         for run_id in self._leaving & self.held.keys():
             if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
                 self._release(draft, run_id)
+        if self._hands_back:
+            for run_id in self.held.keys() - self._asked:
+                self._release(draft, run_id, left=True)
 
-    def _release(self, draft: Draft, run_id: str) -> None:
+    def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
         self._lose(run_id)
-        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
+        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left))
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
         for run_id in self._leaving & self.held.keys():
-            self._release(draft, run_id)
+            self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
         for run_id, held in self.held.items():

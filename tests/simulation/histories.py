@@ -344,7 +344,7 @@ class Generator:
             return False
         event: ev.Event
         if run.now.epoch and self.random.random() < 0.4:
-            event = ev.RunReleased(epoch=run.now.epoch)
+            event = ev.RunReleased(epoch=run.now.epoch, left=self.random.random() < 0.5)
         else:
             run.now.epoch += 1
             event = ev.RunClaimed(holder={"pid": self.random.randint(2, 9), "kind": "run"}, epoch=run.now.epoch)
