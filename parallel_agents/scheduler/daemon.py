@@ -16,11 +16,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.job_control import stop_between_ticks
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
@@ -111,8 +112,23 @@ def _write_line(file: TextIO, values: dict[str, Any]) -> None:
     file.flush()
 
 
+class Timed(Protocol):
+    """What the daemon does by a timetable besides dispatching."""
+
+    def learn(self, records: list[Recorded]) -> None:
+        """What was appended. Called on the dispatcher's thread."""
+
+    def look(self) -> None:
+        """Do what is due; cheap where nothing is. Called on the main thread about twice a second, and when asked for."""
+
+
 def run_daemon(
-    store: Path, *, started_at: str, stop: threading.Event | None = None, now_text: Callable[[], str] = lambda: ""
+    store: Path,
+    *,
+    started_at: str,
+    stop: threading.Event | None = None,
+    timed: Callable[[Log, Callable[[int], None]], Timed] | None = None,
+    now_text: Callable[[], str] = lambda: "",
 ) -> None:
     """Dispatch until somebody asks for an end.
 
@@ -123,22 +139,32 @@ def run_daemon(
     Args:
         started_at: this moment, as it is told to those who ask.
         stop: has it detach too, within half a second.
-        now_text: what tells such moments.
+        timed: makes what fires scheduled plans, of the log and of a function that asks for a look at a time (microseconds
+            since the epoch). Nothing is fired while it drains: the next daemon sees to what was due.
+        now_text: what tells such moments as ``started_at``.
     Raises:
         LeaseHeld: another daemon has this store.
         StoreError: the store cannot be opened, or was removed.
     """
     from loguru import logger  # Other commands look for a daemon, and have no use for it.
 
-    with _only_daemon(store) as file, Log(store, actor="daemon") as log, _asked() as asked:
+    asked = _Asked()
+    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
+        asked.listen()
         engine = Engine(log, kind="daemon", takes_all=True)
+        clock = None
+        if timed is not None:
+            clock = timed(log, lambda at_us: engine.loop.at("timed", at_us, asked.wake))
+            engine.dispatcher.listeners.append(clock.learn)
         engine.start()
         _write_line(file, {"started_at": started_at, "drains": True})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
         drains = False
         try:
             while not (stop is not None and stop.is_set()):
-                for number in asked(_LOOK_S):
+                if clock is not None and not drains:
+                    clock.look()
+                for number in asked.since(_LOOK_S):
                     if number == signal.SIGTSTP:
                         stop_between_ticks(engine.loop)
                     elif number == DRAIN and not drains:
@@ -157,37 +183,44 @@ def run_daemon(
                 log.check_in_place()
         finally:
             engine.close()
-            logger.info(
-                "daemon {} {}", os.getpid(), "has drained" if drains and engine.dispatcher.drained else "detached"
-            )
+            how = "has drained" if drains and engine.dispatcher.drained else "detached"
+            logger.info("daemon {} {}", os.getpid(), how)
 
 
-@contextlib.contextmanager
-def _asked() -> Iterator[Callable[[float], list[int]]]:
-    """Gives a function that waits so many seconds at most for signals, and gives those that have come."""
-    asked, ask = os.pipe()
-    os.set_blocking(ask, False)
-    os.set_blocking(asked, False)
+class _Asked:
+    """The signals that have come, through a pipe: a handler must not touch a lock that the main thread may hold."""
 
-    def write(number: int, _frame: object) -> None:  # A handler must not touch a lock that the main thread may hold.
-        with contextlib.suppress(BlockingIOError):
-            os.write(ask, bytes([number]))
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
 
-    def wait_for(timeout_s: float) -> list[int]:
-        if not select.select([asked], [], [], timeout_s)[0]:
-            return []
-        return list(os.read(asked, 256))
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (*_DETACH, DRAIN):
-            signal.signal(number, write)
+    def listen(self) -> None:
+        """Catch what is meant for a daemon, where this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        numbers = [*_DETACH, DRAIN]
         if not _has_terminal():
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        else:
-            for number in (signal.SIGHUP, signal.SIGTSTP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has a say in this.
-                    signal.signal(number, write)
-    yield wait_for
+        else:  # nohup has a say in this.
+            of_terminal = (signal.SIGHUP, signal.SIGTSTP)
+            numbers += [number for number in of_terminal if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in numbers:
+            signal.signal(number, lambda number, _frame: self._put(number))
+
+    def since(self, timeout_s: float) -> list[int]:
+        """Those that have come since the last call; where none has, wait for one that long, or until ``wake``."""
+        if not select.select([self._read_end], [], [], timeout_s)[0]:
+            return []
+        return [number for number in os.read(self._read_end, 4096) if number]
+
+    def wake(self) -> None:
+        """End the wait for signals. Any thread."""
+        self._put(0)
+
+    def _put(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # It is full: then one more tells nothing new.
+            os.write(self._write_end, bytes([number]))
 
 
 def _has_terminal() -> bool:
