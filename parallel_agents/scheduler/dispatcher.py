@@ -30,10 +30,12 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
-from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
+from parallel_agents.scheduler.attempts import Attempts, Held, checked
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
+from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
@@ -65,7 +67,7 @@ class Dispatcher:
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
         peak_memory: Callable[[str], int] = lambda attempt_id: 0,
-        steady: Callable[[], int] = steady_clock_us,
+        steady: Callable[[], int] | None = None,
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
@@ -82,6 +84,12 @@ class Dispatcher:
         self._draw = draw
         self._draining = False
         self._at_rest = False  # Whether a tick that was told to start nothing left nothing running.
+        self._steady = steady = steady or AwakeClock().now_us
+        self._times: dict[
+            str, RunTime
+        ] = {}  # Of the runs that are held, and of those that a failed commit took from us.
+        self._rests = RestClock()
+        self._rests_now_us = 0
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._asked: set[str] = set()  # Those that were ever asked for by name.
@@ -180,6 +188,7 @@ class Dispatcher:
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
+            self._rests_now_us = self._rests.look(draft.at_us, self._clock(), self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -302,12 +311,16 @@ class Dispatcher:
         self.accounts.open(state)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
+        known = self._times.get(run_id)
+        if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
+            self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(run_id)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
+        self._times.pop(run_id, None)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
 
@@ -372,10 +385,10 @@ class Dispatcher:
                     ended = checked(held.state, task, ended)
                     if held.agents:
                         ended = decide.attributed(task, ended)
-                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                    events += decide.decide_end(held.state, ended, self._rests_now_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
-                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, self._rests_now_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
@@ -428,8 +441,12 @@ class Dispatcher:
                 self._release(draft, run_id, left=True)
 
     def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
+        used_s = self._used_s(run_id)
         self._lose(run_id)
-        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left))
+        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
+
+    def _used_s(self, run_id: str) -> float:
+        return self._times[run_id].used_us / 1e6
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
@@ -437,14 +454,16 @@ class Dispatcher:
             self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
+        steady_us = self._steady()
         for run_id, held in self.held.items():
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
                 self._add(draft, run_id, ev.RunStarted())
             if held.agents and (again := self.accounts.waited(state, draft.at_us)) is not None:
                 self._add(draft, run_id, again)
-            overdue = decide.decide_overdue(state, draft.at_us)
-            if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
+            waits = held.agents and self.accounts.waits(state, draft.at_us)
+            used_us = self._times[run_id].look(state, steady_us, waits=waits)
+            if not waits and (overdue := decide.decide_overdue(state, used_us)) is not None:
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
             throttle = decide_throttle(state, free)
@@ -459,7 +478,7 @@ class Dispatcher:
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
-                decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
+                decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
                     self._add(draft, run_id, pause)
@@ -495,7 +514,7 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, draft.at_us), started)
+            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, self._rests_now_us), started)
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
@@ -519,7 +538,7 @@ class Dispatcher:
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
-        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)
         for what, task_id in decision.steps:
@@ -578,12 +597,13 @@ class Dispatcher:
         due = self.attempts.due()
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
             due.append(freed)
-        for held in self.held.values():
-            waits = held.agents and self.accounts.waits(held.state, self._clock())
-            overdue_us = None if waits else decide.overdue_at_us(held.state)
-            for when in (held.agenda.next_due_us(held.state), overdue_us):
-                if when is not None:
-                    due.append(when)
+        now_us = self._clock()
+        for run_id, held in self.held.items():
+            if (rested_us := held.agenda.next_due_us(held.state)) is not None:
+                due.append(now_us + rested_us - self._rests_now_us)
+            left_us = decide.time_left_us(held.state, self._times[run_id].used_us)
+            if left_us is not None and not (held.agents and self.accounts.waits(held.state, now_us)):
+                due.append(now_us + left_us)
         return min(due, default=None)
 
 

@@ -33,6 +33,7 @@ class Facts:
     store_slots: int = 0  # Attempts of the whole store that hold a slot.
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
     agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
+    used_s: float = 0.0  # How long the run has been dispatched.
 
 
 class Skip(NamedTuple):

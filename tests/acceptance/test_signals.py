@@ -231,7 +231,7 @@ def parameters() -> Iterator[object]:
         yield pytest.param(what, program, cell, id=f"{program}-{what}".replace(" ", "_"), marks=marks)
 
 
-@pytest.mark.parametrize(("what", "program", "cell"), parameters())
+@pytest.mark.parametrize(("what", "program", "cell"), list(parameters()))
 def test_what_the_table_says_is_so(cli: Scratch, what: str, program: str, cell: str) -> None:
     """From outside, each once; and a task is run once, whatever happens."""
     word, _, code = cell.partition(", ")

@@ -179,6 +179,7 @@ class Generator:
             "resumes": before, "begin_commit": before and "c7",
             "facts": self.random.choice([{"run_slots": 1}, {"run_slots": 1, "limit_usd_micros": 500}]),
         } if agent else {"runner": "shell"}  # fmt: skip
+        of_agent["used_s"] = self.random.choice([0.0, 1.5, 7200.000001])
         task.earlier.append(task.attempt_id)
         self._add(
             run,

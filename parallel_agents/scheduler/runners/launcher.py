@@ -25,6 +25,7 @@ class Attempt:
     __slots__ = (
         "asked_to_end",
         "attempt_id",
+        "began_ns",
         "cause",
         "cpu_s",
         "ended_at_us",
@@ -56,6 +57,7 @@ class Attempt:
         self.pid = 0
         self.start_time = 0
         self.started_at_us = 0
+        self.began_ns = 0  # The same moment, on the monotonic clock.
         self.ended_at_us = 0
         self.status: int | None = None  # As wait() gave it; None while the command runs.
         self.cpu_s = 0.0
@@ -64,7 +66,7 @@ class Attempt:
         self.error: str | None = None
         self.asked_to_end = False  # SIGTERM has been sent.
         self.grace_s: float | None = None  # Of the most urgent request to stop it.
-        self.kill_at: float | None = None  # When SIGKILL follows, on the monotonic clock.
+        self.kill_at: float | None = None  # When SIGKILL follows, on the clock of the supervisor.
         self.look_at = 0.0
         self.known: set[tuple[int, int]] = set()  # (pid, start time) of descendants that were seen.
         self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
@@ -130,7 +132,7 @@ class Launcher:
             enter(order["workdir"])  # posix_spawn has no way to say it, and we have one thread.
             command = order["command"]
             program = find_program(command[0], environment)
-            attempt.started_at_us = time.time_ns() // 1000
+            attempt.started_at_us, attempt.began_ns = time.time_ns() // 1000, time.monotonic_ns()
             self.set_files_limit(self.files_limit[0])
             before = start_time_now()
             try:
