@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -53,6 +54,8 @@ class LiveView:
         self._follower = follower
         self._interval_s = interval_s
         self._interrupts = interrupts
+        if interrupts is not None:
+            interrupts.put_away = self.put_away
         self._lock = threading.Lock()
         self._words: dict[str, str] = {}
         self._news: list[str] = []
@@ -77,6 +80,15 @@ class LiveView:
             self._look_at_output()
         with contextlib.suppress(OSError):  # The terminal has gone away.
             self._live.stop()
+
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Leave the terminal to others, cursor included; drawn anew below what they wrote."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def told(self, records: list[Any]) -> None:
         """Take up what is new."""

@@ -76,6 +76,8 @@ def sentence(event: dict[str, Any]) -> str:
         case "RunClaimed":
             holder = data["holder"]
             return f"by {holder.get('kind', 'a process')} {holder.get('pid', '')}".rstrip()
+        case "RunReleased":
+            return "in the middle of it; whoever dispatches next goes on" if data.get("left") else ""
         case "RunCompleted" | "RunFailed" | "RunCancelled":
             counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items())
             reason = (data.get("reason") or "").replace("_", " ")

@@ -88,6 +88,8 @@ class RunReleased(Event):
     """The holder let go of a run that has not ended; anybody may claim it."""
 
     epoch: Count
+    left: bool = False  # In the middle of it: whoever dispatches runs of this store goes on with it, unasked.
+    used_s: float = 0.0  # As in ``TaskStarted``.
 
 
 class RunStarted(Event):
@@ -195,6 +197,7 @@ class TaskStarted(Event):
     resumes: str | None = None  # The attempt whose session this one goes on with.
     begin_commit: str | None = None  # Whose files it begins with, where that is not its base: work that was cut off.
     role: str = ""  # The agent type that acts where it is not the task's own, such as one that resolves a conflict.
+    used_s: float = 0.0  # How long the run has been dispatched by then, since its start or its last resume.
 
 
 class TaskCompleted(Event):

@@ -219,7 +219,7 @@ class RunSettings(Document):
     max_parallel_agents: Annotated[int, Field(ge=1)] = 5  # Attempts of this run at once.
     store_limit: Annotated[int, Field(ge=1)] = 5  # Attempts of the whole store at once, as this run sees it.
     max_queue_size: Annotated[int, Field(ge=1)] = 100  # Tasks in `queued` at once; the rest stay `pending`.
-    max_execution_s: Annotated[float, Field(gt=0)] = 3600.0  # Of the run, from its RunStarted.
+    max_execution_s: Annotated[float, Field(gt=0)] = 3600.0  # Of the run, as long as a process dispatches it.
     min_free_mb: Annotated[int, Field(ge=0)] = 500  # Of 10^6 bytes, where checkouts lie; below it nothing starts.
     # Of the machine, for attempts that are processes. Percents are of all processors together; None: no limit, as in
     # plans of releases that knew none.

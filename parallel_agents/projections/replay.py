@@ -59,6 +59,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.base_commit, task.work_commit, task.approved_attempt = base_commit, None, None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
+                    state.used_us = round(data.get("used_s", 0.0) * 1e6)
                     continue
                 if type_ == "TaskCompleted" and status == RUNNING:
                     duration_s, cpu_s, peak = data["duration_s"], data["cpu_s"], data["peak_memory_bytes"]

@@ -114,6 +114,7 @@ class RunState:
     submitted_at_us: int = 0
     started_at_us: int | None = None
     active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
+    used_us: int = 0  # How long it has been dispatched since then, as far as events tell.
     ended_at_us: int | None = None
     reason: str = ""
     pause_code: str = ""  # Why it is paused, where a script can do something about it.
@@ -270,14 +271,14 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.RunStarted():
             state.status = RUNNING
             state.started_at_us = state.started_at_us or record.at_us
-            state.active_since_us = record.at_us
+            state.active_since_us, state.used_us = record.at_us, 0
         case ev.RunPaused(reason=reason):
             state.status, state.reason, state.pause_code = PAUSED, reason, record.event.code
         case ev.RunResumed():
             state.pause_code = ""
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
-            state.active_since_us = record.at_us
+            state.active_since_us, state.used_us = record.at_us, 0
         case ev.RunCancelRequested(reason=reason):
             state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
@@ -286,7 +287,9 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
-        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
+        case ev.RunReleased(used_s=used_s):
+            state.used_us = round(used_s * 1e6)
+        case ev.RunClaimed() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
         case ev.CheckpointRestored(commit=commit):
             state.integration, state.restoring = commit or state.integration, None
@@ -388,6 +391,7 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
     task.cancel_requested, task.stuck = False, None
     state.running[event.attempt_id] = event.task_id
+    state.used_us = round(event.used_s * 1e6)
     _move(state, task, RUNNING)
 
 
@@ -449,8 +453,8 @@ _TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in _TA
 _task_values = attrgetter(*_TASK_FIELDS)
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
-    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
-    "repository", "base_commit", "integration", "stages_passed", "merged_into",
+    "submitted_at_us", "started_at_us", "active_since_us", "used_us", "ended_at_us", "reason",
+    "cancel_requested", "grace_s", "running", "repository", "base_commit", "integration", "stages_passed", "merged_into",
     "before_run", "last_stage", "restoring", "throttled", "task_budgets", "pause_code",
 )  # fmt: skip
 

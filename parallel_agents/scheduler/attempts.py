@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +34,6 @@ from parallel_agents.scheduler.throttle import MEGABYTE
 if TYPE_CHECKING:
     from parallel_agents.scheduler.checkouts import Order, Prepared
     from parallel_agents.scheduler.run_files import RunFiles
-
-
-def steady_clock_us() -> int:
-    """Microseconds on a clock that nobody sets."""
-    return time.monotonic_ns() // 1000
 
 
 @dataclass(slots=True)

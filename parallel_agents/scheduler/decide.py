@@ -51,7 +51,7 @@ def decide_start(
             "task_id": task_id, "attempt_id": attempt_id, "attempt": state.tasks[task_id].attempts + 1, "runner": runner,
             "model": None, "base_commit": state.integration, "begin_commit": None,
             "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots}, "model_reason": "",
-            "reserved_usd_micros": None, "resumes": None, "role": "",
+            "reserved_usd_micros": None, "resumes": None, "role": "", "used_s": facts.used_s,
         }
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts
         task_id=task.task.task_id, attempt_id=attempt_id, attempt=task.attempts + 1, runner=granted.runner,
         model=granted.choice.model, model_reason=granted.choice.reason,
         base_commit=task.base_commit if goes_on else state.integration, begin_commit=task.kept_commit if goes_on else None,
-        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role,
+        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role, used_s=facts.used_s,
         facts={"run_slots": facts.run_slots, "store_slots": facts.store_slots, **limit},
     )  # fmt: skip
 
@@ -283,19 +283,21 @@ def _can_move(state: RunState) -> bool:
     )
 
 
-def decide_overdue(state: RunState, now_us: int) -> Event | None:
-    """The stop of a run that has run longer than its settings allow."""
-    due = overdue_at_us(state)
-    if due is None or now_us < due:
-        return None
-    return ev.RunCancelRequested(reason=MAX_EXECUTION)
+def decide_overdue(state: RunState, used_us: int) -> Event | None:
+    """The stop of a run that has run longer than its settings allow.
+
+    Args:
+        used_us: how long it has been dispatched since its start or its last resume, in microseconds.
+    """
+    left = time_left_us(state, used_us)
+    return None if left is None or left > 0 else ev.RunCancelRequested(reason=MAX_EXECUTION)
 
 
-def overdue_at_us(state: RunState) -> int | None:
-    """When a run reaches ``max_execution_s``; None while it does not run, or only waits for a person."""
+def time_left_us(state: RunState, used_us: int) -> int | None:
+    """How long a run may go on until ``max_execution_s``; None while it does not run, or only waits for a person."""
     if state.status != st.RUNNING or state.cancel_requested or state.active_since_us is None or is_stuck(state):
         return None
-    return state.active_since_us + round(state.plan.settings.max_execution_s * 1e6)
+    return round(state.plan.settings.max_execution_s * 1e6) - used_us
 
 
 def decide_pause(state: RunState, reason: str = "") -> list[Event]:

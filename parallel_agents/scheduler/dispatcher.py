@@ -30,12 +30,14 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
-from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
+from parallel_agents.scheduler.attempts import Attempts, Held, checked
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.circuits import Breakers
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
+from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.vitals import HealthWatch
@@ -63,11 +65,12 @@ class Dispatcher:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         clock: Callable[[], int] = wall_clock_us,
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
         used: Callable[[str], Usage | None] = lambda attempt_id: None,
-        steady: Callable[[], int] = steady_clock_us,
+        steady: Callable[[], int] | None = None,
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
@@ -79,12 +82,22 @@ class Dispatcher:
         self.listeners: list[Callable[[list[Recorded]], None]] = []
         self._me: dict[str, Any] = {**own_identity().to_dict(), "kind": kind}
         self._takes_all = takes_all
+        self._takes_left = takes_left
         self._clock = clock
         self._draw = draw
         self._draining = False
+        self._at_rest = False  # Whether a tick that was told to start nothing left nothing running.
+        self._steady = steady = steady or AwakeClock().now_us
+        self._times: dict[
+            str, RunTime
+        ] = {}  # Of the runs that are held, and of those that a failed commit took from us.
+        self._rests = RestClock()
+        self._rests_now_us = 0
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
+        self._asked: set[str] = set()  # Those that were ever asked for by name.
         self._leaving: set[str] = set()  # Runs to let go of.
+        self._hands_back = False  # Whether to let go of all that nobody has asked for.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
@@ -110,9 +123,18 @@ class Dispatcher:
         """Ask for a run to be released at the next tick, unless it can go on. Any thread."""
         self._requests.append(("let_go", run_id))
 
+    def hand_back(self) -> None:
+        """From the next tick on, leave runs that were taken unasked to others, with what runs of them. Any thread."""
+        self._requests.append(("hand_back", ""))
+
     def drain(self) -> None:
         """From the next tick on start nothing and claim nothing; what runs is recorded as it ends. Any thread."""
         self._draining = True
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing runs of what this process holds, as of the last tick, and every end is recorded. Any thread."""
+        return self._draining and self._at_rest
 
     def leave(self) -> None:
         """After the last tick: record what has ended, then release every run, so that others can go on at once.
@@ -156,7 +178,14 @@ class Dispatcher:
         self.attempts.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
-            (self._wanted if what == "hold" else self._leaving).add(run_id)
+            match what:
+                case "hold":
+                    self._wanted.add(run_id)
+                    self._asked.add(run_id)
+                case "let_go":
+                    self._leaving.add(run_id)
+                case _:
+                    self._hands_back = True
         if self._seen < 0:
             self._load()
         self._health.look(held.state for held in self.held.values())
@@ -166,6 +195,7 @@ class Dispatcher:
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
+            self._rests_now_us = self._rests.look(draft.at_us, self._clock(), self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -187,6 +217,7 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._at_rest = self._draining and not any(self._occupancy.of_run(run_id) for run_id in self.held)
         return self._next_due()
 
     def _load(self) -> None:
@@ -195,6 +226,8 @@ class Dispatcher:
         self._occupancy = self.projector.occupancy(end)
         self.breakers.load(end)
         self._free_runs = {name for name in self._summaries if not self._is_over(name)}
+        # Also one that a commit which failed would have released: the log has us as its holder, so nobody else comes.
+        self._wanted.update(name for name in self._free_runs if self._summaries[name].holder == self._me)
         self._seen = end
         self._holders_checked_us = 0
 
@@ -288,12 +321,16 @@ class Dispatcher:
         self.accounts.open(state)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
+        known = self._times.get(run_id)
+        if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
+            self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(run_id)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
+        self._times.pop(run_id, None)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
 
@@ -301,10 +338,12 @@ class Dispatcher:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
         now_us = self._clock()
         candidates = self._wanted & self._free_runs
-        if self._takes_all and abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
+        if abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
             self._holders_checked_us = now_us
-            candidates |= self._free_runs
-        for run_id in sorted(candidates, key=lambda name: self._summaries[name].history[0].seq):
+            candidates |= self._free_runs if self._takes_all else self._left_runs()
+        for run_id in sorted(
+            candidates, key=lambda name: (name not in self._asked, self._summaries[name].history[0].seq)
+        ):
             summary = self._summaries[run_id]
             if summary.holder != self._me and (self._draining or (summary.holder and holder_alive(summary.holder))):
                 continue
@@ -316,6 +355,19 @@ class Dispatcher:
                 self._take(run_id)
                 self._fold(record)
             adopted.append(run_id)
+
+    def _left_runs(self) -> set[str]:
+        """The runs whose dispatcher died or went away in the middle of them, where they are ours to go on with."""
+        if self._takes_left is None or self._hands_back:
+            return set()
+        left = {run_id for run_id in self._free_runs if self._is_left(self._summaries[run_id])}
+        return left if left and self._takes_left() else set()
+
+    def _is_left(self, run: RunSummary) -> bool:
+        """Never one that a person has paused, unless something of it still runs; nor one that only its program can call."""
+        if run.callables or (run.status == status_fold.PAUSED and not self._occupancy.of_run(run.run_id)):
+            return False
+        return run.left if run.holder is None else not holder_alive(run.holder)
 
     def _take_ends(self, draft: Draft) -> None:
         self._completed.clear()
@@ -346,10 +398,10 @@ class Dispatcher:
                     ended = checked(held.state, task, ended)
                     if held.agents:
                         ended = decide.attributed(task, ended)
-                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                    events += decide.decide_end(held.state, ended, self._rests_now_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
-                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, self._rests_now_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
@@ -397,25 +449,34 @@ class Dispatcher:
         for run_id in self._leaving & self.held.keys():
             if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
                 self._release(draft, run_id)
+        if self._hands_back:
+            for run_id in self.held.keys() - self._asked:
+                self._release(draft, run_id, left=True)
 
-    def _release(self, draft: Draft, run_id: str) -> None:
+    def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
+        used_s = self._used_s(run_id)
         self._lose(run_id)
-        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
+        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
+
+    def _used_s(self, run_id: str) -> float:
+        return self._times[run_id].used_us / 1e6
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
         for run_id in self._leaving & self.held.keys():
-            self._release(draft, run_id)
+            self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
+        steady_us = self._steady()
         for run_id, held in self.held.items():
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
                 self._add(draft, run_id, ev.RunStarted())
             if held.agents and (again := self.accounts.waited(state, draft.at_us)) is not None:
                 self._add(draft, run_id, again)
-            overdue = decide.decide_overdue(state, draft.at_us)
-            if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
+            waits = held.agents and self.accounts.waits(state, draft.at_us)
+            used_us = self._times[run_id].look(state, steady_us, waits=waits)
+            if not waits and (overdue := decide.decide_overdue(state, used_us)) is not None:
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
             for event in self._health.due(state):
@@ -435,7 +496,7 @@ class Dispatcher:
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
-                decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
+                decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
                     self._add(draft, run_id, pause)
@@ -471,7 +532,7 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, draft.at_us), started)
+            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, self._rests_now_us), started)
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
@@ -496,7 +557,7 @@ class Dispatcher:
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
-        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)
         for what, task_id in decision.steps:
@@ -559,12 +620,13 @@ class Dispatcher:
             due.append(freed)
         if (closed := self.breakers.next_due_us(self._clock())) is not None:
             due.append(closed)
-        for held in self.held.values():
-            waits = held.agents and self.accounts.waits(held.state, self._clock())
-            overdue_us = None if waits else decide.overdue_at_us(held.state)
-            for when in (held.agenda.next_due_us(held.state), overdue_us):
-                if when is not None:
-                    due.append(when)
+        now_us = self._clock()
+        for run_id, held in self.held.items():
+            if (rested_us := held.agenda.next_due_us(held.state)) is not None:
+                due.append(now_us + rested_us - self._rests_now_us)
+            left_us = decide.time_left_us(held.state, self._times[run_id].used_us)
+            if left_us is not None and not (held.agents and self.accounts.waits(held.state, now_us)):
+                due.append(now_us + left_us)
         return min(due, default=None)
 
 

@@ -35,6 +35,7 @@ class Facts:
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
     agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
     circuits: CircuitFacts | None = None  # Runners that fail; None where the run does not mind, or all of them work.
+    used_s: float = 0.0  # How long the run has been dispatched.
 
     def copy(self) -> Facts:
         """The same, to count starts in that are only thought of."""

@@ -180,6 +180,7 @@ class Generator:
             "resumes": before, "begin_commit": before and "c7",
             "facts": self.random.choice([{"run_slots": 1}, {"run_slots": 1, "limit_usd_micros": 500}]),
         } if agent else {"runner": "shell"}  # fmt: skip
+        of_agent["used_s"] = self.random.choice([0.0, 1.5, 7200.000001])
         task.earlier.append(task.attempt_id)
         self._add(
             run,
@@ -348,7 +349,7 @@ class Generator:
             return False
         event: ev.Event
         if run.now.epoch and self.random.random() < 0.4:
-            event = ev.RunReleased(epoch=run.now.epoch)
+            event = ev.RunReleased(epoch=run.now.epoch, left=self.random.random() < 0.5)
         else:
             run.now.epoch += 1
             event = ev.RunClaimed(holder={"pid": self.random.randint(2, 9), "kind": "run"}, epoch=run.now.epoch)

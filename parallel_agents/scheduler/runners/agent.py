@@ -35,6 +35,7 @@ from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub, scrub_datab
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import Verdict, judge
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -75,7 +76,7 @@ class _Watched:
     before: Reported | None = None  # What its session had been charged for when it began.
     temporary: str = ""  # Its folder, where it has one of ours.
     reading: Reading = field(default_factory=Reading)
-    sign_at: float = 0.0  # When something new was last read (monotonic).
+    sign_at: float | None = None  # When something new was last read, by the clock of who watches it.
     priced: object = None  # What ``spent`` was reckoned from.
     finished: bool = False  # It has given its result, and was told that this was all.
     cut: str = ""  # RESULT: it lived on after it; SILENCE; KEY: it is refused, and tries again and again.
@@ -105,6 +106,7 @@ class AgentRunner:
         self._redact = redact
         self._lock = threading.Lock()
         self._news = threading.Event()
+        self._awake = AwakeClock()
         self._watched: dict[str, _Watched] = {}
         self._ends: deque[Ended] = deque()
         self._closed = False
@@ -207,7 +209,7 @@ class AgentRunner:
             if launch.attempt_id in self._watched:
                 return None
             tail = Tail(f"{launch.folder}/{STDOUT}")
-            one = self._watched[launch.attempt_id] = _Watched(launch, errand, tail, sign_at=time.monotonic())
+            one = self._watched[launch.attempt_id] = _Watched(launch, errand, tail)
         self._news.set()  # The thread may sleep without an end.
         return one
 
@@ -284,9 +286,11 @@ class AgentRunner:
 
     def _look(self, one: _Watched) -> None:
         """Read on, and see whether it is done or hangs."""
-        now = time.monotonic()
+        now = self._awake.now_s()  # Silence while nobody could listen is none.
         before = one.tail.position
         self._read(one, one.tail.read())
+        if one.sign_at is None:
+            one.sign_at = now
         if one.tail.position != before:
             one.sign_at = now
             _reckon(one)

@@ -26,6 +26,7 @@ import sys
 import time
 from typing import Any, Final
 
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.process import (
     ProcessIdentity,
     ProcessRow,
@@ -59,7 +60,7 @@ INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to st
 SURVIVOR_GRACE_S: Final = 1.0  # For what a command leaves behind at its own end; nobody waits for it any more.
 _GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, or one of another user.
 _LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
-_LONGEST_REST_MS: Final = 3_600_000.0
+_LONGEST_REST_MS: Final = 2000.0  # Else nobody could tell afterwards that we were stopped meanwhile.
 _TIMEOUT_GRACE_S: Final = 3.0
 _TRANSIENT: Final = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
@@ -80,6 +81,9 @@ class Supervisor:
         self.by_pid: dict[int, Attempt] = {}  # Commands that have not been reaped.
         self.ending: dict[str, Attempt] = {}
         self.orphans: dict[int, set[str]] = {}  # Pid to the attempts that it may come from.
+        self.now_s = (
+            AwakeClock().now_s
+        )  # A timeout is no time in which we were stopped, and mostly our commands with us.
         self.timeouts: list[tuple[float, str]] = []
         self.inbox = bytearray()
         self.outbox = bytearray()
@@ -125,7 +129,7 @@ class Supervisor:
         if self.link is not None:
             self.receive()
         self.talking.go_on()
-        now = time.monotonic()
+        now = self.now_s()
         while self.timeouts and self.timeouts[0][0] <= now:
             self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
         if look_for_stops:
@@ -148,7 +152,7 @@ class Supervisor:
         for output in self.outputs.values():
             if due is None or output.look_at_s < due:
                 due = output.look_at_s
-        return None if due is None else min(max(0.0, (due - time.monotonic()) * 1000 + 0.5), _LONGEST_REST_MS)
+        return None if due is None else min(max(0.0, (due - self.now_s()) * 1000 + 0.5), _LONGEST_REST_MS)
 
     # The dispatcher.
 
@@ -240,9 +244,9 @@ class Supervisor:
             self.attempts[attempt.attempt_id] = attempt
             self.by_pid[attempt.pid] = attempt
             self.talking.begin(attempt)
-            heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
+            heapq.heappush(self.timeouts, (self.now_s() + attempt.timeout_s, attempt.attempt_id))
             if limit := order.get("max_output_bytes"):
-                self.outputs[attempt.attempt_id] = Output(attempt.folder, int(limit), time.monotonic())
+                self.outputs[attempt.attempt_id] = Output(attempt.folder, int(limit), self.now_s())
             return
         except LockHeld:
             why = "another process holds the attempt"
@@ -280,7 +284,7 @@ class Supervisor:
         if attempt.grace_s is not None and grace_s >= attempt.grace_s:
             return
         attempt.grace_s = grace_s
-        now = time.monotonic()
+        now = self.now_s()
         kill_at = now + grace_s
         asks = (
             bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0 and not why
@@ -304,7 +308,7 @@ class Supervisor:
     def look_at_output(self, attempt: Attempt, output: Output) -> None:
         """Keep what a command prints within its limit, or end it where that cannot be done."""
         try:
-            output.look(time.monotonic())
+            output.look(self.now_s())
         except TooMuch as error:
             if not attempt.too_much:
                 attempt.too_much = str(error)
@@ -322,7 +326,8 @@ class Supervisor:
             attempt = self.by_pid.pop(pid, None)
             if attempt is not None:
                 attempt.status = status
-                attempt.ended_at_us = time.time_ns() // 1000
+                # Somebody may have set the clock since its start.
+                attempt.ended_at_us = attempt.started_at_us + (time.monotonic_ns() - attempt.began_ns) // 1000
                 if not attempt.asked_to_end:
                     attempt.look_at = 0.0
                 self.talking.hang_up(attempt)
@@ -344,7 +349,7 @@ class Supervisor:
             return
         owned = self.find_orphans()
         table: dict[int, ProcessRow] | None = None
-        now = time.monotonic()
+        now = self.now_s()
         for attempt in list(self.ending.values()):
             orphans = owned.get(attempt.attempt_id, [])
             if attempt.status is not None and not orphans:
@@ -448,7 +453,7 @@ class Supervisor:
         assert attempt.status is not None
         if (output := self.outputs.pop(attempt.attempt_id, None)) is not None:
             with contextlib.suppress(TooMuch):  # What it has printed at the very last. It has ended by itself.
-                output.look(time.monotonic())
+                output.look(self.now_s())
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
         killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
