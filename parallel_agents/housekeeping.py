@@ -17,6 +17,7 @@ from typing import Any
 
 from parallel_agents import stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.location import FILE, FOLDER, attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -246,6 +247,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
     with _alone(project.store):
         for item in found.items:
             failed = False
+            reach("gc.before-removal")
             try:
                 stays = _remove(log, project.store, item, found)
             except (ParallelAgentsError, OSError) as error:
@@ -253,6 +255,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
             if stays:
                 left.append({"path": item.path, "why": stays, "failed": failed})
                 continue
+            reach("gc.removed")
             removed.append(item.as_data())
             size += item.bytes
         _remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])

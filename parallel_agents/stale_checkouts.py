@@ -18,6 +18,7 @@ from parallel_agents.checkpoint.git import GitFailed, decoded
 from parallel_agents.checkpoint.reaching import kept_trees, unreached
 from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import changed_paths, snapshot, tree_of
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.events import CheckpointCreated
 from parallel_agents.eventstore.location import attempts_folder, files_home
@@ -225,6 +226,7 @@ def _keep(log: Log, found: Found, commit: str) -> None:
     label = f"what the checkout of {found.name} held when it was cleared away"
     event = CheckpointCreated(checkpoint_id=new_id(), kind="manual", label=label, commit=commit)
     refs.hold(found.repository, {refs.checkpoint_ref(found.run_id, event.checkpoint_id): commit})
+    reach("gc.kept")
 
     def add(draft: Draft) -> None:
         draft.add(found.run_id, event)

@@ -14,6 +14,7 @@ from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.entries import entries
 from parallel_agents.checkpoint.reaching import OUR_REFS, bytes_of, unreached, written_at
 from parallel_agents.checkpoint.repository import Repository
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointsDropped
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.leftovers import UNDER_WAY_S, Item, Stays
@@ -166,6 +167,7 @@ def drop(log: Log | None, item: Item, attempts: Path) -> str:
             draft.add(run_id, CheckpointsDropped(refs=len(item.parts)))
 
         log.transact(add)
+        reach("gc.dropping")
     refs.drop(repository, item.parts)
     return ""
 

@@ -24,6 +24,7 @@ from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, known_repository, linked_git_dir, shared_state
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
 from parallel_agents.eventstore.record import derived_id
@@ -318,6 +319,7 @@ class Checkouts:
         return self._open(order.repository, order.workdir)
 
     def _prepare(self, order: Order) -> Prepared:
+        reach("checkout.before")
         try:
             repository = self._repository(order)
             make_folder(order.folder)
@@ -329,6 +331,7 @@ class Checkouts:
             write_whole(order.folder, _SHARED, json.dumps(shared_state(repository)).encode())
             cwd = self.cwd(order)
             cwd.mkdir(parents=True, exist_ok=True)  # Git keeps no empty folders.
+            reach("checkout.ready")
             return Prepared(order, cwd, self._environment(repository, order))
         except Exception as error:  # Of whatever kind: an attempt that nobody tells of waits for ever.
             return Prepared(order, order.workdir, {}, f"no checkout for it: {error}")
@@ -364,6 +367,7 @@ class Checkouts:
 
     def _keep(self, order: Order, ended: Ended) -> Kept:
         work = Work(order.after_id)
+        reach("keep.before")
         try:
             repository = self._repository(order)
             shared = order.workspace == "shared"
@@ -382,6 +386,7 @@ class Checkouts:
             if held is None:
                 _refuse_repositories(folder, changed)
                 refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
+                reach("keep.held")
             paths = tuple(storable_text(one.path) for one in changed[:PATHS_KEPT])
             work = replace(work, commit=commit, changed=len(changed), paths=paths)
         except Exception as error:
@@ -426,6 +431,7 @@ class Checkouts:
 
     def _merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> Merged:
         assert work.commit is not None, "only what is kept is merged"
+        reach("merge.before")
         try:
             repository = self._repository(order)
             message = f"Merge {order.task_id}\n\n{_trailers(order)}"
@@ -441,7 +447,9 @@ class Checkouts:
                         repository, onto, work.commit, message=message, at_us=ended.ended_at_us, take=cast("Take", how)
                     )
             if made.commit is not None:
+                reach("merge.made")
                 refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.attempt_id): made.commit})
+                reach("merge.held")
             done = replace(work, onto=onto, merged=made.commit, clashes=clashes, other_task_id=other)
             return Merged(order, ended, done)
         except Exception as error:

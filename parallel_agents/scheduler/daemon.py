@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from loguru import logger
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
@@ -86,6 +87,7 @@ def _only_daemon(store: Path) -> Iterator[TextIO]:
         os.fchmod(file.fileno(), 0o600)
         file.truncate(0)
         _write_line(file, own_identity().to_dict())
+        reach("daemon.locked")
         try:
             yield file
         finally:
@@ -117,12 +119,14 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         engine = Engine(log, kind="daemon", takes_all=True)
         engine.start()
+        reach("daemon.dispatching")
         _write_line(file, {"started_at": started_at})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
         try:
             while not (stop is not None and stop.is_set()):
                 if select.select([asked], [], [], 0.5)[0]:
                     _leave_in_time()
+                    reach("daemon.leaving")
                     break
                 if engine.loop.failure is not None:
                     raise engine.loop.failure

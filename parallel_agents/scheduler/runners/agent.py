@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents import clients
 from parallel_agents.scheduler.agents.bill import charges
@@ -128,6 +129,7 @@ class AgentRunner:
         if isinstance(ready, Ended):
             self._end(self._closing(ready))
         else:
+            reach("agent.ready")
             self._shell.start(ready)
 
     def adopt(self, launches: Iterable[Launch]) -> None:
@@ -211,6 +213,7 @@ class AgentRunner:
         prompt = self._redact(clients.told(client, errand, resumes=session is not None))
         write_whole(folder, PROMPT, prompt.encode())
         write_whole(folder, ROLE, errand.role_prompt.encode())
+        reach("agent.told")
         if "TMPDIR" not in launch.env:
             one.temporary = tempfile.mkdtemp(prefix=TEMPORARY)
         start = {
@@ -322,6 +325,7 @@ class AgentRunner:
             )
 
     def _judged(self, one: _Watched, ended: Ended) -> Ended:
+        reach("agent.before-judging")
         folder, client, reading = os.path.abspath(one.launch.folder), one.errand.client, one.reading
         self._read(one, one.tail.finish())
         # Whoever has given a result and then outstays its time has done its work all the same.
@@ -339,6 +343,7 @@ class AgentRunner:
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
         self._clean(one, session)
+        reach("agent.judged")
         kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,

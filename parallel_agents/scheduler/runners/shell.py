@@ -24,6 +24,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
@@ -111,6 +112,7 @@ class ShellRunner:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
+            reach("attempt.given")
         except (OSError, TypeError, ValueError) as error:
             self._take([_not_started(launch.attempt_id, error)])
 
@@ -132,6 +134,7 @@ class ShellRunner:
                 if grace_s >= live.stop[1]:
                     return
                 timed_out = live.stop[0]
+            reach("attempt.before-stop")
             live.stop = (timed_out, grace_s)
             link = live.link
             if link is None:
@@ -139,6 +142,7 @@ class ShellRunner:
         if link is not None:
             order = {"attempt_id": attempt_id, "timed_out": timed_out, "grace_s": grace_s}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
+            reach("attempt.stop-asked")
 
     def finish(self, attempt_id: str) -> None:
         """Close the standard input of a command that is talked to: there is nothing more to do for it."""
@@ -297,8 +301,10 @@ class ShellRunner:
             if data is not None and data.get("state") == "running":
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     roots.append(ProcessIdentity.from_dict(data))
+        reach("lost.revoked")
         attempt_ids = [live.launch.attempt_id for live, _ in lost]
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
+        reach("lost.ended")
         rest = "" if clean else "; some of its processes cannot be ended"
         for live, fd in lost:
             attempt_id = live.launch.attempt_id
@@ -430,6 +436,7 @@ def _ask_to_stop(folder: str, timed_out: bool, grace_s: float) -> None:
     """Leave a wish in the attempt's folder and wake its supervisor, who has no dispatcher that could tell it."""
     with contextlib.suppress(OSError):
         write_whole(folder, STOP, json.dumps({"timed_out": timed_out, "grace_s": grace_s}).encode())
+    reach("attempt.stop-left")
     data = read_object(folder, PROCESS)
     if data is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):
