@@ -42,6 +42,7 @@ class Survey:
     stays: list[Stays] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)  # What is kept to go back to: refs, and their bytes.
     checkouts: dict[str, Found] = field(default_factory=dict)  # By path.
+    unnamed: set[str] = field(default_factory=set)  # Refs that no event names: nobody would find what they hold.
 
     @property
     def bytes(self) -> int:
@@ -51,7 +52,7 @@ class Survey:
     @property
     def dropping(self) -> set[str]:
         """Refs that hold nothing any more once they are gone."""
-        return {ref for item in self.items if item.kind == "ref" for ref in item.parts}
+        return self.unnamed | {ref for item in self.items if item.kind == "ref" for ref in item.parts}
 
 
 def survey(
@@ -68,7 +69,7 @@ def survey(
         log: None where there is no store any more.
         older_than_s: what attempts wrote is kept for that long after the end of their run.
         checkpoints: give up the checkpoints of runs that have ended that long ago, are merged, and are built on by nothing.
-        lost_refs: also refs of runs that no log knows, where nothing else reaches their commits.
+        lost_refs: also refs of runs that no log knows, or that no event names, where nothing else reaches their commits.
     """
     found = Survey(older_than_s)
     store = project.store
@@ -157,6 +158,10 @@ def _refs(
     home, attempts = Path(os.path.realpath(files_home(store))), attempts_folder(store)
     try:
         judged += stale_refs.strangers(repository, known, home, found.older_than_s, lost=lost)
+        if log is not None:
+            unnamed = stale_refs.unnamed(log, repository, known, attempts)
+            found.unnamed.update(ref for of in unnamed.values() for ref in of)
+            judged += stale_refs.forgotten(repository, unnamed, found.older_than_s, lost=lost)
         if checkpoints and log is not None:
             judged += stale_refs.given_up(log, repository, known.summaries, attempts, found.older_than_s)
         held = stale_refs.usage(repository)

@@ -104,6 +104,7 @@ class Followed(NamedTuple):
     foreign: str | None = None
     error: str | None = None
     held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
+    restored: bool = False  # It was not about refs, but about the files of a shared directory.
 
 
 class Probed(NamedTuple):
@@ -237,12 +238,14 @@ class Checkouts:
             try:
                 found = self._open(repository, workdir)
                 refs.hold(found, {refs.checkpoint_ref(run_id, name): one for name, one in held.items()})
-                if commit is None:
-                    return Followed(run_id)
-                stands = refs.branch_commit(found, run_id)
-                if stands is not None and stands not in known:
-                    return Followed(run_id, commit, stands)
-                return Followed(run_id, commit, refs.move_branch(found, run_id, commit, stands))
+                foreign = None
+                if commit is not None:
+                    stands = refs.branch_commit(found, run_id)
+                    if stands is not None and stands not in known:
+                        foreign = stands
+                    else:
+                        foreign = refs.move_branch(found, run_id, commit, stands)
+                return Followed(run_id, commit, foreign, held=held)
             except Exception as error:
                 return Followed(run_id, commit, error=str(error), held=held)
 
@@ -255,13 +258,15 @@ class Checkouts:
         workdir: Path,
         commit: str,
         checkpoint_id: str,
-        record: Callable[[str], None],
+        keep: Callable[[str], None],
+        record: Callable[[], None],
     ) -> None:
-        """Make a shared directory equal to a commit, after what is there is held. Gives ``Followed`` with an error, if any.
+        """Make a shared directory equal to a commit, after what is there is a checkpoint. Gives ``Followed``.
 
         Args:
             checkpoint_id: of what is there now.
-            record: appends that it was done, given the commit that holds what was there.
+            keep: appends that checkpoint, given its commit, which a ref holds.
+            record: appends that it was done.
         """
 
         def work() -> Followed:
@@ -269,13 +274,18 @@ class Checkouts:
                 found = self._open(repository, workdir)
                 message, at_us = f"Before the files of run {run_id} were taken back\n", time.time_ns() // 1000
                 with snapshot.compared(found, commit, found.top) as seen:
-                    now = snapshot.commit_tree(found, seen.tree, message=message, parents=(commit,), at_us=at_us)
-                    refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now})
-                    seen.replace()
-                record(now)
-                return Followed(run_id)
+                    if seen.changes:
+                        now = snapshot.commit_tree(found, seen.tree, message=message, parents=(commit,), at_us=at_us)
+                        refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now})
+                        reach("failure.held")
+                        keep(now)
+                        reach("failure.kept")
+                        seen.replace()
+                reach("failure.replaced")
+                record()
+                return Followed(run_id, restored=True)
             except Exception as error:
-                return Followed(run_id, error=f"its files are not taken back: {error}")
+                return Followed(run_id, error=f"its files are not taken back: {error}", restored=True)
 
         self._do(repository, "objects", work)
 

@@ -440,9 +440,7 @@ class Dispatcher:
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
                 files = self.attempts.files_of(held.state)
-                events = [finish]
-                if files is not None:
-                    events = files.around_end(held.state, finish) if files.may_end(held.state) else []
+                events = [finish] if files is None else files.around_end(held.state, finish)
                 for event in events:
                     self._add(draft, run_id, event)
                 if events:

@@ -388,7 +388,7 @@ class World(Store):
     def _gc(self) -> None:
         """As the command does it."""
         project = Project.find(start=self.folder)
-        found = housekeeping.survey(self.log, project)
+        found = housekeeping.survey(self.log, project, older_than_s=0.0, lost_refs=True)
         done = housekeeping.clean(self.log, project, found)
         assert [one for one in done["left"] if one["failed"]] == []
 
@@ -413,4 +413,3 @@ def kill_group(pids: Sequence[int]) -> None:
         if who is not None:
             send_signal(who, signal.SIGKILL)
             wait_until(lambda pid=pid: (row := process_row(pid)) is None or row.zombie, f"{pid} to go")
-

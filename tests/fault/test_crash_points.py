@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, At, World, kill_group
+from crashing import At, World, kill_group
 from daemons import DAEMON as DAEMON
 from daemons import wait_until
 from fakeagent.installing import install
@@ -202,6 +202,18 @@ def going_back_in_place(world: World, at: At) -> None:
     assert (world.folder / "b").read_text() == "1\n"
 
 
+def taking_back(world: World, at: At) -> None:
+    """A run fails that works in the project's directory, which is to be as it was before: it is, and what was done is kept."""
+    tasks = (world.task("a", "write:file:a"), world.task("b", "write:file:b", "once", after="a"))
+    run_id = world.plan(*tasks, workspace="shared", preserve_successful=False)
+    world.dies(at)
+    assert world.run_to_end(run_id) == "failed"
+    assert (world.folder / "file").read_text() == "first\n"
+    assert world.state(run_id).restoring is None
+    kept = [one for one in world.events(run_id, ev.CheckpointCreated) if one.kind == "before_restore"]
+    assert world.git("show", f"{kept[0].commit}:file") == "first\na\nb\n"
+
+
 def keeping(world: World, at: At) -> None:
     """Somebody makes a checkpoint by hand: it is there or is not."""
     _ended_run(world, "none")
@@ -220,8 +232,9 @@ def restoring(world: World, at: At) -> None:
     kept = [one.event for one in world.log.read() if isinstance(one.event, ev.CheckpointCreated)][-1]
     assert kept.kind == "before_restore"
     assert world.git("show", f"{kept.commit}:file") == "second\n"
+    assert (world.folder / "file").read_text() == ("second\n" if at.point == "restore.kept" else "first\na\n")
     world.cli(*words)
-    assert (world.folder / "file").read_text() == "first\n"
+    assert (world.folder / "file").read_text() == "first\na\n"
 
 
 def forking(world: World, at: At) -> None:
@@ -306,7 +319,8 @@ def giving_up(world: World, at: At) -> None:
     words = ("gc", "--checkpoints", "--older-than", "0", "--yes")
     world.cli(*words, at=at)
     world.cli(*words)
-    assert world.git("for-each-ref", f"refs/parallel-agents/{run_id}").count("\n") <= 1
+    left = world.git("for-each-ref", "--format=%(objectname)", f"refs/parallel-agents/{run_id}").split()
+    assert set(left) == {world.state(run_id).integration}
 
 
 # Where each point lies, as scenes with the times at which it is reached there.
@@ -336,7 +350,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     killing: {"supervisor.term-sent": (1,), "supervisor.kill-sent": (1,)},
     wishing: {"attempt.stop-left": (1,), "file.before-rename": (1,)},
     agent: {
-        "agent.told": (1,), "agent.ready": (1,), "agent.before-judging": (1,), "agent.judged": (1,),
+        "agent.told": (1,), "agent.folder-made": (1,), "agent.ready": (1,), "agent.before-judging": (1,), "agent.judged": (1,),
         "costs.drafted": (1,), "ends.committed": (1,), "starts.committed": (1,), "attempt.given": (1,),
     },
     submitting: {"submit.before-append": (1,), "submit.appended": (1,)},
@@ -345,6 +359,9 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
         "rollback.drafted": (1,), "rollback.appended": (1,), "branch.before-move": (1,), "branch.moved": (1,),
     },
     going_back_in_place: {"restore.kept": (1,), "restore.replaced": (1,), "rollback.replaced": (1,)},
+    taking_back: {
+        "failure.held": (1,), "failure.kept": (1,), "failure.replaced": (1,), "finish.drafted": (1,), "finish.committed": (1,),
+    },
     keeping: {"checkpoint.held": (1,)},
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},

@@ -215,7 +215,7 @@ class AgentRunner:
         write_whole(folder, ROLE, errand.role_prompt.encode())
         reach("agent.told")
         if "TMPDIR" not in launch.env:
-            one.temporary = tempfile.mkdtemp(prefix=TEMPORARY)
+            one.temporary = f"{tempfile.gettempdir()}/{TEMPORARY}{launch.attempt_id}"
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
@@ -224,6 +224,9 @@ class AgentRunner:
         }
         one.before = _before(start)
         write_whole(folder, SESSION, json.dumps(start).encode())
+        if one.temporary:
+            os.mkdir(one.temporary, 0o700)  # On record before it is there: whoever comes after us takes it away.
+            reach("agent.folder-made")
         if (config := _own_config(launch, client)) is not None:
             make_folder(str(config))  # Private: sessions hold all that the agent has seen.
         words = clients.words(
