@@ -215,7 +215,7 @@ class AgentRunner:
         write_whole(folder, ROLE, errand.role_prompt.encode())
         reach("agent.told")
         if "TMPDIR" not in launch.env:
-            one.temporary = f"{tempfile.gettempdir()}/{TEMPORARY}{launch.attempt_id}"
+            one.temporary = f"{tempfile.gettempdir()}/{TEMPORARY}{os.urandom(4).hex()}"
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
