@@ -94,6 +94,8 @@ POINTS = {
     # Commands of people.
     "submit.before-append": "The files that a run starts from are held, and no event knows the run.",
     "submit.appended": "The run is in the log, and whoever submitted it has not been told its id.",
+    "schedule.prepared": "A scheduled plan is due, its files are held, and no event knows the run.",
+    "schedule.fired": "The run of a scheduled plan is in the log, and nobody has been told.",
     "steer.decided": "A command to a run is decided, and not in the log.",
     "steer.appended": "A command to a run is in the log, and nobody has been told.",
     "rollback.drafted": "A rollback is decided, in an open transaction.",

@@ -13,16 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crashing import At, World, kill_group
+from crashing import COMMAND, At, World, kill_group
 from daemons import DAEMON as DAEMON
 from daemons import wait_until
 from fakeagent.installing import install
 
-from parallel_agents import steer
+from parallel_agents import schedules, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.crash_points import POINTS
+from parallel_agents.eventstore.log import Log, wall_clock_us
+from parallel_agents.eventstore.submission import Plan
+from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
+DAY_US = 86_400_000_000
 Scene = Callable[[World, At], None]
 
 
@@ -157,6 +161,21 @@ def submitting(world: World, at: At) -> None:
         runs = [world.cli("submit", "plan.json").strip()]
     [run_id] = runs
     assert world.run_to_end(run_id) == "completed"
+
+
+def scheduled(world: World, at: At) -> None:
+    """A daemon dies while it makes a run of a plan that was due: there is one, whoever sees to it."""
+    plan = Plan(name="yearly", tasks=(world.task("a", "write:a:1"),), workspace="worktree")
+    long_ago_us = wall_clock_us() - 400 * DAY_US
+    with Log(world.path, clock=lambda: long_ago_us) as log:
+        schedules.add(log, plan, Project.find(start=world.folder), cron="0 0 1 1 *", zone="UTC")
+    daemon = (COMMAND, "daemon", "run")
+    world.dies(at, *daemon)
+    next_one = world.begin(None, *daemon)
+    [run_id] = wait_until(lambda: list(Projector(world.log).runs()), "the run")
+    assert world.ended(run_id) == "completed"
+    world.end_daemon(next_one)
+    assert [one.run_id for one in world.log.read() if isinstance(one.event, ev.ScheduleFired)] == ["store"]
 
 
 def steering(world: World, at: At) -> None:
@@ -354,6 +373,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
         "costs.drafted": (1,), "ends.committed": (1,), "starts.committed": (1,), "attempt.given": (1,),
     },
     submitting: {"submit.before-append": (1,), "submit.appended": (1,)},
+    scheduled: {"schedule.prepared": (1,), "schedule.fired": (1,)},
     steering: {"steer.decided": (1,), "steer.appended": (1,)},
     going_back: {
         "rollback.drafted": (1,), "rollback.appended": (1,), "branch.before-move": (1,), "branch.moved": (1,),
