@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
@@ -290,6 +291,7 @@ class Attempts:
                 self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
+        reach("attempt.before-start")
         try:
             runner.start(self._launch(held, task, attempt_id, prepared, begins=True))
             if self.files is not None and prepared is not None:
@@ -430,7 +432,9 @@ class Attempts:
                     used_us = max(0, self._clock() - (task.started_at_us or self._clock()))
                     left_us = max(0, round(task.task.timeout_s * 1e6) - used_us)
                     heapq.heappush(self._deadlines, (self._steady() + left_us, attempt_id))
+            reach("attempt.before-adopt")
             runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
+            reach("attempt.adopted")
 
     def _stop_what_must_end(self) -> None:
         now_us = self._steady()

@@ -385,6 +385,10 @@ def decide_retry(state: RunState, task_ids: Sequence[str] = ()) -> list[Event]:
     """
     if not state.ended:
         _refuse_cancelling(state)
+        if state.restoring is not None:
+            raise NotAllowed(
+                f"the files of run {state.run_id} are still being taken back", hint="say it again once that is done"
+            )
     wanted = [task_of(state, name).task.task_id for name in task_ids]
     if not wanted:
         wanted = [name for name, task in state.tasks.items() if task.status in (st.FAILED, st.CANCELLED)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import files_home
@@ -150,6 +151,7 @@ class Dispatcher:
                 if not (held.state.callables and self._occupancy.of_run(run_id)):
                     self._leaving.add(run_id)
             self.log.transact(self._release_all, actor=str(self._me["kind"]))
+            reach("release.committed")
         except StoreError as error:
             trouble.warn("could not let go of {}: {}", ", ".join(self.held) or "all runs", error)
         self.held.clear()
@@ -208,6 +210,12 @@ class Dispatcher:
         except BaseException:
             self._forget()
             raise
+        if adopted:
+            reach("claim.committed")
+        if self.attempts.ends:
+            reach("ends.committed")
+        if started:
+            reach("starts.committed")
         self.attempts.committed(self._completed)
         self._health.committed(held.state for held in self.held.values())
         self._leaving.clear()
@@ -354,6 +362,7 @@ class Dispatcher:
                 record = draft.add(run_id, claim)
                 self._take(run_id)
                 self._fold(record)
+                reach("claim.drafted")
             adopted.append(run_id)
 
     def _left_runs(self) -> set[str]:
@@ -415,6 +424,8 @@ class Dispatcher:
             self._add_all(draft, run_id, _paused_once(events) if self.held[run_id].agents else events)
         for ended in outdated:
             attempts.merge_again(ended)
+        if attempts.ends:
+            reach("ends.drafted")
 
     def _settled(self, draft: Draft, state: RunState, ended: Ended) -> Ended:
         """An end that this commit tells of, with what it means for money. Once only: it may have been told before."""
@@ -439,6 +450,7 @@ class Dispatcher:
             task_id = task.task.task_id
             denied.append(ev.ToolsDenied(task_id=task_id, attempt_id=ended.attempt_id, tools=list(ended.denied)))
         self._add_all(draft, state.run_id, charges + denied)
+        reach("costs.drafted")
         model = start.model if start is not None else task.model
         started_us = task.started_at_us if start is None else None
         said = self.accounts.of_provider(ended, started_us or 0, model, draft.at_us)
@@ -457,6 +469,7 @@ class Dispatcher:
         used_s = self._used_s(run_id)
         self._lose(run_id)
         self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
+        reach("release.drafted")
 
     def _used_s(self, run_id: str) -> float:
         return self._times[run_id].used_us / 1e6
@@ -506,11 +519,11 @@ class Dispatcher:
             finish = decide.decide_finish(held.state)
             if finish is not None and self._occupancy.of_run(run_id) == 0:
                 files = self.attempts.files_of(held.state)
-                events = [finish]
-                if files is not None:
-                    events = files.around_end(held.state, finish) if files.may_end(held.state) else []
+                events = [finish] if files is None else files.around_end(held.state, finish)
                 for event in events:
                     self._add(draft, run_id, event)
+                if events:
+                    reach("finish.drafted")
             elif held.state.ended and self._occupancy.of_run(run_id) == 0:  # Rolled back to its end.
                 self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
 
@@ -581,6 +594,8 @@ class Dispatcher:
                 facts.store_slots += 1
                 facts.run_slots += 1
         self._add_all(draft, run_id, events)
+        if started:
+            reach("starts.drafted")
 
     def _publish(self, fresh: list[Recorded]) -> None:
         """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
@@ -603,6 +618,8 @@ class Dispatcher:
                 listener(fresh)
             except Exception:
                 trouble.report_exception("a listener failed; dispatching goes on")
+        if ended:
+            reach("finish.committed")
         for run_id in ended:
             if self.attempts.files is not None:
                 self.attempts.files.go_on(self.held[run_id].state)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents import clients
 from parallel_agents.scheduler.agents.bill import charges
@@ -133,6 +134,7 @@ class AgentRunner:
         if isinstance(ready, Ended):
             self._end(self._closing(ready))
         else:
+            reach("agent.ready")
             self._shell.start(ready)
 
     def adopt(self, launches: Iterable[Launch]) -> None:
@@ -230,8 +232,9 @@ class AgentRunner:
         prompt = self._redact(clients.told(client, errand, resumes=session is not None))
         write_whole(folder, PROMPT, prompt.encode())
         write_whole(folder, ROLE, errand.role_prompt.encode())
+        reach("agent.told")
         if "TMPDIR" not in launch.env:
-            one.temporary = tempfile.mkdtemp(prefix=TEMPORARY)
+            one.temporary = f"{tempfile.gettempdir()}/{TEMPORARY}{os.urandom(4).hex()}"
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
@@ -240,6 +243,9 @@ class AgentRunner:
         }
         one.before = _before(start)
         write_whole(folder, SESSION, json.dumps(start).encode())
+        if one.temporary:
+            os.mkdir(one.temporary, 0o700)  # On record before it is there: whoever comes after us takes it away.
+            reach("agent.folder-made")
         if (config := _own_config(launch, client)) is not None:
             make_folder(str(config))  # Private: sessions hold all that the agent has seen.
         words = clients.words(
@@ -346,6 +352,7 @@ class AgentRunner:
             )
 
     def _judged(self, one: _Watched, ended: Ended) -> Ended:
+        reach("agent.before-judging")
         folder, client, reading = os.path.abspath(one.launch.folder), one.errand.client, one.reading
         self._read(one, one.tail.finish())
         # Whoever has given a result and then outstays its time has done its work all the same.
@@ -363,6 +370,7 @@ class AgentRunner:
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
         self._clean(one, session)
+        reach("agent.judged")
         kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,

@@ -13,6 +13,7 @@ import signal
 import time
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity, boot_id, process_row, start_time_now
 from parallel_agents.scheduler.runners.control_groups import enter_group, make_group, remove_group
 from parallel_agents.scheduler.runners.folder import PROCESS, REVOKED, STDERR, STDOUT
@@ -169,6 +170,7 @@ class Launcher:
             for fd in fds:
                 os.close(fd)
             os.chdir("/")
+        reach("supervisor.spawned")
         attempt.start_time = self.start_time_of(attempt.pid, before)
         identity = ProcessIdentity(attempt.pid, attempt.start_time, boot_id())
         with contextlib.suppress(OSError):  # The marker finds the command too.

@@ -26,6 +26,7 @@ import sys
 import time
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.process import (
     ProcessIdentity,
@@ -236,11 +237,15 @@ class Supervisor:
         attempt = Attempt(order["attempt_id"], order["folder"], float(order["timeout_s"]))
         retryable = False
         ours = False  # Otherwise the folder belongs to somebody else.
+        reach("supervisor.before-lock")
         try:
             attempt.lock_fd = take_lock(attempt.folder)
+            reach("supervisor.locked")
             self.launcher.claim(attempt)
+            reach("supervisor.claimed")
             ours = True
             self.launcher.spawn(attempt, order)
+            reach("supervisor.recorded")
             self.attempts[attempt.attempt_id] = attempt
             self.by_pid[attempt.pid] = attempt
             self.talking.begin(attempt)
@@ -325,6 +330,7 @@ class Supervisor:
                 return
             attempt = self.by_pid.pop(pid, None)
             if attempt is not None:
+                reach("supervisor.reaped")
                 attempt.status = status
                 # Somebody may have set the clock since its start.
                 attempt.ended_at_us = attempt.started_at_us + (time.monotonic_ns() - attempt.began_ns) // 1000
@@ -370,6 +376,10 @@ class Supervisor:
                 kill_group(attempt.group)
             signums = (signal.SIGKILL,) if now >= attempt.kill_at else (signal.SIGTERM, signal.SIGCONT)
             self.signal_all(attempt, orphans, table, signums)
+            if now >= attempt.kill_at:
+                reach("supervisor.kill-sent")
+            else:
+                reach("supervisor.term-sent")
             attempt.asked_to_end = True
             attempt.look_at = attempt.kill_at if now < attempt.kill_at else now + _LOOK_S
             if now > attempt.kill_at + _GIVE_UP_S:
@@ -484,8 +494,11 @@ class Supervisor:
         ended["output"] = last_line(f"{attempt.folder}/{STDOUT}")
         if attempt.group:
             remove_group(attempt.group)
+        reach("supervisor.before-exit-file")
         self.tell(attempt, ended, write=True)
+        reach("supervisor.exit-file")
         os.close(attempt.lock_fd)
+        reach("supervisor.unlocked")
         del self.attempts[attempt.attempt_id]
         del self.ending[attempt.attempt_id]
         if len(self.timeouts) > 2 * len(self.attempts) + 64:
