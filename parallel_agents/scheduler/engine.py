@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
@@ -61,6 +62,7 @@ class Engine:
             peak_memory=self._peak_memory,
             wake=self._wake,
             live_spend=self._live_spend,
+            load=self._load,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -106,6 +108,10 @@ class Engine:
     def _pids(self) -> dict[str, int]:
         found = {} if self._shell is None else self._shell.live()
         return found if self._agents is None else found | self._agents.live()
+
+    def _load(self) -> MachineLoad:
+        load = getattr(self._sampler, "load", None)
+        return UNKNOWN if load is None else load()
 
     def _live_spend(self) -> Mapping[str, int]:
         return {} if self._agents is None else self._agents.spending()
