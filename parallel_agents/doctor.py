@@ -27,6 +27,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.scheduler.daemon import find_daemon, lock_file
 from parallel_agents.scheduler.process import boot_id, holder_alive, start_time_now
 from parallel_agents.scheduler.resources import free_bytes
+from parallel_agents.scheduler.runners.control_groups import control_group_home
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.throttle import MEGABYTE
@@ -57,6 +58,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _doorbell()
     yield _identity()
     yield _shell_runner(scratch)
+    yield _limits()
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
     yield from examine_agents(project, scratch=scratch)
 
@@ -183,6 +185,14 @@ def _shell_runner(scratch: Path) -> Finding:
         return Finding("runner shell", "error", f"a command could not be run: {found.error or found.outcome}")
     took_ms = (found.ended_at_us - found.started_at_us) / 1000
     return Finding("runner shell", "ok", f"a supervised command ran and ended as it should, in {took_ms:.0f} ms")
+
+
+def _limits() -> Finding:
+    """What holds attempts to their limits here."""
+    home = control_group_home()
+    if home.path is not None:
+        return Finding("limits of agents", "ok", f"cgroup v2 and a watchdog: groups in {home.path}")
+    return Finding("limits of agents", "ok", f"nice and a watchdog; no cgroup v2: {home.reason}")
 
 
 def as_json(findings: Iterator[Finding]) -> list[dict[str, Any]]:

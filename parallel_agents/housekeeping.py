@@ -17,6 +17,7 @@ from typing import Any
 
 from parallel_agents import stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
+from parallel_agents.eventstore import usage_samples
 from parallel_agents.eventstore.errors import NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.location import FILE, FOLDER, attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -25,6 +26,7 @@ from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.run_standing import KnownRuns, Place, known_runs, living_attempt, needed, places_of
 from parallel_agents.scheduler.checkouts import GATES, SHADOW, open_repository
+from parallel_agents.scheduler.runners.control_groups import control_group_home, empty_groups, remove_group
 from parallel_agents.scheduler.runners.folder import LockHeld, take_lock
 from parallel_agents.stale_checkouts import RUN_ID, TRASH, Found
 from parallel_agents.stale_sessions import remove_sessions, sessions_of
@@ -76,7 +78,7 @@ def survey(
     found.stays += [Stays(name, message, hint) for name, message, hint in unusable]
     lying = stale_checkouts.checkouts(store, repositories)
     folders = folders_in(attempts_folder(store))
-    leftovers = [*_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
+    leftovers = [*_groups(), *_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
     # The log is read after the folders: whatever lay there then, its run was in the log before.
     known = known_runs(log, stores_near(store, repositories), store)
     for repository in repositories.values():
@@ -198,6 +200,13 @@ def _attempt_folders(run: Path) -> list[Path]:
     return attempts + [check for stage in folders_in(run / GATES) for check in folders_in(stage)]
 
 
+def _groups() -> list[Item]:
+    """Control groups of attempts whose supervisor was killed; nobody is in them any more."""
+    home = control_group_home().path
+    why = "the control group of an attempt that is over"
+    return [] if home is None else [Item("group", folder, why) for folder in empty_groups(home)]
+
+
 def _in_home(store: Path) -> list[Item]:
     """Half-made and half-removed things in the store's folder."""
     home = files_home(store)
@@ -288,6 +297,8 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
                 return "it is in use again"
             delete(path)
             return ""
+        case "group":
+            return "" if remove_group(item.path) else "it is in use again"
         case "ref" | "checkpoints":
             return stale_refs.drop(log, item, attempts_folder(store))
 
@@ -295,7 +306,7 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
 def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
     """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay.
 
-    The sessions of agents, which only their attempts could go on with, go first.
+    The sessions of agents, which only their attempts could go on with, go first; what they used over time goes last.
     """
     assert item.run_id is not None
     stays = needed(log, item.run_id, Path(item.path))
@@ -315,6 +326,8 @@ def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
             delete(Path(part))
         finally:
             os.close(lock)
+    if log is not None:
+        usage_samples.remove(log.path, item.run_id)
     return ""
 
 

@@ -207,8 +207,11 @@ class TaskCompleted(Event):
     duration_s: float
     exit_code: int | None = None
     output: Any = None
-    cpu_s: float = 0.0
+    cpu_s: float = 0.0  # What it has used: of its whole process tree, ended processes included.
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0  # Of all processors together, over about a second; 0 where it was too short for that.
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     commit: str | None = None  # The integration line with its work merged; None where files are not versioned.
     outcome: str = ""  # no_change: an agent that changed no file, where nothing asked for that.
 
@@ -227,6 +230,9 @@ class TaskFailed(Event):
     output: Any = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     kind: str = ""  # Of an agent's failure, one of ``runners.protocol.FAILURES``.
     resumable: bool = False  # The next attempt can go on with its session.
 
@@ -243,6 +249,9 @@ class TaskTimedOut(Event):
     error: str
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class AttemptLost(Event):
@@ -299,6 +308,9 @@ class TaskCancelled(Event):
     duration_s: float | None = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class TaskSkipped(Event):
@@ -332,6 +344,9 @@ class TaskBlocked(Event):
     duration_s: float | None = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class TaskUnblocked(Event):

@@ -27,7 +27,9 @@ SUBMITTED, PAUSED = "submitted", "paused"
 ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})  # Of tasks; of runs without the last.
 TASK_STATUSES = (PENDING, QUEUED, RUNNING, BLOCKED, COMPLETED, FAILED, CANCELLED, SKIPPED)
 
-OWN = frozenset({"", "agent", "no_change"})  # Failures of an attempt's own; of others than agents nobody tells more.
+OWN = frozenset(
+    {"", "agent", "no_change", "memory"}
+)  # Failures of an attempt's own; of others than agents nobody tells more.
 LOST = "infrastructure"  # What the loss of an attempt is.
 DISK, CPU, MEMORY = "disk", "cpu", "memory"  # What the machine can be short of.
 
@@ -59,6 +61,9 @@ class TaskState:
     cancel_requested: bool = False
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     base_commit: str | None = None  # Where the last attempt's files started from.
     work_commit: str | None = None  # What a blocked attempt has left, which waits to be merged.
     approved_attempt: int | None = None  # The number of the attempt that a person has let start.
@@ -165,7 +170,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
         case ev.TaskCompleted(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, None
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             if event.commit is not None:
                 state.integration, task.conflict = event.commit, None
             _end_attempt(state, task, event.attempt_id, COMPLETED, record.at_us)
@@ -173,13 +178,13 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, event.error
             task.failure_kind, task.resumes = event.kind, event.attempt_id if event.resumable else None
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.TaskTimedOut(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = None, None, event.error
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.AttemptLost(task_id=task_id):
@@ -204,8 +209,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.reason = event.reason
             if event.attempt_id is not None:
-                task.duration_s, task.cpu_s = event.duration_s, event.cpu_s
-                task.peak_memory_bytes = event.peak_memory_bytes
+                _measured(task, event)
             _end_attempt(state, task, event.attempt_id, CANCELLED, record.at_us)
         case ev.TaskSkipped(task_id=task_id):
             task = state.tasks[task_id]
@@ -355,9 +359,17 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
     if event.attempt_id is not None:
         state.running.pop(event.attempt_id, None)
         task.exit_code, task.output, task.error = event.exit_code, event.output, None
-        task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+        _measured(task, event)
         task.cancel_requested = False
     _move(state, task, BLOCKED)
+
+
+def _measured(
+    task: TaskState, event: ev.TaskCompleted | ev.TaskFailed | ev.TaskTimedOut | ev.TaskCancelled | ev.TaskBlocked
+) -> None:
+    task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+    task.peak_cpu_percent, task.peak_open_files = event.peak_cpu_percent, event.peak_open_files
+    task.disk_written_bytes = event.disk_written_bytes
 
 
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:

@@ -23,10 +23,13 @@ from parallel_agents.scheduler.agents.clients import CLIENTS, Client, clients, e
 from parallel_agents.scheduler.agents.errands import errand as errand_of
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
+from parallel_agents.scheduler.runners.limits import Limits
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.throttle import MEGABYTE
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.checkouts import Order, Prepared
@@ -57,6 +60,13 @@ def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:
     return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
 
 
+def limits_of(state: RunState) -> Limits:
+    """What one attempt of a run may use."""
+    settings = state.plan.settings
+    memory_mb = settings.agent_memory_mb
+    return Limits(settings.agent_cpu_percent, None if memory_mb is None else memory_mb * MEGABYTE)
+
+
 class Attempts:
     """The attempts that one dispatcher has in the world. Called from the dispatcher's thread only.
 
@@ -66,6 +76,7 @@ class Attempts:
         clock, steady: microseconds, by a clock that may be set and by one that nobody sets.
         wake: called from other threads when something is done about files.
         cut: attempts that are to be stopped because a budget is spent.
+        used: what an attempt that has ended was seen to use; each is asked for once.
     """
 
     def __init__(
@@ -79,7 +90,7 @@ class Attempts:
         clock: Callable[[], int],
         steady: Callable[[], int],
         environ: Mapping[str, str] | None,
-        peak_memory: Callable[[str], int],
+        used: Callable[[str], Usage | None],
         wake: Callable[[], None],
         cut: Container[str] = (),
     ) -> None:
@@ -98,7 +109,7 @@ class Attempts:
         self._clock = clock
         self._steady = steady
         self._environ = os.environ if environ is None else environ
-        self._peak_memory = peak_memory
+        self._used = used
         self._wake = wake
         self._cut = cut
         self._folder = str(attempts_folder(log.path))
@@ -204,8 +215,18 @@ class Attempts:
         raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
 
     def _measured(self, ended: Ended) -> Ended:
-        peak = self._peak_memory(ended.attempt_id)
-        return replace(ended, peak_memory_bytes=peak) if peak > ended.peak_memory_bytes else ended
+        """With what samples saw of it, where that is more than its supervisor could tell."""
+        used = self._used(ended.attempt_id)
+        if used is None:
+            return ended
+        return replace(
+            ended,
+            cpu_s=max(ended.cpu_s, round(used.cpu_s, 6)),
+            peak_cpu_percent=round(used.peak_cpu_percent, 2),
+            peak_memory_bytes=max(ended.peak_memory_bytes, used.peak_memory_bytes),
+            peak_open_files=used.peak_open_files,
+            disk_written_bytes=max(ended.disk_written_bytes, used.disk_written_bytes),
+        )
 
     def _order(self, state: RunState, attempt_id: str, run_id: str) -> Order | None:
         files = self.files_of(state)
@@ -295,6 +316,7 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            limits=limits_of(state),
         )
 
     def _refuse(

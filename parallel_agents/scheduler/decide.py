@@ -192,8 +192,16 @@ def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
     reason = task.reason or (state.reason if state.cancel_requested else "")
     return ev.TaskCancelled(
         task_id=task.task.task_id, attempt_id=ended.attempt_id, reason=reason, duration_s=_duration_s(ended),
-        cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+        **measured(ended),
     )  # fmt: skip
+
+
+def measured(of: Ended | TaskState) -> dict[str, Any]:
+    """What an attempt has used, as the events have it that end one."""
+    return {
+        "cpu_s": of.cpu_s, "peak_memory_bytes": of.peak_memory_bytes, "peak_cpu_percent": of.peak_cpu_percent,
+        "peak_open_files": of.peak_open_files, "disk_written_bytes": of.disk_written_bytes,
+    }  # fmt: skip
 
 
 def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str = "") -> Event:
@@ -201,18 +209,17 @@ def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str =
     if ended.outcome == "exited" and ended.error is None:
         body = {
             "task_id": task_id, "attempt_id": attempt_id, "duration_s": duration_s, "exit_code": ended.exit_code,
-            "output": ended.output, "cpu_s": ended.cpu_s, "peak_memory_bytes": ended.peak_memory_bytes, "commit": commit,
-            "outcome": outcome,
+            "output": ended.output, **measured(ended), "commit": commit, "outcome": outcome,
         }  # fmt: skip
         # Only what a supervisor's file says can be anything else, and needs to be validated.
-        if (type(ended.exit_code), type(ended.cpu_s), type(ended.peak_memory_bytes)) == (int, float, int):
+        told = (ended.exit_code, ended.cpu_s, ended.peak_memory_bytes, ended.disk_written_bytes)
+        if tuple(map(type, told)) == _AS_IN_EVENTS:
             return ev.TaskCompleted.trusted(body)
         return ev.TaskCompleted(**body)
     if ended.outcome == "timed_out":
         return ev.TaskTimedOut(
             task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, timeout_s=task.task.timeout_s,
-            error=f"timed out after {task.task.timeout_s:g} s", cpu_s=ended.cpu_s,
-            peak_memory_bytes=ended.peak_memory_bytes,
+            error=f"timed out after {task.task.timeout_s:g} s", **measured(ended),
         )  # fmt: skip
     if ended.outcome == "lost":
         error = ended.error or "its process vanished and left no result"
@@ -226,9 +233,12 @@ def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str =
         )
     return ev.TaskFailed(
         task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, error=ended.error or ended.outcome,
-        exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, cpu_s=ended.cpu_s,
-        peak_memory_bytes=ended.peak_memory_bytes, kind=ended.kind, resumable=ended.resumable,
+        exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, **measured(ended), kind=ended.kind,
+        resumable=ended.resumable,
     )  # fmt: skip
+
+
+_AS_IN_EVENTS = (int, float, int, int)
 
 
 def decide_finish(state: RunState) -> Event | None:
@@ -362,8 +372,7 @@ def cancelled_unstarted(task: TaskState, reason: str) -> Event:
     waiting = task.status == st.BLOCKED and task.work_commit is not None
     return ev.TaskCancelled(
         task_id=task.task.task_id, attempt_id=task.attempt_id if waiting else None, reason=reason,
-        duration_s=task.duration_s if waiting else None, cpu_s=task.cpu_s if waiting else 0.0,
-        peak_memory_bytes=task.peak_memory_bytes if waiting else 0,
+        duration_s=task.duration_s if waiting else None, **(measured(task) if waiting else {}),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
 from parallel_agents.scheduler.governor import Governor
-from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
@@ -65,7 +65,7 @@ class Dispatcher:
         clock: Callable[[], int] = wall_clock_us,
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
-        peak_memory: Callable[[str], int] = lambda attempt_id: 0,
+        used: Callable[[str], Usage | None] = lambda attempt_id: None,
         steady: Callable[[], int] = steady_clock_us,
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
@@ -95,7 +95,7 @@ class Dispatcher:
         self.accounts = Accounts(self.projector, live_spend)
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
-            clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake, cut=self.accounts.cut,
+            clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
         )  # fmt: skip
         self.calls = self.attempts.calls
         self.governor = Governor(self.projector, load, steady, self.attempts.launched)

@@ -204,7 +204,10 @@ class Generator:
         name = self.random.choice(running)
         task = run.now.tasks[name]
         who = {"task_id": name, "attempt_id": task.attempt_id}
-        measured = {"duration_s": self.random.randint(1, 99) / 4, "cpu_s": 0.5, "peak_memory_bytes": 4096}
+        measured = {
+            "duration_s": self.random.randint(1, 99) / 4, "cpu_s": 0.5, "peak_memory_bytes": 4096,
+            "peak_cpu_percent": 12.5, "peak_open_files": 7, "disk_written_bytes": 65536,
+        }  # fmt: skip
         task.status, task.cancel_requested = "failed", False
         event: ev.Event
         match self.random.randrange(6):

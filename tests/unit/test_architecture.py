@@ -40,6 +40,8 @@ PURE = {
     "scaling",
     "machine_load",
     "runners.protocol",
+    "runners.limits",
+    "trees",
     "agents.reading",
     "agents.claude_stream",
     "agents.codex_stream",

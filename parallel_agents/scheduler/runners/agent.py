@@ -47,6 +47,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
+from parallel_agents.scheduler.runners.limits import MEMORY
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
@@ -170,6 +171,14 @@ class AgentRunner:
     def live(self) -> dict[str, int]:
         """Attempt id to the pid of its client, for those that run now."""
         return self._shell.live()
+
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those whose clients run."""
+        return self._shell.launches()
+
+    def end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """End an attempt that has broken a limit."""
+        self._shell.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
 
     def spending(self) -> dict[str, int]:
         """Attempt id to what it has spent so far in micro-dollars, for those where that can be told."""
@@ -347,6 +356,8 @@ class AgentRunner:
         )  # fmt: skip
         if one.errand.setup and ((read_object(folder, STEPS) or {}).get("setup") or {}).get("error"):
             return replace(ended, kind="infrastructure")  # What it was to find is not there; it never began.
+        if ended.kind == MEMORY and not done:
+            return ended
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")

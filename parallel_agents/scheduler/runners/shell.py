@@ -22,9 +22,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
+from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -48,13 +49,16 @@ _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 class _Live:
     """An attempt that has not ended, as far as we know."""
 
-    __slots__ = ("adopted", "launch", "link", "pid", "recovering", "stop")
+    __slots__ = ("adopted", "launch", "link", "pid", "recovering", "stop", "why")
 
     def __init__(self, launch: Launch, link: _Link | None) -> None:
         self.launch = launch
         self.link = link  # None: adopted, known by its files.
         self.pid = 0
-        self.stop: tuple[bool, float] | None = None  # (timed out, grace_s) once it shall end.
+        self.stop: tuple[bool, float] | None = None  # (timed out, grace_s) once it shall end ...
+        self.why: dict[str, str] | None = (
+            None  # ... and with which ``error`` and ``kind``, where it has broken a limit.
+        )
         self.recovering = False
         self.adopted = False  # From another dispatcher.
 
@@ -107,6 +111,8 @@ class ShellRunner:
             }
             if launch.stdin is not None:
                 order["stdin"] = launch.stdin
+            if launch.limits:
+                order["limits"] = as_order(launch.limits, control_group_home().path)
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
             message = json.dumps({"start": order}).encode() + b"\n"
@@ -124,6 +130,13 @@ class ShellRunner:
 
     def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
         """SIGTERM, after ``grace_s`` SIGKILL, for the command and everything that descends from it."""
+        self._stop(attempt_id, timed_out, grace_s, None)
+
+    def end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """The same for an attempt that has broken a limit. Its ``Ended`` says ``exited``, with this error and kind."""
+        self._stop(attempt_id, False, grace_s, {"error": error, "kind": kind})
+
+    def _stop(self, attempt_id: str, timed_out: bool, grace_s: float, why: dict[str, str] | None) -> None:
         with self._lock:
             live = self._live.get(attempt_id)
             if live is None:
@@ -131,13 +144,13 @@ class ShellRunner:
             if live.stop is not None:
                 if grace_s >= live.stop[1]:
                     return
-                timed_out = live.stop[0]
-            live.stop = (timed_out, grace_s)
+                timed_out, why = live.stop[0], live.why
+            live.stop, live.why = (timed_out, grace_s), why
             link = live.link
             if link is None:
                 self._watch()
         if link is not None:
-            order = {"attempt_id": attempt_id, "timed_out": timed_out, "grace_s": grace_s}
+            order = {"attempt_id": attempt_id, **_wish(live)}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
 
     def finish(self, attempt_id: str) -> None:
@@ -177,6 +190,11 @@ class ShellRunner:
             if live.pid:
                 pids[attempt_id] = live.pid
         return pids
+
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those that have not ended."""
+        with self._lock:
+            return {attempt_id: live.launch for attempt_id, live in self._live.items()}
 
     def close(self) -> None:
         """Let go of the supervisor. It goes on until its last attempt has ended; if that was before, it is gone now."""
@@ -264,7 +282,7 @@ class ShellRunner:
             fd = take_lock(folder)
         except LockHeld:
             if live.stop is not None:
-                _ask_to_stop(folder, *live.stop)
+                _ask_to_stop(folder, _wish(live))
             return None
         except OSError as error:
             return None if error.errno in _BUSY else -1
@@ -300,6 +318,9 @@ class ShellRunner:
         attempt_ids = [live.launch.attempt_id for live, _ in lost]
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
         rest = "" if clean else "; some of its processes cannot be ended"
+        if (home := control_group_home().path) is not None:
+            for attempt_id in attempt_ids:
+                end_group(f"{home}/{attempt_id}")
         for live, fd in lost:
             attempt_id = live.launch.attempt_id
             self._take([_lost(live, rest, began=attempt_id not in never_began)])
@@ -426,10 +447,17 @@ def _program() -> str:
     return f"import sys; sys.path += {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
 
 
-def _ask_to_stop(folder: str, timed_out: bool, grace_s: float) -> None:
+def _wish(live: _Live) -> dict[str, Any]:
+    """How a supervisor is asked to end an attempt."""
+    assert live.stop is not None
+    wish: dict[str, Any] = {"timed_out": live.stop[0], "grace_s": live.stop[1]}
+    return wish if live.why is None else {**wish, "why": live.why}
+
+
+def _ask_to_stop(folder: str, wish: dict[str, Any]) -> None:
     """Leave a wish in the attempt's folder and wake its supervisor, who has no dispatcher that could tell it."""
     with contextlib.suppress(OSError):
-        write_whole(folder, STOP, json.dumps({"timed_out": timed_out, "grace_s": grace_s}).encode())
+        write_whole(folder, STOP, json.dumps(wish).encode())
     data = read_object(folder, PROCESS)
     if data is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -447,6 +475,9 @@ def _not_started(attempt_id: str, error: Exception) -> Ended:
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     attempt_id = live.launch.attempt_id
+    if live.why is not None:
+        end = _ended_now(attempt_id, "exited", f"{live.why['error']}{rest}", retryable=False)
+        return replace(end, kind=live.why["kind"])
     if live.stop is not None:
         return _ended_now(attempt_id, "timed_out" if live.stop[0] else "stopped", f"stopped{rest}")
     if not began:

@@ -38,6 +38,7 @@ from parallel_agents.scheduler.process import (
     processes,
     send_signal,
 )
+from parallel_agents.scheduler.runners.control_groups import kill_group, remove_group, was_killed
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     STDERR,
@@ -50,6 +51,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
+from parallel_agents.scheduler.runners.limits import MEMORY, too_much
 from parallel_agents.scheduler.runners.talking import Talking
 
 INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.
@@ -62,6 +64,7 @@ _TRANSIENT: Final = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
 )
 _LINUX: Final = sys.platform.startswith("linux")
+_BLOCK_BYTES: Final = 512  # What the kernel counts output in, whatever the disk has.
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -176,7 +179,7 @@ class Supervisor:
         if start := order.get("start"):
             self.start(start)
         elif stop := order.get("stop"):
-            self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
+            self.stop(stop["attempt_id"], _cause(stop), float(stop["grace_s"]), stop.get("why"))
         elif (attempt := self.attempts.get(order.get("finish", ""))) is not None:
             attempt.interrupt = b""  # It has done its work: to be interrupted now could only spoil its last word.
             self.talking.hang_up(attempt)
@@ -253,19 +256,25 @@ class Supervisor:
 
     # Ending.
 
-    def stop(self, attempt_id: str, cause: str, grace_s: float) -> None:
-        """Begin to end an attempt; where that has begun already it can only become faster."""
+    def stop(self, attempt_id: str, cause: str, grace_s: float, why: dict[str, str] | None = None) -> None:
+        """Begin to end an attempt; where that has begun already it can only become faster.
+
+        Args:
+            why: of cause ``limit``: the ``error`` that it ends with, and its ``kind``.
+        """
         attempt = self.attempts.get(attempt_id)
         if attempt is None:
             return
         if attempt.status is None and attempt.cause == "exited":
-            attempt.cause = cause
+            attempt.cause, attempt.why = cause, why or {}
         if attempt.grace_s is not None and grace_s >= attempt.grace_s:
             return
         attempt.grace_s = grace_s
         now = time.monotonic()
         kill_at = now + grace_s
-        asks = bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0
+        asks = (
+            bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0 and not why
+        )
         if asks:
             kill_at += INTERRUPT_S
             attempt.look_at = now + INTERRUPT_S
@@ -280,8 +289,7 @@ class Supervisor:
         for attempt_id, attempt in list(self.attempts.items()):
             wish = read_object(attempt.folder, STOP)
             if wish is not None:
-                cause = "timed_out" if wish.get("timed_out") else "stopped"
-                self.stop(attempt_id, cause, float(wish.get("grace_s", _TIMEOUT_GRACE_S)))
+                self.stop(attempt_id, _cause(wish), float(wish.get("grace_s", _TIMEOUT_GRACE_S)), wish.get("why"))
 
     def reap(self) -> None:
         """Collect every child that has ended: a command, or an orphan that fell to us."""
@@ -309,6 +317,7 @@ class Supervisor:
                 # At least what the supervisor itself takes: the kernel counts the moment before the exec too.
                 peak = usage.ru_maxrss * (1024 if _LINUX else 1)
                 attempt.peak_memory_bytes = max(attempt.peak_memory_bytes, peak)
+                attempt.disk_written_bytes += usage.ru_oublock * _BLOCK_BYTES if _LINUX else 0
 
     def settle(self) -> None:
         """Bring whatever is ending one step further, and finish what has ended with all its descendants."""
@@ -333,6 +342,8 @@ class Supervisor:
                 continue
             if table is None:
                 table = processes()
+            if attempt.group and now >= attempt.kill_at:
+                kill_group(attempt.group)
             signums = (signal.SIGKILL,) if now >= attempt.kill_at else (signal.SIGTERM, signal.SIGCONT)
             self.signal_all(attempt, orphans, table, signums)
             attempt.asked_to_end = True
@@ -418,21 +429,30 @@ class Supervisor:
         assert attempt.status is not None
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
+        killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
         if attempt.cause == "timed_out":
             errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
+        elif killed or attempt.cause == "limit":
+            errors.insert(0, attempt.why.get("error") or too_much(attempt.limits.memory_bytes or 0))
         elif code:
             said = last_line(f"{attempt.folder}/{STDERR}") or last_line(f"{attempt.folder}/{STDOUT}")
             how = f"exit code {code}" if code > 0 else f"killed by signal {_signal_name(-code)}"
             errors.insert(0, f"{how}: {said}" if said else how)
-        ended = _ended(attempt.attempt_id, attempt.cause, "; ".join(errors) or None)
+        outcome = "exited" if attempt.cause == "limit" else attempt.cause
+        ended = _ended(attempt.attempt_id, outcome, "; ".join(errors) or None)
+        if killed or attempt.cause == "limit":
+            ended["kind"], ended["retryable"] = attempt.why.get("kind", MEMORY), False
         ended["exit_code"] = code
         ended["started_at_us"] = attempt.started_at_us
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)
         ended["peak_memory_bytes"] = attempt.peak_memory_bytes
+        ended["disk_written_bytes"] = attempt.disk_written_bytes
         ended["output"] = last_line(f"{attempt.folder}/{STDOUT}")
+        if attempt.group:
+            remove_group(attempt.group)
         self.tell(attempt, ended, write=True)
         os.close(attempt.lock_fd)
         del self.attempts[attempt.attempt_id]
@@ -468,7 +488,13 @@ def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:
         "ended_at_us": now_us,
         "cpu_s": 0.0,
         "peak_memory_bytes": 0,
+        "disk_written_bytes": 0,
     }
+
+
+def _cause(wish: dict[str, Any]) -> str:
+    """Why somebody wants an attempt ended."""
+    return "limit" if wish.get("why") else "timed_out" if wish.get("timed_out") else "stopped"
 
 
 def _signal_name(number: int) -> str:
