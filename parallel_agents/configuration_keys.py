@@ -93,6 +93,9 @@ GATE: Shape = {
     ]
 }
 
+# What is put between attempts and the machine (``scheduler.sandbox``): one that is known by name, or words of one's own.
+SANDBOX: Shape = {"anyOf": [{"type": "string", "enum": ["none", "namespaces", "bwrap"]}, WORDS]}
+
 # A row of the table of command-line agents (``scheduler.agents.clients``), or what changes in one that is there already.
 MANY: Shape = {"type": "array", "items": TEXT}
 CLIENT: Shape = {
@@ -322,6 +325,7 @@ KEYS: tuple[Key, ...] = (
             "healthCheckInterval": (SECONDS, 30),
         },
     ),
+    Key("safetyFeatures.sandbox", SANDBOX, "none"),
     Key("safetyFeatures.automaticFailover", SWITCH, True),
     Key("safetyFeatures.gracefulShutdown", SWITCH, True, "fixed", "the first Ctrl-C always lets what runs finish"),
     Key("safetyFeatures.emergencyStop", SWITCH, True, "fixed", "`parallel-agents stop --now` can always be said"),

@@ -316,6 +316,12 @@ def history_row(row: Row) -> dict[str, Any]:
     return as_json(row)
 
 
+def fields_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What an event of ``history_row`` says, with the defaults of fields that the release which wrote it did not know."""
+    known = EVENT_TYPES.get(event["type"])
+    return {**(known.field_defaults if known else {}), **event["data"]}
+
+
 def moment(log: Log, text: str | None) -> int | None:
     """The seq that ``--at`` names (see ``Projector.moment``); None where nothing was named."""
     return None if text is None else Projector(log).moment(text)

@@ -28,6 +28,7 @@ from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
+from parallel_agents.scheduler.sandbox import NONE, problem
 from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
 from parallel_agents.versioning import Start, begin
 
@@ -49,6 +50,7 @@ def make_plan(
     """
     if not configuration.get("enabled"):
         raise InvalidConfiguration("the configuration switches parallel agents off: enabled = false")
+    _check_sandbox(configuration)
     tasks = with_budgets(_with_agent_dependencies(draft.tasks, configuration), configuration)
     check_acyclic({task.task_id: task.dependencies for task in tasks})
     strategy = draft.strategy
@@ -202,7 +204,31 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         auto_scale=configuration.get(f"{pool}.autoScale"),
         scaling_threshold=float(configuration.get(f"{pool}.scalingThreshold")),
         retry=retry,
+        sandbox=sandbox_words(configuration),
     )
+
+
+def _check_sandbox(configuration: Configuration) -> None:
+    """A sandbox that is not to be had here must not be left out in silence."""
+    words = sandbox_words(configuration)
+    if not words:
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="pa-") as scratch:
+        why = problem(words, scratch)
+    if why:
+        origin = configuration.origin("safetyFeatures.sandbox")
+        raise InvalidConfiguration(
+            f"{origin}: safetyFeatures.sandbox cannot be had on this machine: {why}",
+            hint="install it, or choose another; `parallel-agents doctor` tells which there are",
+        )
+
+
+def sandbox_words(configuration: Configuration) -> tuple[str, ...]:
+    """What goes before the command of every attempt."""
+    wanted = configuration.get("safetyFeatures.sandbox")
+    return tuple(wanted) if not isinstance(wanted, str) else () if wanted == NONE else (wanted,)
 
 
 def strategy_options(configuration: Configuration) -> StrategyOptions:

@@ -65,7 +65,7 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
         admin = None if sparse else _usable(repository, old)
         if admin is not None and old != new:
             _clear(repository, new)
-            new.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(new.parent)
             os.rename(old, new)
             _write(admin / "gitdir", f"{new / '.git'}\n")
         reused = admin is not None and _set_to(repository, admin, new, commit)
@@ -157,9 +157,16 @@ def _alone(repository: Repository) -> Iterator[None]:
         yield
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for us alone."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def _make(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:
     _clear(repository, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_private(path.parent)
     repository.git().run(
         "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
     )

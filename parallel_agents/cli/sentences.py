@@ -9,6 +9,7 @@ from rich.text import Text
 
 from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
 from parallel_agents.held_back import GOES_ON, OWN
+from parallel_agents.look import fields_of
 
 _AFTER = {
     "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
@@ -68,7 +69,7 @@ class HistoryPage:
 
 def sentence(event: dict[str, Any]) -> str:
     """What an event says besides its type and its task."""
-    data = event["data"]
+    data = fields_of(event)
     match event["type"]:
         case "RunSubmitted":
             return f"{data['name']}: {data['task_count']} tasks, {data['strategy']}, in {data['workdir']}"

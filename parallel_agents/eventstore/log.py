@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import StaleRun, StoreError, UnknownEvent
+from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.record import GENESIS, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.eventstore.sqlite import data_version, explained, open_store
@@ -102,6 +102,11 @@ class Draft:
             if event.free_text:
                 event = redacted(event)
             body = encode(event)
+            if len(body) > MAX_BODY:
+                raise EventTooLarge(
+                    f"{type(event).__name__} has {len(body):,} bytes, more than the {MAX_BODY:,} that one event may have",
+                    hint="keep in a file what is that long, and name the file",
+                )
             digest = sha256(body).digest()
             seq, version, type_ = seq + 1, version + 1, type(event).__name__
             link = event_hash(prev_hash, seq, run_id, version, type_, at_us, actor, digest)

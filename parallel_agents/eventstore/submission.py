@@ -235,6 +235,7 @@ class RunSettings(Document):
     max_workers: Annotated[int, Field(ge=1)] | None = None  # What automatic scaling goes up to.
     auto_scale: bool = False
     scaling_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    sandbox: tuple[Text, ...] = ()  # Words that go before the command of every attempt (see ``scheduler.sandbox``).
     retry: RetryPolicy = Field(default_factory=lambda: RetryPolicy.trusted({}))
 
 
@@ -322,6 +323,8 @@ def load_plan(stored: bytes) -> Plan:
         settings = plan["settings"]
         if "retry" in settings:
             settings["retry"] = RetryPolicy.trusted(settings["retry"])
+        if "sandbox" in settings:
+            settings["sandbox"] = tuple(settings["sandbox"])
         plan["settings"] = RunSettings.trusted(settings)
     return Plan.trusted(plan)
 

@@ -316,6 +316,8 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            sandbox=state.plan.settings.sandbox,
+            store=os.path.dirname(self._folder),
             limits=limits_of(state),
         )
 

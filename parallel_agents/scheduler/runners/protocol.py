@@ -100,6 +100,8 @@ class Launch:
     errand: Errand | None = None  # Instead of a command, for the runner of an agent.
     stdin: str | None = None  # A file that the command reads; None: it has nothing to read.
     talk: Talk | None = None  # In place of that.
+    sandbox: tuple[str, ...] = ()  # What goes before the command (see ``scheduler.sandbox``).
+    store: str = ""  # The folder of the store, where there is a sandbox to keep it from.
     limits: Limits = NO_LIMITS  # Of what is no callable.
 
 

@@ -20,12 +20,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
 from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
+from parallel_agents.scheduler.runners.exit_file import ended_of
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -37,12 +39,12 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+from parallel_agents.scheduler.sandbox import before_command, places
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
 _LOST_GRACE_S: Final = 1.0  # For what is left of a lost attempt, between SIGTERM and SIGKILL.
 _FLUSH_S: Final = 1.0
 _GONE_S: Final = 2.0  # For the end of a supervisor that has nothing to do; it takes milliseconds.
-_FIELDS: Final = frozenset(field.name for field in fields(Ended))
 _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR))
 
 
@@ -105,7 +107,7 @@ class ShellRunner:
                 "attempt_id": launch.attempt_id,
                 "folder": os.path.abspath(launch.folder),
                 "workdir": os.path.abspath(launch.workdir),
-                "command": launch.command,
+                "command": (*_sandboxed(launch), *launch.command) if launch.sandbox else launch.command,
                 "env": dict(launch.env),
                 "timeout_s": float(launch.timeout_s),
             }
@@ -261,7 +263,11 @@ class ShellRunner:
                 adopted = [live for live in self._live.values() if live.link is None and not live.recovering]
             lost: list[tuple[_Live, int]] = []
             for live in adopted:
-                fd = self._look_at(live)
+                try:
+                    fd = self._look_at(live)
+                except Exception:  # The attempts after this one must be looked at.
+                    trouble.report_exception("attempt {} could not be looked at", live.launch.attempt_id)
+                    continue
                 if fd is not None:
                     live.recovering = True
                     lost.append((live, fd))
@@ -276,7 +282,8 @@ class ShellRunner:
             The descriptor that holds its lock where it is lost (-1 where there can be no lock), else None.
         """
         folder = os.path.abspath(live.launch.folder)
-        if self._take_exit_file(folder):
+        attempt_id = live.launch.attempt_id
+        if self._take_exit_file(folder, attempt_id):
             return None
         try:
             fd = take_lock(folder)
@@ -286,17 +293,16 @@ class ShellRunner:
             return None
         except OSError as error:
             return None if error.errno in _BUSY else -1
-        if self._take_exit_file(folder):  # It ended between the two looks.
+        if self._take_exit_file(folder, attempt_id):  # It ended between the two looks.
             os.close(fd)
             return None
         return fd
 
-    def _take_exit_file(self, folder: str) -> bool:
-        data = read_object(folder, EXIT)
-        if data is None or not {"attempt_id", "outcome"} <= data.keys():
+    def _take_exit_file(self, folder: str, attempt_id: str) -> bool:
+        ended = ended_of(read_object(folder, EXIT), attempt_id)
+        if ended is None:
             return False
-        # A newer release's supervisor may have written more than we know.
-        self._take([Ended(**{name: data[name] for name in _FIELDS & data.keys()})])
+        self._take([ended])
         return True
 
     def _recover(self, lost: list[tuple[_Live, int]]) -> None:
@@ -467,6 +473,11 @@ def _ask_to_stop(folder: str, wish: dict[str, Any]) -> None:
 def _ended_now(attempt_id: str, outcome: Outcome, error: str, *, retryable: bool = True) -> Ended:
     now_us = time.time_ns() // 1000
     return Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
+
+
+def _sandboxed(launch: Launch) -> tuple[str, ...]:
+    folder, workdir = os.path.abspath(launch.folder), os.path.abspath(launch.workdir)
+    return before_command(launch.sandbox, places(workdir, folder, launch.store, launch.attempt_id, launch.env))
 
 
 def _not_started(attempt_id: str, error: Exception) -> Ended:
