@@ -223,7 +223,8 @@ KEYS: tuple[Key, ...] = (
     Key("dependencies.circularDependencyDetection", SWITCH, True, "fixed", "a plan with a cycle is always refused"),
     # Free space below which no task of a run with versioned files starts, of 10^6 bytes; 0: no limit.
     Key("resourceManagement.disk.minFreeMB", whole(0, 1 << 30), 500),
-    *_not_built(
+    # Of all processors together, and of 10^6 bytes; for attempts that are processes, callables are none.
+    *_in_force(
         "resourceManagement",
         {
             "cpu.maxCpuPercent": (PERCENT, 80),

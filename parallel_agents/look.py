@@ -18,6 +18,7 @@ from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
+from parallel_agents.machine_waits import machine_in_log, machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
@@ -99,7 +100,7 @@ def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
     projector = Projector(log)
     view = projector.view(run_id, upto)
-    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto)}
+    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
 
 
 def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
@@ -182,7 +183,8 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
         agenda = Agenda(state)
         agents = facts_of(projector, state, now_us, end)
         circuits = circuit_facts(log, state, slots.slots, now_us, end)
-        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits)
+        machine = machine_in_log(projector, state, slots, end)
+        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits, machine=machine)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -214,7 +216,9 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     slots = projector.occupancy(end)
     agents = facts_of(projector, state, now_us, end)
     circuits = circuit_facts(log, state, slots.slots, now_us, end)
-    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id), agents, circuits), now_us)
+    machine = machine_in_log(projector, state, slots, end)
+    facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
+    reason = why_not(state, task_id, facts, now_us)
     touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
     answer = {
         "run_id": run_id,

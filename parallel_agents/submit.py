@@ -188,12 +188,24 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         delay_s=float(configuration.get("execution.retryPolicy.retryDelay")),
         exponential=configuration.get("execution.retryPolicy.exponentialBackoff"),
     )
+    pool, cpu, memory = "execution.workerPool", "resourceManagement.cpu", "resourceManagement.memory"
+    most = f"{pool}.maxWorkers"
     return RunSettings(
         max_parallel_agents=limit,
         store_limit=store_limit,
         max_queue_size=int(configuration.get("execution.taskQueue.maxQueueSize")),
         max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
+        max_cpu_percent=float(configuration.get(f"{cpu}.maxCpuPercent")),
+        throttle_cpu_percent=float(configuration.get(f"{cpu}.throttleThreshold")),
+        agent_cpu_percent=float(configuration.get(f"{cpu}.perAgentLimit")),
+        max_memory_mb=int(configuration.get(f"{memory}.maxMemoryMB")),
+        agent_memory_mb=int(configuration.get(f"{memory}.perAgentLimitMB")),
+        memory_warning_percent=float(configuration.get(f"{memory}.warningThresholdPercent")),
+        min_workers=int(configuration.get(f"{pool}.minWorkers")),
+        max_workers=int(configuration.get(most)) if configuration.is_explicit(most) else None,
+        auto_scale=configuration.get(f"{pool}.autoScale"),
+        scaling_threshold=float(configuration.get(f"{pool}.scalingThreshold")),
         retry=retry,
         sandbox=sandbox_words(configuration),
         circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))

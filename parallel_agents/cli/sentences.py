@@ -142,6 +142,10 @@ def sentence(event: dict[str, Any]) -> str:
         case "BudgetExceeded":
             spent, limit = data["spent_usd_micros"] / 1e6, data["budget_usd_micros"] / 1e6
             return f"{data['scope']}: ${spent:.4f} of ${limit:.4f}"
+        case "DispatchUnthrottled":
+            return f"of {data['code']}" if data.get("code") else ""
+        case "WorkersScaled":
+            return f"to {data['workers']}" + (f": {data['reason']}" if data["reason"] else "")
         case _:
             return _of_files(event["type"], data)
 

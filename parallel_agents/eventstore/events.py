@@ -612,10 +612,23 @@ class DispatchThrottled(Event):
     free_text: ClassVar[tuple[str, ...]] = ("reason",)
 
     reason: str
+    code: str = ""  # What it is short of: disk, cpu or memory; empty, of older releases: disk.
 
 
 class DispatchUnthrottled(Event):
     """The machine has room again."""
+
+    code: str = ""  # Of what; as above.
+
+
+class WorkersScaled(Event):
+    """How many processes the run may have at once was fitted to what the machine can bear."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    workers: Count
+    reason: str = ""
+    wait_s: float = 0.0  # So long the machine has to be calm before the next one is added.
 
 
 class SecretScrubbed(Event):

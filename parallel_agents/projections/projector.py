@@ -11,9 +11,10 @@ from typing import ParamSpec, TypeVar
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, damaged, decode_brief, from_rfc3339
+from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief, from_rfc3339
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
+from parallel_agents.projections import needs as needs_fold
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import spend as spend_fold
@@ -21,6 +22,7 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
@@ -37,6 +39,8 @@ _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
+_OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
+NEEDS_LOOK_BACK = 4000  # Newest events of the store that tell what attempts need: some thousand attempts.
 SNAPSHOT_EVERY = 10_000  # Events of a run between two snapshots: folding that many takes as long as making one.
 
 
@@ -183,6 +187,15 @@ class Projector:
         for summary in self._open_runs(upto):
             for row in self.log.briefs(summary.run_id, 0, upto, where="type NOT IN ('TaskQueued', 'CostCharged')"):
                 occupancy_fold.fold(state, decode_brief(summary.run_id, row))
+        return state
+
+    @_blames
+    def needs(self, upto: int | None = None) -> Needs:
+        """How much memory the attempts that were the last ones of the store have needed."""
+        end = self.log.last_seq() if upto is None else upto
+        state = Needs()
+        for row in self.log.rows(max(0, end - NEEDS_LOOK_BACK), end, where=_OF_NEEDS):
+            needs_fold.fold(state, decode(row))
         return state
 
     def _open_runs(self, upto: int | None) -> list[RunSummary]:

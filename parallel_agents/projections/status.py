@@ -31,6 +31,7 @@ OWN = frozenset(
     {"", "agent", "no_change", "memory"}
 )  # Failures of an attempt's own; of others than agents nobody tells more.
 LOST = "infrastructure"  # What the loss of an attempt is.
+DISK, CPU, MEMORY = "disk", "cpu", "memory"  # What the machine can be short of.
 
 
 @dataclass(slots=True)
@@ -108,7 +109,13 @@ class RunState:
     last_stage: tuple[str, str | None] | None = None  # The newest checkpoint of a stage's end, or that of its start.
     restoring: str | None = None  # A commit that the shared directory is being made equal to.
     merged_into: str | None = None  # The user's branch that the result was last brought to.
-    throttled: str | None = None  # Why the machine lets nothing start; None where it has room.
+    throttled: dict[str, str] = field(
+        default_factory=dict
+    )  # What the machine is short of (disk, cpu, memory), and the words.
+    workers: int | None = None  # What the pool of workers was scaled to since the last resume; None: nothing has yet.
+    workers_grew: bool = False  # Whether the last change of that was upwards.
+    workers_wait_s: float = 0.0  # Of calm, before the next one upwards.
+    workers_at_us: int | None = None  # When it was.
     budget_usd_micros: int | None = None
     task_budgets: dict[str, int | None] = field(default_factory=dict)  # Where somebody has set another one, by task.
     submitted_at_us: int = 0
@@ -278,7 +285,7 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.pause_code = ""
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
-            state.active_since_us, state.used_us = record.at_us, 0
+            state.active_since_us, state.used_us, state.workers = record.at_us, 0, None
         case ev.RunCancelRequested(reason=reason):
             state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
@@ -315,9 +322,13 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.CheckpointsDropped():
             pass  # The files of the past, not where the run stands.
         case ev.DispatchThrottled(reason=reason):
-            state.throttled = reason
-        case ev.DispatchUnthrottled():
-            state.throttled = None
+            state.throttled[record.event.code or DISK] = reason
+        case ev.DispatchUnthrottled(code=code):
+            state.throttled.pop(code or DISK, None)
+        case ev.WorkersScaled(workers=workers):
+            state.workers_grew = state.workers is not None and workers > state.workers
+            state.workers, state.workers_wait_s = workers, record.event.wait_s
+            state.workers_at_us = record.at_us
         case _:
             raise AssertionError(f"status does not fold {type(record.event).__name__}")
 
@@ -355,6 +366,7 @@ def _forked(state: RunState, event: ev.RunForked, at_us: int, blob: Callable[[st
         task.task, task.resumes = spec, None  # The sessions of its attempts are its parent's.
     state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
     state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
+    state.workers = None  # Whatever the machine could bear then.
     state.started_at_us = event.started_at_us  # None where it goes on: its time is its own.
     state.touched.update(state.tasks)
 
@@ -456,6 +468,7 @@ _RUN_FIELDS = (
     "submitted_at_us", "started_at_us", "active_since_us", "used_us", "ended_at_us", "reason",
     "cancel_requested", "grace_s", "running", "repository", "base_commit", "integration", "stages_passed", "merged_into",
     "before_run", "last_stage", "restoring", "throttled", "task_budgets", "pause_code",
+    "workers", "workers_grew", "workers_wait_s", "workers_at_us",
 )  # fmt: skip
 
 
@@ -485,6 +498,8 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     for name in _RUN_FIELDS:
         if name in raw:  # Else it was taken by a version that knew fewer of them.
             setattr(state, name, raw[name])
+    if not isinstance(state.throttled, dict):  # Until version 4 there was only the disk to be short of.
+        state.throttled = {} if state.throttled is None else {DISK: state.throttled}
     state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,27 +36,32 @@ def task_of(state: RunState, task_id: str) -> TaskState:
 
 
 def decide_start(
-    state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts, granted: Grant | None = None
-) -> ev.TaskStarted:
+    state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts, granted: Grant | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> ev.TaskStarted:  # fmt: skip
     """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay.
 
     Args:
         granted: how it starts, where it is an agent's.
+        figures: of the machine, where it was asked.
     """
+    known = {"run_slots": facts.run_slots, "store_slots": facts.store_slots, **(figures or {})}
     if granted is not None:
-        return _agent_start(state, state.tasks[task_id], attempt_id, facts, granted)
+        return _agent_start(state, state.tasks[task_id], attempt_id, known, granted, facts.used_s)
     # Every field is ours: to have it validated takes twice as long, for every attempt.
     return ev.TaskStarted.trusted(
         {
             "task_id": task_id, "attempt_id": attempt_id, "attempt": state.tasks[task_id].attempts + 1, "runner": runner,
             "model": None, "base_commit": state.integration, "begin_commit": None,
-            "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots}, "model_reason": "",
+            "facts": known, "model_reason": "",
             "reserved_usd_micros": None, "resumes": None, "role": "", "used_s": facts.used_s,
         }
     )  # fmt: skip
 
 
-def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts, granted: Grant) -> ev.TaskStarted:
+def _agent_start(
+    state: RunState, task: TaskState, attempt_id: str, known: dict[str, Any], granted: Grant, used_s: float
+) -> ev.TaskStarted:
     """An agent that goes on with a session finds its files as it left them."""
     goes_on = granted.resumes is not None and state.integration is not None
     limit = {} if granted.limit_usd_micros is None else {"limit_usd_micros": granted.limit_usd_micros}
@@ -64,8 +69,8 @@ def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts
         task_id=task.task.task_id, attempt_id=attempt_id, attempt=task.attempts + 1, runner=granted.runner,
         model=granted.choice.model, model_reason=granted.choice.reason,
         base_commit=task.base_commit if goes_on else state.integration, begin_commit=task.kept_commit if goes_on else None,
-        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role, used_s=facts.used_s,
-        facts={"run_slots": facts.run_slots, "store_slots": facts.store_slots, **limit},
+        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role, used_s=used_s,
+        facts={**known, **limit},
     )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.attempts import Attempts, Held, checked
 from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.circuits import Breakers
-from parallel_agents.scheduler.machine_load import Usage
+from parallel_agents.scheduler.governor import Governor
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
@@ -74,6 +75,7 @@ class Dispatcher:
         steady: Callable[[], int] | None = None,
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
+        load: Callable[[], MachineLoad] = lambda: UNKNOWN,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -115,6 +117,7 @@ class Dispatcher:
         )  # fmt: skip
         self.calls = self.attempts.calls
         self._health = HealthWatch(self.attempts, steady)
+        self.governor = Governor(self.projector, load, steady, self.attempts.launched)
 
     def hold(self, run_id: str) -> None:
         """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
@@ -259,6 +262,7 @@ class Dispatcher:
         self._wanted.update(self.held)
         self.held.clear()
         self.accounts.forget()
+        self.governor.forget()
         self._seen = -1
 
     def _add(self, draft: Draft, run_id: str, event: Event) -> None:
@@ -280,11 +284,15 @@ class Dispatcher:
         if self.accounts.spend is not None:
             for record in records:
                 self.accounts.fold(record)
+        if self.governor.asked:
+            for record in records:
+                self.governor.fold(record)
 
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
         self.accounts.fold(record)
         self.breakers.fold(record)
+        self.governor.fold(record)
         if type(record.event) in _RUN_LEVEL:
             self._fold_run_level(record)
         held = self.held.get(record.run_id)
@@ -327,6 +335,7 @@ class Dispatcher:
     def _take(self, run_id: str) -> None:
         state = self.projector.state(run_id)
         self.accounts.open(state)
+        self.governor.open(state)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
         known = self._times.get(run_id)
@@ -339,6 +348,7 @@ class Dispatcher:
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
         self._times.pop(run_id, None)
+        self.governor.lose(run_id)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
 
@@ -481,6 +491,7 @@ class Dispatcher:
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
         steady_us = self._steady()
+        self.governor.begin(self._occupancy)
         for run_id, held in self.held.items():
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
@@ -502,18 +513,24 @@ class Dispatcher:
                 self._add(draft, run_id, throttle)
                 if isinstance(throttle, ev.DispatchThrottled):
                     trouble.warn("run {} waits: {}", run_id, throttle.reason)
+            self._add_all(draft, run_id, self.governor.due(state, draft.at_us))
             self._look_at_budgets(draft, run_id, state)
         levels = range(4) if len(self.held) > 1 else range(3, 4)
         if self._draining:
             levels = range(-1, 0)  # No task is as urgent as that.
+        pressed: set[str] = set()
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
                 decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
+                if decision.pressed is not None:
+                    pressed.add(run_id)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
                     self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
+            slots = self._occupancy.of_run(run_id)
+            self._add_all(draft, run_id, self.governor.look_back(held.state, run_id in pressed, slots))
             if not self._draining:
                 self._pass_barriers(draft, run_id, held, started)
             finish = decide.decide_finish(held.state)
@@ -552,6 +569,7 @@ class Dispatcher:
         run_id = state.run_id
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
         facts.circuits = self.breakers.facts(state, self._occupancy.slots, now_us)
+        facts.machine = self.governor.machine(state)
         if self.accounts.spend is not None and self.held[run_id].agents:
             facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
         return facts
@@ -569,6 +587,7 @@ class Dispatcher:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
+        self.governor.note(state, decision)
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
@@ -582,7 +601,9 @@ class Dispatcher:
                 attempt_id = next(attempt_ids)
                 runner = runner_name(state.tasks[task_id].task)
                 granted = decision.grants.get(task_id)
-                start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted)
+                there = decision.rooms.get(task_id)
+                figures = {} if there is None else there.figures
+                start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted, figures)
                 events.append(start)
                 if (tried := self.breakers.tried(start, draft.at_us)) is not None:
                     self._add(draft, ev.STORE_RUN, tried)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
-from parallel_agents.scheduler.machine_load import Usage
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
@@ -67,6 +67,7 @@ class Engine:
             used=self._used,
             wake=self._wake,
             live_spend=self._live_spend,
+            load=self._load,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -125,6 +126,9 @@ class Engine:
         """End an attempt that has broken a limit; who does not know it does nothing."""
         for runner in self._supervised():
             runner.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
+
+    def _load(self) -> MachineLoad:
+        return UNKNOWN if self._sampler is None else self._sampler.load()
 
     def _live_spend(self) -> Mapping[str, int]:
         return {} if self._agents is None else self._agents.spending()
