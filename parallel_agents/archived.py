@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
 
-from parallel_agents.eventstore.archive import Archives, archive_folder, digest_of_file, file_in, holds_folder
+from parallel_agents.eventstore.archive import Archives, archive_folder, digest_of_file, extract, holds
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.events import RunArchived
 from parallel_agents.eventstore.log import Log
@@ -59,33 +60,22 @@ class Announced:
         return found if found is not None or row.run_id in self._away else row.body
 
 
-def open_file(store: Path, path: Path) -> IO[bytes]:
-    """A file that an attempt wrote, in its place or in an archive.
+@contextlib.contextmanager
+def at_hand(store: Path, folder: Path, *only: str) -> Iterator[Path]:
+    """The folder of an attempt, or a copy out of an archive that goes again; the folder itself where there is neither.
 
+    Args:
+        only: the files that are wanted, by name; none means all.
     Raises:
-        FileNotFoundError: it is in neither.
         StoreError: an archive of its run cannot be read.
     """
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        found = file_in(store, path)
-        if found is None:
-            raise
-        return found
+    if folder.exists():
+        yield folder
+        return
+    with TemporaryDirectory(prefix="parallel-agents-") as scratch:
+        yield Path(scratch) if extract(store, folder, Path(scratch), only) else folder
 
 
 def is_kept(store: Path, path: Path) -> bool:
     """Whether there is such a file of an attempt, in its place or in an archive."""
-    if path.is_file():
-        return True
-    found = file_in(store, path)
-    if found is None:
-        return False
-    found.close()
-    return True
-
-
-def folder_is_kept(store: Path, folder: Path) -> bool:
-    """Whether anything is left of what an attempt wrote."""
-    return folder.exists() or holds_folder(store, folder)
+    return path.is_file() or (not path.parent.exists() and holds(store, path))

@@ -24,7 +24,10 @@ from parallel_agents.eventstore.archive import (
     MANIFEST,
     archive_folder,
     bodies_in,
+    contents,
+    digest_of_contents,
     digest_of_file,
+    parts_of,
 )
 from parallel_agents.eventstore.chain import scrubs
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
@@ -171,7 +174,13 @@ def _write(part: Path, bulk: Bulk) -> None:
     """The file, synced, with what it holds by digest at its end."""
     from zipfile import ZIP_DEFLATED, ZipFile
 
-    manifest: dict[str, Any] = {"run_id": bulk.run_id, "version": bulk.version, "events": len(bulk.bodies), "files": {}}
+    manifest: dict[str, Any] = {
+        "run_id": bulk.run_id,
+        "version": bulk.version,
+        "events": len(bulk.bodies),
+        "files": {},
+        "holes": {},
+    }
     with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         with ZipFile(out, "w", ZIP_DEFLATED) as archive:
             with archive.open(BODIES, "w", force_zip64=True) as lines:
@@ -180,10 +189,13 @@ def _write(part: Path, bulk: Bulk) -> None:
             for name, (path, _, _) in bulk.files.items():
                 digest = hashlib.sha256()
                 with open(path, "rb") as source, archive.open(name, "w", force_zip64=True) as copy:
-                    while chunk := source.read(1 << 20):
+                    parts = parts_of(source)
+                    for chunk in contents(source, parts):
                         digest.update(chunk)
                         copy.write(chunk)
                 manifest["files"][name] = digest.hexdigest()
+                if len(parts) > 1:
+                    manifest["holes"][name] = parts
             archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         out.flush()
         os.fsync(out.fileno())
@@ -204,7 +216,7 @@ def _compare(part: Path, bulk: Bulk) -> None:
         for name, (path, _, _) in bulk.files.items():
             with archive.open(name) as copy:
                 found = hashlib.file_digest(copy, "sha256").hexdigest()  # type: ignore[arg-type]
-            if not found == manifest["files"][name] == digest_of_file(path):
+            if not found == manifest["files"][name] == digest_of_contents(path):
                 raise StoreError(f"{path} was changed while it was archived", hint="try again; nothing was removed")
 
 
@@ -267,4 +279,4 @@ def _bulk_in(log: Log, run_id: str, final: Path) -> Bulk:
 
 def _is_in(digests: dict[str, str], name: str, path: Path, size: int) -> bool:
     """Whether an archive holds a file as it lies there; a lock that was taken to remove its folder holds nothing."""
-    return (path.name == LOCK and not size) or digests.get(name) == digest_of_file(path)
+    return (path.name == LOCK and not size) or digests.get(name) == digest_of_contents(path)

@@ -1,18 +1,19 @@
 """Files into which the bulk of old runs was moved, and how it is read from there.
 
 One ZIP file for each time that a run was archived, ``archive/<run>-<version>.zip`` beside the store, readable by any unzip:
-``manifest.json`` (what is in it, by SHA-256), ``bodies.jsonl`` (``[seq, body]`` a line, each body the very text whose digest
-the log holds) and what the attempts wrote, under the names that it had. In the log the body of such an event is the empty
-text, which no body is; envelope, digest and hash stay.
+``manifest.json`` (what is in it, by SHA-256, and which files had holes), ``bodies.jsonl`` (``[seq, body]`` a line, each body
+the very text whose digest the log holds) and what the attempts wrote, under the names that it had. In the log the body of
+such an event is the empty text, which no body is; envelope, digest and hash stay.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -31,6 +32,7 @@ BULKY_CHARACTERS: Final = 256
 BULKY: Final = f"type IN {BULKY_TYPES} AND length(body) > {BULKY_CHARACTERS}"
 """The condition on a row whose body moves."""
 _RUNS_AT_HAND: Final = 4
+_CHUNK_BYTES: Final = 1 << 20
 
 
 def archive_folder(store: Path) -> Path:
@@ -60,34 +62,14 @@ def bodies_in(path: Path) -> Iterator[tuple[int, str]]:
         raise _unreadable(path, error) from error
 
 
-def file_in(store: Path, path: Path) -> IO[bytes] | None:
-    """A file of an attempt that is not in its place any more, opened in the newest archive that holds it; or None.
+def holds(store: Path, path: Path) -> bool:
+    """Whether an archive holds a file of an attempt.
 
     Raises:
         StoreError: an archive of its run cannot be read.
     """
     name = _name_in(store, path)
-    if name is None:
-        return None
-    for archive_path in reversed(archives_of(store, name.split("/")[1])):
-        try:
-            archive = _opened(archive_path)
-            return archive.open(name)  # type: ignore[no-any-return]
-        except KeyError:
-            continue
-        except Exception as error:
-            raise _unreadable(archive_path, error) from error
-    return None
-
-
-def holds_folder(store: Path, folder: Path) -> bool:
-    """Whether an archive holds anything of a folder of an attempt."""
-    name = _name_in(store, folder)
-    if name is None:
-        return False
-    return any(
-        member.startswith(f"{name}/") for path in archives_of(store, name.split("/")[1]) for member in names_in(path)
-    )
+    return name is not None and any(name in names_in(one) for one in archives_of(store, name.split("/")[1]))
 
 
 def names_in(path: Path) -> list[str]:
@@ -101,6 +83,89 @@ def names_in(path: Path) -> list[str]:
             return list(archive.namelist())
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def extract(store: Path, folder: Path, into: Path, only: Collection[str] = ()) -> int:
+    """Copy what archives hold of a folder of an attempt, holes included.
+
+    Args:
+        only: names of files; empty means all.
+    Returns:
+        How many files that were.
+    Raises:
+        StoreError: an archive of its run cannot be read.
+    """
+    name = _name_in(store, folder)
+    if name is None:
+        return 0
+    done = 0
+    for path in archives_of(store, name.split("/")[1]):
+        try:
+            with _opened(path) as archive:
+                holes = orjson.loads(archive.read(MANIFEST))["holes"]
+                for member in archive.namelist():
+                    below = member.removeprefix(f"{name}/")
+                    if below == member or (only and below not in only) or ".." in below.split("/"):
+                        continue
+                    (into / below).parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(member) as source:
+                        _fill(into / below, source, holes.get(member))
+                    done += 1
+        except Exception as error:
+            raise _unreadable(path, error) from error
+    return done
+
+
+def _fill(path: Path, source: IO[bytes], parts: Sequence[Sequence[int]] | None) -> None:
+    """Write a file as it was: all of the source, or its parts at their offsets (see ``parts_of``)."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as copy:
+        if parts is None:
+            while chunk := source.read(_CHUNK_BYTES):
+                copy.write(chunk)
+            return
+        for offset, length in parts:
+            copy.seek(offset)
+            while length and (chunk := source.read(min(length, _CHUNK_BYTES))):
+                copy.write(chunk)
+                length -= len(chunk)
+            copy.truncate()
+
+
+def parts_of(file: IO[bytes]) -> list[tuple[int, int]]:
+    """The parts of an open file that are no holes: offset and length of each. The last one ends where the file does."""
+    size = os.fstat(file.fileno()).st_size
+    parts, offset = [], 0
+    while offset < size:
+        try:
+            begin = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+            end = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # This file system knows no holes.
+                return [(0, size)]
+            break  # Nothing but a hole is left.
+        parts.append((begin, end - begin))
+        offset = end
+    if not parts or sum(parts[-1]) < size:
+        parts.append((size, 0))
+    return parts
+
+
+def contents(file: IO[bytes], parts: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """What stands in the parts of a file, one after the other."""
+    for offset, length in parts:
+        file.seek(offset)
+        while length and (chunk := file.read(min(length, _CHUNK_BYTES))):
+            yield chunk
+            length -= len(chunk)
+
+
+def digest_of_contents(path: Path) -> str:
+    """SHA-256 in hex of what an archive holds of a file: all of it but its holes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in contents(file, parts_of(file)):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def digest_of_file(path: Path) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.record import Recorded, Row, decode
+
+CALLABLE = "python"  # The runner of what is no process of its own.
+EXPECTED_MEMORY = "memory_bytes"  # Among the facts of a start: what such attempts have needed before.
 
 
 @dataclass(slots=True)
@@ -19,6 +22,10 @@ class Occupancy:
 
     slots: dict[str, str] = field(default_factory=dict)  # Attempt id -> run id.
     by_run: dict[str, set[str]] = field(default_factory=dict)  # Run id -> its attempt ids in `slots`.
+    calls: set[str] = field(default_factory=set)  # Those that are no processes: callables of a Python program.
+    memory: dict[str, int] = field(
+        default_factory=dict
+    )  # Attempt id -> bytes that it was expected to need, where known.
 
     def of_run(self, run_id: str) -> int:
         """How many slots a run holds."""
@@ -32,7 +39,7 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
         return state
     match event:
         case ev.TaskStarted(attempt_id=attempt_id):
-            take(state, attempt_id, record.run_id)
+            take(state, attempt_id, record.run_id, event.runner, event.facts)
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             _free(state, event.attempt_id)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -60,7 +67,7 @@ def fold_row(state: Occupancy, row: Row) -> Occupancy:
         data = orjson.loads(row.body)
         if "schema_version" not in data and row.type != "RunArchived":
             if row.type == "TaskStarted":
-                take(state, data["attempt_id"], row.run_id)
+                take(state, data["attempt_id"], row.run_id, data["runner"], data["facts"])
             else:
                 _free(state, data.get("attempt_id") or "")
             return state
@@ -69,15 +76,21 @@ def fold_row(state: Occupancy, row: Row) -> Occupancy:
     return fold(state, decode(row))
 
 
-def take(state: Occupancy, attempt_id: str, run_id: str) -> None:
+def take(state: Occupancy, attempt_id: str, run_id: str, runner: str, facts: Mapping[str, Any]) -> None:
     """An attempt holds a slot from here on."""
     state.slots[attempt_id] = run_id
     state.by_run.setdefault(run_id, set()).add(attempt_id)
+    if runner == CALLABLE:
+        state.calls.add(attempt_id)
+    elif (expected := facts.get(EXPECTED_MEMORY)) is not None:
+        state.memory[attempt_id] = expected
 
 
 def _free(state: Occupancy, attempt_id: str) -> None:
     run_id = state.slots.pop(attempt_id, None)
     if run_id is not None:
+        state.calls.discard(attempt_id)
+        state.memory.pop(attempt_id, None)
         of = state.by_run[run_id]
         of.discard(attempt_id)
         if not of:
@@ -85,6 +98,7 @@ def _free(state: Occupancy, attempt_id: str) -> None:
 
 
 def of_runs(state: Occupancy, run_ids: Collection[str]) -> Occupancy:
-    """The part of it that is of some runs."""
-    slots = {attempt_id: run_id for attempt_id, run_id in state.slots.items() if run_id in run_ids}
-    return Occupancy(slots, {run_id: of for run_id, of in state.by_run.items() if run_id in run_ids})
+    """The part of it that is of some runs. Consumes the whole."""
+    for attempt_id in [attempt_id for attempt_id, run_id in state.slots.items() if run_id not in run_ids]:
+        _free(state, attempt_id)
+    return state

@@ -96,13 +96,14 @@ _RUN_FIELDS: Final = tuple(RunSummary.__dataclass_fields__)
 
 
 def _dump_occupancy(state: Occupancy) -> bytes:
-    return orjson.dumps(state.slots)
+    return orjson.dumps({"slots": state.slots, "calls": sorted(state.calls), "memory": state.memory})
 
 
 def _load_occupancy(stored: bytes) -> Occupancy:
-    state = Occupancy()
-    for attempt_id, run_id in orjson.loads(stored).items():
-        occupancy_fold.take(state, attempt_id, run_id)
+    raw = orjson.loads(stored)
+    state = Occupancy(raw["slots"], calls=set(raw["calls"]), memory=raw["memory"])
+    for attempt_id, run_id in state.slots.items():
+        state.by_run.setdefault(run_id, set()).add(attempt_id)
     return state
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from parallel_agents import archiving, look
-from parallel_agents.archived import open_file
+from parallel_agents.archived import at_hand
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.archive import archive_folder
 from parallel_agents.eventstore.location import attempts_folder
@@ -85,9 +85,8 @@ def answers(log: Log) -> object:
     lines = [look.history_row(row) for row in look.history(log, "alpha") if row is not None]
     files = []
     for number in range(TASKS):
-        path = attempts_folder(log.path) / "alpha" / f"t{number}" / f"attempt{number}" / "stdout.log"
-        with open_file(log.path, path) as file:
-            files.append(file.read())
+        with at_hand(log.path, attempts_folder(log.path) / "alpha" / f"t{number}" / f"attempt{number}") as folder:
+            files.append((folder / "stdout.log").read_bytes())
     return lines, look.status(log, "alpha"), files
 
 

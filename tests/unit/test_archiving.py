@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parallel_agents import archiving, costs, look
-from parallel_agents.archived import open_file
+from parallel_agents.archived import at_hand
 from parallel_agents.checkpoints import list_of
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.archive import archive_folder, archives_of
@@ -21,6 +21,7 @@ from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.runners.output_cap import Cut, kept_pieces, write_cut
 from parallel_agents.travel import fork
 from parallel_agents.verification import verify
 
@@ -90,8 +91,8 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
 
 
 def _stdout(log: Log, run_id: str) -> bytes:
-    with open_file(log.path, attempts_folder(log.path) / run_id / "dig" / f"{run_id}1" / "stdout.log") as file:
-        return file.read()
+    with at_hand(log.path, attempts_folder(log.path) / run_id / "dig" / f"{run_id}1") as folder:
+        return (folder / "stdout.log").read_bytes() + (folder / "gates" / "1.log").read_bytes()
 
 
 def bodies_stored(log: Log) -> int:
@@ -244,6 +245,25 @@ def test_room_is_given_back_a_piece_at_a_time(log: Log) -> None:
     assert log.free_bytes() == 0
     assert (log.last_seq(), verify(log)["ok"]) == (before, True)
     assert log._writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_file_with_a_hole_is_archived_without_it_and_read_with_it(log: Log) -> None:
+    """As outputs are whose middle was given back to the disk; the cut is told as before."""
+    folder = attempts_folder(log.path) / "alpha" / "dig" / "alpha1"
+    with open(folder / "stdout.log", "wb") as file:
+        file.write(b"head\n" * 1000)
+        file.seek(3_000_000_000)
+        file.write(b"tail\n" * 1000)
+    write_cut(str(folder), "stdout.log", Cut(5000, 3_000_000_000, 2_999_995_000, True))
+    before = look.show(log, "alpha", "dig"), list(kept_pieces(str(folder / "stdout.log"), 0))
+    assert before[0]["attempt_list"][0]["cut_bytes"] == {"stdout": 2_999_995_000}
+    (one,) = archiving.archive(log, ["alpha"], named=True)["archived"]
+    assert one["bytes"] < 100_000
+    assert not folder.exists()
+    with at_hand(log.path, folder) as there:
+        assert (look.show(log, "alpha", "dig"), list(kept_pieces(str(there / "stdout.log"), 0))) == before
+        assert (there / "stdout.log").stat().st_size == 3_000_005_000
+    assert not there.exists()
 
 
 def test_an_attempt_with_links_is_left_as_it_is(log: Log) -> None:

@@ -12,6 +12,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 
 SUBMITTED = ev.RunSubmitted(
@@ -77,3 +78,25 @@ def test_nothing_is_kept_in_the_middle_of_a_transaction(log: Log) -> None:
 
     log.transact(decide)
     assert RUNS.newest_seq(log) == 0
+
+
+def test_what_a_snapshot_holds_has_a_version() -> None:
+    """Whoever gives one of these another field has to give its snapshots another version, and then to change this."""
+    held = {fold.name: (fold.version, tuple(type(fold.initial()).__dataclass_fields__)) for fold in (OCCUPANCY, SPEND)}
+    assert held == {
+        "occupancy": (1, ("slots", "by_run", "calls", "memory")),
+        "spend": (
+            1,
+            (
+                "by_task", "by_run", "by_day", "assumed_by_run", "unknown_by_run", "running", "rest", "told", "waits",
+                "resumed", "calls", "working_s", "attempts", "at_once", "recent",
+            ),
+        ),
+    }  # fmt: skip
+    assert (RUNS.version, tuple(RunSummary.__dataclass_fields__)) == (
+        1,
+        (
+            "run_id", "name", "status", "strategy", "task_count", "submitted_at_us", "seq", "started_at_us", "ended_at_us",
+            "counts", "holder", "epoch", "callables", "left", "cancel_requested", "parent", "history",
+        ),
+    )  # fmt: skip
