@@ -82,7 +82,7 @@ def _held(pid: int, draining_since: str | None = None) -> LeaseHeld:
 
 def _tail(log: Path, began: int) -> str:
     with open(log, "rb") as file:
-        file.seek(began)
+        file.seek(began if began <= log.stat().st_size else 0)  # It has begun a new one.
         lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     wanted = [line for line in lines if line.startswith("error")]
     return (wanted or lines or ["it said nothing"])[-1]

@@ -93,6 +93,7 @@ def run(ctx: click.Context) -> None:
     from parallel_agents.schedules import Clock
 
     project = project_of(ctx)
+    project.check_not_shipped()
     logger.remove()
     logger.add(sys.stderr, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level.name} {message}", diagnose=False)
     run_daemon(project.store, started_at=daemons.now_text(), timed=Clock, now_text=daemons.now_text)

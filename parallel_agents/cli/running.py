@@ -220,8 +220,8 @@ def _say_limits(log: Any, state: Any, said: set[tuple[str, str]]) -> None:
     from parallel_agents.notices import waiting
 
     for limit in held_back.limits_of(log, state):
-        if (limit["provider"], limit["until"]) not in said:
-            said.add((limit["provider"], limit["until"]))
+        if (key := (limit["provider"] or limit["runner"], limit["until"])) not in said:
+            said.add(key)
             click.echo(waiting(limit), err=True)
 
 

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.scheduler.daemon_log import rotate
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.job_control import stop_between_ticks
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
@@ -101,6 +103,7 @@ def _only_daemon(store: Path) -> Iterator[TextIO]:
         os.fchmod(file.fileno(), 0o600)
         file.truncate(0)
         _write_line(file, own_identity().to_dict())
+        reach("daemon.locked")
         try:
             yield file
         finally:
@@ -157,6 +160,7 @@ def run_daemon(
             clock = timed(log, lambda at_us: engine.loop.at("timed", at_us, asked.wake))
             engine.dispatcher.listeners.append(clock.learn)
         engine.start()
+        reach("daemon.dispatching")
         _write_line(file, {"started_at": started_at, "drains": True})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
         drains = False
@@ -175,12 +179,15 @@ def run_daemon(
                         engine.loop.wake()
                     elif number != DRAIN:
                         _leave_in_time()
+                        reach("daemon.leaving")
                         return
                 if drains and engine.dispatcher.drained:
                     return
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
                 log.check_in_place()
+                with contextlib.suppress(OSError):  # There is no place to say it but that file.
+                    rotate(log_file(store))
         finally:
             engine.close()
             how = "has drained" if drains and engine.dispatcher.drained else "detached"

@@ -14,6 +14,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
 from parallel_agents.scheduler.dispatcher import Progress
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.submit import submit
 
 
@@ -281,8 +282,8 @@ def test_a_rollback_to_a_run_that_had_ended_frees_the_slots_of_what_ran_since(sc
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_commit_that_fails_loses_no_end_and_starts_nothing(scene: Scene, times: int, at_once: bool) -> None:
     """When the store takes events again, all of it happens, once."""
-    peaks = {"a": 4096}
-    scene.dispatcher = scene.another("run", peak_memory=lambda attempt_id: peaks.pop("a", 0))
+    peaks = {"a": Usage(samples=1, peak_memory_bytes=4096)}
+    scene.dispatcher = scene.another("run", used=lambda attempt_id: peaks.pop("a", None))
     first = scene.submit(task("a"), task("b", "a"))
     second = scene.submit(task("x"))
     scene.tick()
