@@ -22,6 +22,7 @@ from parallel_agents.eventstore.doorbell import doorbell_folder
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import files_home
 from parallel_agents.findings import Finding, Level
+from parallel_agents.held_back import limits
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.scheduler.daemon import find_daemon, lock_file
@@ -64,6 +65,7 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _limits()
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
     yield from examine_agents(project, scratch=scratch)
+    yield from _circuits(project)
 
 
 def _git() -> Finding:
@@ -148,6 +150,22 @@ def _daemon(project: Project) -> Finding:
     if found is None:
         return Finding("daemon", "ok", "none; `run` and `resume` dispatch by themselves, `daemon start` starts one")
     return Finding("daemon", "ok", f"pid {found.identity.pid}, since {found.started_at}")
+
+
+def _circuits(project: Project) -> Iterator[Finding]:
+    """The runners that this store leaves alone for a while."""
+    if not project.store.exists():
+        return
+    try:
+        with project.open() as log:
+            lines = [line for line in limits(log) if line["runner"] is not None]
+    except ParallelAgentsError:  # Told elsewhere.
+        return
+    for line in lines:
+        detail = f"failed {line['failures']} times in a row, left alone until {line['until']}: {line['reason']}"
+        yield Finding(f"circuit {line['runner']}", "warning", detail, f"mend it; `{line['lift']}` does not wait")
+    if not lines:
+        yield Finding("circuits", "ok", "closed: no runner is left alone")
 
 
 def _doorbell() -> Finding:

@@ -11,6 +11,7 @@ from typing import Any
 from parallel_agents.agent_settings import budget_settings, run_budget, with_budgets
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
 from parallel_agents.eventstore.log import Log, digest_of, wall_clock_us
 from parallel_agents.eventstore.record import new_id
@@ -109,7 +110,9 @@ def submit(
     events = list(made.events)
     if claim is not None:
         events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
+    reach("submit.before-append")
     log.append(made.run_id, 0, events, blobs=made.blobs)
+    reach("submit.appended")
     if claim is not None:
         [digest] = made.blobs
         keep_at_hand(digest, made.plan)
@@ -205,6 +208,15 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         scaling_threshold=float(configuration.get(f"{pool}.scalingThreshold")),
         retry=retry,
         sandbox=sandbox_words(configuration),
+        circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))
+        if configuration.get("safetyFeatures.circuitBreaker.enabled")
+        else None,
+        health_check_s=float(configuration.get("safetyFeatures.healthCheckInterval"))
+        if configuration.get("safetyFeatures.healthChecks")
+        else None,
+        stuck_after_s=float(configuration.get("safetyFeatures.stuckAfter")),
+        max_output_mb=int(configuration.get("monitoring.maxOutputMB")) or None,
+        circuit_reset_s=float(configuration.get("safetyFeatures.circuitBreaker.resetTimeout")),
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallel_agents.cli import drawing
-from parallel_agents.cli.pages import limit_lines, machine_lines
+from parallel_agents.cli.pages import limit_lines, machine_lines, stuck_words
 from parallel_agents.follow import last_output
 from parallel_agents.held_back import limits_of
 from parallel_agents.machine_waits import machine_waits
@@ -54,6 +55,8 @@ class LiveView:
         self._follower = follower
         self._interval_s = interval_s
         self._interrupts = interrupts
+        if interrupts is not None:
+            interrupts.put_away = self.put_away
         self._lock = threading.Lock()
         self._words: dict[str, str] = {}
         self._news: list[str] = []
@@ -78,6 +81,15 @@ class LiveView:
             self._look_at_output()
         with contextlib.suppress(OSError):  # The terminal has gone away.
             self._live.stop()
+
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Leave the terminal to others, cursor included; drawn anew below what they wrote."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def told(self, records: list[Any]) -> None:
         """Take up what is new."""
@@ -156,6 +168,8 @@ class LiveView:
     def _said(self, task: Any) -> Text:
         words = self._words.get(task.task.task_id, "")
         match task.status:
+            case "running" if task.stuck is not None:
+                return Text(f"looks stuck: {drawing.one_line(stuck_words(task.stuck))}", style="yellow")
             case "running":
                 return Text(drawing.one_line(words))
             case "completed":

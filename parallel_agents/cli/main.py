@@ -54,7 +54,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "cancel": ("steering", "End a run, or one task of it."),
         "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
         "budget": ("steering", "Show what a run may spend, or set it anew while it goes on."),
-        "limits": ("steering", "Show the providers that let nobody work, or lift such a wait."),
+        "limits": ("steering", "Show providers that let nobody work and runners that are broken, or lift that."),
         "stop": ("steering", "Emergency stop: end everything of this store now."),
     },
     "Settle": {

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from parallel_agents import InvalidUsage, look
+from parallel_agents.attempt_files import kept_pieces
 from parallel_agents.cli.harmless import Harmless, json_text
 from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
 
@@ -104,7 +105,8 @@ def logs(
         folder = Path(attempt["folder"])
         if as_json:
             texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
-            print_json({"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts})
+            found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}
+            print_json({**found, "cut_bytes": attempt["cut_bytes"]})
             return
         if not follow and not folder.exists():
             click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
@@ -121,10 +123,17 @@ def _in_words(lines: list[bytes], output: str) -> bytes:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    with contextlib.suppress(FileNotFoundError):
+        pieces = kept_pieces(str(path), 0)
+        return b"".join(_cut_line(piece.cut) if piece.cut else piece.data for piece in pieces).decode(
+            "utf-8", "replace"
+        )
+    return ""
+
+
+def _cut_line(count: int) -> bytes:
+    """What stands in the place of what was cut out of an output."""
+    return f"\n[... {count:,} bytes are cut here: monitoring.maxOutputMB is what is kept of an output ...]\n".encode()
 
 
 def _print_files(
@@ -145,11 +154,13 @@ def _print_files(
     while True:
         running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
         for name in read:
-            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
-                file.seek(read[name])
-                while chunk := file.read(1 << 20):
-                    read[name] += len(chunk)
-                    if output is not None and name == "stdout.log":
+            with contextlib.suppress(FileNotFoundError):
+                for piece in kept_pieces(str(folder / name), read[name]):
+                    chunk, read[name] = piece.data, piece.end
+                    if piece.cut:
+                        chunk = _cut_line(piece.cut)
+                        rest = b"" if name == "stdout.log" else rest
+                    elif output is not None and name == "stdout.log":
                         *lines, rest = (rest + chunk).split(b"\n")
                         chunk = _in_words(lines, output)
                     out.write(filters[name].feed(chunk) if filters else chunk)

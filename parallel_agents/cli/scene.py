@@ -144,7 +144,7 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def complete_provider(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
-    """The providers that let nobody work."""
+    """The providers that let nobody work, and the runners that are left alone."""
     from click.shell_completion import CompletionItem
 
     from parallel_agents import held_back
@@ -155,4 +155,5 @@ def complete_provider(ctx: click.Context, _: click.Parameter, incomplete: str) -
             lines = held_back.limits(log)
     except Exception:
         return []
-    return [CompletionItem(line["provider"]) for line in lines if line["provider"].startswith(incomplete)]
+    names = [line["provider"] or line["runner"] for line in lines]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

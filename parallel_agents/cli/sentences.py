@@ -76,6 +76,8 @@ def sentence(event: dict[str, Any]) -> str:
         case "RunClaimed":
             holder = data["holder"]
             return f"by {holder.get('kind', 'a process')} {holder.get('pid', '')}".rstrip()
+        case "RunReleased":
+            return "in the middle of it; whoever dispatches next goes on" if data.get("left") else ""
         case "RunCompleted" | "RunFailed" | "RunCancelled":
             counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items())
             reason = (data.get("reason") or "").replace("_", " ")
@@ -126,6 +128,12 @@ def sentence(event: dict[str, Any]) -> str:
             return f"not allowed: {', '.join(dict.fromkeys(data['tools']))}"
         case "ProviderFreed":
             return f"{data['provider']}" + (f": {data['reason']}" if data["reason"] else "")
+        case "AttemptStuck":
+            return str(data["reason"]) + (f"; its last words: {data['last_output']}" if data["last_output"] else "")
+        case "AttemptRevived":
+            return "it goes on"
+        case "RunnerFailed" | "CircuitOpened" | "CircuitHalfOpened" | "CircuitClosed":
+            return _of_circuit(event["type"], data)
         case "BudgetChanged":
             micros = data["budget_usd_micros"]
             return f"{data['scope']}: " + ("no limit" if micros is None else f"${micros / 1e6:.2f}")
@@ -153,6 +161,18 @@ def _started(data: dict[str, Any]) -> str:
     if data.get("resumes"):
         return f"{said}, goes on with the session of {data['resumes']}"
     return said
+
+
+def _of_circuit(type_: str, data: dict[str, Any]) -> str:
+    """What is said of a runner as such."""
+    match type_:
+        case "CircuitOpened":
+            failed = f"{data['runner']} until {local_time(data['until'])}, failed {_times(data['failures'])} in a row"
+            return f"{failed}: {data['reason']}"
+        case "CircuitHalfOpened":
+            return f"{data['runner']} is tried by {data['attempt_id']}"
+        case _:
+            return f"{data['runner']}" + (f": {data['reason']}" if data["reason"] else "")
 
 
 def _missed(data: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import Event
@@ -209,6 +210,7 @@ class Log:
         ``decide`` may read this log, and adds events of any runs to the draft that it is given. They are committed as
         one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
+        reach("log.before-append")
         with self._lock:
             writer = self._writer
             with explained(self.path):
@@ -225,7 +227,9 @@ class Log:
                     if draft.blobs:
                         writer.executemany(_INSERT_BLOB, draft.blobs.items())
                     writer.executemany(_INSERT, draft.rows)
+                    reach("log.in-transaction")
                     writer.execute("COMMIT")
+                    reach("log.committed")
                 self._tail = (draft.seq, draft.prev_hash, draft.at_us)
                 self._versions.update(draft.versions)
             except BaseException:
@@ -449,7 +453,9 @@ class Log:
                     "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
                     (run_id, projection, version, seq, state),
                 )
+                reach("snapshot.in-transaction")
                 self._writer.execute("COMMIT")
+                reach("snapshot.committed")
             except BaseException:
                 self._abandon()
                 raise

@@ -79,6 +79,9 @@ class TaskState:
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
     changed: list[str] | None = None  # The first of the paths that it changed.
+    stuck: dict[str, Any] | None = (
+        None  # That the running attempt looks stuck: at_us, kind, silent_s, reason, last_output.
+    )
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class RunState:
     submitted_at_us: int = 0
     started_at_us: int | None = None
     active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
+    used_us: int = 0  # How long it has been dispatched since then, as far as events tell.
     ended_at_us: int | None = None
     reason: str = ""
     pause_code: str = ""  # Why it is paused, where a script can do something about it.
@@ -163,7 +167,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.queued_at_us = record.at_us
             if event.reason:  # Requeued by a rollback: the attempt that ran is no longer ours.
                 state.running.pop(task.attempt_id or "", None)
-                task.started_at_us = None
+                task.started_at_us = task.stuck = None
             _move(state, task, QUEUED)
         case ev.TaskStarted(task_id=task_id):
             _started(state, state.tasks[task_id], event, record.at_us)
@@ -249,6 +253,15 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             if event.stage is not None:
                 state.stages_passed = max(state.stages_passed, event.stage + 1)
                 state.last_stage = (event.checkpoint_id, event.commit)
+        case ev.AttemptStuck(task_id=task_id):
+            task = state.tasks[task_id]
+            if task.status == RUNNING and task.attempt_id == event.attempt_id:  # Else it has ended meanwhile.
+                task.stuck = {
+                    "at_us": record.at_us, "kind": event.kind, "silent_s": event.silent_s, "reason": event.reason,
+                    "last_output": event.last_output,
+                }  # fmt: skip
+        case ev.AttemptRevived(task_id=task_id):
+            state.tasks[task_id].stuck = None
         case ev.RunSubmitted():
             _submitted(state, event, record.at_us, plan_of(event.plan_digest, blob))
         case ev.RunForked():
@@ -265,14 +278,14 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.RunStarted():
             state.status = RUNNING
             state.started_at_us = state.started_at_us or record.at_us
-            state.active_since_us = record.at_us
+            state.active_since_us, state.used_us = record.at_us, 0
         case ev.RunPaused(reason=reason):
             state.status, state.reason, state.pause_code = PAUSED, reason, record.event.code
         case ev.RunResumed():
             state.pause_code = ""
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
-            state.active_since_us, state.workers = record.at_us, None
+            state.active_since_us, state.used_us, state.workers = record.at_us, 0, None
         case ev.RunCancelRequested(reason=reason):
             state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
@@ -281,7 +294,9 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
-        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
+        case ev.RunReleased(used_s=used_s):
+            state.used_us = round(used_s * 1e6)
+        case ev.RunClaimed() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
         case ev.CheckpointRestored(commit=commit):
             state.integration, state.restoring = commit or state.integration, None
@@ -293,6 +308,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ProviderLimited() | ev.ProviderFreed() | ev.ToolsDenied():
             pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.RunnerFailed() | ev.CircuitOpened() | ev.CircuitHalfOpened() | ev.CircuitClosed():
+            pass  # Of no run; folded by circuits.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
         case ev.BudgetChanged(scope=scope):
@@ -360,7 +377,7 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
         state.running.pop(event.attempt_id, None)
         task.exit_code, task.output, task.error = event.exit_code, event.output, None
         _measured(task, event)
-        task.cancel_requested = False
+        task.cancel_requested, task.stuck = False, None
     _move(state, task, BLOCKED)
 
 
@@ -384,8 +401,9 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.begin_commit = event.begin_commit
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
-    task.cancel_requested = False
+    task.cancel_requested, task.stuck = False, None
     state.running[event.attempt_id] = event.task_id
+    state.used_us = round(event.used_s * 1e6)
     _move(state, task, RUNNING)
 
 
@@ -400,7 +418,7 @@ def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, statu
         state.running.pop(attempt_id, None)
     if task.cancel_requested and status != CANCELLED:
         task.reason = ""  # It ended before it could be stopped.
-    task.ended_at_us, task.cancel_requested, task.work_commit = at_us, False, None
+    task.ended_at_us, task.cancel_requested, task.work_commit, task.stuck = at_us, False, None, None
     _move(state, task, status)
 
 
@@ -447,8 +465,8 @@ _TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in _TA
 _task_values = attrgetter(*_TASK_FIELDS)
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
-    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
-    "repository", "base_commit", "integration", "stages_passed", "merged_into",
+    "submitted_at_us", "started_at_us", "active_since_us", "used_us", "ended_at_us", "reason",
+    "cancel_requested", "grace_s", "running", "repository", "base_commit", "integration", "stages_passed", "merged_into",
     "before_run", "last_stage", "restoring", "throttled", "task_budgets", "pause_code",
     "workers", "workers_grew", "workers_wait_s", "workers_at_us",
 )  # fmt: skip

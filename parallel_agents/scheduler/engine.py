@@ -26,6 +26,7 @@ class Engine:
     Args:
         kind: what this process is, as leases and events name it: ``run``, ``daemon`` or ``python``.
         takes_all: whether it claims every run that nobody holds.
+        takes_left: asked about once a second, where there is one: whether it claims what others have left in the middle.
         pool: keyword arguments of ``CallableRunner``.
         rests: whether it does nothing at all while it holds no run (see ``Loop``).
         shell: whether there will be shell attempts; otherwise the supervisor is started when the first one is.
@@ -37,6 +38,7 @@ class Engine:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         pool: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         rests: bool = False,
@@ -60,6 +62,7 @@ class Engine:
             runners,
             kind=kind,
             takes_all=takes_all,
+            takes_left=takes_left,
             environ=environ,
             used=self._used,
             wake=self._wake,

@@ -17,7 +17,8 @@ from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import governing
-from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant
+from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant, runner_name
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN, CircuitFacts
 from parallel_agents.scheduler.governing import Machine, Pressure, Room
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.scopes import meet
@@ -35,7 +36,18 @@ class Facts:
     store_slots: int = 0  # Attempts of the whole store that hold a slot.
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
     agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
+    circuits: CircuitFacts | None = None  # Runners that fail; None where the run does not mind, or all of them work.
+    used_s: float = 0.0  # How long the run has been dispatched.
     machine: Machine | None = None  # For a run that the machine's load governs.
+
+    def copy(self) -> Facts:
+        """The same, to count starts in that are only thought of."""
+        return replace(
+            self,
+            agents=None if self.agents is None else self.agents.copy(),
+            circuits=None if self.circuits is None else self.circuits.copy(),
+            machine=None if self.machine is None else replace(self.machine),
+        )
 
 
 class Skip(NamedTuple):
@@ -248,13 +260,10 @@ def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -
 
     Once the machine has no room for one process, no other one of the run passes it.
     """
-    granted: Grant | None = None
-    if facts.agents is not None and by_agent(state, task):
-        answer = grant(state, task, facts.agents)
-        if isinstance(answer, Held):
-            decision.held[task.task.task_id] = answer
-            return False
-        granted = answer
+    granted = _granted(state, task, facts)
+    if isinstance(granted, Held):
+        decision.held[task.task.task_id] = granted
+        return False
     if facts.machine is not None and governing.is_process(task.task):
         there = decision.pressed or governing.ask(state, task, facts.run_slots, facts.machine)
         if isinstance(there, Pressure):
@@ -264,9 +273,12 @@ def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -
             return False
         decision.rooms[task.task.task_id] = there
         facts.machine.add(there.expected, 0)
-    if facts.agents is not None and granted is not None:
+    if granted is not None:
+        assert facts.agents is not None
         decision.grants[task.task.task_id] = granted
         facts.agents.count(state.run_id, task.task, granted)
+    if facts.circuits is not None:
+        facts.circuits.take(runner_name(task.task) if granted is None else granted.runner)
     return True
 
 
@@ -285,7 +297,17 @@ def _passes_by(
     machine = facts.machine if governing.is_process(task.task) else None
     if machine is not None and isinstance(governing.ask(state, task, facts.run_slots, machine), Pressure):
         return False
-    return facts.agents is None or not by_agent(state, task) or isinstance(grant(state, task, facts.agents), Grant)
+    return not isinstance(_granted(state, task, facts), Held)
+
+
+def _granted(state: RunState, task: TaskState, facts: Facts) -> Grant | Held | None:
+    """How an agent's task starts, or what holds it or its runner back; None of any other task that nothing holds."""
+    if facts.agents is not None and by_agent(state, task):
+        return grant(state, task, facts.agents, facts.circuits)
+    if facts.circuits is None:
+        return None
+    why = facts.circuits.holds(runner_name(task.task))
+    return None if why is None else Held(CIRCUIT_OPEN, why)
 
 
 def has_barriers(state: RunState) -> bool:
@@ -413,11 +435,7 @@ def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
         now_us: microseconds since the epoch.
     """
     touched, broken = set(state.touched), set(state.broken)
-    after = replace(
-        facts, agents=None if facts.agents is None else facts.agents.copy(),
-        machine=None if facts.machine is None else replace(facts.machine),
-    )  # fmt: skip
-    agenda = Agenda(state)
+    agenda, after = Agenda(state), facts.copy()
     decision = plan(state, agenda, after, now_us)
     state.touched, state.broken = touched, broken
     starting = {name for what, name in decision.steps if what == "start"}
@@ -441,7 +459,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     """
     task = state.tasks[task_id]
     if task.status == st.RUNNING:
-        return Reason("running", f"it runs: attempt {task.attempts}")
+        return Reason("running", f"it runs: attempt {task.attempts}{_stuck(task)}")
     if task.status in st.ENDED:
         return _why_ended(task)
     if state.cancel_requested:
@@ -484,6 +502,14 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     if task_id in seen.starting:
         return Reason("due", "nothing holds it: it starts at the next tick of the process that dispatches its run")
     return _why_no_slot(state, task, seen)
+
+
+def _stuck(task: TaskState) -> str:
+    """That a running attempt looks stuck, and what it printed last."""
+    if task.stuck is None:
+        return ""
+    words = f"; its last words: {task.stuck['last_output']}" if task.stuck["last_output"] else ""
+    return f", and looks stuck: {task.stuck['reason']}{words}"
 
 
 def _before_its_stage(state: RunState, task: TaskState) -> list[str]:

@@ -36,6 +36,8 @@ PURE = {
     "decide_settling",
     "decide_budgets",
     "throttle",
+    "breaker",
+    "health",
     "governing",
     "scaling",
     "machine_load",

@@ -84,6 +84,7 @@ def test_every_setting_that_shapes_a_decision_is_part_of_the_run(folder: Path) -
         max_queue_size=7, max_execution_s=60.0, retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False),
         min_free_mb=1, max_cpu_percent=70.0, throttle_cpu_percent=95.5, agent_cpu_percent=20.0, max_memory_mb=2000,
         agent_memory_mb=500, memory_warning_percent=60.0, min_workers=2, auto_scale=True, scaling_threshold=0.8,
+        circuit_failures=3, max_output_mb=64, health_check_s=30.0, stuck_after_s=300.0,
     )  # fmt: skip
 
 

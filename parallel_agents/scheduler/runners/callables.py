@@ -279,7 +279,8 @@ class CallableRunner:
             return True
 
     def _execute(self, launch: Launch, context: TaskContext) -> Ended:
-        started_at_us = context._began_us = time.time_ns() // 1000
+        started_at_us, began_ns = time.time_ns() // 1000, time.monotonic_ns()
+        context._began_us = started_at_us
         cpu_began_s = time.thread_time()
         output: Any = None
         error: str | None = None
@@ -294,7 +295,9 @@ class CallableRunner:
         if context._stop is not None:
             outcome, exit_code, output = context._stop, None, None
             error = "stopped" if outcome == "stopped" else f"timed out after {launch.timeout_s:g} s"
-        ended_at_us, cpu_s = time.time_ns() // 1000, time.thread_time() - cpu_began_s
+        # Somebody may have set the clock meanwhile.
+        ended_at_us = started_at_us + (time.monotonic_ns() - began_ns) // 1000
+        cpu_s = time.thread_time() - cpu_began_s
         peak = self._peak_memory(started_at_us, ended_at_us)
         return Ended(
             launch.attempt_id, outcome, exit_code, error, True, output, started_at_us, ended_at_us, cpu_s, peak

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, get_args
 
-from parallel_agents.scheduler.runners.protocol import Ended, Outcome
+from parallel_agents.scheduler.runners.protocol import FAILURES, Ended, Fault, Outcome
 
 _OUTCOMES: Final = frozenset(get_args(Outcome))
 _MOST: Final = 2**63
@@ -42,7 +42,9 @@ def _code(value: Any) -> bool:
 
 
 _CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
-    "exit_code": _code, "error": _text, "output": _text, "retryable": _switch, "began": _switch, "kind": _text,
+    "exit_code": _code, "error": _text, "output": _text, "retryable": _switch, "began": _switch,
+    "kind": lambda value: isinstance(value, str) and (not value or value in FAILURES),
+    "fault": lambda value: isinstance(value, str) and value in get_args(Fault),
 }  # fmt: skip
 # What a supervisor of a later release writes besides is left; a figure of ours is a count or seconds by its default.
 _KNOWN: Final[dict[str, Callable[[Any], bool]]] = {

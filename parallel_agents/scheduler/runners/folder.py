@@ -14,6 +14,8 @@ import os
 import re
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
+
 LOCK: Final = "lock"
 REVOKED: Final = "revoked"
 PROCESS: Final = "process.json"
@@ -77,6 +79,7 @@ def write_whole(folder: str, name: str, content: bytes) -> None:
             raise OSError(f"{path}: not written whole")
     finally:
         os.close(fd)
+    reach("file.before-rename")
     os.rename(f"{path}.tmp", path)
 
 

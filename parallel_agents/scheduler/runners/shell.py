@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
 from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
@@ -117,8 +118,11 @@ class ShellRunner:
                 order["limits"] = as_order(launch.limits, control_group_home().path)
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
+            if launch.max_output_bytes is not None:
+                order["max_output_bytes"] = launch.max_output_bytes
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
+            reach("attempt.given")
         except (OSError, TypeError, ValueError) as error:
             self._take([_not_started(launch.attempt_id, error)])
 
@@ -147,6 +151,7 @@ class ShellRunner:
                 if grace_s >= live.stop[1]:
                     return
                 timed_out, why = live.stop[0], live.why
+            reach("attempt.before-stop")
             live.stop, live.why = (timed_out, grace_s), why
             link = live.link
             if link is None:
@@ -154,6 +159,7 @@ class ShellRunner:
         if link is not None:
             order = {"attempt_id": attempt_id, **_wish(live)}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
+            reach("attempt.stop-asked")
 
     def finish(self, attempt_id: str) -> None:
         """Close the standard input of a command that is talked to: there is nothing more to do for it."""
@@ -321,8 +327,10 @@ class ShellRunner:
             if data is not None and data.get("state") == "running":
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     roots.append(ProcessIdentity.from_dict(data))
+        reach("lost.revoked")
         attempt_ids = [live.launch.attempt_id for live, _ in lost]
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
+        reach("lost.ended")
         rest = "" if clean else "; some of its processes cannot be ended"
         if (home := control_group_home().path) is not None:
             for attempt_id in attempt_ids:
@@ -464,6 +472,7 @@ def _ask_to_stop(folder: str, wish: dict[str, Any]) -> None:
     """Leave a wish in the attempt's folder and wake its supervisor, who has no dispatcher that could tell it."""
     with contextlib.suppress(OSError):
         write_whole(folder, STOP, json.dumps(wish).encode())
+    reach("attempt.stop-left")
     data = read_object(folder, PROCESS)
     if data is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -481,7 +490,9 @@ def _sandboxed(launch: Launch) -> tuple[str, ...]:
 
 
 def _not_started(attempt_id: str, error: Exception) -> Ended:
-    return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
+    retryable = isinstance(error, OSError)
+    ended = _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=retryable)
+    return replace(ended, fault="runner") if retryable else ended
 
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
@@ -494,4 +505,4 @@ def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     if not began:
         return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
-    return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
+    return replace(_ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}"), fault="runner")
