@@ -93,6 +93,9 @@ GATE: Shape = {
     ]
 }
 
+# What is put between attempts and the machine (``scheduler.sandbox``): one that is known by name, or words of one's own.
+SANDBOX: Shape = {"anyOf": [{"type": "string", "enum": ["none", "namespaces", "bwrap"]}, WORDS]}
+
 # A row of the table of command-line agents (``scheduler.agents.clients``), or what changes in one that is there already.
 MANY: Shape = {"type": "array", "items": TEXT}
 CLIENT: Shape = {
@@ -220,7 +223,8 @@ KEYS: tuple[Key, ...] = (
     Key("dependencies.circularDependencyDetection", SWITCH, True, "fixed", "a plan with a cycle is always refused"),
     # Free space below which no task of a run with versioned files starts, of 10^6 bytes; 0: no limit.
     Key("resourceManagement.disk.minFreeMB", whole(0, 1 << 30), 500),
-    *_not_built(
+    # Of all processors together, and of 10^6 bytes; for attempts that are processes, callables are none.
+    *_in_force(
         "resourceManagement",
         {
             "cpu.maxCpuPercent": (PERCENT, 80),
@@ -316,6 +320,7 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     Key("safetyFeatures.maxExecutionTime", SECONDS, 3600),
+    Key("safetyFeatures.sandbox", SANDBOX, "none"),
     # Every so many seconds each running attempt is looked at; one that is silent and idle for longer than stuckAfter is named.
     Key("safetyFeatures.healthChecks", SWITCH, True),
     Key("safetyFeatures.healthCheckInterval", SECONDS, 30),

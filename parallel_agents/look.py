@@ -18,6 +18,7 @@ from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
+from parallel_agents.machine_waits import machine_in_log, machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
@@ -99,7 +100,7 @@ def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
     projector = Projector(log)
     view = projector.view(run_id, upto)
-    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto)}
+    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
 
 
 def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
@@ -152,6 +153,9 @@ def task_line(task: TaskState, cost: Cost, run_id: str) -> dict[str, Any]:
         "failure_kind": task.failure_kind or None,
         "cpu_s": task.cpu_s,
         "peak_memory_bytes": task.peak_memory_bytes,
+        "peak_cpu_percent": task.peak_cpu_percent,
+        "peak_open_files": task.peak_open_files,
+        "disk_written_bytes": task.disk_written_bytes,
         "work_commit": task.work_commit,
         "stuck": None if task.stuck is None else {**task.stuck, "at": rfc3339(task.stuck["at_us"])},
         "look": looking_command(run_id, task),
@@ -179,7 +183,8 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
         agenda = Agenda(state)
         agents = facts_of(projector, state, now_us, end)
         circuits = circuit_facts(log, state, slots.slots, now_us, end)
-        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits)
+        machine = machine_in_log(projector, state, slots, end)
+        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits, machine=machine)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -211,7 +216,9 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     slots = projector.occupancy(end)
     agents = facts_of(projector, state, now_us, end)
     circuits = circuit_facts(log, state, slots.slots, now_us, end)
-    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id), agents, circuits), now_us)
+    machine = machine_in_log(projector, state, slots, end)
+    facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
+    reason = why_not(state, task_id, facts, now_us)
     touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
     answer = {
         "run_id": run_id,
@@ -317,6 +324,12 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
 def history_row(row: Row) -> dict[str, Any]:
     """One event of ``history --json``."""
     return as_json(row)
+
+
+def fields_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What an event of ``history_row`` says, with the defaults of fields that the release which wrote it did not know."""
+    known = EVENT_TYPES.get(event["type"])
+    return {**(known.field_defaults if known else {}), **event["data"]}
 
 
 def moment(log: Log, text: str | None) -> int | None:

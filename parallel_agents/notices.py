@@ -13,6 +13,9 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.budget import percent, usd, words_of
+from parallel_agents.wording import escaped
+
+_LONGEST = 2000  # Characters of what somebody else wrote; with anything that a terminal would obey as an escape.
 
 
 class Notices:
@@ -42,8 +45,11 @@ class Notices:
             name, values = named
             template = self._formats.get(name)
             if template is not None:
-                yield template.format(run_id=state.run_id, name=state.name, **values)
-        yield from news(records, state)
+                shown = {
+                    key: escaped(value, _LONGEST) if isinstance(value, str) else value for key, value in values.items()
+                }
+                yield template.format(run_id=state.run_id, name=state.name, **shown)
+        yield from (escaped(line, _LONGEST) for line in news(records, state))
 
 
 def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:

@@ -31,7 +31,23 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
     drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
     for task in found["tasks"]:
         drawing.show(*ways_on(task))
-    drawing.show(*money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
+    drawing.show(*machine_lines(found), *money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
+
+
+def machine_lines(found: dict[str, Any]) -> list[Text]:
+    """That starts wait for the machine, and why; and that the pool of workers is narrower than it may be."""
+    lines = [_waits(f"starts wait for {_SHORT_OF[one['code']]}", one["reason"]) for one in found["throttled"]]
+    workers = found["workers"]
+    if workers["now"] < workers["most"] and found["status"] == "running":
+        lines.append(_waits(f"{workers['now']} workers of {workers['most']}", "what the machine can bear as it is"))
+    return lines
+
+
+_SHORT_OF = {"disk": "the disk", "cpu": "the processors", "memory": "memory"}
+
+
+def _waits(what: str, why: str) -> Text:
+    return Text("‖ ", style="bold magenta").append(what, "bold").append(f": {drawing.one_line(why)}", "")
 
 
 def money_lines(found: dict[str, Any]) -> list[Text]:

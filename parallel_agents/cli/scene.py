@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from parallel_agents import InvalidUsage, UnknownRun
+from parallel_agents.cli.harmless import json_text
 from parallel_agents.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,7 +87,7 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+    click.echo(json_text(value, indent=2, default=_as_text))
 
 
 def _as_text(value: Any) -> str:

@@ -35,9 +35,8 @@ def show_page(found: dict[str, Any]) -> None:
         "outputs": ", ".join(found["outputs"]),
         "tags": ", ".join(found["tags"]),
         "limits": f"{found['timeout_s']:g} s, {found['max_retries']} retries",
-        "took": f"{took}, {found['cpu_s']:.2f} s of CPU, {drawing.size(found['peak_memory_bytes'])} at its peak"
-        if took
-        else None,
+        "took": took,
+        "used": used(found) if took else None,
         "exit code": found["exit_code"],
         "output": None if agents else found["output"],
         "error": None if agents else found["error"],
@@ -82,6 +81,7 @@ def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> lis
         + (f"; as {span['role']}" if span["role"] else ""),
         "session": _session(span, others),
         "failure": f"{span['kind'].replace('_', ' ')}: {span['error']}" if span["kind"] else span["error"],
+        "used": used(span) if span["cpu_s"] is not None else None,
         "cost": _costs(span),
         "changed": _changed(span),
         "not allowed": _denied(span),
@@ -118,6 +118,19 @@ def _costs(span: dict[str, Any]) -> str:
     if not parts and span["ended_at"] is None and span["reserved_usd"] is not None:
         return f"{drawing.dollars(span['reserved_usd'])} held back for it"
     return "; ".join(parts)
+
+
+def used(found: dict[str, Any]) -> str:
+    """What an attempt has used of the machine; what could not be seen of a short one is left out."""
+    parts = [f"{found['cpu_s']:.2f} s of CPU"]
+    if found["peak_cpu_percent"]:
+        parts[0] += f" ({found['peak_cpu_percent']:.0f} % of the machine at its peak)"
+    parts.append(f"{drawing.size(found['peak_memory_bytes'])} of memory at its peak")
+    if found["peak_open_files"]:
+        parts.append(f"{found['peak_open_files']:,} open files")
+    if found["disk_written_bytes"]:
+        parts.append(f"{drawing.size(found['disk_written_bytes'])} written")
+    return ", ".join(parts)
 
 
 def _cut(span: dict[str, Any]) -> str:

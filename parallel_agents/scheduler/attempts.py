@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
@@ -23,20 +23,18 @@ from parallel_agents.scheduler.agents.clients import BUILT_IN, CLIENTS, Client, 
 from parallel_agents.scheduler.agents.errands import errand as errand_of
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_line
+from parallel_agents.scheduler.runners.limits import Limits
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Fault, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.throttle import MEGABYTE
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.checkouts import Order, Prepared
     from parallel_agents.scheduler.run_files import RunFiles
-
-
-def steady_clock_us() -> int:
-    """Microseconds on a clock that nobody sets."""
-    return time.monotonic_ns() // 1000
 
 
 @dataclass(slots=True)
@@ -58,6 +56,13 @@ def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:
     return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
 
 
+def limits_of(state: RunState) -> Limits:
+    """What one attempt of a run may use."""
+    settings = state.plan.settings
+    memory_mb = settings.agent_memory_mb
+    return Limits(settings.agent_cpu_percent, None if memory_mb is None else memory_mb * MEGABYTE)
+
+
 class Attempts:
     """The attempts that one dispatcher has in the world. Called from the dispatcher's thread only.
 
@@ -67,6 +72,7 @@ class Attempts:
         clock, steady: microseconds, by a clock that may be set and by one that nobody sets.
         wake: called from other threads when something is done about files.
         cut: attempts that are to be stopped because a budget is spent.
+        used: what an attempt that has ended was seen to use; each is asked for once.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Attempts:
         clock: Callable[[], int],
         steady: Callable[[], int],
         environ: Mapping[str, str] | None,
-        peak_memory: Callable[[str], int],
+        used: Callable[[str], Usage | None],
         wake: Callable[[], None],
         cut: Container[str] = (),
     ) -> None:
@@ -99,7 +105,7 @@ class Attempts:
         self._clock = clock
         self._steady = steady
         self._environ = os.environ if environ is None else environ
-        self._peak_memory = peak_memory
+        self._used = used
         self._wake = wake
         self._cut = cut
         self._folder = str(attempts_folder(log.path))
@@ -225,8 +231,18 @@ class Attempts:
         raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
 
     def _measured(self, ended: Ended) -> Ended:
-        peak = self._peak_memory(ended.attempt_id)
-        return replace(ended, peak_memory_bytes=peak) if peak > ended.peak_memory_bytes else ended
+        """With what samples saw of it, where that is more than its supervisor could tell."""
+        used = self._used(ended.attempt_id)
+        if used is None:
+            return ended
+        return replace(
+            ended,
+            cpu_s=max(ended.cpu_s, round(used.cpu_s, 6)),
+            peak_cpu_percent=round(used.peak_cpu_percent, 2),
+            peak_memory_bytes=max(ended.peak_memory_bytes, used.peak_memory_bytes),
+            peak_open_files=used.peak_open_files,
+            disk_written_bytes=max(ended.disk_written_bytes, used.disk_written_bytes),
+        )
 
     def _order(self, state: RunState, attempt_id: str, run_id: str) -> Order | None:
         files = self.files_of(state)
@@ -275,6 +291,7 @@ class Attempts:
                 self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (self._steady() + round(task.task.timeout_s * 1e6), attempt_id))
+        reach("attempt.before-start")
         try:
             runner.start(self._launch(held, task, attempt_id, prepared, begins=True))
             if self.files is not None and prepared is not None:
@@ -316,6 +333,9 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            sandbox=state.plan.settings.sandbox,
+            store=os.path.dirname(self._folder),
+            limits=limits_of(state),
             max_output_bytes=state.plan.settings.max_output_bytes,
         )
 
@@ -412,7 +432,9 @@ class Attempts:
                     used_us = max(0, self._clock() - (task.started_at_us or self._clock()))
                     left_us = max(0, round(task.task.timeout_s * 1e6) - used_us)
                     heapq.heappush(self._deadlines, (self._steady() + left_us, attempt_id))
+            reach("attempt.before-adopt")
             runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
+            reach("attempt.adopted")
 
     def _stop_what_must_end(self) -> None:
         now_us = self._steady()

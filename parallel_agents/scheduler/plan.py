@@ -16,8 +16,10 @@ from typing import NamedTuple
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
+from parallel_agents.scheduler import governing
 from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant, runner_name
 from parallel_agents.scheduler.breaker import CIRCUIT_OPEN, CircuitFacts
+from parallel_agents.scheduler.governing import Machine, Pressure, Room
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.scopes import meet
 
@@ -35,11 +37,17 @@ class Facts:
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
     agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
     circuits: CircuitFacts | None = None  # Runners that fail; None where the run does not mind, or all of them work.
+    used_s: float = 0.0  # How long the run has been dispatched.
+    machine: Machine | None = None  # For a run that the machine's load governs.
 
     def copy(self) -> Facts:
         """The same, to count starts in that are only thought of."""
-        agents = None if self.agents is None else self.agents.copy()
-        return replace(self, agents=agents, circuits=None if self.circuits is None else self.circuits.copy())
+        return replace(
+            self,
+            agents=None if self.agents is None else self.agents.copy(),
+            circuits=None if self.circuits is None else self.circuits.copy(),
+            machine=None if self.machine is None else replace(self.machine),
+        )
 
 
 class Skip(NamedTuple):
@@ -57,6 +65,8 @@ class Decision:
     skips: list[Skip] = field(default_factory=list)
     grants: dict[str, Grant] = field(default_factory=dict)  # How the agents among those that start do so.
     held: dict[str, Held] = field(default_factory=dict)  # Tasks of agents that money, providers or requests hold back.
+    rooms: dict[str, Room] = field(default_factory=dict)  # What the machine has for those that start.
+    pressed: Pressure | None = None  # Why it lets no further process start.
     cancels: list[str] = field(default_factory=list)
     steps: list[tuple[str, str]] = field(
         default_factory=list
@@ -202,7 +212,9 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     while True:
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
         # more: it may be the one that they wait for.
-        while room > 0 or agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None:
+        # While the machine lets nothing start, none of them would.
+        one_more = decision.pressed is None or state.callables
+        while room > 0 or (one_more and agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None):
             task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
             if task is None:
                 break
@@ -225,20 +237,11 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
                 decision.steps.append(("block", task.task.task_id))
                 room += 1
                 continue
-            if task.task.files and scope_taken(task, busy):
+            if (task.task.files and scope_taken(task, busy)) or not _admit(state, task, facts, decision):
                 aside.append(place)
+                if decision.pressed is not None and not state.callables:  # What comes behind it is a process, too.
+                    break
                 continue
-            granted = _granted(state, task, facts)
-            if isinstance(granted, Held):
-                decision.held[task.task.task_id] = granted
-                aside.append(place)
-                continue
-            if granted is not None:
-                assert facts.agents is not None
-                decision.grants[task.task.task_id] = granted
-                facts.agents.count(state.run_id, task.task, granted)
-            if facts.circuits is not None:
-                facts.circuits.take(runner_name(task.task) if granted is None else granted.runner)
             busy |= {task.task.task_id: task.task.files} if task.task.files else {}
             ahead[task.task.task_id] = st.RUNNING
             decision.steps.append(("start", task.task.task_id))
@@ -252,6 +255,33 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             return decision
 
 
+def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -> bool:
+    """Whether money, providers and the machine let a task start. It is counted in, or the decision says what holds it back.
+
+    Once the machine has no room for one process, no other one of the run passes it.
+    """
+    granted = _granted(state, task, facts)
+    if isinstance(granted, Held):
+        decision.held[task.task.task_id] = granted
+        return False
+    if facts.machine is not None and governing.is_process(task.task):
+        there = decision.pressed or governing.ask(state, task, facts.run_slots, facts.machine)
+        if isinstance(there, Pressure):
+            decision.pressed = there
+            if there.code == st.MEMORY and st.MEMORY in state.throttled:
+                facts.machine.first = facts.machine.first or (state.run_id, task.task.task_id)
+            return False
+        decision.rooms[task.task.task_id] = there
+        facts.machine.add(there.expected, 0)
+    if granted is not None:
+        assert facts.agents is not None
+        decision.grants[task.task.task_id] = granted
+        facts.agents.count(state.run_id, task.task, granted)
+    if facts.circuits is not None:
+        facts.circuits.take(runner_name(task.task) if granted is None else granted.runner)
+    return True
+
+
 def _passes_by(
     state: RunState, agenda: Agenda, facts: Facts, ahead: Mapping[str, str], now_us: int, priority: int
 ) -> bool:
@@ -263,6 +293,9 @@ def _passes_by(
         return False
     task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
     if task is None or agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts):
+        return False
+    machine = facts.machine if governing.is_process(task.task) else None
+    if machine is not None and isinstance(governing.ask(state, task, facts.run_slots, machine), Pressure):
         return False
     return not isinstance(_granted(state, task, facts), Held)
 
@@ -320,8 +353,8 @@ _NOT_STARTED = frozenset({st.PENDING, st.QUEUED, st.BLOCKED})
 def gate(state: RunState, stage: Stage, facts: Facts) -> Reason | None:
     """Why no further task of a stage may start now, or None where one may."""
     settings = state.plan.settings
-    if state.throttled is not None:
-        return Reason("disk", state.throttled)
+    if (full := state.throttled.get(st.DISK)) is not None:
+        return Reason(st.DISK, full)
     if facts.run_slots >= settings.max_parallel_agents:
         return Reason("no_slot", f"no slot: {facts.run_slots} of {settings.max_parallel_agents} of this run are taken")
     if facts.store_slots >= settings.store_limit:
@@ -496,8 +529,10 @@ def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
         limit = state.plan.settings.max_queue_size
         return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} of {limit} are queued")
     closed = gate(state, state.plan.stages[task.task.stage], seen.facts)
+    if closed is None and seen.decision.pressed is not None and governing.is_process(task.task):
+        closed = Reason(*seen.decision.pressed[:2])
     assert closed is not None, "a tick starts whatever it can"
-    if closed.code == "disk":
+    if closed.code in (st.DISK, st.CPU):  # Whose turn it is makes no difference.
         return closed
     if place == 0:
         return Reason(closed.code, closed.text, tuple(state.running.values()))

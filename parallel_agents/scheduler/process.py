@@ -43,7 +43,10 @@ class ProcessIdentity(NamedTuple):
         Raises:
             KeyError, TypeError, ValueError: it is no identity.
         """
-        return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        try:
+            return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        except OverflowError:  # JSON of ours holds no Infinity; what somebody else wrote may.
+            raise ValueError("no number of a process") from None
 
 
 class ProcessRow(NamedTuple):

@@ -17,13 +17,12 @@ def test_an_end_is_taken_up_again_where_looking_at_it_failed(scene: Scene) -> No
     """And the ends after it with it: a runner tells each of them only once."""
     failing = ["now"]
 
-    def peak_memory(attempt_id: str) -> int:
+    def used(attempt_id: str) -> None:
         if failing:
             failing.pop()
             raise StoreError("the store cannot be read")
-        return 0
 
-    scene.dispatcher = scene.another("run", peak_memory=peak_memory)
+    scene.dispatcher = scene.another("run", used=used)
     run_id = scene.submit(task("a"), task("b"))
     scene.tick()
     scene.runner.end("a", "b")

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents import clients
 from parallel_agents.scheduler.agents.bill import charges
@@ -35,6 +36,7 @@ from parallel_agents.scheduler.agents.scrubbing import Scrub, scrub, scrub_datab
 from parallel_agents.scheduler.agents.tail import Tail
 from parallel_agents.scheduler.agents.text_output import PARSERS
 from parallel_agents.scheduler.agents.verdict import Verdict, judge
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -47,6 +49,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
+from parallel_agents.scheduler.runners.limits import MEMORY
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Fault, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
@@ -74,7 +77,7 @@ class _Watched:
     before: Reported | None = None  # What its session had been charged for when it began.
     temporary: str = ""  # Its folder, where it has one of ours.
     reading: Reading = field(default_factory=Reading)
-    sign_at: float = 0.0  # When something new was last read (monotonic).
+    sign_at: float | None = None  # When something new was last read, by the clock of who watches it.
     priced: object = None  # What ``spent`` was reckoned from.
     finished: bool = False  # It has given its result, and was told that this was all.
     cut: str = ""  # RESULT: it lived on after it; SILENCE; KEY: it is refused, and tries again and again.
@@ -104,6 +107,7 @@ class AgentRunner:
         self._redact = redact
         self._lock = threading.Lock()
         self._news = threading.Event()
+        self._awake = AwakeClock()
         self._watched: dict[str, _Watched] = {}
         self._ends: deque[Ended] = deque()
         self._closed = False
@@ -130,6 +134,7 @@ class AgentRunner:
         if isinstance(ready, Ended):
             self._end(self._closing(ready))
         else:
+            reach("agent.ready")
             self._shell.start(ready)
 
     def adopt(self, launches: Iterable[Launch]) -> None:
@@ -173,6 +178,14 @@ class AgentRunner:
         """Attempt id to the pid of its client, for those that run now."""
         return self._shell.live()
 
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those whose clients run."""
+        return self._shell.launches()
+
+    def end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """End an attempt that has broken a limit."""
+        self._shell.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
+
     def spending(self) -> dict[str, int]:
         """Attempt id to what it has spent so far in micro-dollars, for those where that can be told."""
         with self._lock:
@@ -198,7 +211,7 @@ class AgentRunner:
             if launch.attempt_id in self._watched:
                 return None
             tail = Tail(f"{launch.folder}/{STDOUT}")
-            one = self._watched[launch.attempt_id] = _Watched(launch, errand, tail, sign_at=time.monotonic())
+            one = self._watched[launch.attempt_id] = _Watched(launch, errand, tail)
         self._news.set()  # The thread may sleep without an end.
         return one
 
@@ -219,8 +232,9 @@ class AgentRunner:
         prompt = self._redact(clients.told(client, errand, resumes=session is not None))
         write_whole(folder, PROMPT, prompt.encode())
         write_whole(folder, ROLE, errand.role_prompt.encode())
+        reach("agent.told")
         if "TMPDIR" not in launch.env:
-            one.temporary = tempfile.mkdtemp(prefix=TEMPORARY)
+            one.temporary = f"{tempfile.gettempdir()}/{TEMPORARY}{os.urandom(4).hex()}"
         start = {
             "session": session or errand.session_id or None,
             "before": (before or {}).get("reported"),
@@ -229,6 +243,9 @@ class AgentRunner:
         }
         one.before = _before(start)
         write_whole(folder, SESSION, json.dumps(start).encode())
+        if one.temporary:
+            os.mkdir(one.temporary, 0o700)  # On record before it is there: whoever comes after us takes it away.
+            reach("agent.folder-made")
         if (config := _own_config(launch, client)) is not None:
             make_folder(str(config))  # Private: sessions hold all that the agent has seen.
         words = clients.words(
@@ -275,9 +292,11 @@ class AgentRunner:
 
     def _look(self, one: _Watched) -> None:
         """Read on, and see whether it is done or hangs."""
-        now = time.monotonic()
+        now = self._awake.now_s()  # Silence while nobody could listen is none.
         before = one.tail.position
         self._read(one, one.tail.read())
+        if one.sign_at is None:
+            one.sign_at = now
         if one.tail.position != before:
             one.sign_at = now
             _reckon(one)
@@ -333,6 +352,7 @@ class AgentRunner:
             )
 
     def _judged(self, one: _Watched, ended: Ended) -> Ended:
+        reach("agent.before-judging")
         folder, client, reading = os.path.abspath(one.launch.folder), one.errand.client, one.reading
         self._read(one, one.tail.finish())
         # Whoever has given a result and then outstays its time has done its work all the same.
@@ -350,6 +370,7 @@ class AgentRunner:
             end = {**known, "session": session, "reported": None if told is None else told.as_json()}
             write_whole(folder, SESSION, json.dumps(end).encode())
         self._clean(one, session)
+        reach("agent.judged")
         kept = session is not None and (verdict.got_through or known.get("resumed") is True) and not verdict.resume_lost
         ended = replace(
             ended, output=verdict.output, charges=paid, got_through=verdict.got_through,
@@ -358,6 +379,8 @@ class AgentRunner:
         )  # fmt: skip
         if one.errand.setup and ((read_object(folder, STEPS) or {}).get("setup") or {}).get("error"):
             return replace(ended, kind="infrastructure")  # What it was to find is not there; it never began.
+        if ended.kind == MEMORY and not done:
+            return ended
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"
             return replace(ended, outcome="exited", error=said, kind="infrastructure")
