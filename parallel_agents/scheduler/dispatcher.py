@@ -113,7 +113,6 @@ class Dispatcher:
         self._holders_checked_us = 0
         self.accounts = Accounts(self.projector, live_spend)
         self.breakers = Breakers(log)
-        self._steady = steady
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
             clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
