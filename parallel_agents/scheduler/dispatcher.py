@@ -288,7 +288,7 @@ class Dispatcher:
         self._free_runs.discard(run_id)
         files = self.attempts.files_of(state)
         if files is not None:
-            files.take_run(run_id)
+            files.take_run(state)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, At, World, kill_group
+from crashing import COMMAND, GATE, At, World, kill_group
 from daemons import DAEMON as DAEMON
 from daemons import wait_until
 from fakeagent.installing import install
@@ -22,7 +22,7 @@ from parallel_agents import schedules, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.crash_points import POINTS
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.submission import Plan
+from parallel_agents.eventstore.submission import Gate, Plan
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
@@ -161,6 +161,36 @@ def submitting(world: World, at: At) -> None:
         runs = [world.cli("submit", "plan.json").strip()]
     [run_id] = runs
     assert world.run_to_end(run_id) == "completed"
+
+
+def gated(world: World, at: At) -> None:
+    """A daemon dies while gates check what an attempt has left: they are begun anew, and never twice at the same time."""
+    after = "stage" if at.count > 1 else "task"
+    gates = (Gate(command=world.command(GATE, "wait:go"), after=after),)
+    run_id = world.plan(world.task("a", "write:a:1"), gates=gates)
+    world.dies(At(at.point))
+    world.wait_for("begins", GATE)
+    with world.dispatching():
+        wait_until(lambda: [one[:2] for one in world.said()].count(("begins", GATE)) == 2, "the gate to be run again")
+        world.go()
+        assert world.ended(run_id) == "completed"
+    assert [one.word for one in world.said() if one.task_id == GATE] == ["begins", "begins", "ends"]
+
+
+def undoing(world: World, at: At) -> None:
+    """Somebody takes a run back of which an attempt lives, and dies: whoever dispatches next ends it, and starts it anew."""
+    run_id = world.plan(world.task("a", "write:file:a"), world.task("b", "write:b:1", "wait:go", after="a"))
+    first = world.daemon()
+    world.wait_for("begins", "b")
+    world.kill(first)
+    seq = next(one.seq for one in world.records(run_id) if isinstance(one.event, ev.TaskCompleted))
+    world.cli("rollback", run_id, "--to", str(seq), "--yes", at=at)
+    with world.dispatching():
+        wait_until(lambda: world.events(run_id, ev.ResultDiscarded), "what was undone to end")
+    world.go()
+    steer.resume(world.log, run_id)
+    assert world.run_to_end(run_id) == "completed"
+    assert [task for word, task, _ in world.said() if word == "ends"] == ["a", "b"]
 
 
 def scheduled(world: World, at: At) -> None:
@@ -373,6 +403,8 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
         "costs.drafted": (1,), "ends.committed": (1,), "starts.committed": (1,), "attempt.given": (1,),
     },
     submitting: {"submit.before-append": (1,), "submit.appended": (1,)},
+    gated: {"gate.given": (1, 2)},
+    undoing: {"rollback.appended": (1,)},
     scheduled: {"schedule.prepared": (1,), "schedule.fired": (1,)},
     steering: {"steer.decided": (1,), "steer.appended": (1,)},
     going_back: {
