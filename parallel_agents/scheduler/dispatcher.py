@@ -349,7 +349,7 @@ class Dispatcher:
             self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
-            files.take_run(run_id)
+            files.take_run(state)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
