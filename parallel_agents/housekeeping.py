@@ -18,6 +18,7 @@ from typing import Any
 from parallel_agents import stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
 from parallel_agents.eventstore import usage_samples
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.location import FILE, FOLDER, attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -43,6 +44,7 @@ class Survey:
     stays: list[Stays] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)  # What is kept to go back to: refs, and their bytes.
     checkouts: dict[str, Found] = field(default_factory=dict)  # By path.
+    unnamed: set[str] = field(default_factory=set)  # Refs that no event names: nobody would find what they hold.
 
     @property
     def bytes(self) -> int:
@@ -52,7 +54,7 @@ class Survey:
     @property
     def dropping(self) -> set[str]:
         """Refs that hold nothing any more once they are gone."""
-        return {ref for item in self.items if item.kind == "ref" for ref in item.parts}
+        return self.unnamed | {ref for item in self.items if item.kind == "ref" for ref in item.parts}
 
 
 def survey(
@@ -69,7 +71,7 @@ def survey(
         log: None where there is no store any more.
         older_than_s: what attempts wrote is kept for that long after the end of their run.
         checkpoints: give up the checkpoints of runs that have ended that long ago, are merged, and are built on by nothing.
-        lost_refs: also refs of runs that no log knows, where nothing else reaches their commits.
+        lost_refs: also refs of runs that no log knows, or that no event names, where nothing else reaches their commits.
     """
     found = Survey(older_than_s)
     store = project.store
@@ -158,6 +160,10 @@ def _refs(
     home, attempts = Path(os.path.realpath(files_home(store))), attempts_folder(store)
     try:
         judged += stale_refs.strangers(repository, known, home, found.older_than_s, lost=lost)
+        if log is not None:
+            unnamed = stale_refs.unnamed(log, repository, known, attempts)
+            found.unnamed.update(ref for of in unnamed.values() for ref in of)
+            judged += stale_refs.forgotten(repository, unnamed, found.older_than_s, lost=lost)
         if checkpoints and log is not None:
             judged += stale_refs.given_up(log, repository, known.summaries, attempts, found.older_than_s)
         held = stale_refs.usage(repository)
@@ -255,6 +261,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
     with _alone(project.store):
         for item in found.items:
             failed = False
+            reach("gc.before-removal")
             try:
                 stays = _remove(log, project.store, item, found)
             except (ParallelAgentsError, OSError) as error:
@@ -262,6 +269,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
             if stays:
                 left.append({"path": item.path, "why": stays, "failed": failed})
                 continue
+            reach("gc.removed")
             removed.append(item.as_data())
             size += item.bytes
         _remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])

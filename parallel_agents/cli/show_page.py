@@ -63,6 +63,9 @@ def show_page(found: dict[str, Any]) -> None:
         ]
         # The last column is not cut: half a path helps nobody.
         drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
+        drawing.show(
+            *(f"attempt {span['attempt']}: {_cut(span)}" for span in found["attempt_list"] if span["cut_bytes"])
+        )
 
 
 def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Text]:
@@ -84,6 +87,7 @@ def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> lis
         "not allowed": _denied(span),
         "prompt": span["prompt"],
         "files": span["folder"],
+        "cut": _cut(span),
     }
     width = max(len(name) for name, value in fields.items() if value)
     lines = [head] if span["attempt_id"] else []
@@ -127,6 +131,12 @@ def used(found: dict[str, Any]) -> str:
     if found["disk_written_bytes"]:
         parts.append(f"{drawing.size(found['disk_written_bytes'])} written")
     return ", ".join(parts)
+
+
+def _cut(span: dict[str, Any]) -> str:
+    """What is gone of what an attempt has printed."""
+    parts = [f"{drawing.size(count)} of its {name}" for name, count in span["cut_bytes"].items()]
+    return f"{' and '.join(parts)} are cut out (monitoring.maxOutputMB)" if parts else ""
 
 
 def _denied(span: dict[str, Any]) -> str | None:

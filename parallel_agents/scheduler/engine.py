@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
-from parallel_agents.scheduler.machine_load import Usage
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
@@ -26,6 +26,7 @@ class Engine:
     Args:
         kind: what this process is, as leases and events name it: ``run``, ``daemon`` or ``python``.
         takes_all: whether it claims every run that nobody holds.
+        takes_left: asked about once a second, where there is one: whether it claims what others have left in the middle.
         pool: keyword arguments of ``CallableRunner``.
         rests: whether it does nothing at all while it holds no run (see ``Loop``).
         shell: whether there will be shell attempts; otherwise the supervisor is started when the first one is.
@@ -37,6 +38,7 @@ class Engine:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         pool: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         rests: bool = False,
@@ -60,10 +62,12 @@ class Engine:
             runners,
             kind=kind,
             takes_all=takes_all,
+            takes_left=takes_left,
             environ=environ,
             used=self._used,
             wake=self._wake,
             live_spend=self._live_spend,
+            load=self._load,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -122,6 +126,9 @@ class Engine:
         """End an attempt that has broken a limit; who does not know it does nothing."""
         for runner in self._supervised():
             runner.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
+
+    def _load(self) -> MachineLoad:
+        return UNKNOWN if self._sampler is None else self._sampler.load()
 
     def _live_spend(self) -> Mapping[str, int]:
         return {} if self._agents is None else self._agents.spending()

@@ -294,6 +294,7 @@ def test_every_event_there_is_can_be_folded(cls: type[ev.Event]) -> None:
         "strategy": "concurrent", "workspace": "shared", "workdir": "/project", "environment": {},
         "not_before": "1970-01-01T00:01:00Z",
         "until": "1970-01-01T00:01:00Z",
+        "due": "1970-01-01T00:01:00Z",
     }  # fmt: skip
     filler: dict[type, Any] = {int: 1, float: 1.0, str: "x", bool: False, dict: {}, list: []}
     values: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import signal
 import time
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity, boot_id, process_row, start_time_now
 from parallel_agents.scheduler.runners.control_groups import enter_group, make_group, remove_group
 from parallel_agents.scheduler.runners.folder import PROCESS, REVOKED, STDERR, STDOUT
@@ -31,6 +32,7 @@ class Attempt:
     __slots__ = (
         "asked_to_end",
         "attempt_id",
+        "began_ns",
         "cause",
         "cpu_s",
         "disk_written_bytes",
@@ -53,6 +55,7 @@ class Attempt:
         "status",
         "stdin_fd",
         "timeout_s",
+        "too_much",
         "unsent",
         "why",
     )
@@ -66,6 +69,7 @@ class Attempt:
         self.pid = 0
         self.start_time = 0
         self.started_at_us = 0
+        self.began_ns = 0  # The same moment, on the monotonic clock.
         self.ended_at_us = 0
         self.status: int | None = None  # As wait() gave it; None while the command runs.
         self.cpu_s = 0.0
@@ -78,12 +82,13 @@ class Attempt:
         self.error: str | None = None
         self.asked_to_end = False  # SIGTERM has been sent.
         self.grace_s: float | None = None  # Of the most urgent request to stop it.
-        self.kill_at: float | None = None  # When SIGKILL follows, on the monotonic clock.
+        self.kill_at: float | None = None  # When SIGKILL follows, on the clock of the supervisor.
         self.look_at = 0.0
         self.known: set[tuple[int, int]] = set()  # (pid, start time) of descendants that were seen.
         self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
         self.unsent = b""  # What it is still to be told there.
         self.interrupt = b""  # What asks it there to stop.
+        self.too_much = ""  # Why it is being ended, where it prints more than there may be.
 
 
 class CannotStart(Exception):
@@ -148,7 +153,7 @@ class Launcher:
             command = order["command"]
             program = find_program(command[0], environment)
             self.make_group(attempt, order.get("limits") or {})
-            attempt.started_at_us = time.time_ns() // 1000
+            attempt.started_at_us, attempt.began_ns = time.time_ns() // 1000, time.monotonic_ns()
             self.set_files_limit(self.files_limit[0])
             before = start_time_now()
             try:
@@ -164,6 +169,7 @@ class Launcher:
             for fd in fds:
                 os.close(fd)
             os.chdir("/")
+        reach("supervisor.spawned")
         attempt.start_time = self.start_time_of(attempt.pid, before)
         identity = ProcessIdentity(attempt.pid, attempt.start_time, boot_id())
         with contextlib.suppress(OSError):  # The marker finds the command too.

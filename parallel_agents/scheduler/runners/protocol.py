@@ -35,6 +35,9 @@ FAILURES = {
 }
 """Why an attempt of an agent failed. Of others only ``memory`` is told."""
 
+Fault = Literal["", "runner", "installation"]
+"""What of a runner is to blame: it broke in some way, or it is not there (any more), or not able to begin."""
+
 ChargeSource = Literal["agent", "estimated", "unknown"]
 
 
@@ -100,7 +103,10 @@ class Launch:
     errand: Errand | None = None  # Instead of a command, for the runner of an agent.
     stdin: str | None = None  # A file that the command reads; None: it has nothing to read.
     talk: Talk | None = None  # In place of that.
+    sandbox: tuple[str, ...] = ()  # What goes before the command (see ``scheduler.sandbox``).
+    store: str = ""  # The folder of the store, where there is a sandbox to keep it from.
     limits: Limits = NO_LIMITS  # Of what is no callable.
+    max_output_bytes: int | None = None  # Kept of each of its two outputs; None: all.
 
 
 @dataclass(slots=True)
@@ -129,6 +135,8 @@ class Ended:
     provider: str = ""  # Who refused, where that is why it failed ...
     until_us: int | None = None  # ... and until when, where that was said.
     got_through: bool = False  # The provider has answered at least once.
+    fault: Fault = ""  # Of its runner, where it is to blame that the attempt failed.
+    free: bool = False  # It is made again and counts as no failure, since its runner is left alone meanwhile.
 
 
 class Runner(Protocol):

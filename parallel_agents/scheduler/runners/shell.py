@@ -20,12 +20,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from parallel_agents.eventstore.crash_points import reach
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
 from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
+from parallel_agents.scheduler.runners.exit_file import ended_of
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -37,12 +40,12 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+from parallel_agents.scheduler.sandbox import before_command, places
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
 _LOST_GRACE_S: Final = 1.0  # For what is left of a lost attempt, between SIGTERM and SIGKILL.
 _FLUSH_S: Final = 1.0
 _GONE_S: Final = 2.0  # For the end of a supervisor that has nothing to do; it takes milliseconds.
-_FIELDS: Final = frozenset(field.name for field in fields(Ended))
 _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR))
 
 
@@ -105,7 +108,7 @@ class ShellRunner:
                 "attempt_id": launch.attempt_id,
                 "folder": os.path.abspath(launch.folder),
                 "workdir": os.path.abspath(launch.workdir),
-                "command": launch.command,
+                "command": (*_sandboxed(launch), *launch.command) if launch.sandbox else launch.command,
                 "env": dict(launch.env),
                 "timeout_s": float(launch.timeout_s),
             }
@@ -115,8 +118,11 @@ class ShellRunner:
                 order["limits"] = as_order(launch.limits, control_group_home().path)
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
+            if launch.max_output_bytes is not None:
+                order["max_output_bytes"] = launch.max_output_bytes
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
+            reach("attempt.given")
         except (OSError, TypeError, ValueError) as error:
             self._take([_not_started(launch.attempt_id, error)])
 
@@ -145,6 +151,7 @@ class ShellRunner:
                 if grace_s >= live.stop[1]:
                     return
                 timed_out, why = live.stop[0], live.why
+            reach("attempt.before-stop")
             live.stop, live.why = (timed_out, grace_s), why
             link = live.link
             if link is None:
@@ -152,6 +159,7 @@ class ShellRunner:
         if link is not None:
             order = {"attempt_id": attempt_id, **_wish(live)}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
+            reach("attempt.stop-asked")
 
     def finish(self, attempt_id: str) -> None:
         """Close the standard input of a command that is talked to: there is nothing more to do for it."""
@@ -261,7 +269,11 @@ class ShellRunner:
                 adopted = [live for live in self._live.values() if live.link is None and not live.recovering]
             lost: list[tuple[_Live, int]] = []
             for live in adopted:
-                fd = self._look_at(live)
+                try:
+                    fd = self._look_at(live)
+                except Exception:  # The attempts after this one must be looked at.
+                    trouble.report_exception("attempt {} could not be looked at", live.launch.attempt_id)
+                    continue
                 if fd is not None:
                     live.recovering = True
                     lost.append((live, fd))
@@ -276,7 +288,8 @@ class ShellRunner:
             The descriptor that holds its lock where it is lost (-1 where there can be no lock), else None.
         """
         folder = os.path.abspath(live.launch.folder)
-        if self._take_exit_file(folder):
+        attempt_id = live.launch.attempt_id
+        if self._take_exit_file(folder, attempt_id):
             return None
         try:
             fd = take_lock(folder)
@@ -286,17 +299,16 @@ class ShellRunner:
             return None
         except OSError as error:
             return None if error.errno in _BUSY else -1
-        if self._take_exit_file(folder):  # It ended between the two looks.
+        if self._take_exit_file(folder, attempt_id):  # It ended between the two looks.
             os.close(fd)
             return None
         return fd
 
-    def _take_exit_file(self, folder: str) -> bool:
-        data = read_object(folder, EXIT)
-        if data is None or not {"attempt_id", "outcome"} <= data.keys():
+    def _take_exit_file(self, folder: str, attempt_id: str) -> bool:
+        ended = ended_of(read_object(folder, EXIT), attempt_id)
+        if ended is None:
             return False
-        # A newer release's supervisor may have written more than we know.
-        self._take([Ended(**{name: data[name] for name in _FIELDS & data.keys()})])
+        self._take([ended])
         return True
 
     def _recover(self, lost: list[tuple[_Live, int]]) -> None:
@@ -315,8 +327,10 @@ class ShellRunner:
             if data is not None and data.get("state") == "running":
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     roots.append(ProcessIdentity.from_dict(data))
+        reach("lost.revoked")
         attempt_ids = [live.launch.attempt_id for live, _ in lost]
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
+        reach("lost.ended")
         rest = "" if clean else "; some of its processes cannot be ended"
         if (home := control_group_home().path) is not None:
             for attempt_id in attempt_ids:
@@ -458,6 +472,7 @@ def _ask_to_stop(folder: str, wish: dict[str, Any]) -> None:
     """Leave a wish in the attempt's folder and wake its supervisor, who has no dispatcher that could tell it."""
     with contextlib.suppress(OSError):
         write_whole(folder, STOP, json.dumps(wish).encode())
+    reach("attempt.stop-left")
     data = read_object(folder, PROCESS)
     if data is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -469,8 +484,15 @@ def _ended_now(attempt_id: str, outcome: Outcome, error: str, *, retryable: bool
     return Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
 
 
+def _sandboxed(launch: Launch) -> tuple[str, ...]:
+    folder, workdir = os.path.abspath(launch.folder), os.path.abspath(launch.workdir)
+    return before_command(launch.sandbox, places(workdir, folder, launch.store, launch.attempt_id, launch.env))
+
+
 def _not_started(attempt_id: str, error: Exception) -> Ended:
-    return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
+    retryable = isinstance(error, OSError)
+    ended = _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=retryable)
+    return replace(ended, fault="runner") if retryable else ended
 
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
@@ -483,4 +505,4 @@ def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     if not began:
         return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
-    return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
+    return replace(_ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}"), fault="runner")
