@@ -209,6 +209,30 @@ def test_open_files_are_told_at_the_end(store: Store) -> None:
     assert 60 < end.peak_open_files < 200
 
 
+def test_the_peaks_of_an_attempt_outlive_its_dispatcher(store: Store) -> None:
+    """It had its files open before the first daemon was killed, and has closed them when the second one looks."""
+    program = (
+        "import os, time; files = [open(os.devnull) for _ in range(60)]\n"
+        "while not os.path.exists('close'): time.sleep(0.01)\n"
+        "files.clear(); open('closed', 'w').close()\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+    )
+    (store.folder / "opens.py").write_text(program)
+    run_id = store.submit(task("a", f"exec '{sys.executable}' opens.py"))
+    first = store.daemon()
+    wait_until(lambda: any(one.open_files > 60 for one in store.points(run_id)), "a sample", every_s=0.1)
+    store.kill(first)
+    seen = len(store.points(run_id))
+    (store.folder / "close").touch()
+    wait_until((store.folder / "closed").exists, "its files to be closed")
+    store.daemon()
+    wait_until(lambda: len(store.points(run_id)) > seen, "a sample by the second daemon", every_s=0.1)
+    (store.folder / "go").touch()
+    assert store.ended(run_id) == "completed"
+    [end] = store.events(run_id, ev.TaskCompleted)
+    assert end.peak_open_files > 60
+
+
 @WITH_GROUPS
 def test_the_kernel_holds_an_attempt_to_its_share_and_nothing_stays_of_its_group(store: Store) -> None:
     """The group is gone with the attempt, also where its daemon and its supervisor were killed."""
