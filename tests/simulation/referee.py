@@ -169,7 +169,7 @@ class Referee:
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
         limits, stage = run.plan.settings, run.plan.stages[task.task.stage]
         of_run = sum(run_id == record.run_id for run_id, _ in self.slots.values())
-        assert event.facts == {"run_slots": of_run, "store_slots": len(self.slots)}
+        assert (event.facts["run_slots"], event.facts["store_slots"]) == (of_run, len(self.slots))
         assert of_run < limits.max_parallel_agents
         assert len(self.slots) < limits.store_limit
         assert of_run < (stage.limit or 10**6)
@@ -262,5 +262,7 @@ class Referee:
                 ]
                 assert now.status == expected
                 run.holder = None
+            case ev.DispatchThrottled() | ev.DispatchUnthrottled() | ev.WorkersScaled():
+                assert now.status == "running", "only what could start something waits for the machine"
             case _:
                 raise AssertionError(f"nobody should append {event!r} here")
