@@ -10,10 +10,11 @@ import copy
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from world import RUN_ENDED, SECOND_US, TASK_ENDED, WAITING, Machine, MachineRunner, World, one_story
+from world import RUN_ENDED, TASK_ENDED, WAITING, Machine, MachineRunner, World, one_story
 
 from examples import examples
 from parallel_agents.eventstore import events as ev
@@ -48,7 +49,7 @@ class GovernedWorld(World):
 
     def __init__(self, random: Random, folder: Path) -> None:
         self.load = MachineLoad()
-        self._steady_us = self._wall_us = 0
+        self._now_us = 0
         self.looked_at = 0
         self.starts = 0
         self.held: set[str] = set()
@@ -58,14 +59,16 @@ class GovernedWorld(World):
         """With a sampler that all of them share."""
         if not isinstance(self.machine if hasattr(self, "machine") else None, Measured):
             self.machine = Measured(self.random)
-        self.begin({"shell": MachineRunner(self.machine)}, load=lambda: self.load)
-        self.dispatchers[-1].governor._steady = self.steady
+        self.begin({"shell": MachineRunner(self.machine)}, load=lambda: self.load, steady=lambda: self.now_us)
 
-    def steady(self) -> int:
-        """The clock without its steps back."""
-        self._steady_us += max(0, self.now_us - (self._wall_us or self.now_us))
-        self._wall_us = self.now_us
-        return self._steady_us
+    @property
+    def now_us(self) -> int:
+        """A clock that nobody sets: those that are set are the matter of other stories."""
+        return self._now_us
+
+    @now_us.setter
+    def now_us(self, value: int) -> None:
+        self._now_us = max(self._now_us, value)
 
     def random_plan(self) -> Plan:
         """Four in five of them are governed."""
@@ -75,15 +78,22 @@ class GovernedWorld(World):
         limits = {
             "max_cpu_percent": random.choice([None, 50.0, 80.0]), "throttle_cpu_percent": random.choice([None, 90.0, 40.0]),
             "max_memory_mb": random.choice([None, 1000]), "min_workers": random.randint(1, 3),
-            "max_workers": random.choice([None, 2, 5]), "auto_scale": random.random() < 0.7,
+            "max_workers": random.choice([None, 1, 3]), "auto_scale": random.random() < 0.7,
         }  # fmt: skip
-        return made.model_copy(update={"settings": RunSettings.model_validate({**dict(made.settings), **limits})})
+        settings, changed = dict(made.settings), dict[str, Any]()
+        if random.random() < 0.7:  # Nothing but the machine and the limits keeps its tasks apart.
+            free = {"dependencies": (), "files": (), "stage": 0, "approval": None}
+            changed = {"tasks": tuple(one.model_copy(update=free) for one in made.tasks)}
+            changed["stages"] = (made.stages[0].model_copy(update={"limit": None, "parallel": True}),)
+            settings |= {"max_parallel_agents": 4, "store_limit": 6}
+        changed["settings"] = RunSettings.model_validate({**settings, **limits})
+        return made.model_copy(update=changed)
 
     def step(self) -> None:
         """The load changes now and then, and is sampled; then as ever."""
         random = self.random
         cpu, free = self.load.cpu_percent, self.load.available_bytes
-        if not self.calm and random.random() < 0.3:
+        if not self.calm and random.random() < 0.15:
             cpu, free = random.choice([None, 10.0, 45.0, 60.0, 85.0, 100.0]), random.choice([None, 50, 500, 9000])
             free = None if free is None else free * MB
         used = {
@@ -91,7 +101,7 @@ class GovernedWorld(World):
             for name in self.machine.running
             if random.random() < 0.7
         }
-        self.load = MachineLoad(self.load.at_us + SECOND_US, cpu, free, used)
+        self.load = MachineLoad(self.now_us, cpu, free, used)
         super().step()
 
     def tick(self, dispatcher: Dispatcher) -> None:
@@ -153,7 +163,7 @@ class GovernedWorld(World):
         for name, task in state.tasks.items():
             if task.status not in TASK_ENDED and task.status != "running" and not state.ended:
                 code = why_not(state, name, facts, now_us).code
-                assert code in WAITING | {"paused", "cpu", "memory", "workers", "due"}, (name, code)
+                assert code in WAITING | {"paused", "cpu", "memory", "workers", "due", "approval"}, (name, code)
 
 
 def told(seed: int) -> GovernedWorld:
@@ -163,7 +173,7 @@ def told(seed: int) -> GovernedWorld:
         with one_story(world.holder_alive):
             for _ in range(60):
                 world.step()
-            world.load = MachineLoad(world.load.at_us, 100.0, 0)
+            world.load = MachineLoad(world.now_us, 100.0, 0)
             world.settle()
         assert all(run.now.status in RUN_ENDED for run in world.referee.runs.values())
         world.log.close()
@@ -181,8 +191,8 @@ def test_such_stories_meet_every_reason() -> None:
     """So that the property above says something."""
     held: set[str] = set()
     starts = 0
-    for seed in range(12):
+    for seed in range(6):
         world = told(seed)
         held, starts = held | world.held, starts + world.starts
     assert held == {"cpu", "memory", "workers"}
-    assert starts > 50
+    assert starts > 30
