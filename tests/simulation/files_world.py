@@ -19,9 +19,11 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import trees
+from moody_log import MoodyLog
 from objects import Objects
+from processes import Killed, Machine, MachineRunner
 from trees import Merged, Tree
-from world import START_US, Killed, Machine, MachineRunner, MoodyLog, plain
+from world import START_US, plain
 
 from parallel_agents import settling, steer, submit, travel
 from parallel_agents.checkpoint import git as git_module
@@ -190,7 +192,7 @@ class FilesWorld:
         self._pids += 1
         made = Dispatcher(
             self.log, {"shell": AgentRunner(self.machine, self)}, kind=f"process {self._pids}", takes_all=True,
-            clock=lambda: self.now_us, draw=self.random.random, environ={},
+            clock=lambda: self.now_us, draw=lambda: self.random.random(), environ={},
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)
@@ -205,12 +207,17 @@ class FilesWorld:
         found: list[Any] = list(files.checkouts._lanes.values())
         return [lane for lane in found if lane.queue]
 
+    def time_passes(self, by_us: int) -> None:
+        """For everybody."""
+        self.now_us += by_us
+        self.machine.go_on(by_us)
+
     # What can happen.
 
     def step(self) -> None:
         """One thing happens."""
         random = self.random
-        self.now_us += random.choice((0, 100_000, 1_000_000, 3_000_000))
+        self.time_passes(random.choice((0, 100_000, 1_000_000, 3_000_000)))
         happens: list[tuple[Callable[[], None], int]] = [
             (self._edits, 6), (self._ends, 4), (self._lane_goes_on, 9), (self.tick, 6), (self._goes_back, 2 - self.calm),
             (self._settles, 2), (self._steers, 1), (self._forks, 1), (self._breaks, 2), (self._submits, 1),
@@ -380,7 +387,7 @@ class FilesWorld:
         lanes, random = self.lanes, self.random
         match random.randrange(6):
             case 0:
-                self.log.refuses = True
+                self.log.mood = "refuses"
             case 1:
                 self.trouble.after(random.randrange(12), GitFailed)
             case 2 if lanes:
@@ -511,13 +518,19 @@ class FilesWorld:
 
     # The end.
 
+    def finish(self) -> Counter[str]:
+        """Every run comes to its end, and then nothing changes any more. Gives how much of it was foretold."""
+        self.settle()
+        self.check_at_rest()
+        return self.foretold
+
     def settle(self, steps: int = 300) -> None:
         """From here on nothing goes wrong, every person answers, and every run comes to its end with its branch."""
-        self.calm, self.log.refuses, self.trouble.left = True, False, None
+        self.calm, self.log.mood, self.trouble.left = True, "", None
         for _ in range(steps):
             self._settles()
             self._ends()
-            self.now_us += 5_000_000
+            self.time_passes(5_000_000)
             self.tick()
             while self.lanes:
                 self._lane_goes_on()
@@ -567,9 +580,8 @@ def _difference(found: Tree, expected: Tree) -> str:
 
 
 @contextlib.contextmanager
-def simulated(seed: int, folder: Path) -> Iterator[FilesWorld]:
+def simulated(random: Random, folder: Path) -> Iterator[FilesWorld]:
     """A world of its own: its process table, its lanes without threads, ids that count up, so that a seed tells one story."""
-    random = Random(seed)
     trouble = Trouble()
     count = 0
 
