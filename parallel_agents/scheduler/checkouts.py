@@ -103,6 +103,7 @@ class Followed(NamedTuple):
     foreign: str | None = None
     error: str | None = None
     held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
+    for_good: bool = False  # Whether it is of no use to try again soon: somebody stands on the branch.
 
 
 class Probed(NamedTuple):
@@ -243,7 +244,8 @@ class Checkouts:
                     return Followed(run_id, commit, stands)
                 return Followed(run_id, commit, refs.move_branch(found, run_id, commit, stands))
             except Exception as error:
-                return Followed(run_id, commit, error=str(error), held=held)
+                for_good = isinstance(error, refs.BranchInUse)
+                return Followed(run_id, commit, error=str(error), held=held, for_good=for_good)
 
         self._do(repository, "objects", work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from parallel_agents.eventstore import events as ev
@@ -75,8 +76,9 @@ class RunHistory:
 class Referee:
     """Follows one log. ``look`` reads what is new and checks it."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, lives: Callable[[str], bool]) -> None:
         self.log = log
+        self._lives = lives  # Whether a process is taken for alive, by its name.
         self.runs: dict[str, RunHistory] = {}
         self.slots: dict[str, tuple[str, str]] = {}  # Attempt id -> run and task; rollbacks take no slot back.
         self.attempts: set[str] = set()
@@ -91,6 +93,7 @@ class Referee:
             assert record.seq == self.seen + 1
             assert record.at_us >= self.at_us, "time went back"
             self._check_retried(record)
+            self._check_paused(record)
             self.seen, self.at_us = record.seq, record.at_us
             match record.event:
                 case ev.RunSubmitted(plan_digest=digest):
@@ -128,6 +131,18 @@ class Referee:
             raise AssertionError(f"{failed.task_id} was lost before it began, and is not made again")
         again = failed.__dict__.get("retryable", True) and task.failures <= task.task.max_retries
         assert not again, f"{failed.task_id} has failed {task.failures} times, and is not made again"
+
+    def _check_paused(self, record: Recorded) -> None:
+        """Of a run that was taken back, or has begun as a fork, what ran is queued again, and nothing starts by itself."""
+        before = self._before
+        if before is None or before.seq == self.torn:
+            return
+        event, now = before.event, self.runs[before.run_id].now
+        if isinstance(event, ev.RunRolledBack | ev.RunForked) or (isinstance(event, ev.TaskQueued) and event.reason):
+            over = now.status in RUN_ENDED and now.of(*TASK_ENDED) == list(now.tasks)
+            if not over and not isinstance(record.event, ev.TaskQueued):
+                assert isinstance(record.event, ev.RunPaused), "whoever went back is asked before it goes on"
+                assert not now.of("running"), "what ran there runs no more"
 
     def _check(self, record: Recorded, run: RunHistory) -> None:
         event, now = record.event, run.now
@@ -229,6 +244,8 @@ class Referee:
         task = run.now.tasks[event.task_id]
         ours = task.status == "running" and task.attempt_id == event.attempt_id
         assert ours != isinstance(event, ev.ResultDiscarded), "only what the state does not know is discarded"
+        if ours and (task.cancelling or run.now.cancelling):
+            assert isinstance(event, ev.TaskCompleted | ev.TaskCancelled), "what was to stop ends well or is cancelled"
         match event:
             case ev.TaskCompleted():
                 task.status = "completed"
@@ -259,6 +276,7 @@ class Referee:
         task, cause = run.now.tasks[event.task_id], run.now.tasks[event.because]
         assert task.status in ("pending", "queued", "blocked")
         assert cause.status in ("failed", "cancelled"), "a skip names what failed first"
+        assert not run.now.satisfied(event.because), "a failure that is allowed skips nothing"
         if event.reason == "dependency":
             assert event.because in self._causes(event.task_id, run)
         else:
@@ -286,6 +304,7 @@ class Referee:
         match event:
             case ev.RunClaimed():
                 assert event.epoch == run.epoch + 1, "a lease is told apart from the one before"
+                assert run.holder is None or not self._lives(run.holder), f"{run.holder} lives, and holds it"
                 run.holder, run.epoch = event.holder["kind"], event.epoch
             case ev.RunReleased():
                 assert event.epoch == run.epoch, "only who holds a run lets go of it"

@@ -138,7 +138,7 @@ class World(Inhabited):
 
     def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
         super().__init__(random, folder, first_pid=first_pid)
-        self.referee = Referee(self.log)
+        self.referee = Referee(self.log, lambda name: int(name.removeprefix("process ")) in self.alive)
         self._looked_at: dict[str, tuple[int, int]] = {}  # By run: by which process, at which event.
         self.unreadable_after: int | None = None  # So many reads of the next tick go well.
         self.new_dispatcher()
@@ -195,26 +195,28 @@ class World(Inhabited):
 
     def tick(self, dispatcher: Dispatcher) -> None:
         """One tick, and everything that must hold after it."""
-        self.ticking.append(dispatcher)
-        self.log.reads_left, self.unreadable_after = self.unreadable_after, None
         try:
-            due = dispatcher.tick()
-        except StoreError:
+            due = self._called(dispatcher)
+        except (StoreError, Killed) as error:
             self._looked_at.clear()
+            if isinstance(error, Killed):
+                self.kill(dispatcher)
             self.referee.look()
             return
-        except Killed:
-            self.kill(dispatcher)
-            self.referee.look()
-            return
-        finally:
-            self.ticking.pop()
-            self.log.reads_left = None
         self.referee.look()
         self._check_processes()
         if dispatcher._seen == self.log.last_seq():  # Else others have gone on while it slept.
             for run_id in dispatcher.held:
                 self._check_at_rest(dispatcher, run_id, due)
+
+    def _called(self, dispatcher: Dispatcher) -> int | None:
+        self.ticking.append(dispatcher)
+        self.log.reads_left, self.unreadable_after = self.unreadable_after, None
+        try:
+            return dispatcher.tick()
+        finally:
+            self.ticking.pop()
+            self.log.reads_left = None
 
     def _check_processes(self) -> None:
         """Whatever a run counts on exists, and nothing of a task runs twice."""
