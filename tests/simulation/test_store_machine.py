@@ -186,25 +186,28 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert self.logs[who].seq_at(at_us) == bisect_right(times, at_us)
 
-    @rule(who=WHO, run_id=RUN, seq=st.integers(0, 40), state=st.binary(max_size=4))
-    def takes_a_snapshot(self, who: int, run_id: str, seq: int, state: bytes) -> None:
-        """Of any event; the newest of one counts."""
-        self.logs[who].save_snapshot(run_id, "status", 1, seq, state)
-        self.snapshots[run_id, seq] = state
+    @rule(who=WHO, run_id=RUN, seqs=st.lists(st.integers(0, 6), min_size=1, max_size=3), state=st.binary(max_size=4))
+    def takes_snapshots(self, who: int, run_id: str, seqs: list[int], state: bytes) -> None:
+        """Of any events; the newest of one counts."""
+        for seq in seqs:
+            self.logs[who].save_snapshot(run_id, "status", 1, seq, state)
+            self.snapshots[run_id, seq] = state
+        self.loads_snapshots(who, run_id)
 
-    @rule(who=WHO, seq=st.integers(0, 40))
+    @rule(who=WHO, seq=st.integers(0, 6))
     def loses_snapshots(self, who: int, seq: int) -> None:
         """Some or all: a cache."""
         self.logs[who]._writer.execute("DELETE FROM snapshots WHERE seq >= ?", (seq,))
         self.snapshots = {key: state for key, state in self.snapshots.items() if key[1] < seq}
 
-    @rule(who=WHO, run_id=RUN, upto=st.integers(0, 45))
-    def loads_a_snapshot(self, who: int, run_id: str, upto: int) -> None:
+    @rule(who=WHO, run_id=RUN)
+    def loads_snapshots(self, who: int, run_id: str) -> None:
         """The newest at or before an event, of that version of the fold alone."""
-        seqs = [seq for of, seq in self.snapshots if of == run_id and seq <= upto]
-        expected = (max(seqs), self.snapshots[run_id, max(seqs)]) if seqs else None
-        assert self.logs[who].load_snapshot(run_id, "status", 1, upto) == expected
-        assert self.logs[who].load_snapshot(run_id, "status", 2, upto) is None
+        for upto in range(8):
+            seqs = [seq for of, seq in self.snapshots if of == run_id and seq <= upto]
+            expected = (max(seqs), self.snapshots[run_id, max(seqs)]) if seqs else None
+            assert self.logs[who].load_snapshot(run_id, "status", 1, upto) == expected
+            assert self.logs[who].load_snapshot(run_id, "status", 2, upto) is None
 
     @rule(who=WHO)
     def opens_anew(self, who: int) -> None:
