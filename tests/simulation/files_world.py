@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import trees
+from lanes import SteppedLane
 from moody_log import MoodyLog
 from objects import Objects
 from processes import Killed, Machine, MachineRunner
@@ -47,31 +48,6 @@ if HERE not in sys.path:
 from gitrepos import belongings, user_git  # noqa: E402
 
 ENDED = ("completed", "failed", "cancelled")
-
-
-class SteppedLane:
-    """In place of a lane with a thread: what is handed to it waits until it is told to go on."""
-
-    def __init__(self, name: str, take: Callable[[Any], None]) -> None:
-        self.name = name
-        self.take = take
-        self.queue: deque[Callable[[], Any]] = deque()
-
-    def put(self, work: Callable[[], Any]) -> None:
-        """Wait."""
-        self.queue.append(work)
-
-    def step(self, *, told: bool = True) -> None:
-        """Do what is next; untold, nobody ever hears of its end."""
-        result = self.queue.popleft()()
-        if result is not None and told:
-            self.take(result)
-
-    def end(self) -> None:
-        """There is no thread."""
-
-    def join(self, timeout_s: float) -> None:
-        """There is no thread."""
 
 
 class Trouble:

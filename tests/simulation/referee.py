@@ -31,6 +31,7 @@ class TaskNow:
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
     cancelling: bool = False
+    waits: bool = False  # Whether it is the work of an attempt that waits for a person.
 
     @property
     def may_start(self) -> bool:
@@ -106,7 +107,11 @@ class Referee:
                     self._check(record, self.runs[record.run_id])
             run = self.runs[record.run_id]
             run.after[record.seq] = run.now.copy()
+            self.learn(record)
             self._before = record
+
+    def learn(self, record: Recorded) -> None:
+        """For who knows more than this one: an event was checked."""
 
     def _forked(self, event: ev.RunForked) -> RunHistory:
         """A run that stands where its parent stood, with limits of its own; its time and its attempts are its own, too."""

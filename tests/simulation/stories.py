@@ -3,7 +3,7 @@
 Each step draws from a source of randomness of its own, seeded by the story's seed and the step's number. So a story goes on
 being a story when steps are left out of it, which is what lets a failing one shrink.
 
-    python tests/simulation/stories.py WORLD SEED [STEPS] [--shrink]
+    python tests/simulation/stories.py WORLD SEED [STEPS] [--shrink | --digest | --seeds N]
 
 STEPS are numbers and ranges, as in 3,7,12-15; without them the story is told at its usual length.
 """
@@ -11,6 +11,7 @@ STEPS are numbers and ranges, as in 3,7,12-15; without them the story is told at
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -19,10 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 SHRINK_S: Final = 60.0  # How long a test spends on cutting a story down.
 AGAIN: Final = "python tests/simulation/stories.py"
@@ -30,6 +32,7 @@ WORLDS: Final = {
     "scheduler": ("world", "simulated", 60),
     "torn": ("world", "torn", 40),
     "agents": ("agents_world", "simulated", 80),
+    "memory": ("memory_world", "simulated", 70),
     "git": ("files_world", "simulated", 45),
 }
 """By name: the module and the function that open a world, and how many steps a story in it usually has."""
@@ -39,6 +42,7 @@ class Told(Protocol):
     """A world in which a story takes place."""
 
     random: Random
+    log: Any
 
     def begin(self) -> None:
         """What there is before the first step."""
@@ -70,15 +74,34 @@ def story(world: str, seed: int) -> Story:
     return Story(world, seed, tuple(range(WORLDS[world][2])))
 
 
-def tell(one: Story) -> Counter[str]:
-    """From its beginning to its end; raises whatever does not hold."""
+def tell(one: Story, look: Callable[[Told], None] = lambda world: None) -> Counter[str]:
+    """From its beginning to its end; raises whatever does not hold.
+
+    Args:
+        look: is shown the world at the end.
+    """
     with tempfile.TemporaryDirectory() as folder, _opened(one.world, one.seed, Path(folder)) as world:
         world.begin()
         for number in one.steps:
             world.random = Random(f"{one.seed} {number}")
             world.step()
         world.random = Random(f"{one.seed} end")
-        return world.finish()
+        happened = world.finish()
+        look(world)
+        return happened
+
+
+def digest(one: Story) -> str:
+    """Of all that its log says, but for where its files lie. Two tellings of one story have the same."""
+    found = sha256()
+
+    def look(world: Told) -> None:
+        for record in world.log.read():
+            said = f"{record.run_id} {record.at_us} {record.actor} {record.event}"
+            found.update(re.sub(r"(workdir|repository|state_digest)='[^']*'", "", said).encode())
+
+    tell(one, look)
+    return found.hexdigest()
 
 
 def check(one: Story) -> Counter[str]:
@@ -185,16 +208,16 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("seed", type=int, help="or the first of several")
     parser.add_argument("steps", nargs="?", help="such as 3,7,12-15; all of them where there is nothing said")
     parser.add_argument("--shrink", action="store_true", help="cut a failing story down, however long that takes")
+    parser.add_argument("--digest", action="store_true", help="say what the log of the story hashes to")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="tell N stories, one after the other")
     given = parser.parse_args(words)
-    return (
-        _told(
-            Story(given.world, seed, from_words(given.steps)) if given.steps else story(given.world, seed)
-            for seed in range(given.seed, given.seed + given.seeds)
-        )
-        if not given.shrink
-        else _shrunk(given)
-    )
+    one = story(given.world, given.seed)
+    if given.steps:
+        one = replace(one, steps=from_words(given.steps))
+    if given.digest:
+        print(digest(one))
+        return 0
+    return _shrunk(one) if given.shrink else _told(replace(one, seed=one.seed + at) for at in range(given.seeds))
 
 
 def _told(stories: Iterable[Story]) -> int:
@@ -212,8 +235,7 @@ def _told(stories: Iterable[Story]) -> int:
     return 1 if failed else 0
 
 
-def _shrunk(given: argparse.Namespace) -> int:
-    one = Story(given.world, given.seed, from_words(given.steps)) if given.steps else story(given.world, given.seed)
+def _shrunk(one: Story) -> int:
     try:
         tell(one)
     except Exception as error:

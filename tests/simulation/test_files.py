@@ -16,6 +16,7 @@ from parallel_agents.projections.projector import Projector
 
 PARTS = 6
 SEEDS = parts(first_seed(), stories(6, 200), PARTS)
+IN_MEMORY = parts(first_seed(), stories(60, 2000), PARTS)
 
 
 @pytest.mark.timeout(3600)
@@ -24,6 +25,23 @@ def test_whatever_happens_every_tree_is_what_was_recorded_and_none_is_lost(seeds
     """The rules are those of the world's ``look``, after every step."""
     for seed in seeds:
         check(story("git", seed))
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seeds", IN_MEMORY, ids=range(PARTS))
+def test_no_work_is_lost_or_merged_twice_whatever_happens_to_whom(seeds: range) -> None:
+    """Without git, but with several dispatchers that die anywhere: the rules of the scheduler, and a model of the files."""
+    for seed in seeds:
+        check(story("memory", seed))
+
+
+def test_much_happens_to_files_in_the_stories() -> None:
+    """All that a run with files can go through, or the rules would hold of nothing."""
+    told = sum((tell(story("memory", seed)) for seed in range(30)), start=tell(story("memory", 30)))
+    assert told.keys() >= {
+        "AttemptLost", "CheckpointCreated", "CheckpointRestored", "ConflictDetected", "ConflictResolved", "ResultDiscarded",
+        "RunForked", "RunRolledBack", "TaskBlocked", "TaskCompleted",
+    }  # fmt: skip
 
 
 def test_a_seed_tells_one_story_in_which_work_is_merged_and_meets() -> None:

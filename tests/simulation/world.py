@@ -7,7 +7,7 @@ import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -18,9 +18,7 @@ from moody_log import Mood, new_log
 from processes import SECOND_US, Killed, Machine, MachineRunner
 from referee import RUN_ENDED, TASK_ENDED, Referee
 
-from parallel_agents import steer
-from parallel_agents import submit as submit_module
-from parallel_agents import travel as travel_module
+from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
@@ -45,20 +43,23 @@ MOODS: Final[tuple[Mood, ...]] = ("refuses", "is unsure", "dies before", "dies a
 
 
 @contextmanager
-def one_story(holder_alive: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
-    """The process table is the world's, ids count up, and snapshots are taken often, so that a seed tells one story."""
+def one_story(holder_alive: Callable[[dict[str, Any]], bool], make_ids: Sequence[str] = ()) -> Iterator[None]:
+    """The process table is the world's, ids count up, and snapshots are taken often, so that a seed tells one story.
+
+    Args:
+        make_ids: more modules that make ids.
+    """
     numbers = itertools.count(1)
 
     def new_ids(count: int) -> list[str]:
         return [f"id{next(numbers):08}" for _ in range(count)]
 
-    with (
-        patch.object(dispatcher_module, "holder_alive", holder_alive),
-        patch.object(dispatcher_module, "new_ids", new_ids),
-        patch.object(dispatcher_module, "SNAPSHOT_EVERY", 7),
-        patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
-        patch.object(travel_module, "new_id", lambda: new_ids(1)[0]),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(dispatcher_module, "holder_alive", holder_alive))
+        stack.enter_context(patch.object(dispatcher_module, "new_ids", new_ids))
+        stack.enter_context(patch.object(dispatcher_module, "SNAPSHOT_EVERY", 7))
+        for name in ("submit", "travel", *make_ids):
+            stack.enter_context(patch(f"parallel_agents.{name}.new_id", lambda: new_ids(1)[0]))
         yield
 
 
@@ -138,10 +139,18 @@ class World(Inhabited):
 
     def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
         super().__init__(random, folder, first_pid=first_pid)
-        self.referee = Referee(self.log, lambda name: int(name.removeprefix("process ")) in self.alive)
+        self.referee = self.new_referee()
         self._looked_at: dict[str, tuple[int, int]] = {}  # By run: by which process, at which event.
         self.unreadable_after: int | None = None  # So many reads of the next tick go well.
         self.new_dispatcher()
+
+    def new_referee(self) -> Referee:
+        """Who reads its log."""
+        return Referee(self.log, self.lives)
+
+    def lives(self, name: str) -> bool:
+        """Whether a process of that name is taken for alive."""
+        return int(name.removeprefix("process ")) in self.alive
 
     def new_dispatcher(self) -> None:
         """With a runner of commands."""
@@ -232,8 +241,8 @@ class World(Inhabited):
 
     def _check_at_rest(self, dispatcher: Dispatcher, run_id: str, due: int | None) -> None:
         """A tick leaves nothing undone, says the referee."""
-        now, held = self.referee.runs[run_id].now, dispatcher.held[run_id].state
-        assert held.ended or now.of(*TASK_ENDED) != list(now.tasks) or self._slots(run_id), "it should have ended"
+        held = dispatcher.held[run_id].state
+        assert held.ended or not self.should_have_ended(run_id), "it should have ended"
         now_us = max(self.now_us, self.referee.at_us)
         self.referee.check_at_rest(run_id, now_us, due)
         for attempt_id, (of, name) in self.referee.slots.items():
@@ -263,6 +272,11 @@ class World(Inhabited):
             else:
                 assert code in WAITING, (name, code)
         assert plan(state, Agenda(state), copy.copy(facts), now_us) == Decision()
+
+    def should_have_ended(self, run_id: str) -> bool:
+        """Whether nothing of a run is left."""
+        now = self.referee.runs[run_id].now
+        return now.of(*TASK_ENDED) == list(now.tasks) and not self._slots(run_id)
 
     def _check_told(self, attempt_id: str, run_id: str, name: str) -> None:
         """What must not go on has been asked to stop; what may has not."""
@@ -359,7 +373,7 @@ class World(Inhabited):
         """Another run goes on from any moment of this one, with other limits now and then."""
         if len(self.referee.runs) < 5:
             settings = self.random.choice([{}, {}, {"max_parallel_agents": "1"}, {"task.max_retries": "1"}])
-            travel_module.fork(self.log, run_id, self.random.choice(list(self.referee.runs[run_id].after)), settings)
+            travel.fork(self.log, run_id, self.random.choice(list(self.referee.runs[run_id].after)), settings)
 
     def append(self, run_id: str, *events: Event) -> None:
         """Somebody appends."""
@@ -378,7 +392,7 @@ class World(Inhabited):
             case 1:
                 runner.dies_in = self.random.randrange(3)
             case 2:
-                self.alive.discard(victim._me["pid"])  # It only sleeps, but everybody takes it for dead.
+                self.sleeps(victim)
             case 3 | 4 | 5:
                 self.log.mood = self.random.choice(MOODS)
             case 6:
@@ -391,6 +405,10 @@ class World(Inhabited):
                 self._breaks_badly()
             case 9:
                 self.unreadable_after = self.random.randrange(4)
+
+    def sleeps(self, dispatcher: Dispatcher) -> None:
+        """Everybody takes it for dead, but it goes on after a while."""
+        self.alive.discard(dispatcher._me["pid"])
 
     def _breaks_badly(self) -> None:
         """The machine starts anew, its clock is set, or all snapshots are lost."""
@@ -429,6 +447,7 @@ class World(Inhabited):
                 for name in run.now.of("blocked"):
                     if run.now.status not in RUN_ENDED:
                         self._answers(run_id, name)
+                self.referee.look()
                 if run.now.status == "paused" and not run.now.cancelling:
                     steer.resume(self.log, run_id)
             self.referee.look()
@@ -452,14 +471,12 @@ class TornWorld(World):
         self.log._writer.execute("DELETE FROM snapshots WHERE seq > ?", (cut,))
         self.log.close()
         later = World(self.random, self.folder, first_pid=100)
-        try:
-            with patch.object(dispatcher_module, "holder_alive", later.holder_alive):
-                later.now_us = self.now_us
-                later.referee.torn = cut
-                later.referee.look()
-                return later.finish()
-        finally:
-            later.log.close()
+        self.log = later.log
+        with patch.object(dispatcher_module, "holder_alive", later.holder_alive):
+            later.now_us = self.now_us
+            later.referee.torn = cut
+            later.referee.look()
+            return later.finish()
 
 
 def is_completed_by(log: Log, seq: int) -> bool:
