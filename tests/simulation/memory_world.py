@@ -171,7 +171,7 @@ class MemoryWorld(World):
 
     def new_referee(self) -> Referee:
         """One that knows files."""
-        made = FilesReferee(self.log, self.lives)
+        made = FilesReferee(self.log, self.lives, lambda: self.machine.now_us)
         made.git, made.agents = self.git, self.agents
         return made
 

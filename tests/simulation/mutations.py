@@ -116,7 +116,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "declared files are not kept apart", "scheduler/plan.py",
-        "if task.task.files and scope_taken(task, busy):", "if task.task.files and scope_taken(task, {}):", "scheduler",
+        "(task.task.files and scope_taken(task, busy))", "(task.task.files and scope_taken(task, {}))", "scheduler",
     ),
     Mutation(
         "a queue is longer than it may be", "scheduler/plan.py",
@@ -173,7 +173,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a snapshot lacks a field", "projections/status.py",
-        '"active_since_us", "ended_at_us", "reason",', '"ended_at_us", "reason",', "scheduler", quick=True,
+        '"active_since_us", "used_us",', '"used_us",', "scheduler", quick=True,
     ),
     # Who holds a run.
     Mutation(
@@ -205,7 +205,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "the epoch of a release is not compared", "projections/runs.py",
-        "run.holder = None if event.epoch == run.epoch else run.holder", "run.holder = None", "unit/test_runs_fold.py",
+        "if event.epoch == run.epoch:", "if event.epoch:", "unit/test_runs_fold.py",
     ),
     # The log.
     Mutation(
@@ -257,7 +257,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "agents start while their provider lets nobody work", "scheduler/agents/granting.py",
-        "if wait is None:\n        return own, None", "return own, None", "agents",
+        "if wait is None and broken is None:", "if broken is None:", "agents",
     ),
     Mutation(
         "nobody wakes when a provider lets us work again", "scheduler/accounts.py",
@@ -266,7 +266,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a full disk holds starts back for ever", "scheduler/throttle.py",
-        "return ev.DispatchUnthrottled() if", "return None if", "unit/test_throttle.py", quick=True,
+        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py", quick=True,
     ),
     # Files.
     Mutation(

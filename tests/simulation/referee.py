@@ -28,6 +28,7 @@ class TaskNow:
     attempt_id: str | None = None
     failures: int = 0
     not_before_us: int = 0
+    rests_until_us: int = 0  # The same on the steady clock: time goes on although the other one was set back.
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
     cancelling: bool = False
@@ -77,9 +78,10 @@ class RunHistory:
 class Referee:
     """Follows one log. ``look`` reads what is new and checks it."""
 
-    def __init__(self, log: Log, lives: Callable[[str], bool]) -> None:
+    def __init__(self, log: Log, lives: Callable[[str], bool], steady: Callable[[], int]) -> None:
         self.log = log
         self._lives = lives  # Whether a process is taken for alive, by its name.
+        self._steady = steady  # Microseconds on a clock that nobody sets.
         self.runs: dict[str, RunHistory] = {}
         self.slots: dict[str, tuple[str, str]] = {}  # Attempt id -> run and task; rollbacks take no slot back.
         self.attempts: set[str] = set()
@@ -222,7 +224,7 @@ class Referee:
         now, task = run.now, run.now.tasks[event.task_id]
         assert task.status == "queued"
         assert (now.status, now.cancelling) == ("running", False)
-        assert record.at_us >= task.not_before_us, "it still rests"
+        assert record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us, "it still rests"
         self._check_ready(event.task_id, run)
         assert task.failures <= task.task.max_retries, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
@@ -275,7 +277,9 @@ class Referee:
         if failed.__dict__.get("began", True):
             doublings = event.failures - 1 if policy.exponential else 0
             wait_us = min(policy.delay_s * 2**doublings, policy.ceiling_s) * 1e6
-        assert wait_us <= task.not_before_us - before.at_us <= 1.1 * wait_us + 1, "it rests as its policy says"
+        assert wait_us <= event.wait_s * 1e6 <= 1.1 * wait_us + 1, "it rests as its policy says"
+        assert task.not_before_us >= before.at_us + round(event.wait_s * 1e6), "from its end on"
+        task.rests_until_us = self._steady() + round(event.wait_s * 1e6)
 
     def _skip(self, event: ev.TaskSkipped, run: RunHistory) -> None:
         task, cause = run.now.tasks[event.task_id], run.now.tasks[event.because]
@@ -343,7 +347,7 @@ class Referee:
         """What a tick of the process that holds a run has to leave: nothing that is due.
 
         Args:
-            now_us: the time of the tick.
+            now_us: the time of the tick, as rests go.
             due_us: when it wants to be called again.
         """
         run = self.runs[run_id]

@@ -146,7 +146,7 @@ class World(Inhabited):
 
     def new_referee(self) -> Referee:
         """Who reads its log."""
-        return Referee(self.log, self.lives)
+        return Referee(self.log, self.lives, lambda: self.machine.now_us)
 
     def lives(self, name: str) -> bool:
         """Whether a process of that name is taken for alive."""
@@ -243,8 +243,8 @@ class World(Inhabited):
         """A tick leaves nothing undone, says the referee."""
         held = dispatcher.held[run_id].state
         assert held.ended or not self.should_have_ended(run_id), "it should have ended"
-        now_us = max(self.now_us, self.referee.at_us)
-        self.referee.check_at_rest(run_id, now_us, due)
+        now_us = dispatcher._rests_now_us
+        self.referee.check_at_rest(run_id, now_us, None if due is None else due - self.now_us + now_us)
         for attempt_id, (of, name) in self.referee.slots.items():
             if of == run_id and attempt_id in self.machine.running:
                 self._check_told(attempt_id, run_id, name)
