@@ -165,6 +165,7 @@ class AgentsWorld(Inhabited):
         )()
         if self.calm or random.random() < 0.8:
             self.tick(random.choice(self.dispatchers))
+        self.machine.check()
 
     def calls(self) -> None:
         """Some of those that work have asked their model once more; they look at what they were told in between."""

@@ -101,7 +101,7 @@ class AgentRunner(MachineRunner):
         super().__init__(machine)
         self.world = world
 
-    def start(self, launch: Launch) -> None:
+    def begin(self, launch: Launch) -> None:
         """Its checkout holds what the run's line held when it began, nothing else, and is nobody else's."""
         base = self.world.bases[launch.attempt_id]
         assert trees.read(launch.workdir) == base, "a checkout holds the files that the attempt starts from"
@@ -109,7 +109,7 @@ class AgentRunner(MachineRunner):
         assert not ignored, "nothing is left of who was there before"
         others = [self.world.agents[name].launch.workdir for name in self.machine.running]
         assert launch.workdir not in others, "two attempts work in one checkout"
-        super().start(launch)
+        super().begin(launch)
         agent = self.world.agents[launch.attempt_id] = Agent(launch, base, base)
         self.world.edit(agent)
 
@@ -388,6 +388,7 @@ class FilesWorld:
 
     def look(self) -> None:
         """Check every new event, then that all that was ever recorded is held and nothing of the user's has changed."""
+        self.machine.check()
         for record in self.log.read(self.seen):
             self.seen = record.seq
             self._check(record)

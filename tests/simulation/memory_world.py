@@ -101,10 +101,10 @@ class FilesReferee(Referee):
                 self._is(commit, tree)
             case _:
                 assert line is not None
-                self._learn(event, line)
+                self._learn(event, line, run_id)
         line.after[record.seq] = line.now
 
-    def _learn(self, event: ev.Event, line: Line) -> None:
+    def _learn(self, event: ev.Event, line: Line, run_id: str) -> None:
         match event:
             case ev.RunRolledBack(to_seq=to_seq, commit=commit):
                 line.now = line.after[max(at for at in line.after if at <= to_seq)]
@@ -133,6 +133,10 @@ class FilesReferee(Referee):
                 self._is(commit, line.now)
             case ev.TaskBlocked(attempt_id=str(attempt_id), commit=commit):
                 self._is(commit, self.agents[attempt_id].tree)
+            case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled():
+                stands = self.git.refs.get(refs.branch_ref(run_id))
+                assert stands is not None, "its branch is made before a run ends"
+                assert self.git.tree(stands) == line.now, "it follows before a run ends"
             case _:
                 pass
 
@@ -149,14 +153,14 @@ class AgentRunner(MachineRunner):
         super().__init__(machine)
         self.world = world
 
-    def start(self, launch: Launch) -> None:
+    def begin(self, launch: Launch) -> None:
         """It finds what the run's line held when it began, and nobody else works there."""
         world, folder = self.world, Path(launch.workdir)
         if launch.attempt_id not in self.machine.revoked:
             agent = world.agents[launch.attempt_id]
             assert world.git.checkouts[folder] == agent.base, "a checkout holds the files that the attempt starts from"
             assert folder not in [Path(one.workdir) for one in self.machine.running.values()], "two in one checkout"
-        super().start(launch)
+        super().begin(launch)
 
 
 class MemoryWorld(World):
@@ -165,6 +169,7 @@ class MemoryWorld(World):
     def __init__(self, random: Random, folder: Path, git: MemoryGit, repository: Repository) -> None:
         self.git, self.repository = git, repository
         self.agents: dict[str, Agent] = {}
+        self._well = 0  # So many more steps of git go well.
         git.refs[HEAD] = git.commit(dict.fromkeys(PATHS[:3], "first"), (), "first")
         super().__init__(random, folder)
         self.project = Project(folder, folder / "events.db", folder)
@@ -240,7 +245,9 @@ class MemoryWorld(World):
             return
         dispatcher, lane = self.random.choice(lanes)
         what, untold = self.random.random(), not self.calm and self.random.random() < 0.05
-        if not self.calm and what < 0.1:
+        self._well -= 1
+        if not self.calm and what < 0.1 and self._well < 0:
+            self._well = 3  # Of a branch that fails again and again a run does not wait.
             self.git.trouble = (self.random.randrange(6), Killed if what < 0.05 else GitFailed)
         try:
             lane.step(told=not untold)

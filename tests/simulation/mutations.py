@@ -268,10 +268,40 @@ MUTATIONS: Final = (
         "a full disk holds starts back for ever", "scheduler/throttle.py",
         "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py", quick=True,
     ),
+    Mutation(
+        "a circuit opens one failure too late", "scheduler/breaker.py",
+        "if count >= policy.failures:", "if count > policy.failures:", "unit/test_breaker.py",
+    ),
+    Mutation(
+        "a worker is added without a look at what it will take", "scheduler/scaling.py",
+        "gauge.calm_us = since(waits and with_one_more <= threshold, gauge.calm_us)",
+        "gauge.calm_us = since(waits, gauge.calm_us)", "simulation/test_scaling.py",
+    ),
+    Mutation(
+        "a throttle of the processors never lifts", "scheduler/throttle.py",
+        "if not waits or cpu is None or cpu <= eased_cpu_percent(state.plan.settings):", "if not waits:",
+        "unit/test_governor.py",
+    ),
     # Files.
     Mutation(
         "work is merged with a line that has moved on", "scheduler/run_files.py",
-        "if work is None or work.onto is None or work.onto == state.integration:", "if True:", "git", stories=30,
+        "if work is None or work.onto is None or work.onto == state.integration:", "if True:", "memory",
+    ),
+    Mutation(
+        "work that clashes counts as merged", "scheduler/work.py",
+        "return work.clashes if gate is None else", "return () if gate is None else", "memory",
+    ),
+    Mutation(
+        "what an attempt leaves is not held before it is told", "scheduler/checkouts.py",
+        "refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})", "pass", "memory",
+    ),
+    Mutation(
+        "an attempt begins where its run began", "scheduler/run_files.py",
+        "base = task.base_commit or state.integration", "base = state.base_commit or task.base_commit", "memory",
+    ),
+    Mutation(
+        "a run ends before its branch follows", "scheduler/run_files.py",
+        "or known.foreign is not None or known.answered == state.integration", "or True", "memory", stories=200,
     ),
 )  # fmt: skip
 

@@ -27,6 +27,12 @@ class Machine:
         self.exit_files: dict[str, Ended] = {}
         self.revoked: set[str] = set()
         self.asked_to_stop: dict[str, tuple[int, bool]] = {}  # When it is killed; whether its time was up.
+        self.objections: list[AssertionError] = []  # To starts; who starts takes an error for a start that failed.
+
+    def check(self) -> None:
+        """Nothing was started that must not be."""
+        if self.objections:
+            raise self.objections[0]
 
     def start(self, launch: Launch) -> None:
         """No attempt runs twice, and no two of one task at once."""
@@ -88,7 +94,15 @@ class MachineRunner:
         self.dies_in: int | None = None  # So many starts from now.
 
     def start(self, launch: Launch) -> None:
-        """Begin, unless somebody else has taken the run over meanwhile and found it lost."""
+        """Begin, if nobody objects."""
+        try:
+            self.begin(launch)
+        except AssertionError as error:
+            self.machine.objections.append(error)
+            raise
+
+    def begin(self, launch: Launch) -> None:
+        """Unless somebody else has taken the run over meanwhile and found it lost."""
         if self.dies_in is not None:
             if self.dies_in == 0:
                 raise Killed

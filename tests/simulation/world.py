@@ -201,6 +201,7 @@ class World(Inhabited):
         happens()
         if self.calm or random.random() < 0.7:
             self.tick(random.choice(self.dispatchers))
+        self.machine.check()
 
     def tick(self, dispatcher: Dispatcher) -> None:
         """One tick, and everything that must hold after it."""
