@@ -32,6 +32,7 @@ WORLDS: Final = {
     "scheduler": ("world", "simulated", 60),
     "torn": ("world", "torn", 40),
     "agents": ("agents_world", "simulated", 80),
+    "governed": ("governed_world", "simulated", 60),
     "memory": ("memory_world", "simulated", 70),
     "git": ("files_world", "simulated", 45),
 }

@@ -217,7 +217,7 @@ class World(Inhabited):
         self._check_processes()
         if dispatcher._seen == self.log.last_seq():  # Else others have gone on while it slept.
             for run_id in dispatcher.held:
-                self._check_at_rest(dispatcher, run_id, due)
+                self.check_at_rest(dispatcher, run_id, due)
 
     def _called(self, dispatcher: Dispatcher) -> int | None:
         self.ticking.append(dispatcher)
@@ -240,7 +240,7 @@ class World(Inhabited):
     def _known(self, run_id: str) -> set[str | None]:
         return {task.attempt_id for task in self.referee.runs[run_id].now.tasks.values() if task.status == "running"}
 
-    def _check_at_rest(self, dispatcher: Dispatcher, run_id: str, due: int | None) -> None:
+    def check_at_rest(self, dispatcher: Dispatcher, run_id: str, due: int | None) -> None:
         """A tick leaves nothing undone, says the referee."""
         held = dispatcher.held[run_id].state
         assert held.ended or not self.should_have_ended(run_id), "it should have ended"
