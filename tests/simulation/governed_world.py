@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from processes import Machine, MachineRunner
-from world import SECOND_US, TASK_ENDED, WAITING, World, one_story
+from world import TASK_ENDED, WAITING, World, one_story
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.submission import Plan, RunSettings
@@ -47,7 +48,6 @@ class GovernedWorld(World):
     def __init__(self, random: Random, folder: Path) -> None:
         self.load = MachineLoad()
         self.random = random
-        self.looked_at = 0
         self.happened: Counter[str] = Counter()
         super().__init__(random, folder)
 
@@ -67,15 +67,22 @@ class GovernedWorld(World):
         limits = {
             "max_cpu_percent": random.choice([None, 50.0, 80.0]), "throttle_cpu_percent": random.choice([None, 90.0, 40.0]),
             "max_memory_mb": random.choice([None, 1000]), "min_workers": random.randint(1, 3),
-            "max_workers": random.choice([None, 2, 5]), "auto_scale": random.random() < 0.7,
+            "max_workers": random.choice([None, 1, 3]), "auto_scale": random.random() < 0.7,
         }  # fmt: skip
-        return made.model_copy(update={"settings": RunSettings.model_validate({**dict(made.settings), **limits})})
+        settings, changed = dict(made.settings), dict[str, Any]()
+        if random.random() < 0.7:  # Nothing but the machine and the limits keeps its tasks apart.
+            free = {"dependencies": (), "files": (), "stage": 0, "approval": None}
+            changed = {"tasks": tuple(one.model_copy(update=free) for one in made.tasks)}
+            changed["stages"] = (made.stages[0].model_copy(update={"limit": None, "parallel": True}),)
+            settings |= {"max_parallel_agents": 4, "store_limit": 6}
+        changed["settings"] = RunSettings.model_validate({**settings, **limits})
+        return made.model_copy(update=changed)
 
     def step(self) -> None:
         """The load changes now and then, and is sampled; then as ever."""
         random = self.random
         cpu, free = self.load.cpu_percent, self.load.available_bytes
-        if not self.calm and random.random() < 0.3:
+        if not self.calm and random.random() < 0.15:
             cpu, free = random.choice([None, 10.0, 45.0, 60.0, 85.0, 100.0]), random.choice([None, 50, 500, 9000])
             free = None if free is None else free * MB
         used = {
@@ -83,20 +90,20 @@ class GovernedWorld(World):
             for name in self.machine.running
             if random.random() < 0.7
         }
-        self.load = MachineLoad(self.load.at_us + SECOND_US, cpu, free, used)
+        self.load = MachineLoad(self.machine.now_us, cpu, free, used)
         super().step()
 
     def tick(self, dispatcher: Dispatcher) -> None:
         """What was started had to be allowed."""
-        self.looked_at = self.log.last_seq()
+        seen = self.log.last_seq()
         super().tick(dispatcher)
-        self._check_starts()
+        self._check_starts(seen)
         if dispatcher in self.dispatchers and dispatcher._seen == self.log.last_seq():
             self._check_nothing_is_left(dispatcher)
 
-    def _check_starts(self) -> None:
+    def _check_starts(self, seen: int) -> None:
         projector = Projector(self.log, use_snapshots=False)
-        for record in self.log.read(self.looked_at):
+        for record in self.log.read(seen):
             if not isinstance(record.event, ev.TaskStarted):
                 continue
             state = projector.state(record.run_id, record.seq - 1)
@@ -144,11 +151,11 @@ class GovernedWorld(World):
         for name, task in state.tasks.items():
             if task.status not in TASK_ENDED and task.status != "running" and not state.ended:
                 code = why_not(state, name, facts, dispatcher._rests_now_us).code
-                assert code in WAITING | {"paused", "cpu", "memory", "workers", "due"}, (name, code)
+                assert code in WAITING | {"paused", "cpu", "memory", "workers", "due", "approval"}, (name, code)
 
     def finish(self) -> Counter[str]:
         """The machine is busy for good and has no memory left, and every run ends all the same."""
-        self.load = MachineLoad(self.load.at_us, 100.0, 0)
+        self.load = MachineLoad(self.machine.now_us, 100.0, 0)
         return super().finish() + self.happened
 
 

@@ -340,6 +340,8 @@ class Referee:
                 ]
                 assert now.status == expected
                 run.holder = None
+            case ev.DispatchThrottled() | ev.DispatchUnthrottled() | ev.WorkersScaled():
+                assert now.status == "running", "only what could start something waits for the machine"
             case _:
                 raise AssertionError(f"nobody should append {event!r} here")
 
