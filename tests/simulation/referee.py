@@ -87,7 +87,7 @@ class Referee:
         self.attempts: set[str] = set()
         self.seen = 0
         self.at_us = 0  # Of the last event.
-        self.torn = 0  # A seq after which some events of a commit are gone.
+        self.torn = 0  # Up to here another one has read; some events of the commit there are gone.
         self._before: Recorded | None = None
 
     def look(self) -> None:
@@ -224,7 +224,8 @@ class Referee:
         now, task = run.now, run.now.tasks[event.task_id]
         assert task.status == "queued"
         assert (now.status, now.cancelling) == ("running", False)
-        assert record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us, "it still rests"
+        rested = record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us
+        assert rested or record.seq <= self.torn, "it still rests"
         self._check_ready(event.task_id, run)
         assert task.failures <= task.task.max_retries, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
