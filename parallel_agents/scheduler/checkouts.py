@@ -105,6 +105,7 @@ class Followed(NamedTuple):
     foreign: str | None = None
     error: str | None = None
     held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
+    for_good: bool = False  # Whether it is of no use to try again soon: somebody stands on the branch.
     restored: bool = False  # It was not about refs, but about the files of a shared directory.
 
 
@@ -257,7 +258,8 @@ class Checkouts:
                         foreign = refs.move_branch(found, run_id, commit, stands)
                 return Followed(run_id, commit, foreign, held=held)
             except Exception as error:
-                return Followed(run_id, commit, error=str(error), held=held)
+                for_good = isinstance(error, refs.BranchInUse)
+                return Followed(run_id, commit, error=str(error), held=held, for_good=for_good)
 
         self._do(repository, "objects", work)
 

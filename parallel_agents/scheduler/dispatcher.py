@@ -474,11 +474,11 @@ class Dispatcher:
             self._add(draft, ev.STORE_RUN, said)
 
     def _let_go(self, draft: Draft) -> None:
-        for run_id in self._leaving & self.held.keys():
+        for run_id in [name for name in self.held if name in self._leaving]:
             if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
                 self._release(draft, run_id)
         if self._hands_back:
-            for run_id in self.held.keys() - self._asked:
+            for run_id in [name for name in self.held if name not in self._asked]:
                 self._release(draft, run_id, left=True)
 
     def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
@@ -492,7 +492,7 @@ class Dispatcher:
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
-        for run_id in self._leaving & self.held.keys():
+        for run_id in [name for name in self.held if name in self._leaving]:
             self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
@@ -627,7 +627,7 @@ class Dispatcher:
     def _publish(self, fresh: list[Recorded]) -> None:
         """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
         ended = []
-        for run_id in {record.run_id for record in fresh}:
+        for run_id in dict.fromkeys(record.run_id for record in fresh):  # In the order of the log, always the same.
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state
