@@ -70,6 +70,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
+        "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
+        "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
         "config": ("keeping", "Show the configuration, or the schemas for editors."),
@@ -84,7 +86,7 @@ OTHER_WORDS = {
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
-    "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
+    "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip
 LATER = ("replay", "debug", "export", "import")
 

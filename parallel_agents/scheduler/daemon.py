@@ -72,8 +72,12 @@ def _written(store: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _only_daemon(store: Path) -> Iterator[TextIO]:
-    """Hold the lock of a store's daemon, saying who we are. Gives the file."""
+def only_daemon(store: Path) -> Iterator[TextIO]:
+    """Hold the lock of a store's daemon, saying who we are. Gives the file.
+
+    Raises:
+        LeaseHeld: somebody else has it.
+    """
     make_home(store)
     with open(lock_file(store), "a+", encoding="utf-8") as file:
         try:
@@ -110,7 +114,7 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
     # A handler must not touch a lock that the main thread may hold: it writes to a pipe.
     asked, ask = os.pipe()
     os.set_blocking(ask, False)
-    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
+    with only_daemon(store) as file, Log(store, actor="daemon") as log:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: os.write(ask, b"!"))
