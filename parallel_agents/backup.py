@@ -24,12 +24,11 @@ import orjson
 
 from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.git import GitFailed
-from parallel_agents.checkpoint.reaching import OUR_REFS
+from parallel_agents.checkpoint.reaching import OUR_REFS, all_refs
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.deep_verification import unheld
 from parallel_agents.eventstore import audit
 from parallel_agents.eventstore.errors import InvalidUsage, ParallelAgentsError, StoreError
-from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
@@ -38,6 +37,7 @@ from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 from parallel_agents.run_standing import places_of
+from parallel_agents.scheduler.run_files import known_commits
 from parallel_agents.verification import verify
 from parallel_agents.version import RELEASE, STORE_FORMAT
 
@@ -154,7 +154,7 @@ def _written(log: Log, project: Project, target: Path, scratch: Path, *, outputs
                 f"{log.path} is not what was written to it, so no backup is made of it", hint="`verify` says where"
             )
         runs = Projector(copy).runs()
-        bundled, left_out = _bundles(copy, project, scratch, told)
+        bundled, left_out = _bundles(log, copy, project, scratch, told)
     made = scratch / "made"
     with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
         with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=_LEVEL) as tar:
@@ -200,7 +200,9 @@ def _written(log: Log, project: Project, target: Path, scratch: Path, *, outputs
     }
 
 
-def _bundles(copy: Log, project: Project, scratch: Path, told: Told) -> tuple[list[dict[str, Any]], list[str]]:
+def _bundles(
+    log: Log, copy: Log, project: Project, scratch: Path, told: Told
+) -> tuple[list[dict[str, Any]], list[str]]:
     """A bundle for each repository in which the copy's runs have refs, and what could not be had."""
     unusable: list[tuple[str, str, str]] = []
     places = places_of(copy)
@@ -212,7 +214,7 @@ def _bundles(copy: Log, project: Project, scratch: Path, told: Told) -> tuple[li
     named, bundled = named_commits(copy), []
     for number, one in enumerate(repositories.values()):
         told("repositories", number, len(repositories))
-        held = refs_of(one, [*Projector(copy).runs(), STORE_RUN])
+        held = refs_of(log, one, named)
         if held:
             file = scratch / f"{number}.bundle"
             bundle(one, file, held)
@@ -232,13 +234,24 @@ def _run_ids(held: dict[str, str]) -> set[str]:
     return {ref.split("/")[2] for ref in held if ref.startswith(OUR_REFS)}
 
 
-def refs_of(repository: Repository, run_ids: list[str]) -> dict[str, str]:
-    """The refs and branches of some runs."""
-    wanted = set(run_ids)
-    found = {ref: one for ref, one in refs.held(repository).items() if ref.split("/")[2] in wanted}
-    for run_id in run_ids:
-        if (commit := refs.branch_commit(repository, run_id)) is not None:
-            found[refs.branch_ref(run_id)] = commit
+def refs_of(log: Log, repository: Repository, named: dict[str, Named]) -> dict[str, str]:
+    """The refs of some runs that their events account for, and those of their branches that are somebody else's.
+
+    Args:
+        log: the store itself, which may know of a branch's later commits than the copy does.
+        named: what the copy says.
+    """
+    found = {}
+    for ref, commit in refs.held(repository).items():
+        _, _, run_id, name = ref.split("/", 3)
+        known = named.get(run_id, Named())
+        if name in known.names or commit in known.kept or commit in known.branch:
+            found[ref] = commit
+    branches = {ref: one for ref, one in all_refs(repository).items() if ref.startswith(refs.branch_ref(""))}
+    for ref, stands in branches.items():
+        run_id = ref.removeprefix(refs.branch_ref(""))
+        if run_id in named and stands not in named[run_id].branch | known_commits(log, run_id):
+            found[ref] = stands
     return found
 
 

@@ -19,7 +19,7 @@ from parallel_agents.checkpoint.repository import OURS, Repository
 from parallel_agents.eventstore import audit
 from parallel_agents.eventstore.audit import Snapshot
 from parallel_agents.eventstore.errors import ParallelAgentsError
-from parallel_agents.eventstore.events import STORE_RUN, RunRolledBack
+from parallel_agents.eventstore.events import STORE_RUN, RunMoved, RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.findings import Finding
@@ -147,8 +147,9 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
     targets = {at: one.event.to_seq for at, one in enumerate(records) if isinstance(one.event, RunRolledBack)}
     kept, _ = kept_positions([one.seq for one in records], targets)
     state = st.initial(run_id)
-    for position in kept:
-        st.fold(state, records[position], log.blob)
+    moved = [one for one in records if isinstance(one.event, RunMoved)]
+    for record in [*(records[position] for position in kept), *moved]:
+        st.fold(state, record, log.blob)
     if records:
         state.seq, state.version = records[-1].seq, records[-1].version
     return state

@@ -7,13 +7,14 @@ place. Only a person lets such a run go on.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,22 +24,25 @@ import orjson
 from parallel_agents.backup import BUNDLES, CHUNK, DATABASE, FORMAT, MANIFEST, OUTPUTS, BackupFailed, flush_folder
 from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.git import FLUSHED, GitFailed, execute
+from parallel_agents.checkpoint.reaching import OUR_REFS
 from parallel_agents.checkpoint.repository import Repository, find_repository, shadow_repository
 from parallel_agents.deep_verification import unheld
 from parallel_agents.eventstore import audit
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidUsage, LeaseHeld, NotAllowed, StoreError
-from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.location import attempts_folder, files_home, make_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
+from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.run_standing import living_attempt, places_of, slots_of
 from parallel_agents.scheduler import decide
+from parallel_agents.scheduler.checkouts import SHADOW
 from parallel_agents.scheduler.daemon import only_daemon
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -46,6 +50,9 @@ from parallel_agents.verification import verify
 
 Told = Callable[[str, int, int], None]
 
+_OF_MANIFEST = {
+    "made_at": str, "root": str, "events": int, "head": str, "repositories": list, "left_out": list, "members": dict,
+}  # fmt: skip
 _BESIDE = ("", "-wal", "-shm")  # What a store of SQLite consists of.
 
 
@@ -91,7 +98,8 @@ def restore(file: Path, project: Project, *, overwrite: bool = False, progress: 
         with _in_words(file):
             unpacked = _unpacked(file, folder, told)
         clones = _checked(unpacked, told)
-        homes = {entry["file"]: _home_of(project, entry) for entry in unpacked.manifest["repositories"]}
+        manifest = unpacked.manifest
+        homes = {entry["file"]: _home_of(project, manifest, entry) for entry in manifest["repositories"]}
         paused, lost = _settled(unpacked, project)
         with _in_words(store):
             return _put(unpacked, project, clones, homes, told) | {"paused": paused, "lost": lost}
@@ -124,12 +132,11 @@ def _refuse_living_holders(store: Path) -> None:
     if not store.exists():
         return
     try:
-        with Log(store, create=False) as log:
-            held = {run_id: run.holder for run_id, run in Projector(log).runs().items() if run.holder is not None}
+        found = runs_fold.fold_all(audit.run_level(store))  # A log that is opened on it would change it.
     except StoreError:
         return
-    for run_id, holder in held.items():
-        if holder_alive(holder):
+    for run_id, holder in ((run_id, run.holder) for run_id, run in found.items()):
+        if holder is not None and holder_alive(holder):
             raise LeaseHeld(
                 f"process {holder.get('pid')} dispatches run {run_id} of the store at {store}",
                 hint="end it first; its attempts go on, and what the backup knows of them is adopted",
@@ -145,7 +152,7 @@ def _unpacked(file: Path, folder: Path, told: Told) -> Unpacked:
     found: dict[str, dict[str, Any]] = {}
     manifest: dict[str, Any] | None = None
     try:
-        with tarfile.open(file, "r:gz") as tar:
+        with gzip.open(file) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
             for number, member in enumerate(tar):
                 told("files", number, number + 1)
                 name = _safe(file, member)
@@ -154,22 +161,17 @@ def _unpacked(file: Path, folder: Path, told: Told) -> Unpacked:
                 found[name] = _take_out(tar, member, folder / name)
                 if name == MANIFEST:
                     del found[name]
-                    manifest = orjson.loads((folder / MANIFEST).read_bytes())
+                    manifest = _manifest(file, folder / MANIFEST)
+            while unzipped.read(CHUNK):  # To the sum at its end, which is compared then.
+                pass
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise _spoiled(file, str(error) or "it ends too early") from error
     except OSError as error:
         if error.errno is not None:
             raise
         raise _spoiled(file, str(error)) from error  # gzip has no class of its own for what it finds.
-    except orjson.JSONDecodeError as error:
-        raise _spoiled(file, f"{MANIFEST} cannot be read: {error}") from error
     if manifest is None:
         raise _spoiled(file, f"{MANIFEST}, its last file, is missing: it was not written to its end")
-    if manifest.get("format") != FORMAT:
-        raise BackupFailed(
-            f"{file} is a backup of format {manifest.get('format')}, and this release knows {FORMAT}",
-            hint="use the release that made it, or a later one",
-        )
     named = manifest["members"]
     for name in sorted(named.keys() | found.keys()):
         if name not in found:
@@ -177,6 +179,23 @@ def _unpacked(file: Path, folder: Path, told: Told) -> Unpacked:
         if found[name] != named.get(name):
             raise _spoiled(file, f"{name} is not what was written")
     return Unpacked(folder, manifest)
+
+
+def _manifest(file: Path, written: Path) -> dict[str, Any]:
+    try:
+        manifest = orjson.loads(written.read_bytes())
+        made_in = manifest["format"]
+        whole = all(isinstance(manifest.get(name), kind) for name, kind in _OF_MANIFEST.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _spoiled(file, f"{MANIFEST} cannot be read") from None
+    if made_in != FORMAT:
+        raise BackupFailed(
+            f"{file} is a backup of format {made_in}, and this release knows {FORMAT}",
+            hint="use the release that made it, or a later one",
+        )
+    if not whole:
+        raise _spoiled(file, f"{MANIFEST} does not say all that it should")
+    return dict(manifest)
 
 
 def _spoiled(file: Path, what: str) -> BackupFailed:
@@ -221,7 +240,7 @@ def _checked(unpacked: Unpacked, told: Told) -> dict[str, Repository]:
         for number, entry in enumerate(manifest["repositories"]):
             told("repositories", number, len(manifest["repositories"]))
             clone = clones[entry["file"]] = _clone(unpacked, number, entry)
-            held = {ref.split("/")[2] for ref in entry["refs"] if ref.startswith("refs/parallel-agents/")}
+            held = {ref.split("/")[2] for ref in entry["refs"] if ref.startswith(OUR_REFS)}
             here = {run_id for run_id, place in places.items() if place.repository in (entry["path"], entry["git_dir"])}
             for run_id in here | held:
                 lost = unheld(clone, run_id, named.get(run_id, Named())) - set(entry["lacking"])
@@ -263,21 +282,20 @@ def _fetch(repository: Repository, source: Path, wanted: dict[str, str]) -> None
     git.run(*FLUSHED, *words, "--no-recurse-submodules", "--stdin", str(source), stdin=asked.encode())
 
 
-def _home_of(project: Project, entry: dict[str, Any]) -> Repository:
-    """Where the refs of one of a backup's repositories go: where its runs look for them, else the project's own.
+def _home_of(project: Project, manifest: dict[str, Any], entry: dict[str, Any]) -> Repository:
+    """Where the refs of one of a backup's repositories go.
 
     Raises:
         NotAllowed: there is no repository.
     """
     if entry["shadow"]:
         return shadow_repository(project.root, files_home(project.store))
-    for folder in (Path(entry["path"]), project.root):
-        if folder.is_dir() and (found := find_repository(folder)) is not None:
-            return found
+    folder = Path(_here(manifest, project, entry["path"]))
+    if folder.is_dir() and (found := find_repository(folder)) is not None and found.top == folder:
+        return found
     raise NotAllowed(
-        f"runs of the backup have their files in the git repository at {entry['path']}, which is not there, and "
-        f"{project.root} is none",
-        hint=f"clone it to {entry['path']} first, or `git init` there for what runs have made alone",
+        f"runs of the backup have their files in a git repository, and {folder} is none",
+        hint="clone it there first, or `git init` there to have only what runs have made",
     )
 
 
@@ -294,9 +312,11 @@ def _settled(unpacked: Unpacked, project: Project) -> tuple[list[str], list[str]
 
         def settle(draft: Draft) -> None:
             for run_id, summary in runs.items():
+                state = projector.state(run_id)
+                if (place := _moved(unpacked, project, state)) is not None:
+                    _add(draft, log, state, [place])
                 if summary.status in st.ENDED and not slots[run_id] and summary.holder is None:
                     continue
-                state = projector.state(run_id)
                 gone = [one for one in sorted(slots[run_id]) if not _was_here(log, here, run_id, one)]
                 for attempt_id in gone:
                     lost.append(attempt_id)
@@ -309,6 +329,30 @@ def _settled(unpacked: Unpacked, project: Project) -> tuple[list[str], list[str]
 
         log.transact(settle)
     return paused, lost
+
+
+def _moved(unpacked: Unpacked, project: Project, state: RunState) -> ev.RunMoved | None:
+    """Where the files of a run are here, if that is another place than in the project that the backup was made of."""
+    workdir, repository = _here(unpacked.manifest, project, state.workdir), state.repository
+    if repository is not None and Path(repository).name == SHADOW:
+        repository = str(files_home(project.store) / SHADOW)
+    elif repository is not None:
+        repository = _here(unpacked.manifest, project, repository)
+    if (workdir, repository) == (state.workdir, state.repository):
+        return None
+    return ev.RunMoved(workdir=workdir, repository=repository)
+
+
+def _here(manifest: dict[str, Any], project: Project, path: str) -> str:
+    """A path of the project that the backup was made of, or above it, in this one; any other stays as it is."""
+    there, root = Path(path), Path(manifest["root"])
+    if there == root or root in there.parents:
+        return str(project.root / there.relative_to(root))
+    if there in root.parents:
+        below = root.relative_to(there).parts
+        if project.root.parts[-len(below) :] == below:
+            return str(project.root.parents[len(below) - 1])
+    return path
 
 
 def _add(draft: Draft, log: Log, state: RunState, events: list[Event]) -> None:
@@ -363,7 +407,9 @@ def _put(
     aside = _put_store(unpacked.database, store)
     with Log(store, create=False) as log:
         runs = Projector(log).runs()
-        _put_branches(log, list(runs), homes)
+        named = named_commits(log)
+        for entry in manifest["repositories"]:
+            _put_branches(log, homes[entry["file"]], clones[entry["file"]], entry["refs"], named)
     return {
         "store": str(store),
         "made_at": manifest["made_at"],
@@ -386,16 +432,18 @@ def _put_refs(repository: Repository, clone: Repository, wanted: dict[str, str])
         _fetch(repository, clone.git_dir, missing)
 
 
-def _put_branches(log: Log, run_ids: list[str], homes: dict[str, Repository]) -> None:
-    """Make the branch of a run where there is none. One that is there is somebody's, or right already."""
-    for run_id in run_ids:
+def _put_branches(
+    log: Log, repository: Repository, clone: Repository, wanted: dict[str, str], named: dict[str, Named]
+) -> None:
+    """Let the branch of a run stand where its log says. What somebody has put on it is theirs, here and in the backup."""
+    for run_id in {ref.split("/")[2] for ref in wanted if ref.startswith(OUR_REFS)} - {STORE_RUN}:
+        ref, stands, known = refs.branch_ref(run_id), refs.branch_commit(repository, run_id), named[run_id].branch
         state = Projector(log).state(run_id)
-        line = state.integration
-        if state.plan.workspace != "worktree" or line is None:
-            continue
-        for repository in homes.values():
-            if refs.held(repository, run_id) and refs.branch_commit(repository, run_id) is None:
-                refs.move_branch(repository, run_id, line, None)
+        if stands is None and ref in wanted:
+            _fetch(repository, clone.git_dir, {ref: wanted[ref]})
+        elif state.plan.workspace == "worktree" and state.integration and (stands is None or stands in known):
+            with suppress(refs.BranchInUse):  # It stays, and `verify --deep` says where it belongs.
+                refs.move_branch(repository, run_id, state.integration, stands)
 
 
 def _put_outputs(staged: Path, attempts: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.record import Recorded, decode
+from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, explained
 
 PAGES_AT_ONCE = 1000
@@ -63,6 +65,13 @@ def wrong_blobs(path: Path) -> Iterator[str]:
         for digest, content in connection.execute("SELECT digest, bytes FROM blobs"):
             if sha256(content).hexdigest() != digest:
                 yield str(digest)
+
+
+def run_level(path: Path) -> Iterator[Recorded]:
+    """The events about runs as a whole."""
+    query = f"SELECT seq, run_id, version, type, at, actor, body FROM events WHERE {RUN_LEVEL} ORDER BY seq"
+    with opened_to_read(path) as connection:
+        yield from map(decode, connection.execute(query))
 
 
 def copy(path: Path, target: Path, progress: Callable[[int, int], None] | None = None) -> None:

@@ -270,6 +270,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
+        case ev.RunMoved():
+            state.workdir, state.repository = record.event.workdir, record.event.repository
         case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
         case ev.CheckpointRestored(commit=commit):

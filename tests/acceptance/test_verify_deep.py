@@ -83,7 +83,10 @@ def test_nothing_is_found_of_runs_without_checkouts(cli: Scratch, workspace: str
 
 def test_a_changed_event_is_found_and_nothing_is_concluded_from_it(repo: Scratch) -> None:
     """Folds of events that are not what was written would only be noise."""
-    change(repo, """UPDATE events SET body = replace(body, '"exit_code":0', '"exit_code":7') WHERE type = 'TaskCompleted'""")
+    change(
+        repo,
+        """UPDATE events SET body = replace(body, '"exit_code":0', '"exit_code":7') WHERE type = 'TaskCompleted'""",
+    )
     (found,) = deep(repo)
     assert (found["check"], " was changed: its body" in found["detail"]) == ("chain", True)
     said = repo.quick("verify", "--deep", code=8)
