@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,46 @@ def submit(
         InvalidUsage: the working directory's path is no UTF-8, so that no event could name it.
         GitFailed: the files that it would start from cannot be held; then nothing was appended.
     """
+    made = submission(
+        log, plan, workdir=workdir, environment=recorded_environment(os.environ if environ is None else environ),
+        callables=callables, start=start,
+    )  # fmt: skip
+    events = list(made.events)
+    if claim is not None:
+        events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
+    log.append(made.run_id, 0, events, blobs=made.blobs)
+    if claim is not None:
+        [digest] = made.blobs
+        keep_at_hand(digest, made.plan)
+    return made.run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run that is not in the log yet. The files that it starts from are held already."""
+
+    run_id: str
+    plan: Plan
+    events: list[ev.Event]
+    blobs: dict[str, bytes]
+
+
+def submission(
+    log: Log,
+    plan: Plan,
+    *,
+    workdir: Path,
+    environment: Mapping[str, str],
+    callables: bool = False,
+    start: Start | None = None,
+) -> Submission:
+    """What ``submit`` appends.
+
+    Args:
+        environment: what is recorded of one (see ``recorded_environment``).
+    Raises:
+        InvalidUsage, GitFailed: as ``submit`` says.
+    """
     try:
         str(workdir).encode()
     except UnicodeEncodeError:
@@ -118,19 +159,13 @@ def submit(
         strategy=plan.strategy,
         workspace=plan.workspace,
         workdir=os.path.abspath(workdir),
-        environment=recorded_environment(os.environ if environ is None else environ),
+        environment=dict(environment),
         callables=callables,
         base_commit=base_commit,
         repository=None if start is None else start.named,
         budget_usd_micros=plan.budget_usd_micros,
     )
-    events: list[ev.Event] = [submitted, *checkpoints]
-    if claim is not None:
-        events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
-    log.append(run_id, 0, events, blobs={digest: content})
-    if claim is not None:
-        keep_at_hand(digest, plan)
-    return run_id
+    return Submission(run_id, plan, [submitted, *checkpoints], {digest: content})
 
 
 def run_settings(configuration: Configuration, wanted: int | None) -> RunSettings:

@@ -71,6 +71,30 @@ def look_at_files(draft: PlanDraft, project: Project) -> Start:
     return _in_git(draft.workspace or "worktree", repository, include_uncommitted=draft.include_uncommitted)
 
 
+def look_again(workspace: Workspace, project: Project, *, include_uncommitted: bool) -> Start:
+    """The files of a plan whose workspace was settled when it was scheduled, as they are at this moment.
+
+    Raises:
+        InvalidPlan: that workspace is not to be had here any more.
+        GitFailed: the repository cannot be used.
+    """
+    if workspace == "none":
+        return Start("none")
+    if shutil.which("git") is None:
+        raise InvalidPlan(f"workspace is {workspace!r}, and there is no git on PATH", hint="install git")
+    from parallel_agents.checkpoint.repository import find_repository, head_commit
+
+    repository = find_repository(project.workdir)
+    if workspace == "worktree" and (repository is None or head_commit(repository) is None):
+        raise InvalidPlan(
+            f"workspace is 'worktree', and {project.workdir} is in no git repository with a commit",
+            hint="schedule the plan anew",
+        )
+    if repository is None:
+        return Start(workspace, shadow=(project.root, files_home(project.store)))
+    return _in_git(workspace, repository, include_uncommitted=include_uncommitted)
+
+
 class _Lack(NamedTuple):
     """Why there can be no checkouts, and what to do about it."""
 

@@ -66,8 +66,9 @@ def run(ctx: click.Context) -> None:
     from loguru import logger
 
     from parallel_agents.scheduler.daemon import run_daemon
+    from parallel_agents.schedules import Clock
 
     project = project_of(ctx)
     logger.remove()
     logger.add(sys.stderr, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level.name} {message}", diagnose=False)
-    run_daemon(project.store, started_at=daemons.now_text())
+    run_daemon(project.store, started_at=daemons.now_text(), timed=Clock)

@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("running", "Run a plan here and follow it to its end."),
         "submit": ("running", "Queue a plan for whoever dispatches, and print the run's id."),
         "wait": ("running", "Wait for a run's end and exit with its code."),
+        "schedules": ("schedules", "List the plans that run by a timetable, or take one out."),
         "attach": ("running", "Follow a run that another process dispatches."),
         "daemon": ("daemon", "Start, stop or ask after the process that dispatches in the background."),
     },
@@ -85,6 +86,7 @@ OTHER_WORDS = {
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
+    "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip

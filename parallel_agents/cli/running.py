@@ -311,6 +311,17 @@ def _summarise(log: Any, follower: Any, *, as_json: bool) -> None:
 
 @click.command()
 @_plan_options
+@click.option(
+    "--cron", metavar="FIELDS", help='Not now but whenever this is due, such as "0 9 * * 1-5"; needs a daemon.'
+)
+@click.option(
+    "--zone", metavar="NAME", help="Whose clocks count for --cron, such as Europe/Paris; else this machine's."
+)
+@click.option(
+    "--misfire",
+    type=click.Choice(["run", "skip"]),
+    help="Where no daemon was there at a time of --cron: run once when one is (the default), or leave it out.",
+)
 @click.pass_context
 def submit(
     ctx: click.Context,
@@ -320,15 +331,39 @@ def submit(
     config_path: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
+    cron: str | None,
+    zone: str | None,
+    misfire: str | None,
 ) -> None:
-    """Queue a plan for whoever dispatches, and print the run's id. No daemon needs to run yet."""
+    """Queue a plan for whoever dispatches, and print the run's id. No daemon needs to run yet.
+
+    With --cron it becomes a run each time that is due, and a schedule's id is printed: `parallel-agents schedules`.
+    """
     project = project_of(ctx)
+    if cron is None and (zone or misfire):
+        raise InvalidUsage(f"{'--zone' if zone else '--misfire'} is about --cron, which is not given")
     made, _, start = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    if cron is not None:
+        _schedule(project, made, start, as_json, cron=cron, zone=zone, misfire=misfire or "run")
+        return
     from parallel_agents.submit import submit as append_run
 
     with project.open(create=True, actor="cli") as log:
         run_id = append_run(log, made, workdir=project.workdir, start=start)
     print_json({"run_id": run_id}) if as_json else click.echo(run_id)
+
+
+def _schedule(project: Project, plan: Any, start: Any, as_json: bool, **when: Any) -> None:
+    from parallel_agents import daemons, schedules
+    from parallel_agents.cli.drawing import local_time
+
+    schedules.check(**when)
+    with project.open(create=True, actor="cli") as log:
+        made = schedules.add(log, plan, project, include_uncommitted=start.include_uncommitted, **when)
+    print_json(made) if as_json else click.echo(made["schedule_id"])
+    click.echo(f"due next {local_time(made['next_at'])} ({made['cron']}, {made['zone']})", err=True)
+    if not daemons.is_there(project.store):
+        click.echo("no daemon is there to run it; `parallel-agents daemon start` starts one", err=True)
 
 
 @click.command()

@@ -110,6 +110,19 @@ def sentence(event: dict[str, Any]) -> str:
         case "ProviderLimited":
             sure = "" if data["stated"] else " (our guess)"
             return f"{data['provider']} until {local_time(data['until'])}{sure}: {data['reason'] or data['kind']}"
+        case "PlanScheduled":
+            return (
+                f"{data['name']}, {data['task_count']} tasks, at {data['cron']} ({data['zone']}), {data['schedule_id']}"
+            )
+        case "ScheduleFired":
+            late = f", {duration(data['late_s'])} late" if data["late_s"] >= 1 else ""
+            return f"{data['schedule_id']}, due {local_time(data['due'])}{late}, as run {data['run_id']}" + _missed(
+                data
+            )
+        case "ScheduleSkipped":
+            return f"{data['schedule_id']}, due {local_time(data['due'])}: {data['reason']}" + _missed(data)
+        case "ScheduleRemoved":
+            return str(data["schedule_id"]) + (f": {data['reason']}" if data["reason"] else "")
         case "ToolsDenied":
             return f"not allowed: {', '.join(dict.fromkeys(data['tools']))}"
         case "ProviderFreed":
@@ -137,6 +150,10 @@ def _started(data: dict[str, Any]) -> str:
     if data.get("resumes"):
         return f"{said}, goes on with the session of {data['resumes']}"
     return said
+
+
+def _missed(data: dict[str, Any]) -> str:
+    return f" ({_times(data['missed'])} before that nobody saw to it)" if data["missed"] else ""
 
 
 def _times(number: int) -> str:

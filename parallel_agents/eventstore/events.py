@@ -552,3 +552,51 @@ class SecretScrubbed(Event):
     seq: Count
     old_digest: str
     new_digest: str
+
+
+class PlanScheduled(Event):
+    """A plan is to run whenever its timetable says so. The plan, with its effective settings, is the blob. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("environment",)
+
+    schedule_id: str
+    name: str  # Of the plan.
+    plan_digest: str
+    task_count: Count
+    cron: str  # Five fields, as Debian's cron reads them.
+    zone: str  # Whose clocks count: a name of the IANA database.
+    misfire: str = "run"  # Where nobody dispatched at that time: run (once, late) or skip.
+    workdir: str = ""
+    root: str = ""  # Of the project.
+    environment: dict[str, str] = Field(default_factory=dict)
+    include_uncommitted: bool = False
+
+
+class ScheduleFired(Event):
+    """A scheduled plan was due and became a run, in the same commit. Of no run."""
+
+    schedule_id: str
+    due: Rfc3339
+    run_id: str
+    missed: Count = 0  # Times that were due before, and that nobody saw to; this run stands for them too.
+    late_s: float = 0.0
+
+
+class ScheduleSkipped(Event):
+    """A scheduled plan was due, and there is no run for it. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    schedule_id: str
+    due: Rfc3339
+    reason: str
+    missed: Count = 0
+
+
+class ScheduleRemoved(Event):
+    """A plan is not to run by itself any more. What it had started goes on. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    schedule_id: str
+    reason: str = ""

@@ -291,6 +291,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
                 state.budget_usd_micros = record.event.budget_usd_micros
             else:
                 state.task_budgets[scope.removeprefix("task:")] = record.event.budget_usd_micros
+        case ev.PlanScheduled() | ev.ScheduleFired() | ev.ScheduleSkipped() | ev.ScheduleRemoved():
+            pass  # Of no run.
         case ev.CheckpointsDropped():
             pass  # The files of the past, not where the run stands.
         case ev.DispatchThrottled(reason=reason):

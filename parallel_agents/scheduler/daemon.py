@@ -9,19 +9,21 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 from loguru import logger
 
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
 
+_LOOK: Final = b"."  # Through the pipe of signals: look at what is due; anything else is a wish that we end.
 DETACH_S: Final = 4.0  # From a signal to the end of the process, at most.
 
 
@@ -101,12 +103,30 @@ def _write_line(file: TextIO, values: dict[str, Any]) -> None:
     file.flush()
 
 
-def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = None) -> None:
+class Timed(Protocol):
+    """What the daemon does by a timetable besides dispatching."""
+
+    def learn(self, records: list[Recorded]) -> None:
+        """What was appended. Called on the dispatcher's thread."""
+
+    def look(self) -> None:
+        """Do what is due; cheap where nothing is. Called on the main thread about twice a second, and when asked for."""
+
+
+def run_daemon(
+    store: Path,
+    *,
+    started_at: str,
+    stop: threading.Event | None = None,
+    timed: Callable[[Log, Callable[[int], None]], Timed] | None = None,
+) -> None:
     """Dispatch until SIGTERM or SIGINT. Then detach: attempts go on, and whoever comes next adopts them.
 
     Args:
         started_at: this moment, as it is told to those who ask.
         stop: ends it too, within half a second.
+        timed: makes what fires scheduled plans, of the log and of a function that asks for a look at a time (microseconds
+            since the epoch).
     Raises:
         LeaseHeld: another daemon has this store.
         StoreError: the store cannot be opened, or was removed.
@@ -120,12 +140,18 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
                 signal.signal(number, lambda *_: os.write(ask, b"!"))
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         engine = Engine(log, kind="daemon", takes_all=True)
+        clock = None
+        if timed is not None:
+            clock = timed(log, lambda at_us: engine.loop.at("timed", at_us, lambda: _write(ask, _LOOK)))
+            engine.dispatcher.listeners.append(clock.learn)
         engine.start()
         _write_line(file, {"started_at": started_at})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
         try:
             while not (stop is not None and stop.is_set()):
-                if select.select([asked], [], [], 0.5)[0]:
+                if clock is not None:
+                    clock.look()
+                if select.select([asked], [], [], 0.5)[0] and os.read(asked, 4096).strip(_LOOK):
                     _leave_in_time()
                     break
                 if engine.loop.failure is not None:
@@ -134,6 +160,11 @@ def run_daemon(store: Path, *, started_at: str, stop: threading.Event | None = N
         finally:
             engine.close()
             logger.info("daemon {} detached", os.getpid())
+
+
+def _write(pipe: int, what: bytes) -> None:
+    with contextlib.suppress(OSError):  # It is full, or closed: then nobody needs one more.
+        os.write(pipe, what)
 
 
 def _leave_in_time() -> None:

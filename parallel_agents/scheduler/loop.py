@@ -111,6 +111,16 @@ class Loop:
             self._awake.set()
         self._kick()
 
+    def at(self, name: str, at_us: int, job: Callable[[], None]) -> None:
+        """Call something at a time of the wall clock, once; a later call of the same name takes its place. Any thread.
+
+        It is called on the dispatcher's thread, so it must be quick, and must not raise.
+        """
+        if self._closing:
+            return
+        when = datetime.fromtimestamp(min(at_us, _LATEST_US) / 1e6, UTC)
+        self._scheduler.add_job(job, "date", run_date=when, id=name, replace_existing=True, executor="default")
+
     def stop(self) -> None:
         """End after the tick that is under way. Attempts go on."""
         with self._lock:

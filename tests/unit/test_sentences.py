@@ -15,6 +15,7 @@ from parallel_agents.eventstore.events import EVENT_TYPES
 SPECIAL: dict[str, Any] = {
     "not_before": "2026-03-01T12:00:00Z",
     "until": "2026-03-01T12:00:00Z",
+    "due": "2026-03-01T12:00:00Z",
     "paths": ["a.py", "b.py"],
     "counts": {"completed": 2},
 }
