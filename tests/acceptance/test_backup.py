@@ -193,13 +193,14 @@ def with_poor_bundle(file: Path) -> None:
     (name,) = [name for name in found if name.startswith("bundles/")]
     manifest = json.loads(found["manifest.json"])
     (entry,) = manifest["repositories"]
-    kept = {ref: commit for ref, commit in entry["refs"].items() if commit == min(entry["refs"].values())}
     folder = file.with_name("poor.git")
     bundle = file.with_name("poor.bundle")
     bundle.write_bytes(found[name])
     subprocess.run(["git", "init", "-q", "--bare", str(folder)], check=True)
-    specs = [f"{ref}:{ref}" for ref in kept]
-    subprocess.run(["git", "fetch", "-q", str(bundle), *specs], cwd=folder, check=True)
+    subprocess.run(["git", "fetch", "-q", str(bundle), "refs/*:refs/*"], cwd=folder, check=True)
+    count = ("git", "rev-list", "--count")
+    deep = {ref: int(subprocess.check_output([*count, ref], cwd=folder)) for ref in entry["refs"]}
+    kept = {ref: commit for ref, commit in entry["refs"].items() if deep[ref] == min(deep.values())}
     subprocess.run(["git", "bundle", "create", "-q", str(bundle), *kept], cwd=folder, check=True)
     entry["refs"] = kept
     found["manifest.json"] = json.dumps(manifest).encode()
