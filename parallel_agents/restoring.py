@@ -46,6 +46,7 @@ from parallel_agents.scheduler.checkouts import SHADOW
 from parallel_agents.scheduler.daemon import only_daemon
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.schedules import schedules
 from parallel_agents.verification import verify
 
 Told = Callable[[str, int, int], None]
@@ -75,8 +76,9 @@ def restore(file: Path, project: Project, *, overwrite: bool = False, progress: 
     Args:
         overwrite: a store that is there may be put aside.
     Returns:
-        ``{"store", "made_at", "events", "runs", "refs", "aside", "paused", "lost", "left_out"}``: ``aside`` is where the
-        store went that was there, ``paused`` the runs that wait for a ``resume``, ``lost`` the attempts that count as lost.
+        ``{"store", "made_at", "events", "runs", "refs", "aside", "left_out", "paused", "lost", "schedules"}``: ``aside`` is
+        where the store went that was there, ``paused`` the runs that wait for a ``resume``, ``lost`` the attempts that count
+        as lost, and ``schedules`` what does not run by its timetable any more: ``{"schedule_id", "name", "cron"}``.
     Raises:
         BackupFailed: the file is not a whole backup, or was changed.
         NotAllowed: there is a store, or something of it lives.
@@ -100,9 +102,9 @@ def restore(file: Path, project: Project, *, overwrite: bool = False, progress: 
         clones = _checked(unpacked, told)
         manifest = unpacked.manifest
         homes = {entry["file"]: _home_of(project, manifest, entry) for entry in manifest["repositories"]}
-        paused, lost = _settled(unpacked, project)
+        settled = _settled(unpacked, project)
         with _in_words(store):
-            return _put(unpacked, project, clones, homes, told) | {"paused": paused, "lost": lost}
+            return _put(unpacked, project, clones, homes, told) | settled
 
 
 @contextmanager
@@ -299,14 +301,18 @@ def _home_of(project: Project, manifest: dict[str, Any], entry: dict[str, Any]) 
     )
 
 
-def _settled(unpacked: Unpacked, project: Project) -> tuple[list[str], list[str]]:
-    """Say in the store that was unpacked what the restoring means for runs that are not over."""
+def _settled(unpacked: Unpacked, project: Project) -> dict[str, Any]:
+    """Say in the store that was unpacked what the restoring means for runs that are not over, and for timetables.
+
+    A time that has come since the backup was made may have led to a run already, which this store does not know.
+    """
     here = attempts_folder(project.store)
     reason = f"restored from the backup of {unpacked.manifest['made_at']}"
     paused: list[str] = []
     lost: list[str] = []
     with Log(unpacked.database, create=False, actor="restore") as log:
         projector, runs = Projector(log), Projector(log).runs()
+        timed = schedules(log)
         slots = {run_id: slots_of(log, run_id) for run_id in runs}
         _refuse_living_attempts(here, {attempt_id for of in slots.values() for attempt_id in of})
 
@@ -326,9 +332,11 @@ def _settled(unpacked: Unpacked, project: Project) -> tuple[list[str], list[str]
                     _add(draft, log, state, [ev.RunPaused(reason=reason)])
                 if summary.holder is not None:  # Of the store that the backup was made of.
                     _add(draft, log, state, [ev.RunReleased(epoch=summary.epoch)])
+            draft.add_all(STORE_RUN, [ev.ScheduleRemoved(schedule_id=one, reason=reason) for one in timed])
 
         log.transact(settle)
-    return paused, lost
+    removed = [{"schedule_id": name, "name": one.made.name, "cron": one.made.cron} for name, one in timed.items()]
+    return {"paused": paused, "lost": lost, "schedules": removed}
 
 
 def _moved(unpacked: Unpacked, project: Project, state: RunState) -> ev.RunMoved | None:

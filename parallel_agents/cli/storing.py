@@ -79,6 +79,9 @@ def restore(ctx: click.Context, file: Path, into: Path | None, yes: bool, as_jso
         click.echo(f"the store that was there is {done['aside']}", err=True)
     for run_id in done["paused"]:
         click.echo(f"run {run_id} is paused: `parallel-agents resume {run_id}` goes on with it", err=True)
+    for one in done["schedules"]:
+        said = f"{one['name']} does not run at {one['cron']!r} any more: `parallel-agents submit --cron` lets it again"
+        click.echo(said, err=True)
     if done["lost"]:
         click.echo(f"attempts that did not run here count as lost: {', '.join(done['lost'])}", err=True)
     return 0

@@ -410,6 +410,17 @@ def test_a_backup_of_a_busy_store_is_of_one_moment(cli: Scratch, file: Path, tmp
         other.close()
 
 
+def test_a_timetable_does_not_come_back_by_itself(repo: Scratch, file: Path) -> None:
+    """Whoever made the backup may have started what was due since; it is said how to have it again."""
+    plan = repo.plan(shell("one", "true"), name="nightly")
+    repo("submit", plan, "--cron", "0 3 * * *", "--zone", "UTC")
+    repo("backup", str(file))
+    said = repo("restore", str(file), "--yes")
+    assert "nightly does not run at '0 3 * * *' any more" in said.err
+    assert repo("schedules", "--json").data == []
+    whole(repo)
+
+
 @pytest.mark.parametrize(("words", "said"), [((".",), "is a folder"), (("no/such/b.tar.gz",), "no folder")])
 def test_a_place_where_no_backup_can_be_is_named(repo: Scratch, words: tuple[str, ...], said: str) -> None:
     """Nothing is made there."""
