@@ -89,6 +89,12 @@ class FailingDisk:
         """The first of those: the call, and the file below the folder."""
         return bytes(self._mapped[1064:2088]).split(b"\0")[0].decode()
 
+    def fail_after(self, calls: int, error: int, *, lasting: bool = True) -> None:
+        """From so many calls on, counted from this moment, let them fail."""
+        _FLAG.pack_into(self._mapped, 16, error)
+        _FLAG.pack_into(self._mapped, 20, lasting)
+        _COUNT.pack_into(self._mapped, 0, self.count + calls)
+
     def mend(self) -> None:
         """From here on nothing fails, in processes that run too."""
         _FLAG.pack_into(self._mapped, 28, 1)
