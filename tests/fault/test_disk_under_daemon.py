@@ -121,6 +121,22 @@ def test_a_daemon_goes_on_when_its_disk_is_mended(
         assert disk.failed
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=errno.errorcode.get)
+def test_work_that_the_disk_of_the_repository_does_not_take_is_not_done_again(
+    trial: Trial, made: Path, tmp_path: Path, error: int
+) -> None:
+    """All of the project lies on the disk: what tasks left is kept and merged once it is mended."""
+    with failing(trial.root / ".git", made, tmp_path / "control", Fault()) as disk:
+        watched = Watched(trial, env=disk.environment)
+        disk.fail_after(1, error)
+        watched.go()
+        watched.until_it_says("the work of task", "waits")
+        disk.mend()
+        watched.until_it_ended()
+    trial.check()
+    assert started(trial)["one"] == started(trial)["three"] == 1, "what had ended was done again"
+
+
 def test_a_full_disk_under_a_daemon(trial: Trial) -> None:
     """A real one, that somebody else fills and makes room on again."""
     with mounted(trial.store.parent, "6m") as disk:
