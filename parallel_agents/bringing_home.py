@@ -15,6 +15,7 @@ from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import OURS, Repository, current_branch, find_repository
 from parallel_agents.checkpoint.snapshot import changed_paths, ignored_in_the_way, tree_of
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, nearest
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.project import Project
@@ -107,10 +108,13 @@ def carry_out(log: Log, run_id: str, planned: Homecoming | None) -> dict[str, An
     commit = planned.tip
     if planned.how != "already":
         commit = _commit(log, planned)
+        reach("home.made")
         _move(planned, commit)
+        reach("home.moved")
     state = Projector(log).state(run_id)
     if planned.how != "already" or state.merged_into != planned.branch:
         _record(log, run_id, ev.RunMerged(into=planned.branch, commit=commit, squash=planned.how == "squash"))
+        reach("home.recorded")
     return {
         "run_id": run_id,
         "merged": planned.how != "already",

@@ -18,6 +18,7 @@ from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import Change, ChangedMeanwhile, Comparison, compared
 from parallel_agents.checkpoint.snapshot import restore as write_files
 from parallel_agents.checkpoints import BEFORE_RESTORE, create_of_files, repository_of, repository_of_checkpoint
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, CheckpointRestored
 from parallel_agents.eventstore.location import files_home
@@ -190,7 +191,9 @@ class Return:
             description=label or self._checkpoint["kind"].replace("_", " "),
         )  # fmt: skip
         create_of_files(self._log, self._project, self._repository, before, self._seen.tree)
+        reach("restore.kept")
         files = self._seen.replace()
+        reach("restore.replaced")
         _append(self._log, CheckpointRestored(checkpoint_id=name, into=str(self._seen.folder), in_place=True))
         return Restored(name, self._seen.folder, files, before.checkpoint_id)
 

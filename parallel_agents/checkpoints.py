@@ -22,6 +22,7 @@ from parallel_agents.checkpoint.repository import (
 )
 from parallel_agents.checkpoint.snapshot import Change, changed_paths, commit_tree, snapshot
 from parallel_agents.checkpoint_metadata import level_of
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, StaleRun, UnknownCheckpoint, nearest
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, RunForked, RunSubmitted
 from parallel_agents.eventstore.location import FOLDER, files_home, make_home
@@ -248,6 +249,7 @@ def create_of_files(
     else:
         commit = commit_tree(repository, tree, message=message, parents=parents, at_us=at_us)
     hold(repository, {checkpoint_ref(STORE_RUN, event.checkpoint_id): commit})
+    reach("checkpoint.held")
     own = project.store.parent == project.root / FOLDER
     whole = event.model_copy(
         update={

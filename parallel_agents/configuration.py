@@ -31,8 +31,9 @@ from parallel_agents.plan_secrets import text_misfit
 from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
 ENVIRONMENT_PREFIX = "PARALLEL_AGENTS_"
-# Variables of that prefix that are no configuration: where the store is, and what an attempt is told of itself.
-_TOLD = ("STORE", "ATTEMPT", "RUN", "TASK", "PORT", "BASE", "CONFLICT")
+# Variables of that prefix that are no configuration: where the store is, where a process is to die, and what an attempt is
+# told of itself.
+_TOLD = ("STORE", "CRASH_AT", "ATTEMPT", "RUN", "TASK", "PORT", "BASE", "CONFLICT")
 NOT_CONFIGURATION = tuple(f"{ENVIRONMENT_PREFIX}{name}" for name in _TOLD)
 
 PROJECT_FILES = (

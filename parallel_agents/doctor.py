@@ -22,14 +22,18 @@ from parallel_agents.eventstore.doorbell import doorbell_folder
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import files_home
 from parallel_agents.findings import Finding, Level
+from parallel_agents.held_back import limits
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.scheduler.daemon import find_daemon, lock_file
 from parallel_agents.scheduler.process import boot_id, holder_alive, start_time_now
 from parallel_agents.scheduler.resources import free_bytes
+from parallel_agents.scheduler.runners.control_groups import control_group_home
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.shell import ShellRunner
+from parallel_agents.scheduler.sandbox import PRESETS, problem
 from parallel_agents.scheduler.throttle import MEGABYTE
+from parallel_agents.submit import sandbox_words
 from parallel_agents.version import RELEASE
 
 _TRY_S = 20.0
@@ -57,8 +61,11 @@ def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Itera
     yield _doorbell()
     yield _identity()
     yield _shell_runner(scratch)
+    yield _sandboxes(project, scratch)
+    yield _limits()
     yield Finding("runner python", "ok", "runs callables in threads of the submitting process, in the Python API")
     yield from examine_agents(project, scratch=scratch)
+    yield from _circuits(project)
 
 
 def _git() -> Finding:
@@ -145,6 +152,22 @@ def _daemon(project: Project) -> Finding:
     return Finding("daemon", "ok", f"pid {found.identity.pid}, since {found.started_at}")
 
 
+def _circuits(project: Project) -> Iterator[Finding]:
+    """The runners that this store leaves alone for a while."""
+    if not project.store.exists():
+        return
+    try:
+        with project.open() as log:
+            lines = [line for line in limits(log) if line["runner"] is not None]
+    except ParallelAgentsError:  # Told elsewhere.
+        return
+    for line in lines:
+        detail = f"failed {line['failures']} times in a row, left alone until {line['until']}: {line['reason']}"
+        yield Finding(f"circuit {line['runner']}", "warning", detail, f"mend it; `{line['lift']}` does not wait")
+    if not lines:
+        yield Finding("circuits", "ok", "closed: no runner is left alone")
+
+
 def _doorbell() -> Finding:
     folder = doorbell_folder()
     if folder is None:
@@ -183,6 +206,32 @@ def _shell_runner(scratch: Path) -> Finding:
         return Finding("runner shell", "error", f"a command could not be run: {found.error or found.outcome}")
     took_ms = (found.ended_at_us - found.started_at_us) / 1000
     return Finding("runner shell", "ok", f"a supervised command ran and ended as it should, in {took_ms:.0f} ms")
+
+
+def _sandboxes(project: Project, scratch: Path) -> Finding:
+    """Which sandboxes this machine has, and whether the one that is asked for is among them."""
+    folder = scratch / "sandbox"
+    folder.mkdir()
+    found = {name: problem((name,), str(folder)) for name in PRESETS}
+    there = [name for name, why in found.items() if not why]
+    detail = "; ".join([f"{', '.join(there) or 'none'} can be had here", *(f"{n}: {w}" for n, w in found.items() if w)])
+    try:
+        words = sandbox_words(project.configuration())
+    except ParallelAgentsError:
+        return Finding("sandbox", "ok", detail)  # Told by the line about the configuration.
+    if words and (why := problem(words, str(folder))):
+        hint = "install it, or change safetyFeatures.sandbox"
+        return Finding("sandbox", "error", f"{words[0]} is asked for: {why}", hint)
+    in_force = f"attempts run behind {words[0]}" if words else "attempts run as you, without one"
+    return Finding("sandbox", "ok", f"{in_force}; {detail}")
+
+
+def _limits() -> Finding:
+    """What holds attempts to their limits here."""
+    home = control_group_home()
+    if home.path is not None:
+        return Finding("limits of agents", "ok", f"cgroup v2 and a watchdog: groups in {home.path}")
+    return Finding("limits of agents", "ok", f"nice and a watchdog; no cgroup v2: {home.reason}")
 
 
 def as_json(findings: Iterator[Finding]) -> list[dict[str, Any]]:

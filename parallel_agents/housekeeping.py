@@ -17,6 +17,8 @@ from typing import Any
 
 from parallel_agents import stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
+from parallel_agents.eventstore import usage_samples
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.location import FILE, FOLDER, attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -25,6 +27,7 @@ from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.run_standing import KnownRuns, Place, known_runs, living_attempt, needed, places_of
 from parallel_agents.scheduler.checkouts import GATES, SHADOW, open_repository
+from parallel_agents.scheduler.runners.control_groups import control_group_home, empty_groups, remove_group
 from parallel_agents.scheduler.runners.folder import LockHeld, take_lock
 from parallel_agents.stale_checkouts import RUN_ID, TRASH, Found
 from parallel_agents.stale_sessions import remove_sessions, sessions_of
@@ -41,6 +44,7 @@ class Survey:
     stays: list[Stays] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)  # What is kept to go back to: refs, and their bytes.
     checkouts: dict[str, Found] = field(default_factory=dict)  # By path.
+    unnamed: set[str] = field(default_factory=set)  # Refs that no event names: nobody would find what they hold.
 
     @property
     def bytes(self) -> int:
@@ -50,7 +54,7 @@ class Survey:
     @property
     def dropping(self) -> set[str]:
         """Refs that hold nothing any more once they are gone."""
-        return {ref for item in self.items if item.kind == "ref" for ref in item.parts}
+        return self.unnamed | {ref for item in self.items if item.kind == "ref" for ref in item.parts}
 
 
 def survey(
@@ -67,7 +71,7 @@ def survey(
         log: None where there is no store any more.
         older_than_s: what attempts wrote is kept for that long after the end of their run.
         checkpoints: give up the checkpoints of runs that have ended that long ago, are merged, and are built on by nothing.
-        lost_refs: also refs of runs that no log knows, where nothing else reaches their commits.
+        lost_refs: also refs of runs that no log knows, or that no event names, where nothing else reaches their commits.
     """
     found = Survey(older_than_s)
     store = project.store
@@ -76,7 +80,7 @@ def survey(
     found.stays += [Stays(name, message, hint) for name, message, hint in unusable]
     lying = stale_checkouts.checkouts(store, repositories)
     folders = folders_in(attempts_folder(store))
-    leftovers = [*_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
+    leftovers = [*_groups(), *_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
     # The log is read after the folders: whatever lay there then, its run was in the log before.
     known = known_runs(log, stores_near(store, repositories), store)
     for repository in repositories.values():
@@ -156,6 +160,10 @@ def _refs(
     home, attempts = Path(os.path.realpath(files_home(store))), attempts_folder(store)
     try:
         judged += stale_refs.strangers(repository, known, home, found.older_than_s, lost=lost)
+        if log is not None:
+            unnamed = stale_refs.unnamed(log, repository, known, attempts)
+            found.unnamed.update(ref for of in unnamed.values() for ref in of)
+            judged += stale_refs.forgotten(repository, unnamed, found.older_than_s, lost=lost)
         if checkpoints and log is not None:
             judged += stale_refs.given_up(log, repository, known.summaries, attempts, found.older_than_s)
         held = stale_refs.usage(repository)
@@ -196,6 +204,13 @@ def _attempt_folders(run: Path) -> list[Path]:
     """The folders of attempts of a run, and those of checks at the end of a stage, which lie one level deeper."""
     attempts = [attempt for task in folders_in(run) if task.name != GATES for attempt in folders_in(task)]
     return attempts + [check for stage in folders_in(run / GATES) for check in folders_in(stage)]
+
+
+def _groups() -> list[Item]:
+    """Control groups of attempts whose supervisor was killed; nobody is in them any more."""
+    home = control_group_home().path
+    why = "the control group of an attempt that is over"
+    return [] if home is None else [Item("group", folder, why) for folder in empty_groups(home)]
 
 
 def _in_home(store: Path) -> list[Item]:
@@ -246,6 +261,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
     with _alone(project.store):
         for item in found.items:
             failed = False
+            reach("gc.before-removal")
             try:
                 stays = _remove(log, project.store, item, found)
             except (ParallelAgentsError, OSError) as error:
@@ -253,6 +269,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
             if stays:
                 left.append({"path": item.path, "why": stays, "failed": failed})
                 continue
+            reach("gc.removed")
             removed.append(item.as_data())
             size += item.bytes
         _remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])
@@ -288,6 +305,8 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
                 return "it is in use again"
             delete(path)
             return ""
+        case "group":
+            return "" if remove_group(item.path) else "it is in use again"
         case "ref" | "checkpoints":
             return stale_refs.drop(log, item, attempts_folder(store))
 
@@ -295,7 +314,7 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
 def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
     """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay.
 
-    The sessions of agents, which only their attempts could go on with, go first.
+    The sessions of agents, which only their attempts could go on with, go first; what they used over time goes last.
     """
     assert item.run_id is not None
     stays = needed(log, item.run_id, Path(item.path))
@@ -315,6 +334,8 @@ def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
             delete(Path(part))
         finally:
             os.close(lock)
+    if log is not None:
+        usage_samples.remove(log.path, item.run_id)
     return ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidUsage, ParallelAgentsError, StoreError, UnknownEvent, nearest
 from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.log import Draft, Log, digest_of, wall_clock_us
@@ -189,6 +190,8 @@ def _fire_one(log: Log, schedule: Schedule, now_us: int) -> None:
         except (ParallelAgentsError, OSError) as error:
             refused = str(error)
 
+    reach("schedule.prepared")
+
     def decide(draft: Draft) -> None:
         fresh = schedules(log).get(made.schedule_id)
         found = None if fresh is None else due(_table(fresh), fresh.seen_us, now_us)
@@ -212,6 +215,7 @@ def _fire_one(log: Log, schedule: Schedule, now_us: int) -> None:
         draft.add(STORE_RUN, fired)
 
     log.transact(decide)
+    reach("schedule.fired")
 
 
 def _why_not(log: Log, schedule: Schedule, now_us: int) -> str:

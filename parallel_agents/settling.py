@@ -17,6 +17,7 @@ from parallel_agents.checkpoint.merging import Merge, Take
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.conflicts import SIDES as SIDES
 from parallel_agents.conflicts import conflicts as conflicts
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, StaleRun, nearest
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
@@ -268,6 +269,7 @@ def settle(
                 )
             merged = again.commit
         refs.hold(repository, {refs.checkpoint_ref(run_id, attempt_id or task_id): merged})
+        reach("resolve.held")
         checked = checks.on(state, task, merged)
         found = Work("", commit=merged, gates=checked)
         if found.failed_gate is not None and state.plan.files.fail_on_gates:
@@ -419,6 +421,7 @@ def _answer(log: Log, run_id: str, task_id: str, records: Sequence[Recorded], **
     """How things stand afterwards. The run's branch is moved here, where no living process does so."""
     from parallel_agents.travel import follow_branch
 
+    reach("answer.appended")
     warning = follow_branch(log, run_id) or ""  # The log is what counts.
     state = Projector(log).state(run_id)
     task = state.tasks[task_id]

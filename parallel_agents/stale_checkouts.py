@@ -18,11 +18,12 @@ from parallel_agents.checkpoint.git import GitFailed, decoded
 from parallel_agents.checkpoint.reaching import kept_trees, unreached
 from parallel_agents.checkpoint.repository import Repository, find_repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import changed_paths, snapshot, tree_of
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.events import CheckpointCreated
 from parallel_agents.eventstore.location import attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
-from parallel_agents.eventstore.record import new_id
+from parallel_agents.eventstore.record import derived_id
 from parallel_agents.leftovers import Item, Stays, folders_in, size_of
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
@@ -223,8 +224,11 @@ def _keep(log: Log, found: Found, commit: str) -> None:
     """Hold what a checkout has by a ref, then by an event that names it."""
     assert found.repository is not None
     label = f"what the checkout of {found.name} held when it was cleared away"
-    event = CheckpointCreated(checkpoint_id=new_id(), kind="manual", label=label, commit=commit)
+    tree = tree_of(found.repository, commit)
+    checkpoint_id = derived_id("cleared", f"{found.run_id}/{found.name}:{tree}")  # Once more after a crash.
+    event = CheckpointCreated(checkpoint_id=checkpoint_id, kind="manual", label=label, commit=commit)
     refs.hold(found.repository, {refs.checkpoint_ref(found.run_id, event.checkpoint_id): commit})
+    reach("gc.kept")
 
     def add(draft: Draft) -> None:
         draft.add(found.run_id, event)

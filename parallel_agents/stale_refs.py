@@ -1,7 +1,8 @@
-"""Refs that hold checkpoints: those of runs that no log knows, and those that somebody wants to give up.
+"""Refs that hold checkpoints: of runs that no log knows, those that no event names, and those that somebody gives up.
 
-A ref of a run that this store does not know may be of a store elsewhere. So it goes only where its commit is reached by
-what stays, or where somebody says that there is no such store.
+A ref of a run that this store does not know may be of a store elsewhere. One that no event of its run names was made by a
+command that was killed before it could append. Either goes only where its commit is reached by what stays, or where
+somebody says so.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.entries import entries
 from parallel_agents.checkpoint.reaching import OUR_REFS, bytes_of, unreached, written_at
 from parallel_agents.checkpoint.repository import Repository
-from parallel_agents.eventstore.events import STORE_RUN, CheckpointsDropped
+from parallel_agents.eventstore.crash_points import reach
+from parallel_agents.eventstore.events import (
+    STORE_RUN,
+    CheckpointCreated,
+    CheckpointsDropped,
+    RunForked,
+    RunSubmitted,
+    TaskStarted,
+)
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
+from parallel_agents.eventstore.record import decode_brief
 from parallel_agents.leftovers import UNDER_WAY_S, Item, Stays
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
@@ -76,6 +86,79 @@ def strangers(
             why = "no log here knows its run, but nothing else reaches its commits, and another store may know it"
             found.append(Stays(name, why, "`parallel-agents gc --lost-refs` removes it if no such store is left"))
     return found
+
+
+def unnamed(log: Log, repository: Repository, known: KnownRuns, attempts: Path) -> dict[str, dict[str, str]]:
+    """Refs of this store's runs, and of checkpoints made by hand, that no event accounts for: by run, with their commits.
+
+    Those of a run that goes on are of a dispatcher that has still to append, or will be.
+
+    Args:
+        attempts: the folder of all attempts.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for run_id, held in by_run(repository).items():
+        if run_id == STORE_RUN:
+            ours = not known.stranger(run_id)
+        else:
+            ours = run_id in known.summaries and not needed(log, run_id, attempts / run_id)
+        if not ours:
+            continue
+        names, commits = _accounted(log, run_id)
+        left = {ref: one for ref, one in held.items() if ref.rpartition("/")[2] not in names and one not in commits}
+        if left:
+            found[run_id] = left
+    return found
+
+
+def _accounted(log: Log, run_id: str) -> tuple[set[str], set[str]]:
+    """The ids that refs of a run may be called after, and the commits that it began with."""
+    names: set[str] = set()
+    commits: set[str] = set()
+    for brief in log.briefs(run_id, where=_ACCOUNTS):
+        match decode_brief(run_id, brief).event:
+            case CheckpointCreated(checkpoint_id=name):
+                names.add(name)
+            case TaskStarted(task_id=task_id, attempt_id=attempt_id):
+                names |= {task_id, attempt_id}
+            case RunSubmitted(base_commit=commit):
+                commits.add(commit or "")
+            case RunForked(parent=parent, commit=commit):
+                commits.add(commit or "")
+                names |= _accounted(log, parent)[0]
+            case _:
+                pass
+    return names, commits
+
+
+_ACCOUNTS = "type IN ('RunSubmitted', 'RunForked', 'TaskStarted', 'CheckpointCreated')"
+
+
+def forgotten(
+    repository: Repository, found: Mapping[str, Mapping[str, str]], older_than_s: float, *, lost: bool
+) -> list[Item | Stays]:
+    """What becomes of refs that no event names.
+
+    Args:
+        found: see ``unnamed``.
+        older_than_s, lost: see ``strangers``.
+    """
+    candidates = {ref: commit for of in found.values() for ref, commit in of.items()}
+    alone = unreached(repository, set(candidates.values()), candidates)
+    made: list[Item | Stays] = []
+    for run_id, held in found.items():
+        name, why = f"{OUR_REFS}{run_id}", "no event names it, because a command was killed"
+        of = {ref: one for ref, one in held.items() if _age_s(repository, ref) >= max(older_than_s, UNDER_WAY_S)}
+        # Those made by hand have no run of their own: a store that we do not see may know them.
+        going = tuple(ref for ref in of if lost or (run_id != STORE_RUN and of[ref] not in alone))
+        if going:
+            size = bytes_of(repository, [of[ref] for ref in going], candidates)
+            made.append(Item("ref", name, why, size, run_id, repository=repository, parts=going))
+        for ref in of.keys() - set(going):
+            hint = f"`git branch kept {of[ref][:12]}` keeps it, `parallel-agents gc --lost-refs` removes it"
+            because = "nothing else reaches its commit" if of[ref] in alone else "another store may know it"
+            made.append(Stays(ref, f"{why}, but {because}", hint))
+    return made
 
 
 def _age_s(repository: Repository, ref: str) -> float:
@@ -157,8 +240,10 @@ def drop(log: Log | None, item: Item, attempts: Path) -> str:
     stays = needed(log, run_id, attempts / run_id)
     if stays:
         return stays
-    if item.kind == "ref" and summary is not None:
-        return "its run has come into the log"
+    if log is not None and item.kind == "ref" and (summary is not None or run_id == STORE_RUN):
+        still = unnamed(log, repository, KnownRuns(Projector(log).runs()), attempts).get(run_id, {})
+        if not still.keys() >= set(item.parts):
+            return "the log names it by now" if run_id == STORE_RUN else "its run has come into the log"
     if item.kind == "checkpoints":
         assert log is not None
 
@@ -166,6 +251,7 @@ def drop(log: Log | None, item: Item, attempts: Path) -> str:
             draft.add(run_id, CheckpointsDropped(refs=len(item.parts)))
 
         log.transact(add)
+        reach("gc.dropping")
     refs.drop(repository, item.parts)
     return ""
 

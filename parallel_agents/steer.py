@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError, StaleRun
 from parallel_agents.eventstore.events import Event, TaskReopened
 from parallel_agents.eventstore.log import Draft, Log
@@ -28,7 +29,11 @@ def _decided(log: Log, run_id: str, decide_on: Callable[[RunState], Sequence[Eve
     """
     state = Projector(log).state(run_id)
     try:
-        return log.append(run_id, state.version, decide_on(state))
+        events = decide_on(state)
+        reach("steer.decided")
+        records = log.append(run_id, state.version, events)
+        reach("steer.appended")
+        return records
     except StaleRun:
         pass
 

@@ -11,6 +11,7 @@ from typing import Any
 from parallel_agents.agent_settings import budget_settings, run_budget, with_budgets
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidConfiguration, InvalidPlan, InvalidUsage
 from parallel_agents.eventstore.log import Log, digest_of, wall_clock_us
 from parallel_agents.eventstore.record import new_id
@@ -28,6 +29,7 @@ from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
+from parallel_agents.scheduler.sandbox import NONE, problem
 from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
 from parallel_agents.versioning import Start, begin
 
@@ -49,6 +51,7 @@ def make_plan(
     """
     if not configuration.get("enabled"):
         raise InvalidConfiguration("the configuration switches parallel agents off: enabled = false")
+    _check_sandbox(configuration)
     tasks = with_budgets(_with_agent_dependencies(draft.tasks, configuration), configuration)
     check_acyclic({task.task_id: task.dependencies for task in tasks})
     strategy = draft.strategy
@@ -107,7 +110,9 @@ def submit(
     events = list(made.events)
     if claim is not None:
         events.append(ev.RunClaimed(holder=dict(claim), epoch=1))
+    reach("submit.before-append")
     log.append(made.run_id, 0, events, blobs=made.blobs)
+    reach("submit.appended")
     if claim is not None:
         [digest] = made.blobs
         keep_at_hand(digest, made.plan)
@@ -183,14 +188,59 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         delay_s=float(configuration.get("execution.retryPolicy.retryDelay")),
         exponential=configuration.get("execution.retryPolicy.exponentialBackoff"),
     )
+    pool, cpu, memory = "execution.workerPool", "resourceManagement.cpu", "resourceManagement.memory"
+    most = f"{pool}.maxWorkers"
     return RunSettings(
         max_parallel_agents=limit,
         store_limit=store_limit,
         max_queue_size=int(configuration.get("execution.taskQueue.maxQueueSize")),
         max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
+        max_cpu_percent=float(configuration.get(f"{cpu}.maxCpuPercent")),
+        throttle_cpu_percent=float(configuration.get(f"{cpu}.throttleThreshold")),
+        agent_cpu_percent=float(configuration.get(f"{cpu}.perAgentLimit")),
+        max_memory_mb=int(configuration.get(f"{memory}.maxMemoryMB")),
+        agent_memory_mb=int(configuration.get(f"{memory}.perAgentLimitMB")),
+        memory_warning_percent=float(configuration.get(f"{memory}.warningThresholdPercent")),
+        min_workers=int(configuration.get(f"{pool}.minWorkers")),
+        max_workers=int(configuration.get(most)) if configuration.is_explicit(most) else None,
+        auto_scale=configuration.get(f"{pool}.autoScale"),
+        scaling_threshold=float(configuration.get(f"{pool}.scalingThreshold")),
         retry=retry,
+        sandbox=sandbox_words(configuration),
+        circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))
+        if configuration.get("safetyFeatures.circuitBreaker.enabled")
+        else None,
+        health_check_s=float(configuration.get("safetyFeatures.healthCheckInterval"))
+        if configuration.get("safetyFeatures.healthChecks")
+        else None,
+        stuck_after_s=float(configuration.get("safetyFeatures.stuckAfter")),
+        max_output_mb=int(configuration.get("monitoring.maxOutputMB")) or None,
+        circuit_reset_s=float(configuration.get("safetyFeatures.circuitBreaker.resetTimeout")),
     )
+
+
+def _check_sandbox(configuration: Configuration) -> None:
+    """A sandbox that is not to be had here must not be left out in silence."""
+    words = sandbox_words(configuration)
+    if not words:
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="pa-") as scratch:
+        why = problem(words, scratch)
+    if why:
+        origin = configuration.origin("safetyFeatures.sandbox")
+        raise InvalidConfiguration(
+            f"{origin}: safetyFeatures.sandbox cannot be had on this machine: {why}",
+            hint="install it, or choose another; `parallel-agents doctor` tells which there are",
+        )
+
+
+def sandbox_words(configuration: Configuration) -> tuple[str, ...]:
+    """What goes before the command of every attempt."""
+    wanted = configuration.get("safetyFeatures.sandbox")
+    return tuple(wanted) if not isinstance(wanted, str) else () if wanted == NONE else (wanted,)
 
 
 def strategy_options(configuration: Configuration) -> StrategyOptions:

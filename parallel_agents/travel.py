@@ -13,6 +13,7 @@ from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.snapshot import ChangedMeanwhile
 from parallel_agents.checkpoint_restoring import Return, restore, returning
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, UnknownEvent
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_id
@@ -136,12 +137,14 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
             draft.add(run_id, event)
         if wanted is not None:
             draft.add(run_id, ev.FilesRestoring(commit=wanted["commit"], checkpoint_id=target.checkpoint_id or ""))
+        reach("rollback.drafted")
 
     restored = False
     with nullcontext() if wanted is None else returning(log, project, wanted) as way:
         if way is not None:
             _check(way, run_id)
         made = log.transact(decide)
+        reach("rollback.appended")
         if way is not None and not way.outlook.in_use and not undone_attempts(log, run_id):
             restored = _go(log, run_id, way)
     left = [] if restored else settle_undone(log, run_id, timeout_s=STOP_S)
@@ -175,6 +178,7 @@ def _go(log: Log, run_id: str, way: Return) -> bool:
         way.go()
     except ChangedMeanwhile:
         return False
+    reach("rollback.replaced")
     _append_restored(log, run_id)
     return True
 
@@ -275,7 +279,9 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
         events.append(
             ev.CheckpointCreated(checkpoint_id=checkpoint_id, kind="before_run", label=label, commit=there.integration)
         )
+    reach("fork.held")
     log.append(child, 0, events, blobs={plan_digest: content, state_digest: snapshot})
+    reach("fork.appended")
     follow_branch(log, child)
     return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(log).state(child).status}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parallel_agents.checkpoint.git import FLUSHED, GitFailed, decoded
 from parallel_agents.checkpoint.repository import OURS, Repository
+from parallel_agents.eventstore.crash_points import reach
 
 
 class BranchInUse(GitFailed):
@@ -38,7 +39,9 @@ def hold(repository: Repository, refs: Mapping[str, str]) -> None:
     """
     if refs:
         lines = "".join(f"update {ref} {commit}\n" for ref, commit in refs.items())
+        reach("refs.before-hold")
         repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=lines.encode())
+        reach("refs.held")
 
 
 def move_branch(repository: Repository, run_id: str, commit: str, expected: str | None) -> str | None:
@@ -56,10 +59,12 @@ def move_branch(repository: Repository, run_id: str, commit: str, expected: str 
     if expected == commit and _value(repository, ref) == commit:
         return None
     _refuse_if_checked_out(repository, ref)
+    reach("branch.before-move")
     for old in (expected, None):
         line = f"create {ref} {commit}\n" if old is None else f"update {ref} {commit} {old}\n"
         said = repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=line.encode(), ok=range(256))
         if said.code == 0:
+            reach("branch.moved")
             return None
         found = _value(repository, ref)
         if found is not None and found != old:
@@ -101,7 +106,9 @@ def drop(repository: Repository, refs: Collection[str]) -> None:
         raise GitFailed(f"{strange[0]} is not ours to delete")
     if refs:
         lines = "".join(f"delete {ref}\n" for ref in refs)
+        reach("refs.before-drop")
         repository.git().run(*FLUSHED, "update-ref", "--no-deref", "--stdin", stdin=lines.encode())
+        reach("refs.dropped")
 
 
 _LOOSE = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n")

@@ -30,6 +30,7 @@ from parallel_agents.checkpoint.git import (
     told,
 )
 from parallel_agents.checkpoint.repository import NOT_OURS, Repository
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import FOLDER
 
 SPARSE_MARK = "# parallel-agents"  # The first line of a sparse-checkout file of ours.
@@ -87,7 +88,10 @@ def snapshot(
     """
     with _captured(repository, folder, parents[0] if parents else None, () if as_committed else RAW) as git:
         tree = git.text("write-tree")
-    return Snapshot(commit_tree(repository, tree, message=message, parents=parents, at_us=at_us), tree)
+    reach("files.tree")
+    commit = commit_tree(repository, tree, message=message, parents=parents, at_us=at_us)
+    reach("files.commit")
+    return Snapshot(commit, tree)
 
 
 def commit_tree(repository: Repository, tree: str, *, message: str, parents: Sequence[str], at_us: int) -> str:

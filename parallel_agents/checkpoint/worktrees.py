@@ -18,6 +18,7 @@ from typing import NamedTuple
 from parallel_agents.checkpoint.git import RAW, WRITING, Git, GitFailed, decoded, told
 from parallel_agents.checkpoint.repository import NOT_OURS, OURS, Repository, linked_git_dir
 from parallel_agents.checkpoint.snapshot import SPARSE_MARK, sparse_settings
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import FOLDER
 
 REASON = "in use by parallel-agents"
@@ -65,8 +66,9 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
         admin = None if sparse else _usable(repository, old)
         if admin is not None and old != new:
             _clear(repository, new)
-            new.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(new.parent)
             os.rename(old, new)
+            reach("worktree.moved")
             _write(admin / "gitdir", f"{new / '.git'}\n")
         reused = admin is not None and _set_to(repository, admin, new, commit)
         if not reused and old != new:
@@ -157,17 +159,27 @@ def _alone(repository: Repository) -> Iterator[None]:
         yield
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for us alone."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def _make(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:
     _clear(repository, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_private(path.parent)
+    reach("worktree.before-add")
     repository.git().run(
         "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit
     )
+    reach("worktree.registered")
     try:
         _check_out(path, commit, sparse)
     except GitFailed:
         _clear(repository, path)  # Half of a checkout is worth nothing, and the disk may be full.
         raise
+    reach("worktree.filled")
 
 
 def _check_out(path: Path, commit: str, sparse: Sequence[str]) -> None:
@@ -220,6 +232,7 @@ def _usable(repository: Repository, path: Path) -> Path | None:
 
 def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> bool:
     """Make a used worktree equal to a commit; False where that fails."""
+    reach("worktree.before-set")
     _write(admin / "HEAD", f"{commit}\n")
     for left in admin.iterdir():
         if left.name not in _STAYS:
@@ -233,6 +246,7 @@ def _set_to(repository: Repository, admin: Path, path: Path, commit: str) -> boo
         git.run("clean", "-ffdxq")
     except GitFailed:
         return False
+    reach("worktree.set")
     return True
 
 
@@ -248,6 +262,7 @@ def _clear(repository: Repository, path: Path) -> None:
             raise GitFailed(f"{path} is no worktree of parallel-agents, so it stays", hint="move it away")
         trash = path.with_name(f"{_TRASH}{os.getpid()}-{os.urandom(4).hex()}")
         os.rename(path, trash)  # At once, so that a crash leaves either a worktree or a thing to sweep away.
+        reach("worktree.put-aside")
         if admin is not None and _is_ours(repository, admin, path) and not _in_use(admin):
             entries.append(admin)
     for entry in entries:
@@ -255,6 +270,8 @@ def _clear(repository: Repository, path: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         (repository.git_dir / "worktrees").rmdir()
+    if entries:
+        reach("worktree.forgotten")
 
 
 def _sweep(folder: Path) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from parallel_agents.housekeeping import Survey
 
 _KINDS = {
-    "checkout": "checkout", "attempts": "attempts", "leftover": "leftover", "ref": "refs", "checkpoints": "checkpoints",
+    "checkout": "checkout", "attempts": "attempts", "leftover": "leftover", "group": "group", "ref": "refs",
+    "checkpoints": "checkpoints",
 }  # fmt: skip
 
 
@@ -25,7 +26,11 @@ _KINDS = {
     "--older-than", default="7d", metavar="AGE", show_default=True, help="How long logs and refs are kept: 7d, 12h, 0."
 )
 @click.option("--checkpoints", is_flag=True, help="Give up checkpoints of old runs that are merged and have no fork.")
-@click.option("--lost-refs", is_flag=True, help="Also refs that no log here knows, and that alone hold their commits.")
+@click.option(
+    "--lost-refs",
+    is_flag=True,
+    help="Also refs that no log here knows or no event names, and that alone hold their commits.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 @store_option

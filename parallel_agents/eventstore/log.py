@@ -15,10 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import StaleRun, StoreError, UnknownEvent
+from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.record import GENESIS, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.eventstore.sqlite import data_version, explained, open_store
@@ -102,6 +103,11 @@ class Draft:
             if event.free_text:
                 event = redacted(event)
             body = encode(event)
+            if len(body) > MAX_BODY:
+                raise EventTooLarge(
+                    f"{type(event).__name__} has {len(body):,} bytes, more than the {MAX_BODY:,} that one event may have",
+                    hint="keep in a file what is that long, and name the file",
+                )
             digest = sha256(body).digest()
             seq, version, type_ = seq + 1, version + 1, type(event).__name__
             link = event_hash(prev_hash, seq, run_id, version, type_, at_us, actor, digest)
@@ -212,6 +218,7 @@ class Log:
         ``decide`` may read this log, and adds events of any runs to the draft that it is given. They are committed as
         one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
+        reach("log.before-append")
         with self._lock:
             writer = self._writer
             with explained(self.path):
@@ -229,7 +236,9 @@ class Log:
                     if draft.blobs:
                         writer.executemany(_INSERT_BLOB, draft.blobs.items())
                     writer.executemany(_INSERT, draft.rows)
+                    reach("log.in-transaction")
                     writer.execute("COMMIT")
+                    reach("log.committed")
                 self._tail = (draft.seq, draft.prev_hash, draft.at_us)
                 self._versions.update(draft.versions)
             except BaseException:
@@ -453,7 +462,9 @@ class Log:
                     "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
                     (run_id, projection, version, seq, state),
                 )
+                reach("snapshot.in-transaction")
                 self._writer.execute("COMMIT")
+                reach("snapshot.committed")
             except BaseException:
                 self._abandon()
                 raise

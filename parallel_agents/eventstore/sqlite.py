@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.location import FOLDER
 from parallel_agents.version import STORE_FORMAT
 
 BUSY_TIMEOUT_MS = 30_000
@@ -36,6 +37,8 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
             raise StoreError(f"{path} is a folder, not a store", hint="name the file, such as events.db")
         elif path.stat().st_size == 0:
             path.chmod(0o600)  # Somebody made an empty file for us; what SQLite puts beside it takes its mode.
+        else:
+            _check_ours(path)
         writer = _connect(path)
         try:
             if not _is_store(writer, path, release):
@@ -44,6 +47,27 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
         except BaseException:
             writer.close()
             raise
+
+
+def _check_ours(path: Path) -> None:
+    """What is in a store is run as the user who dispatches it, so nobody else may be able to write there.
+
+    Raises:
+        StoreError: the file, or the folder that is made for it, belongs to somebody else or can be written by others.
+    """
+    me = os.geteuid()
+    for place in (path, *((path.parent,) if path.parent.name == FOLDER else ())):
+        found = place.stat()
+        if found.st_uid != me and me != 0:
+            raise StoreError(
+                f"{place} belongs to another user (uid {found.st_uid}), who could have commands run as you",
+                hint="name a store of your own with --store",
+            )
+        if found.st_mode & 0o022:
+            raise StoreError(
+                f"{place} can be written by others (mode {found.st_mode & 0o777:04o}), who could have commands run as you",
+                hint=f"look at its history, then chmod go-w {place}",
+            )
 
 
 def _make_file(path: Path) -> None:
@@ -198,7 +222,7 @@ class explained:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, sqlite3.Error | OSError):
+        if error is not None and isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
             raise _explanation(self.path, error) from error
 
 
@@ -215,7 +239,7 @@ def _explanation(path: Path, error: BaseException) -> StoreError:
         )
     if "not a database" in what:
         return StoreError(f"{path} is not an SQLite file", hint="name another --store, or restore it from a backup")
-    if "malformed" in what or "corrupt" in what:
+    if "malformed" in what or "corrupt" in what or "decode" in what:
         return StoreError(
             f"{path} is corrupt: {error}",
             hint="restore it from a backup; `sqlite3 FILE .recover` saves what can be read",

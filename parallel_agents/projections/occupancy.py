@@ -8,6 +8,9 @@ from typing import Any
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
 
+CALLABLE = "python"  # The runner of what is no process of its own.
+EXPECTED_MEMORY = "memory_bytes"  # Among the facts of a start: what such attempts have needed before.
+
 
 @dataclass(slots=True)
 class Lease:
@@ -24,6 +27,10 @@ class Occupancy:
     leases: dict[str, Lease] = field(default_factory=dict)
     slots: dict[str, str] = field(default_factory=dict)  # Attempt id -> run id.
     by_run: dict[str, set[str]] = field(default_factory=dict)  # Run id -> its attempt ids in `slots`.
+    calls: set[str] = field(default_factory=set)  # Those that are no processes: callables of a Python program.
+    memory: dict[str, int] = field(
+        default_factory=dict
+    )  # Attempt id -> bytes that it was expected to need, where known.
 
     def of_run(self, run_id: str) -> int:
         """How many slots a run holds."""
@@ -39,6 +46,10 @@ def fold(state: Occupancy, record: Recorded) -> Occupancy:
         case ev.TaskStarted(attempt_id=attempt_id):
             state.slots[attempt_id] = record.run_id
             state.by_run.setdefault(record.run_id, set()).add(attempt_id)
+            if event.runner == CALLABLE:
+                state.calls.add(attempt_id)
+            elif (expected := event.facts.get(EXPECTED_MEMORY)) is not None:
+                state.memory[attempt_id] = expected
         case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost() | ev.ResultDiscarded():
             _free(state, event.attempt_id)
         case ev.TaskCancelled(attempt_id=attempt_id) | ev.TaskBlocked(attempt_id=attempt_id):
@@ -69,3 +80,5 @@ def _free(state: Occupancy, attempt_id: str) -> None:
     run_id = state.slots.pop(attempt_id, None)
     if run_id is not None:
         state.by_run[run_id].discard(attempt_id)
+        state.calls.discard(attempt_id)
+        state.memory.pop(attempt_id, None)

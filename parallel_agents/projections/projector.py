@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from hashlib import sha256
+from typing import ParamSpec, TypeVar
 
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, decode, decode_brief, from_rfc3339
+from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief, from_rfc3339
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
+from parallel_agents.projections import needs as needs_fold
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import spend as spend_fold
@@ -18,6 +23,7 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
@@ -35,6 +41,8 @@ _OF_SPENDING = (
 )
 _MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
+_OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
+NEEDS_LOOK_BACK = 4000  # Newest events of the store that tell what attempts need: some thousand attempts.
 SNAPSHOT_EVERY = 10_000  # Events of a run between two snapshots: folding that many takes as long as making one.
 
 
@@ -46,13 +54,41 @@ class RunView:
     cost: Cost
 
 
+_OF_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, IndexError, AssertionError)
+_Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
+
+
+def _blames(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+    """Folds trust what was validated when it was appended; where one stumbles, look whether that is still what is stored."""
+
+    @wraps(ask)
+    def asked(*given: _Given.args, **named: _Given.kwargs) -> _Answer:
+        try:
+            return ask(*given, **named)
+        except _OF_DAMAGE:
+            projector = given[0]
+            assert isinstance(projector, Projector)
+            for row in projector.log.rows():
+                if sha256(row.body.encode(errors="surrogateescape")).digest() != row.body_digest:
+                    raise damaged(row.seq) from None
+            raise
+
+    return asked
+
+
 class Projector:
-    """Answers from one log. Holds no state of its own but the log."""
+    """Answers from one log. Holds no state of its own but the log.
+
+    Raises (all methods):
+        StoreError: an event is not what was written.
+    """
 
     def __init__(self, log: Log, *, use_snapshots: bool = True) -> None:
         self.log = log
         self.use_snapshots = use_snapshots
 
+    @_blames
     def state(self, run_id: str, upto: int | None = None) -> RunState:
         """The effective state of a run, as a reader saw it at a seq (None: now).
 
@@ -97,6 +133,7 @@ class Projector:
         """Keep a state as a snapshot of its seq."""
         self.log.save_snapshot(state.run_id, status_fold.NAME, status_fold.VERSION, state.seq, status_fold.dump(state))
 
+    @_blames
     def cost(self, run_id: str, upto: int | None = None) -> Cost:
         """What a run has cost, undone work included."""
         total = Cost()
@@ -104,6 +141,7 @@ class Projector:
             cost_fold.fold(total, decode_brief(run_id, row))
         return total
 
+    @_blames
     def bill(self, run_id: str, upto: int | None = None) -> list[Line]:
         """Every charge of a run, with what became of the work that it paid for."""
         if next(self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"), None) is None:
@@ -111,6 +149,7 @@ class Projector:
         rows = self.log.briefs(run_id, 0, upto, where=_OF_A_BILL)
         return bill_fold.bill([decode_brief(run_id, row) for row in rows])
 
+    @_blames
     def spend(self, upto: int | None = None) -> Spend:
         """What the whole store has spent, holds back and has told, and which providers let nobody work.
 
@@ -128,6 +167,7 @@ class Projector:
         state.running = running.running
         return state
 
+    @_blames
     def view(self, run_id: str, upto: int | None = None) -> RunView:
         """State and cost of one moment."""
         end = self.log.last_seq() if upto is None else upto
@@ -140,16 +180,27 @@ class Projector:
             raise unknown_run(self.log, run_id, upto)
         return RunView(state, cost)
 
+    @_blames
     def runs(self, upto: int | None = None) -> dict[str, RunSummary]:
         """All runs, oldest first."""
         return runs_fold.fold_all(self.log.run_level(upto))
 
+    @_blames
     def occupancy(self, upto: int | None = None) -> Occupancy:
         """Leases and slots of the whole store. Reads only runs that have not ended: the others hold no slot."""
         state = Occupancy()
         for summary in self._open_runs(upto):
             for row in self.log.briefs(summary.run_id, 0, upto, where="type NOT IN ('TaskQueued', 'CostCharged')"):
                 occupancy_fold.fold(state, decode_brief(summary.run_id, row))
+        return state
+
+    @_blames
+    def needs(self, upto: int | None = None) -> Needs:
+        """How much memory the attempts that were the last ones of the store have needed."""
+        end = self.log.last_seq() if upto is None else upto
+        state = Needs()
+        for row in self.log.rows(max(0, end - NEEDS_LOOK_BACK), end, where=_OF_NEEDS):
+            needs_fold.fold(state, decode(row))
         return state
 
     def _open_runs(self, upto: int | None) -> list[RunSummary]:

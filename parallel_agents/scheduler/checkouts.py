@@ -25,6 +25,7 @@ from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
 from parallel_agents.checkpoint.git import GitFailed, is_refused
 from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, known_repository, linked_git_dir, shared_state
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
 from parallel_agents.eventstore.record import derived_id
@@ -106,6 +107,7 @@ class Followed(NamedTuple):
     foreign: str | None = None
     error: str | None = None
     held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
+    restored: bool = False  # It was not about refs, but about the files of a shared directory.
 
 
 class Probed(NamedTuple):
@@ -241,12 +243,14 @@ class Checkouts:
             try:
                 found = self._open(repository, workdir)
                 refs.hold(found, {refs.checkpoint_ref(run_id, name): one for name, one in held.items()})
-                if commit is None:
-                    return Followed(run_id)
-                stands = refs.branch_commit(found, run_id)
-                if stands is not None and stands not in known:
-                    return Followed(run_id, commit, stands)
-                return Followed(run_id, commit, refs.move_branch(found, run_id, commit, stands))
+                foreign = None
+                if commit is not None:
+                    stands = refs.branch_commit(found, run_id)
+                    if stands is not None and stands not in known:
+                        foreign = stands
+                    else:
+                        foreign = refs.move_branch(found, run_id, commit, stands)
+                return Followed(run_id, commit, foreign, held=held)
             except Exception as error:
                 return Followed(run_id, commit, error=str(error), held=held)
 
@@ -259,13 +263,15 @@ class Checkouts:
         workdir: Path,
         commit: str,
         checkpoint_id: str,
-        record: Callable[[str], None],
+        keep: Callable[[str], None],
+        record: Callable[[], None],
     ) -> None:
-        """Make a shared directory equal to a commit, after what is there is held. Gives ``Followed`` with an error, if any.
+        """Make a shared directory equal to a commit, after what is there is a checkpoint. Gives ``Followed``.
 
         Args:
             checkpoint_id: of what is there now.
-            record: appends that it was done, given the commit that holds what was there.
+            keep: appends that checkpoint, given its commit, which a ref holds.
+            record: appends that it was done.
         """
 
         def work() -> Followed:
@@ -273,13 +279,18 @@ class Checkouts:
                 found = self._open(repository, workdir)
                 message, at_us = f"Before the files of run {run_id} were taken back\n", time.time_ns() // 1000
                 with snapshot.compared(found, commit, found.top) as seen:
-                    now = snapshot.commit_tree(found, seen.tree, message=message, parents=(commit,), at_us=at_us)
-                    refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now})
-                    seen.replace()
-                record(now)
-                return Followed(run_id)
+                    if seen.changes:
+                        now = snapshot.commit_tree(found, seen.tree, message=message, parents=(commit,), at_us=at_us)
+                        refs.hold(found, {refs.checkpoint_ref(run_id, checkpoint_id): now})
+                        reach("failure.held")
+                        keep(now)
+                        reach("failure.kept")
+                        seen.replace()
+                reach("failure.replaced")
+                record()
+                return Followed(run_id, restored=True)
             except Exception as error:
-                return Followed(run_id, error=f"its files are not taken back: {error}")
+                return Followed(run_id, error=f"its files are not taken back: {error}", restored=True)
 
         self._do(repository, "objects", work)
 
@@ -324,6 +335,7 @@ class Checkouts:
         return self._open(order.repository, order.workdir)
 
     def _prepare(self, order: Order) -> Prepared:
+        reach("checkout.before")
         try:
             repository = self._repository(order)
             make_folder(order.folder)
@@ -335,6 +347,7 @@ class Checkouts:
             write_whole(order.folder, _SHARED, json.dumps(shared_state(repository)).encode())
             cwd = self.cwd(order)
             cwd.mkdir(parents=True, exist_ok=True)  # Git keeps no empty folders.
+            reach("checkout.ready")
             return Prepared(order, cwd, self._environment(repository, order))
         except Exception as error:  # Of whatever kind: an attempt that nobody tells of waits for ever.
             return Prepared(order, order.workdir, {}, f"no checkout for it: {error}")
@@ -386,6 +399,7 @@ class Checkouts:
 
     def _keep(self, order: Order, ended: Ended) -> Kept:
         work = Work(order.after_id)
+        reach("keep.before")
         try:
             repository = self._repository(order)
             shared = order.workspace == "shared"
@@ -404,6 +418,7 @@ class Checkouts:
             if held is None:
                 _refuse_repositories(folder, changed)
                 refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.after_id): commit})
+                reach("keep.held")
             paths = tuple(storable_text(one.path) for one in changed[:PATHS_KEPT])
             work = replace(work, commit=commit, changed=len(changed), paths=paths)
         except Exception as error:
@@ -450,6 +465,7 @@ class Checkouts:
 
     def _merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> Merged:
         assert work.commit is not None, "only what is kept is merged"
+        reach("merge.before")
         try:
             repository = self._repository(order)
             message = f"Merge {order.task_id}\n\n{_trailers(order)}"
@@ -465,7 +481,9 @@ class Checkouts:
                         repository, onto, work.commit, message=message, at_us=ended.ended_at_us, take=cast("Take", how)
                     )
             if made.commit is not None:
+                reach("merge.made")
                 refs.hold(repository, {refs.checkpoint_ref(order.run_id, order.attempt_id): made.commit})
+                reach("merge.held")
             done = replace(work, onto=onto, merged=made.commit, clashes=clashes, other_task_id=other)
             return Merged(order, ended, done)
         except Exception as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import attempts_folder, files_home
-from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.log import Draft, Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id, new_id
 from parallel_agents.projections.status import COMPLETED, RUNNING, RunState, TaskState
 from parallel_agents.scheduler import trouble
@@ -47,6 +47,13 @@ class _Known:
     to_hold: dict[str, str] = field(
         default_factory=dict
     )  # Checkpoint id -> commit, without their ref as far as we know.
+    holding: set[str] = field(default_factory=set)  # Checkpoints whose refs are being made,
+    failed: set[str] = field(default_factory=set)  # and those where that was tried in vain.
+    restores: int = 0  # How many checkpoints the log has of what a failed run left in a shared directory.
+    to_take_back: str | None = None  # The commit that such a directory is to be made equal to, before that begins.
+    taken_back: bool | None = None  # Whether that has come to its end, whatever came of it; None before it is wanted.
+    ends: int = 0  # How often the log has told of the run's end with a checkpoint.
+    last: tuple[str, str | None] | None = None  # The checkpoint of the end that comes, and its commit.
     followed: str | None = None  # The integration line that the branch was last told to follow.
     foreign: str | None = None  # A commit of somebody else's on the branch.
     answered: str | None = None  # The integration line that it was last heard of, whatever came of it.
@@ -61,8 +68,11 @@ class _Known:
                 self.commits.add(commit or "")
             case ev.TaskCompleted(commit=commit) | ev.CheckpointRestored(commit=commit):
                 self.commits.add(commit or "")
-            case ev.CheckpointCreated(commit=str(commit)):
-                self.to_hold[record.event.checkpoint_id] = commit
+            case ev.CheckpointCreated(checkpoint_id=name, commit=commit):
+                self.ends += record.event.kind == "after_run"
+                self.restores += record.event.kind == "before_restore"
+                if commit is not None and (self.last is None or self.last[0] != name):
+                    self.to_hold[name] = commit
             case _:
                 pass
 
@@ -210,29 +220,53 @@ class RunFiles:
             sparse=state.plan.sparse, env=dict(env),
         )  # fmt: skip
 
-    def may_end(self, state: RunState) -> bool:
-        """Whether the branch of a run has been seen to: nobody looks after runs that are over."""
-        known = self._known.get(state.run_id)
-        if state.plan.workspace != "worktree" or known is None or known.foreign is not None:
-            return True
-        return known.answered == state.integration
-
     def around_end(self, state: RunState, finish: Event) -> list[Event]:
-        """A run's end, and before it its files as configured after a failure, and their checkpoint."""
-        settings, events, commit = state.plan.files, list[Event](), state.integration
-        back = settings.rollback_on_failure and not settings.preserve_successful
-        base, checkpoint_id = state.base_commit, state.before_run or ""
-        if isinstance(finish, ev.RunFailed) and back and base is not None and commit != base:
-            commit = base
-            events.append(ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="rollbackOnFailure", commit=base))
-            if state.plan.workspace == "worktree":
-                return events  # Its branch follows before its end.
-            events.append(ev.FilesRestoring(commit=base, checkpoint_id=checkpoint_id))
-        if settings.after_run:
-            events.append(
-                ev.CheckpointCreated(checkpoint_id=new_id(), kind="after_run", label="after the run", commit=commit)
-            )
-        return [*events, finish]
+        """A run's end, and before it its files as configured after a failure, and their checkpoint.
+
+        Nothing, as long as its branch and its refs have not been seen to: nobody looks after runs that are over.
+        """
+        settings, base, commit = state.plan.files, state.base_commit, state.integration
+        events: list[Event] = []
+        back = isinstance(finish, ev.RunFailed) and settings.rollback_on_failure and not settings.preserve_successful
+        if back and base is not None and commit != base:  # Its branch, or its directory, follows before its end.
+            before = state.before_run or ""
+            events.append(ev.CheckpointRestored(checkpoint_id=before, reason="rollbackOnFailure", commit=base))
+            if state.plan.workspace == "shared":
+                events.append(ev.FilesRestoring(commit=base, checkpoint_id=before))
+        else:
+            if settings.after_run:
+                made, label = self._checkpoint_of_end(state.run_id, commit), "after the run"
+                events.append(ev.CheckpointCreated(checkpoint_id=made, kind="after_run", label=label, commit=commit))
+            events.append(finish)
+        return events if self._may_end(state, back=back) else []
+
+    def _may_end(self, state: RunState, *, back: bool) -> bool:
+        """Whether all that follows the log does so.
+
+        Args:
+            back: a shared directory that is being taken back, is so because the run has failed.
+        """
+        known = self._known.get(state.run_id)
+        if known is None:
+            return True
+        if known.holding or not known.to_hold.keys() <= known.failed:
+            return False
+        if back and state.restoring is not None and not known.taken_back:
+            if known.taken_back is None:
+                known.taken_back, known.to_take_back = False, state.restoring
+            return False
+        return state.plan.workspace != "worktree" or known.foreign is not None or known.answered == state.integration
+
+    def _checkpoint_of_end(self, run_id: str, commit: str | None) -> str:
+        """Its id. Its ref is made before the event that names it, because nobody makes it afterwards."""
+        known = self._known.get(run_id)
+        if known is None:
+            return new_id()
+        if known.last is None or known.last[1] != commit:
+            known.last = derived_id("after_run", f"{run_id}:{known.ends}"), commit
+            if commit is not None:
+                known.to_hold[known.last[0]] = commit
+        return known.last[0]
 
     def warnings(self, state: RunState) -> list[Event]:
         """Conflicts that will come, told once each, of attempts that still run."""
@@ -276,6 +310,9 @@ class RunFiles:
         known = self._known.get(state.run_id)
         if known is None or state.integration is None or state.repository is None:
             return
+        if known.to_take_back is not None:
+            commit, known.to_take_back = known.to_take_back, None
+            self._take_back(state, commit, known.restores)
         self._probe(state, known)
         self.harvest.merge_next(state.run_id, state.integration)
         if time.monotonic() < known.again_at and known.answered == state.integration and not state.ended:
@@ -285,6 +322,7 @@ class RunFiles:
         elif not known.to_hold:
             return
         held, known.to_hold = known.to_hold, {}
+        known.holding.update(held)
         branch = known.followed if state.plan.workspace == "worktree" and known.foreign is None else None
         self.checkouts.follow(state.run_id, state.repository, Path(state.workdir), branch, held, known.commits)
 
@@ -294,8 +332,14 @@ class RunFiles:
         for found in [one for one in self.harvest.followed if one.run_id == state.run_id]:
             self.harvest.followed.remove(found)
             known = self._known[state.run_id]
+            if found.restored:
+                known.taken_back = True
+                self._tell(found)
+                continue
             known.answered = found.commit or known.answered
+            known.holding.difference_update(found.held)
             if found.error is not None:
+                known.failed.update(found.held)
                 known.followed, known.again_at = None, time.monotonic() + AGAIN_S
                 known.to_hold = {**found.held, **known.to_hold}
                 self._tell(found)
@@ -328,27 +372,36 @@ class RunFiles:
         self.harvest.forget_run(state.run_id)
         self._known.pop(state.run_id, None)
         if state.ended and state.repository is not None:
-            if state.restoring is not None:
-                self._restore(state, state.restoring)
             completed = [name for name, task in state.tasks.items() if task.status == COMPLETED]
             self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir), completed)
 
-    def _restore(self, state: RunState, commit: str) -> None:
-        """Make the shared directory what it was before a run that failed; what is there now is kept as a checkpoint."""
-        run_id, checkpoint_id, version = state.run_id, new_id(), state.version
+    def _take_back(self, state: RunState, commit: str, number: int) -> None:
+        """Make the shared directory what it was before a run that failed; what is there now is kept as a checkpoint.
 
-        def record(found: str) -> None:
-            made = ev.CheckpointCreated(
-                checkpoint_id=checkpoint_id, kind="before_restore", label="what a failed run had done",
-                commit=found,
-            )  # fmt: skip
-            done = ev.CheckpointRestored(
-                checkpoint_id=state.before_run or "", reason="rollbackOnFailure", into=state.workdir, in_place=True
+        Args:
+            number: how often that was recorded before. Who begins again after a crash makes the same checkpoint.
+        """
+        run_id, checkpoint_id = state.run_id, derived_id("before_restore", f"{state.run_id}:{number}")
+
+        def append(event: Event) -> None:
+            def add(draft: Draft) -> None:
+                draft.add(run_id, event)
+
+            self._log.transact(add)
+
+        def keep(found: str) -> None:
+            label = "what a failed run had done"
+            append(ev.CheckpointCreated(checkpoint_id=checkpoint_id, kind="before_restore", label=label, commit=found))
+
+        def record() -> None:
+            append(
+                ev.CheckpointRestored(
+                    checkpoint_id=state.before_run or "", reason="rollbackOnFailure", into=state.workdir, in_place=True
+                )
             )
-            self._log.append(run_id, version, [made, done])
 
         assert state.repository is not None
-        self.checkouts.restore(run_id, state.repository, Path(state.workdir), commit, checkpoint_id, record)
+        self.checkouts.restore(run_id, state.repository, Path(state.workdir), commit, checkpoint_id, keep, record)
 
 
 def stage_checkpoint(state: RunState, stage: int) -> Event:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from any_load import AT_ANY_LOAD
 from waiting import DEADLINE_S as DEADLINE_S
 from waiting import wait_until as wait_until
 
@@ -98,6 +99,7 @@ class Scratch:
             "HOME": str(root / "home"),
             "LANG": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
+            **AT_ANY_LOAD,
             "GIT_CEILING_DIRECTORIES": os.path.realpath(root.parent),  # Whatever repository the tests lie in.
         }
         self._started: list[subprocess.Popen[str]] = []

@@ -325,6 +325,12 @@ def test_who_stays_until_its_time_is_up_has_succeeded_too(agents: Agents) -> Non
     assert (ended.outcome, ended.error, ended.output) == ("exited", None, "Done.")
 
 
+def test_who_hangs_until_its_time_is_up_has_failed(agents: Agents) -> None:
+    """By its task's own time, which is none of its silence."""
+    ended = agents.run(agents.errand("hang", timeout_s=1.0))
+    assert (ended.outcome, ended.error) == ("timed_out", "timed out after 1 s")
+
+
 def test_who_waits_for_an_agent_of_its_own_is_not_sent_home(agents: Agents) -> None:
     """A first result says that it waits; the grace begins when nobody works any more."""
     started = {"type": "system", "subtype": "task_started", "task_id": "t1", "task_type": "local_agent"}

@@ -46,6 +46,7 @@ def test_refs_of_unknown_runs_go_where_what_stays_reaches_their_commits(yard: Ya
     stranger(yard, "bbbbbbbbbb/young", yard.head, days=0)
     two = {stranger(yard, "cccccccccc/one", lost), stranger(yard, "dddddddddd/one", lost)}
     by_hand = stranger(yard, "store/one", yard.head)
+    yard.append(ev.STORE_RUN, ev.CheckpointCreated(checkpoint_id="one", kind="manual", commit=yard.head))
     assert {one.path for one in yard.survey().stays} == {
         "refs/parallel-agents/cccccccccc",
         "refs/parallel-agents/dddddddddd",
@@ -61,6 +62,51 @@ def test_refs_of_unknown_runs_go_where_what_stays_reaches_their_commits(yard: Ya
     assert second.bytes > 0
     yard.clean(lost_refs=True)
     assert set(refs.held(yard.repository)) == held - two
+
+
+def test_refs_that_no_event_names_go_where_what_stays_reaches_their_commits(yard: Yard) -> None:
+    """Those of commands that were killed: not of a run that goes on, not young ones, and none made by hand unasked."""
+    over, on = yard.ended(), yard.run()
+    named = set(refs.held(yard.repository))
+    reached = stranger(yard, f"{over}/one", lost_commit(yard))
+    user_git(yard.top, "branch", "mine", reached)
+    young = stranger(yard, f"{over}/young", user_git(yard.top, "rev-parse", "mine"), days=0)
+    alone = stranger(yard, f"{over}/alone", user_git(yard.top, "commit-tree", "HEAD^{tree}", "-m", "alone"))
+    base = stranger(yard, f"{over}/base", yard.head)  # As of a run that makes no checkpoint of its start.
+    working = stranger(yard, f"{on}/one", lost_commit(yard))
+    by_hand = stranger(yard, "store/one", yard.head)
+    stays = yard.survey().stays
+    assert [(one.path, one.why.rpartition(", but ")[2]) for one in stays] == [
+        (alone, "nothing else reaches its commit"),
+        (by_hand, "another store may know it"),
+    ]
+    assert all("--lost-refs" in one.hint for one in stays)
+    yard.clean()
+    assert refs.held(yard.repository).keys() == {*named, young, alone, base, working, by_hand}
+    yard.clean(lost_refs=True)
+    assert refs.held(yard.repository).keys() == {*named, young, base, working}
+
+
+def test_a_ref_that_comes_to_be_named_after_the_look_stays(yard: Yard) -> None:
+    """The command that made it was slow."""
+    over = yard.ended()
+    ref = stranger(yard, f"{over}/one", lost_commit(yard))
+    made = ev.CheckpointCreated(checkpoint_id="one", kind="manual", commit=refs.held(yard.repository)[ref])
+    done = yard.clean(lambda: yard.append(over, made), lost_refs=True)
+    assert [one["why"] for one in done["left"]] == ["its run has come into the log"]
+    assert ref in refs.held(yard.repository)
+
+
+def test_what_only_a_ref_holds_that_no_event_names_becomes_a_checkpoint_first(yard: Yard) -> None:
+    """However young that ref is: nobody would find what it holds."""
+    run_id = yard.ended()
+    path = yard.checkout(run_id, files={"new": "x"})
+    made = snapshot(yard.repository, path, message="m", parents=[yard.head], at_us=1).commit
+    stranger(yard, f"{run_id}/one", made, days=0)
+    done = yard.clean()
+    assert [(one["kind"], one["kept_first"]) for one in done["removed"]] == [("checkout", True)]
+    [kept] = [one.event for one in yard.log.read_run(run_id) if isinstance(one.event, ev.CheckpointCreated)][-1:]
+    assert (kept.kind, user_git(yard.top, "show", f"{kept.commit}:new")) == ("manual", "x")
 
 
 def test_refs_of_a_run_that_works_elsewhere_stay(yard: Yard, tmp_path: Path) -> None:
