@@ -24,6 +24,7 @@ from parallel_agents.scheduler.governing import (
     WORKERS,
     Machine,
     Pressure,
+    is_process,
     limited,
     machine_of,
     processes,
@@ -72,6 +73,8 @@ class Governor:
     def open(self, state: RunState) -> None:
         """A run is taken."""
         if not limited(state.plan.settings):
+            return
+        if state.callables and not any(is_process(task.task) for task in state.tasks.values()):
             return
         self._watched[state.run_id] = _Watch(Gauge())
         if self._needs is None:

@@ -171,7 +171,7 @@ class Referee:
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
         limits, stage = run.plan.settings, run.plan.stages[task.task.stage]
         of_run = sum(run_id == record.run_id for run_id, _ in self.slots.values())
-        assert event.facts == {"run_slots": of_run, "store_slots": len(self.slots)}
+        assert (event.facts["run_slots"], event.facts["store_slots"]) == (of_run, len(self.slots))
         assert of_run < limits.max_parallel_agents
         assert len(self.slots) < limits.store_limit
         assert of_run < (stage.limit or 10**6)
