@@ -199,16 +199,23 @@ int mkdir(const char *path, mode_t mode)
     return fails_at("mkdir", AT_FDCWD, path) ? -1 : real(path, mode);
 }
 
+/* Whether to remove something can fail as well: a full disk lets everybody do that. */
+static int takes_away(void)
+{
+    struct control *c = now();
+    return c && c->error != ENOSPC;
+}
+
 int unlink(const char *path)
 {
     REAL(unlink);
-    return fails_at("unlink", AT_FDCWD, path) ? -1 : real(path);
+    return takes_away() && fails_at("unlink", AT_FDCWD, path) ? -1 : real(path);
 }
 
 int rmdir(const char *path)
 {
     REAL(rmdir);
-    return fails_at("rmdir", AT_FDCWD, path) ? -1 : real(path);
+    return takes_away() && fails_at("rmdir", AT_FDCWD, path) ? -1 : real(path);
 }
 
 static int writes(int flags)
