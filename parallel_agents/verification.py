@@ -31,7 +31,9 @@ def verify(log: Log, progress: Callable[[int, int], None] | None = None) -> dict
     verdict = verify_rows(_counted(log.rows(stored=True), total, progress), announced, archives.body)
     missing: list[str] = []
     if verdict.broken is None:
-        bodies = (orjson.loads(row.body) for row in log.rows(where="type IN ('RunSubmitted', 'RunForked')"))
+        bodies = (
+            orjson.loads(row.body) for row in log.rows(where="type IN ('RunSubmitted', 'RunForked', 'PlanScheduled')")
+        )
         named = (body.get(name) for body in bodies for name in ("plan_digest", "state_digest"))
         missing = missing_blobs(dict.fromkeys(digest for digest in named if digest), log.blob)
     broken = None if verdict.broken is None else {"seq": verdict.broken.seq, "what": verdict.broken.what}

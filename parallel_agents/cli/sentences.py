@@ -100,6 +100,8 @@ def sentence(event: dict[str, Any]) -> str:
             )
         case "RunRolledBack":
             return f"to event {data['to_seq']}" + (f": {data['reason']}" if data.get("reason") else "")
+        case "RunMoved":
+            return f"to {data['workdir']}"
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
         case "CostCharged":

@@ -155,6 +155,13 @@ class RunRolledBack(Event):
     reason: str = ""
 
 
+class RunMoved(Event):
+    """From here on the files of the run are in another folder: its store was restored there. No rollback takes that back."""
+
+    workdir: str
+    repository: str | None = None
+
+
 class RunForked(Event):
     """A new run that starts from the state of another one at ``seq``."""
 

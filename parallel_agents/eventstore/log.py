@@ -51,7 +51,7 @@ def digest_of(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
+def _file_at(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
@@ -158,7 +158,9 @@ class Log:
         self._archives = Archives(path)
         # Driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
         self._writer, self._reader = open_store(path, release=RELEASE, create=create)
-        self._file = _file_at(path)
+        self._place = os.path.abspath(path)  # Whoever uses us may change to another folder.
+        self._file = _file_at(self._place)
+        self._wal: tuple[int, int] | None = None
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
@@ -177,14 +179,20 @@ class Log:
         self.close()
 
     def check_in_place(self) -> None:
-        """Refuse to go on once the store's path names another file, or none: SQLite would append to what nobody can find.
+        """Refuse to go on once a name of the store's is another file's, or nobody's: SQLite would append to what nobody finds.
 
         Raises:
-            StoreError: the file was removed or replaced.
+            StoreError: the file, or the write-ahead log beside it, was removed or replaced.
         """
-        if _file_at(self.path) != self._file:
+        gone = self.path if _file_at(self._place) != self._file else None
+        if gone is None and (wal := _file_at(f"{self._place}-wal")) != self._wal:
+            if self._wal is None:
+                self._wal = wal  # It is there from the first look into the store on, as long as that is open.
+            else:
+                gone = self.path.with_name(f"{self.path.name}-wal")
+        if gone is not None:
             raise StoreError(
-                f"{self.path} was removed or replaced while it was in use",
+                f"{gone} was removed or replaced while it was in use",
                 hint="keep it out of what is cleaned while runs go on, as with `git clean -e .parallel-agents`",
             )
 
@@ -226,6 +234,7 @@ class Log:
             with explained(self.path):
                 writer.execute("BEGIN IMMEDIATE")
             try:
+                self.check_in_place()
                 with explained(self.path):
                     self._look_at_tail()
                 draft = Draft(self, actor or self.actor)

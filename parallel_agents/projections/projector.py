@@ -13,6 +13,7 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, Unknow
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief, from_rfc3339
+from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import needs as needs_fold
@@ -40,6 +41,7 @@ _NEVER_BEGAN = """type = 'AttemptLost' AND instr(body, '"began":false') > 0"""
 _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
+_MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 _OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
 NEEDS_LOOK_BACK = 4000  # Newest events of the store that tell what attempts need: some thousand attempts.
@@ -118,6 +120,9 @@ class Projector:
         if jumped_to is not None and jumped_to < base.seq:
             base = self._state_at(run_id, jumped_to)
         state = replay(base, (tail[position] for position in kept), self.log.blob)
+        for row in self.log.rows(0, upto, where=_MOVED):
+            if row.run_id == run_id:  # No rollback takes that back.
+                status_fold.fold(state, decode(row), self.log.blob)
         if tail:
             state.seq, state.version = tail[-1][0], tail[-1][1]
         return state
