@@ -66,6 +66,11 @@ class StoreWide(Generic[State]):
             state = self.fold_row(state, row)
         return state
 
+    def is_whole(self, log: Log) -> bool:
+        """Whether the newest snapshot, if there is one, is what a fold from the first event gives."""
+        found = self.newest(log, log.last_seq())
+        return found is None or found[1] == self.state(log, found[0])
+
     def keep(self, log: Log, seq: int, state: State) -> None:
         """Make a state the snapshot of its fold, unless somebody else writes just then: the next reader will do it."""
         log.keep_snapshot(self.name, self.version, seq, self.dump(state))

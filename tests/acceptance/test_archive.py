@@ -9,10 +9,10 @@ from scratch import Scratch, shell, until_file, wait_until
 from versioned import versioned
 
 VERBS = (
-    ("history", "{run}", "--json"), ("history", "{run}"), ("status", "{run}", "--json"), ("status", "{run}", "--at", "9"),
-    ("show", "{run}", "a", "--json"), ("logs", "{run}", "a"), ("logs", "{run}", "a", "--json"), ("logs", "{run}", "b"),
+    ("history", "{run}", "--json"), ("history", "{run}"), ("status", "{run}", "--json"), ("status", "{run}", "--at", "6"),
+    ("show", "{run}", "a", "--json"), ("logs", "{run}", "a"), ("logs", "{run}", "a", "--json"),
     ("timeline", "{run}", "--json"), ("cost", "{run}", "--json"), ("checkpoints", "{run}", "--json"),
-    ("why", "{run}", "b", "--json"), ("conflicts", "{run}", "--json"), ("runs", "--json"),
+    ("why", "{run}", "a", "--json"), ("conflicts", "{run}", "--json"), ("runs", "--json"),
 )  # fmt: skip
 
 
@@ -70,3 +70,25 @@ def test_beside_a_daemon_what_goes_on_stays_and_what_is_over_goes(cli: Scratch) 
     assert "say which runs" in cli.quick("archive", new, "--older-than", "1d", code=2).err
     assert cli.quick("archive", "--older-than", "0", "--compact", "--json").data["free_bytes"] == 0
     assert cli.quick("verify").code == 0
+
+
+def test_archives_are_verified_backed_up_and_restored(cli: Scratch) -> None:
+    """With the store that needs them; a changed one is named, and one that is gone is told."""
+    cli("run", cli.plan(shell("a", "seq 3000; printf 'x%.0s' $(seq 500)"), workspace="none"))
+    run_id = cli.quick("runs", "--json").data[0]["run_id"]
+    before = answers(cli, run_id)
+    assert cli.quick("archive", run_id, "--json").data["archived"][0]["events"] == 1
+    assert "ok:" in cli.quick("verify", "--deep").out
+    cli.quick("backup", str(cli.root / "saved.tar.gz"))
+    (path,) = (cli.store.parent / "archive").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content + b"more")
+    for verb in (("verify",), ("verify", "--deep")):
+        assert path.name in (said := cli.quick(*verb, code=8)).out + said.err
+    path.unlink()
+    assert f"{path.name} is not there" in cli.quick("verify").err
+    assert f"{path.name} is not there" in cli.quick("verify", "--deep").out
+    assert "put" in cli.quick("logs", run_id, "a", code=2).err
+    cli.quick("restore", str(cli.root / "saved.tar.gz"), "--yes")
+    assert answers(cli, run_id) == before
+    assert path.read_bytes() == content
