@@ -235,6 +235,7 @@ class Dispatcher:
         return self._next_due()
 
     def _load(self) -> None:
+        self.projector.keep_up()  # Here, where nobody waits for us to commit.
         end = self.log.last_seq()
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
