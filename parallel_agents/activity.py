@@ -42,11 +42,16 @@ def printed_as(log: Log, run_id: str, attempt_id: str) -> str | None:
 
 
 def words_of(line: bytes, output: str) -> Iterator[str]:
-    """What one line of an agent's output says; nothing where it is for programs only.
+    """What one line of an agent's output says, in lines that move no cursor; nothing where it is for programs only.
 
     Args:
         output: how the row of its client calls what it prints.
     """
+    for words in _words_of(line, output):
+        yield words if words.isprintable() else "".join(char if char.isprintable() else " " for char in words)
+
+
+def _words_of(line: bytes, output: str) -> Iterator[str]:
     if output == "text":
         yield line.decode("utf-8", "replace").rstrip()
         return

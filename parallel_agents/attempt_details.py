@@ -10,6 +10,8 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
 
 PATHS_SHOWN = 40  # Of changed files; the event keeps no more either.
+_MEASURED = (ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.TaskBlocked)
+_USED = ("cpu_s", "peak_memory_bytes", "peak_cpu_percent", "peak_open_files", "disk_written_bytes")
 
 
 def details(records: Iterable[Recorded]) -> dict[str, dict[str, Any]]:
@@ -27,6 +29,8 @@ def details(records: Iterable[Recorded]) -> dict[str, dict[str, Any]]:
         one = found.get(getattr(event, "attempt_id", None) or "")
         if one is None:
             continue
+        if isinstance(event, _MEASURED):
+            one |= {name: getattr(event, name) for name in _USED}
         match event:
             case ev.CostCharged():
                 one["costs"].append(_charge(event))
@@ -69,6 +73,7 @@ def _begun(event: ev.TaskStarted) -> dict[str, Any]:
         "denied": [],  # Tools that it was not allowed to use.
         "changed": None,
         "changed_paths": [],
+        **dict.fromkeys(_USED),  # Null while it runs.
     }
 
 

@@ -93,6 +93,9 @@ GATE: Shape = {
     ]
 }
 
+# What is put between attempts and the machine (``scheduler.sandbox``): one that is known by name, or words of one's own.
+SANDBOX: Shape = {"anyOf": [{"type": "string", "enum": ["none", "namespaces", "bwrap"]}, WORDS]}
+
 # A row of the table of command-line agents (``scheduler.agents.clients``), or what changes in one that is there already.
 MANY: Shape = {"type": "array", "items": TEXT}
 CLIENT: Shape = {
@@ -220,7 +223,8 @@ KEYS: tuple[Key, ...] = (
     Key("dependencies.circularDependencyDetection", SWITCH, True, "fixed", "a plan with a cycle is always refused"),
     # Free space below which no task of a run with versioned files starts, of 10^6 bytes; 0: no limit.
     Key("resourceManagement.disk.minFreeMB", whole(0, 1 << 30), 500),
-    *_not_built(
+    # Of all processors together, and of 10^6 bytes; for attempts that are processes, callables are none.
+    *_in_force(
         "resourceManagement",
         {
             "cpu.maxCpuPercent": (PERCENT, 80),
@@ -284,6 +288,8 @@ KEYS: tuple[Key, ...] = (
     Key("monitoring.progressUpdateInterval", {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, 1),
     Key("monitoring.detailedLogs", SWITCH, True, "fixed", "every transition is an event, and there is no shorter log"),
     Key("monitoring.performanceMetrics", SWITCH, True, "fixed", "what attempts take and use is always measured"),
+    # Of 10^6 bytes, kept of each of the two outputs of an attempt; 0: all.
+    Key("monitoring.maxOutputMB", whole(0, 1_000_000), 64),
     Key("monitoring.failureNotifications", SWITCH, True),
     Key("monitoring.successNotifications", SWITCH, True),
     Key("conflictResolution.enabled", SWITCH, True),
@@ -314,14 +320,16 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     Key("safetyFeatures.maxExecutionTime", SECONDS, 3600),
-    *_not_built(
-        "safetyFeatures",
-        {
-            **_switches("healthChecks"),
-            "healthCheckInterval": (SECONDS, 30),
-        },
-    ),
+    Key("safetyFeatures.sandbox", SANDBOX, "none"),
+    # Every so many seconds each running attempt is looked at; one that is silent and idle for longer than stuckAfter is named.
+    Key("safetyFeatures.healthChecks", SWITCH, True),
+    Key("safetyFeatures.healthCheckInterval", SECONDS, 30),
+    Key("safetyFeatures.stuckAfter", SECONDS, 300),
     Key("safetyFeatures.automaticFailover", SWITCH, True),
+    # A runner that fails so often in a row by its own fault is left alone for so many seconds, then tried once.
+    Key("safetyFeatures.circuitBreaker.enabled", SWITCH, True),
+    Key("safetyFeatures.circuitBreaker.failureThreshold", whole(1, 100), 3),
+    Key("safetyFeatures.circuitBreaker.resetTimeout", SECONDS, 30),
     Key("safetyFeatures.gracefulShutdown", SWITCH, True, "fixed", "the first Ctrl-C always lets what runs finish"),
     Key("safetyFeatures.emergencyStop", SWITCH, True, "fixed", "`parallel-agents stop --now` can always be said"),
     *[key for event, (template, _) in NOTIFICATIONS.items() for key in _notification(event, template)],

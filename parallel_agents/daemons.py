@@ -7,18 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from parallel_agents.eventstore.errors import LeaseHeld, ParallelAgentsError
 from parallel_agents.eventstore.location import make_home
-from parallel_agents.scheduler.daemon import DaemonInfo, find_daemon, find_holder, log_file
+from parallel_agents.eventstore.log import Log
+from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.daemon import DRAIN, DaemonInfo, find_daemon, find_holder, log_file
 from parallel_agents.scheduler.process import is_alive, send_signal
 
 START_S = 20.0  # A daemon that does not hold its lock by then is not coming.
 STOP_S = 10.0
 _LOOK_S = 0.02
+_DRAIN_LOOK_S = 0.2
 
 
 class NoDaemon(ParallelAgentsError):
@@ -47,7 +50,7 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     """
     found = find_daemon(store)
     if found is not None:
-        raise _held(found.identity.pid)
+        raise _held(found.identity.pid, found.draining_since)
     make_home(store)
     log = log_file(store)
     began = log.stat().st_size if log.exists() else 0
@@ -70,21 +73,25 @@ def start(store: Path, command: Sequence[str]) -> DaemonInfo:
     raise DaemonFailed(f"the daemon did not come up: {said}", hint=f"its log is {log}")
 
 
-def _held(pid: int) -> LeaseHeld:
+def _held(pid: int, draining_since: str | None = None) -> LeaseHeld:
+    if draining_since is not None:
+        hint = "wait for it with `parallel-agents daemon stop --drain`, or end it at once with `parallel-agents daemon stop`"
+        return LeaseHeld(f"daemon {pid} drains this store and has not ended yet", hint=hint)
     return LeaseHeld(f"a daemon dispatches this store already: pid {pid}", hint="`parallel-agents daemon stop` ends it")
 
 
 def _tail(log: Path, began: int) -> str:
     with open(log, "rb") as file:
-        file.seek(began)
+        file.seek(began if began <= log.stat().st_size else 0)  # It has begun a new one.
         lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     wanted = [line for line in lines if line.startswith("error")]
     return (wanted or lines or ["it said nothing"])[-1]
 
 
 def is_there(store: Path) -> bool:
-    """Whether a daemon dispatches this store."""
-    return find_daemon(store) is not None
+    """Whether a daemon dispatches this store, and takes up what comes. One that drains does not."""
+    found = find_daemon(store)
+    return found is not None and found.draining_since is None
 
 
 def status(store: Path) -> DaemonInfo:
@@ -100,7 +107,7 @@ def status(store: Path) -> DaemonInfo:
 
 
 def stop(store: Path) -> DaemonInfo:
-    """End the daemon and wait until it has. Attempts go on, and whoever comes next adopts them.
+    """Have the daemon detach and wait until it has ended. Attempts go on, and whoever comes next adopts them.
 
     Raises:
         NoDaemon: there is none.
@@ -118,6 +125,61 @@ def stop(store: Path) -> DaemonInfo:
     return found
 
 
+def drain(store: Path, tell: Callable[[list[str]], None]) -> DaemonInfo:
+    """Have the daemon start nothing more, and wait until what runs has ended and it with that.
+
+    Whoever breaks the wait off leaves it draining.
+
+    Args:
+        tell: called with the tasks that still run, as ``RUN/TASK``, at first and whenever they are others.
+    Raises:
+        NoDaemon: there is none.
+        DaemonFailed: it cannot drain, or was made to detach before it had.
+    """
+    found = status(store)
+    pid = found.identity.pid
+    if not found.drains:
+        raise DaemonFailed(
+            f"daemon {pid} is of a release that cannot drain", hint="`parallel-agents daemon stop` has it detach"
+        )
+    with Log(store, create=False) as log:
+        if found.draining_since is None:
+            send_signal(found.identity, DRAIN)
+        seen = -1
+        told: list[str] | None = None
+        while True:
+            alive = is_alive(found.identity)
+            if (end := log.last_seq()) != seen:
+                seen, running = end, running_of(log, found)
+                if alive and running != told:
+                    told = running
+                    tell(running)
+            if not alive:
+                break
+            time.sleep(_DRAIN_LOOK_S)
+        left = [name for name in told or () if name in _running(log)]
+    if left:
+        raise DaemonFailed(
+            f"daemon {pid} ended before it had drained: {', '.join(left)} still running",
+            hint="`parallel-agents daemon start` goes on with that",
+        )
+    return found
+
+
+def running_of(log: Log, daemon: DaemonInfo) -> list[str]:
+    """What runs of the runs that a daemon holds, as ``RUN/TASK``."""
+    mine = daemon.identity.to_dict()
+    runs = Projector(log).runs()
+    held = {name for name, run in runs.items() if run.holder is not None and mine.items() <= run.holder.items()}
+    return [name for name in _running(log) if name.partition("/")[0] in held]
+
+
+def _running(log: Log) -> list[str]:
+    projector = Projector(log)
+    runs = [run_id for run_id, attempts in projector.occupancy().by_run.items() if attempts]
+    return [f"{run_id}/{task_id}" for run_id in runs for task_id in projector.state(run_id).running.values()]
+
+
 def command(store: Path) -> list[str]:
     """What runs the daemon of a store in the foreground."""
     return [sys.executable, "-m", "parallel_agents.cli.main", "--store", str(store.resolve()), "daemon", "run"]
@@ -130,4 +192,9 @@ def now_text() -> str:
 
 def as_json(info: DaemonInfo) -> dict[str, object]:
     """A daemon as scripts read it."""
-    return {**info.identity.to_dict(), "started_at": info.started_at, "log_file": info.log_file}
+    return {
+        **info.identity.to_dict(),
+        "started_at": info.started_at,
+        "log_file": info.log_file,
+        "draining_since": info.draining_since,
+    }

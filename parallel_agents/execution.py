@@ -257,7 +257,7 @@ class Session:
         if execution.notices is None or state is None or state.running:
             return
         for limit in limits_of(self.log, state):
-            if (key := (limit["provider"], limit["until"])) not in execution.told_limits:
+            if (key := (limit["provider"] or limit["runner"], limit["until"])) not in execution.told_limits:
                 execution.told_limits.add(key)
                 execution.lines.put(waiting(limit))
 

@@ -1,9 +1,15 @@
-"""Dispatching runs in this very process, until they have settled: what `run`, `resume` and a lonely `cancel` do."""
+"""Dispatching runs in this very process, until they have settled: what `run`, `resume` and a lonely `cancel` do.
+
+While it does that for one run, it also goes on with those that others have left in the middle: whose process was killed, or
+lost its terminal. Where a daemon dispatches, they are the daemon's.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from parallel_agents import steer
@@ -13,7 +19,9 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.follow import Follower, is_dispatched
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler import trouble
+from parallel_agents.scheduler.daemon import find_daemon
 from parallel_agents.scheduler.engine import Engine
+from parallel_agents.scheduler.job_control import stop_between_ticks
 from parallel_agents.scheduler.process import own_identity
 
 LEAVE_S = 5.0  # How long letting go of a run may take before we leave without.
@@ -27,12 +35,29 @@ def identity(kind: str) -> dict[str, Any]:
 class Interrupts:
     """How often somebody asked for an end: once lets what runs finish, twice stops it.
 
-    Signal handlers call ``add``; the loop below looks. Appending in a handler could meet our own open transaction.
+    Signal handlers call ``add`` or set a flag; the loop below looks. Appending in a handler could meet our own open
+    transaction.
+
+    Attributes:
+        leaves: somebody wants to leave the run alone, with what runs of it: whoever dispatches next goes on with it.
+        sleeps: somebody wants this process stopped, as Ctrl-Z does.
+        put_away: clears the terminal for as long as it sleeps.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.taken = 0
+        self.leaves = False
+        self.sleeps = False
+        self.put_away: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+
+    def leave(self) -> None:
+        """Ask to leave the run alone."""
+        self.leaves = True
+
+    def sleep(self) -> None:
+        """Ask to be stopped for a while."""
+        self.sleeps = True
 
     def add(self, times: int = 1) -> None:
         """Ask, or ask again."""
@@ -47,34 +72,53 @@ def dispatch(
     told: Callable[[list[Recorded]], None],
     every_s: float = 0.1,
     interrupts: Interrupts | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Hold a run until it has settled; when this returns, nothing of ours runs any more.
+    """Hold a run until it has settled; when this returns, nothing of it runs any more, unless somebody wanted to leave.
 
     Args:
         kind: what this process is, as leases name it.
         told: called with the run's new events, or with none, about every ``every_s`` seconds.
         interrupts: the first pauses the run, so that what runs finishes and nothing starts; the second cancels it.
+        say: told, a line each, which other runs are taken over, and how to go on with them when they are let go of.
     Raises:
         StoreError: the store refuses; attempts that run go on and can be adopted.
     """
     interrupts = interrupts or Interrupts()
     run_id = follower.run_id
     trouble.say_plainly()
-    engine = Engine(log, kind=kind, shell=any(task.command for task in follower.state.plan.tasks))
+    shell = any(task.command for task in follower.state.plan.tasks)
+    engine = Engine(log, kind=kind, shell=shell, takes_left=lambda: find_daemon(log.path) is None)
+    others: dict[str, None] = {}  # In the order in which they were taken over.
     try:
         engine.hold(run_id)
         engine.start()
-        while True:
+        while not interrupts.leaves:
             engine.wait(run_id, until=lambda progress: progress.status in _ENDED or progress.stuck, timeout_s=every_s)
             told(follower.catch_up())
             log.check_in_place()
+            for other in list(engine.dispatcher.held):
+                if other != run_id and other not in others:
+                    others[other] = None
+                    say(f"run {other} was left in the middle by a process that is gone; it goes on here as well")
+            if interrupts.sleeps:
+                interrupts.sleeps = False
+                with interrupts.put_away():
+                    stop_between_ticks(engine.loop)
             if follower.state.ended or (follower.settled and _let_go(engine, run_id)):
                 break
             if _obey(log, run_id, interrupts):
+                engine.dispatcher.hand_back()
                 engine.loop.wake()  # Our own bell is not rung for us.
         told(follower.catch_up())
     finally:
         engine.close()
+    runs = Projector(log).runs() if others else {}
+    for other in others:
+        if runs[other].status not in _ENDED and not is_dispatched(log, other):
+            say(
+                f"run {other} has not ended; `parallel-agents resume {other}` or `parallel-agents daemon start` goes on"
+            )
 
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})

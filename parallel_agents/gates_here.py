@@ -59,6 +59,7 @@ def run_gates(
             launch = Launch(
                 run_id=state.run_id, task_id=spec.task_id, attempt_id=(gate_id := new_id()), folder=folder / gate_id,
                 workdir=cwd, command=gate.command, env=env, timeout_s=gate.timeout_s,
+                max_output_bytes=state.plan.settings.max_output_bytes,
             )  # fmt: skip
             done.append(gated("merge", gate, _run(launch), str(launch.folder), commit))
             if not done[-1].passed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from parallel_agents import broken_runners
+from parallel_agents.broken_runners import circuit_lines, closing
 from parallel_agents.costs import budget_line, usd
 from parallel_agents.eventstore.errors import NotAllowed, nearest
 from parallel_agents.eventstore.events import STORE_RUN, ProviderFreed
@@ -22,6 +24,7 @@ from parallel_agents.scheduler.agents.granting import GOES_ON as GOES_ON
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
 from parallel_agents.scheduler.budget import Books, Use, budgets_of, percent, words_of
 from parallel_agents.scheduler.budget import usd as usd_text
+from parallel_agents.scheduler.circuits import read_circuits
 from parallel_agents.scheduler.decide_budgets import more_than
 
 AUTHENTICATION = "authentication"
@@ -56,15 +59,16 @@ def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> 
         "limits": [],
     }
     answer["ways_on"] = []
-    limits = budgets_of(state)
+    limits, now_us = budgets_of(state), _now_us(projector.log, upto)
+    broken = broken_runners.of_run(circuit_lines(read_circuits(projector.log, upto), now_us), state)
     if not (has_agents(state) or limits.limited):
-        return answer
-    now_us, spend = _now_us(projector.log, upto), projector.spend(upto)
+        return {**answer, "limits": broken}
+    spend = projector.spend(upto)
     if limits.limited:
         uses = list(Books(spend, now_us).use(limits))
         answer["budgets"] = [budget_line(use) for use in uses]
         answer["assumed_usd"] = usd(spend.assumed_by_run[state.run_id])
-    answer["limits"] = _of_run(wait_lines(spend, now_us), state)
+    answer["limits"] = [*_of_run(wait_lines(spend, now_us), state), *broken]
     answer["ways_on"] = list(ways_on(state, spend, now_us)) if upto is None else []
     return answer
 
@@ -79,6 +83,7 @@ def wait_lines(spend: Spend, now_us: int) -> list[dict[str, Any]]:
     return [
         {
             "provider": provider,
+            "runner": None,
             "kind": wait.kind,
             "until": rfc3339(wait.until_us),
             "stated": wait.stated,
@@ -98,13 +103,17 @@ def lifting_command(provider: str) -> str:
 
 
 def limits(log: Log, upto: int | None = None) -> list[dict[str, Any]]:
-    """The waits of a store."""
-    return wait_lines(_waits(log, upto), _now_us(log, upto))
+    """The waits of a store: for providers, and for runners that are broken."""
+    now_us = _now_us(log, upto)
+    return [*wait_lines(_waits(log, upto), now_us), *circuit_lines(read_circuits(log, upto), now_us)]
 
 
 def limits_of(log: Log, state: RunState) -> list[dict[str, Any]]:
-    """The waits that hold agents of a run back now. Quick, so that it can be asked again and again."""
-    return _of_run(limits(log), state) if state.counts[st.QUEUED] and has_agents(state) else []
+    """The waits that hold tasks of a run back now. Quick, so that it can be asked again and again."""
+    if not state.counts[st.QUEUED]:
+        return []
+    broken = broken_runners.of_run(circuit_lines(read_circuits(log), wall_clock_us()), state)
+    return [*_of_run(wait_lines(_waits(log), wall_clock_us()), state), *broken] if has_agents(state) else broken
 
 
 def _waits(log: Log, upto: int | None = None) -> Spend:
@@ -127,18 +136,23 @@ def _of_run(lines: list[dict[str, Any]], state: RunState) -> list[dict[str, Any]
     return [line for line in lines if line["provider"] in providers]
 
 
-def lift(log: Log, provider: str, reason: str = "") -> None:
-    """Let agents of a provider start again before its time is up. Who dispatches hears it at once.
+def lift(log: Log, named: str, reason: str = "") -> None:
+    """Let agents of a provider, or attempts of a runner, start again before the time is up. Who dispatches hears it at once.
 
     Raises:
-        NotAllowed: nobody waits for that provider.
+        NotAllowed: nobody waits for a provider or a runner of that name.
     """
 
     def decide(draft: Draft) -> None:
-        waits = {name for name, _ in spend_fold.waiting(_waits(log), draft.at_us)}
-        if provider not in waits:
-            raise NotAllowed(f"nobody waits for the provider {provider!r}", hint=nearest(provider, waits))
-        draft.add(STORE_RUN, ProviderFreed(provider=provider, reason=reason or "lifted by a person"))
+        waits, circuits = {name for name, _ in spend_fold.waiting(_waits(log), draft.at_us)}, read_circuits(log)
+        closed = closing(circuits, named, draft.at_us, reason)
+        if named not in waits and closed is None:
+            known = [*waits, *(line["runner"] for line in circuit_lines(circuits, draft.at_us))]
+            raise NotAllowed(f"nobody waits for the provider or runner {named!r}", hint=nearest(named, known))
+        if closed is not None:
+            draft.add(STORE_RUN, closed)
+        if named in waits:
+            draft.add(STORE_RUN, ProviderFreed(provider=named, reason=reason or "lifted by a person"))
 
     log.transact(decide)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from parallel_agents import stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
+from parallel_agents.eventstore import usage_samples
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.location import FILE, FOLDER, attempts_folder, files_home
@@ -26,6 +27,7 @@ from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.run_standing import KnownRuns, Place, known_runs, living_attempt, needed, places_of
 from parallel_agents.scheduler.checkouts import GATES, SHADOW, open_repository
+from parallel_agents.scheduler.runners.control_groups import control_group_home, empty_groups, remove_group
 from parallel_agents.scheduler.runners.folder import LockHeld, take_lock
 from parallel_agents.stale_checkouts import RUN_ID, TRASH, Found
 from parallel_agents.stale_sessions import remove_sessions, sessions_of
@@ -78,7 +80,7 @@ def survey(
     found.stays += [Stays(name, message, hint) for name, message, hint in unusable]
     lying = stale_checkouts.checkouts(store, repositories)
     folders = folders_in(attempts_folder(store))
-    leftovers = [*_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
+    leftovers = [*_groups(), *_in_home(store), *(one for each in repositories.values() for one in _in_git(each))]
     # The log is read after the folders: whatever lay there then, its run was in the log before.
     known = known_runs(log, stores_near(store, repositories), store)
     for repository in repositories.values():
@@ -188,20 +190,27 @@ def _attempts(log: Log | None, folder: Path, known: KnownRuns, store: Path, olde
             return None
         why = f"its run has ended: {summary.status}"
         young = wall_clock_us() - (summary.ended_at_us or 0) < older_than_s * 1e6
-    parts = tuple(map(str, _attempt_folders(folder)))
+    parts = tuple(map(str, attempt_folders(folder)))
     if young or not parts:
         return None
     return Item("attempts", str(folder), why, size_of(folder), run_id, parts=parts)
 
 
 def _newest_age_s(folder: Path) -> float:
-    return min([age_s(folder), *(age_s(one) for one in _attempt_folders(folder))])
+    return min([age_s(folder), *(age_s(one) for one in attempt_folders(folder))])
 
 
-def _attempt_folders(run: Path) -> list[Path]:
+def attempt_folders(run: Path) -> list[Path]:
     """The folders of attempts of a run, and those of checks at the end of a stage, which lie one level deeper."""
     attempts = [attempt for task in folders_in(run) if task.name != GATES for attempt in folders_in(task)]
     return attempts + [check for stage in folders_in(run / GATES) for check in folders_in(stage)]
+
+
+def _groups() -> list[Item]:
+    """Control groups of attempts whose supervisor was killed; nobody is in them any more."""
+    home = control_group_home().path
+    why = "the control group of an attempt that is over"
+    return [] if home is None else [Item("group", folder, why) for folder in empty_groups(home)]
 
 
 def _in_home(store: Path) -> list[Item]:
@@ -249,7 +258,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
         NotAllowed: somebody else is cleaning here.
     """
     removed, left, size = [], [], 0
-    with _alone(project.store):
+    with alone(project.store):
         for item in found.items:
             failed = False
             reach("gc.before-removal")
@@ -263,13 +272,13 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
             reach("gc.removed")
             removed.append(item.as_data())
             size += item.bytes
-        _remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])
+        remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])
         _pack_shadow(project.store)
     return {"removed": removed, "left": left, "freed_bytes": size}
 
 
 @contextlib.contextmanager
-def _alone(store: Path) -> Iterator[None]:
+def alone(store: Path) -> Iterator[None]:
     """One at a time in a store's folder; a dead holder holds nothing."""
     home = files_home(store)
     if not home.is_dir():
@@ -289,21 +298,23 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
         case "checkout":
             return stale_checkouts.clear(log, store, found.checkouts[item.path], found.dropping)
         case "attempts":
-            return _remove_attempts(log, item, attempts_folder(store).parent)
+            return remove_attempts(log, item, attempts_folder(store).parent)
         case "leftover":
             path = Path(item.path)
             if not path.name.startswith(TRASH) and os.path.lexists(path) and age_s(path) <= UNDER_WAY_S:
                 return "it is in use again"
             delete(path)
             return ""
+        case "group":
+            return "" if remove_group(item.path) else "it is in use again"
         case "ref" | "checkpoints":
             return stale_refs.drop(log, item, attempts_folder(store))
 
 
-def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
+def remove_attempts(log: Log | None, item: Item, home: Path) -> str:
     """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay.
 
-    The sessions of agents, which only their attempts could go on with, go first.
+    The sessions of agents, which only their attempts could go on with, go first; what they used over time goes last.
     """
     assert item.run_id is not None
     stays = needed(log, item.run_id, Path(item.path))
@@ -323,10 +334,12 @@ def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
             delete(Path(part))
         finally:
             os.close(lock)
+    if log is not None:
+        usage_samples.remove(log.path, item.run_id)
     return ""
 
 
-def _remove_empty(log: Log | None, store: Path, runs: list[Path]) -> None:
+def remove_empty(log: Log | None, store: Path, runs: list[Path]) -> None:
     """Remove folders that have become empty, while no attempt can be started that would make one below them."""
 
     def remove(draft: Draft | None = None) -> None:

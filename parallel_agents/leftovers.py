@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.eventstore.errors import InvalidUsage
 
-Kind = Literal["checkout", "attempts", "leftover", "ref", "checkpoints"]
+Kind = Literal["checkout", "attempts", "leftover", "group", "ref", "checkpoints"]
 UNDER_WAY_S = 3600.0
 """What is younger may belong to a command that has not come to its end: a snapshot, a submission, a lock of git."""
 _AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhdw]?)")

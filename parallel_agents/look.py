@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallel_agents.archived import at_hand, is_kept
 from parallel_agents.attempt_details import details
+from parallel_agents.attempt_files import CUT, cut_bytes
+from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
@@ -16,6 +19,7 @@ from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
+from parallel_agents.machine_waits import machine_in_log, machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import effective
@@ -23,6 +27,7 @@ from parallel_agents.projections.projector import Projector, RunView, unknown_ru
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import Span, timeline
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
 from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
@@ -96,7 +101,7 @@ def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
     projector = Projector(log)
     view = projector.view(run_id, upto)
-    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto)}
+    return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
 
 
 def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
@@ -149,7 +154,11 @@ def task_line(task: TaskState, cost: Cost, run_id: str) -> dict[str, Any]:
         "failure_kind": task.failure_kind or None,
         "cpu_s": task.cpu_s,
         "peak_memory_bytes": task.peak_memory_bytes,
+        "peak_cpu_percent": task.peak_cpu_percent,
+        "peak_open_files": task.peak_open_files,
+        "disk_written_bytes": task.disk_written_bytes,
         "work_commit": task.work_commit,
+        "stuck": None if task.stuck is None else {**task.stuck, "at": rfc3339(task.stuck["at_us"])},
         "look": looking_command(run_id, task),
         "settle": settling_command(run_id, task),
     }
@@ -174,7 +183,9 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
         state = projector.state(name, end)
         agenda = Agenda(state)
         agents = facts_of(projector, state, now_us, end)
-        facts = Facts(len(slots.slots), slots.of_run(name), agents)
+        circuits = circuit_facts(log, state, slots.slots, now_us, end)
+        machine = machine_in_log(projector, state, slots, end)
+        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits, machine=machine)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -205,7 +216,10 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     now_us = wall_clock_us() if upto is None or row is None else row.at_us
     slots = projector.occupancy(end)
     agents = facts_of(projector, state, now_us, end)
-    reason = why_not(state, task_id, Facts(len(slots.slots), slots.of_run(run_id), agents), now_us)
+    circuits = circuit_facts(log, state, slots.slots, now_us, end)
+    machine = machine_in_log(projector, state, slots, end)
+    facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
+    reason = why_not(state, task_id, facts, now_us)
     touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
     answer = {
         "run_id": run_id,
@@ -221,6 +235,8 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     }
     if agents is not None:
         answer |= why_of_task(state, task, agents.books.spend, now_us, reason.code)
+    if reason.code == CIRCUIT_OPEN:
+        answer |= why_of_circuit(state, task, circuits)
     held = projector.runs(end)[run_id].holder
     if upto is None and not state.ended and (held is None or not holder_alive(held)):
         answer["note"] = "no process dispatches this run; `parallel-agents daemon start` or `resume` does"
@@ -250,9 +266,14 @@ def _span(span: Span) -> dict[str, Any]:
     }
 
 
-def _prompt(folder: Path) -> dict[str, Any]:
-    """Where what an agent was told lies, if it is one's attempt and still there."""
-    return {"prompt": str(folder / PROMPT) if (folder / PROMPT).is_file() else None}
+def _prompt(log: Log, folder: Path) -> dict[str, Any]:
+    """Where what an agent was told lies, if it is one's attempt and still there, or in an archive."""
+    return {"prompt": str(folder / PROMPT) if is_kept(log.path, folder / PROMPT) else None}
+
+
+def _cut_bytes(log: Log, folder: Path) -> dict[str, int]:
+    with at_hand(log.path, folder, CUT) as there:
+        return cut_bytes(there)
 
 
 def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, upto: int | None = None) -> str:
@@ -266,7 +287,9 @@ def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, up
         raise UnknownEvent(f"task {task_id!r} has not been started yet", hint="its prompt is made when it starts")
     if found["prompt"] is None:
         raise UnknownEvent(f"attempt {found['attempt']} of task {task_id!r} has left no prompt", hint="agents have one")
-    return Path(found["prompt"]).read_text("utf-8", "replace")
+    path = Path(found["prompt"])
+    with at_hand(log.path, path.parent, path.name) as folder:
+        return (folder / path.name).read_text("utf-8", "replace")
 
 
 def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
@@ -281,7 +304,8 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         {
             **_span(span),
             "folder": str(folder / span.attempt_id),
-            **_prompt(folder / span.attempt_id),
+            **_prompt(log, folder / span.attempt_id),
+            "cut_bytes": _cut_bytes(log, folder / span.attempt_id),
             **more[span.attempt_id],
         }
         for span in timeline(records)
@@ -308,6 +332,12 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
 def history_row(row: Row) -> dict[str, Any]:
     """One event of ``history --json``."""
     return as_json(row)
+
+
+def fields_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What an event of ``history_row`` says, with the defaults of fields that the release which wrote it did not know."""
+    known = EVENT_TYPES.get(event["type"])
+    return {**(known.field_defaults if known else {}), **event["data"]}
 
 
 def moment(log: Log, text: str | None) -> int | None:

@@ -11,7 +11,11 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.budget import percent, usd, words_of
+from parallel_agents.wording import escaped
+
+_LONGEST = 2000  # Characters of what somebody else wrote; with anything that a terminal would obey as an escape.
 
 
 class Notices:
@@ -41,12 +45,15 @@ class Notices:
             name, values = named
             template = self._formats.get(name)
             if template is not None:
-                yield template.format(run_id=state.run_id, name=state.name, **values)
-        yield from news(records, state)
+                shown = {
+                    key: escaped(value, _LONGEST) if isinstance(value, str) else value for key, value in values.items()
+                }
+                yield template.format(run_id=state.run_id, name=state.name, **shown)
+        yield from (escaped(line, _LONGEST) for line in news(records, state))
 
 
 def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
-    """What nobody can switch off: budgets that come to their end, and pauses that money or a key has caused."""
+    """What nobody can switch off: budgets that come to their end, pauses for money or a key, and attempts that look stuck."""
     scopes_spent: set[str] = set()  # Then it is clear why the run is paused.
     told: dict[str, str] = {}  # By scope: of several shares that were passed at once the last one.
     for record in records:
@@ -60,6 +67,10 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
                 scopes_spent.add(scope)
             case ev.ToolsDenied(task_id=task_id, tools=tools):
                 told[f"tools:{task_id}"] = f"⚠️ {task_id} was not allowed to use {', '.join(dict.fromkeys(tools))}"
+            case ev.AttemptStuck(task_id=task_id, reason=reason):
+                told[f"stuck:{task_id}"] = f"⚠️ {task_id} looks stuck: {reason}"
+            case ev.AttemptRevived(task_id=task_id):
+                told[f"stuck:{task_id}"] = f"{task_id} goes on"
             case ev.RunPaused(reason=reason, code=code) if code and scopes_spent.isdisjoint(told):
                 told["paused"] = f"⏸️ Paused: {reason}"
             case _:
@@ -68,9 +79,13 @@ def news(records: Sequence[Recorded], state: RunState) -> Iterator[str]:
 
 
 def waiting(limit: Mapping[str, Any]) -> str:
-    """That a provider lets nobody work: until when on this machine's clock, why, and what lifts that."""
+    """That a provider lets nobody work, or a runner is broken: until when on this machine's clock, why, and what lifts that."""
     until = datetime.fromisoformat(limit["until"]).astimezone()
     when = f"{until:%H:%M:%S}" if until.date() == datetime.now().astimezone().date() else f"{until:%Y-%m-%d %H:%M:%S}"
+    if limit["runner"] is not None:
+        until_then = f"until {when}" if limit["kind"] == CIRCUIT_OPEN else "but one attempt that tries it"
+        failed = f"it failed {limit['failures']} times in a row: {limit['reason']}"
+        return f"⏳ runner {limit['runner']} starts nothing {until_then}: {failed} (`{limit['lift']}` lifts that)"
     sure, why = "" if limit["stated"] else " (our guess)", limit["reason"] or limit["kind"].replace("_", " ")
     return f"⏳ {limit['provider']} lets no agent start until {when}{sure}: {why} (`{limit['lift']}` lifts that)"
 

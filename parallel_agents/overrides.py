@@ -15,7 +15,7 @@ from parallel_agents.projections.status import COMPLETED, RunState
 from parallel_agents.wording import shown
 
 EVERY_TASK = "task"
-_RUN = {"max_parallel_agents", "max_queue_size", "max_execution_s", "store_limit", "min_free_mb"}
+_RUN = set(RunSettings.model_fields) - {"retry"}
 _RETRY = {f"retry.{name}" for name in RetryPolicy.model_fields}
 _TASK = TASK_FIELDS - {"task_id", "dependencies"}
 

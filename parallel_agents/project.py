@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallel_agents.eventstore.errors import InvalidUsage
+from parallel_agents.eventstore.errors import InvalidUsage, StoreError
 from parallel_agents.eventstore.location import find_project_root, make_home, store_path
 from parallel_agents.eventstore.log import Log
 
@@ -54,6 +54,24 @@ class Project:
         if create:
             make_home(self.store)
         return Log(self.store, create=create, actor=actor)
+
+    def check_not_shipped(self) -> None:
+        """Refuse a store that came with a repository: what is queued in it would run as the user, who never asked for it.
+
+        For whoever dispatches runs that it was not given by name.
+
+        Raises:
+            StoreError: git tracks the store's file.
+        """
+        if not self.store.exists():
+            return
+        from parallel_agents.checkpoint.repository import is_tracked
+
+        if is_tracked(self.store):
+            raise StoreError(
+                f"{self.store} came with the repository: git tracks it, and what is queued in it would run as you",
+                hint=f"look at it with `parallel-agents runs`, then `git rm --cached {self.store}`, or name another --store",
+            )
 
     def configuration(
         self,

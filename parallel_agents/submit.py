@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_agents.agent_limits import agent_limits
 from parallel_agents.agent_settings import budget_settings, run_budget, with_budgets
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
@@ -29,6 +30,7 @@ from parallel_agents.planfile import PlanDraft
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.environment import recorded_environment
 from parallel_agents.scheduler.graph import check_acyclic
+from parallel_agents.scheduler.sandbox import NONE, problem
 from parallel_agents.scheduler.strategies import HybridRule, PipelineStage, StrategyOptions, arrange
 from parallel_agents.versioning import Start, begin
 
@@ -50,6 +52,7 @@ def make_plan(
     """
     if not configuration.get("enabled"):
         raise InvalidConfiguration("the configuration switches parallel agents off: enabled = false")
+    _check_sandbox(configuration)
     tasks = with_budgets(_with_agent_dependencies(draft.tasks, configuration), configuration)
     check_acyclic({task.task_id: task.dependencies for task in tasks})
     strategy = draft.strategy
@@ -186,14 +189,60 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         delay_s=float(configuration.get("execution.retryPolicy.retryDelay")),
         exponential=configuration.get("execution.retryPolicy.exponentialBackoff"),
     )
+    pool, cpu, memory = "execution.workerPool", "resourceManagement.cpu", "resourceManagement.memory"
+    most = f"{pool}.maxWorkers"
+    agent_cpu_percent, agent_memory_mb = agent_limits(configuration)
     return RunSettings(
         max_parallel_agents=limit,
         store_limit=store_limit,
         max_queue_size=int(configuration.get("execution.taskQueue.maxQueueSize")),
         max_execution_s=float(configuration.get("safetyFeatures.maxExecutionTime")),
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
+        max_cpu_percent=float(configuration.get(f"{cpu}.maxCpuPercent")),
+        throttle_cpu_percent=float(configuration.get(f"{cpu}.throttleThreshold")),
+        agent_cpu_percent=agent_cpu_percent,
+        max_memory_mb=int(configuration.get(f"{memory}.maxMemoryMB")),
+        agent_memory_mb=agent_memory_mb,
+        memory_warning_percent=float(configuration.get(f"{memory}.warningThresholdPercent")),
+        min_workers=int(configuration.get(f"{pool}.minWorkers")),
+        max_workers=int(configuration.get(most)) if configuration.is_explicit(most) else None,
+        auto_scale=configuration.get(f"{pool}.autoScale"),
+        scaling_threshold=float(configuration.get(f"{pool}.scalingThreshold")),
         retry=retry,
+        sandbox=sandbox_words(configuration),
+        circuit_failures=int(configuration.get("safetyFeatures.circuitBreaker.failureThreshold"))
+        if configuration.get("safetyFeatures.circuitBreaker.enabled")
+        else None,
+        health_check_s=float(configuration.get("safetyFeatures.healthCheckInterval"))
+        if configuration.get("safetyFeatures.healthChecks")
+        else None,
+        stuck_after_s=float(configuration.get("safetyFeatures.stuckAfter")),
+        max_output_mb=int(configuration.get("monitoring.maxOutputMB")) or None,
+        circuit_reset_s=float(configuration.get("safetyFeatures.circuitBreaker.resetTimeout")),
     )
+
+
+def _check_sandbox(configuration: Configuration) -> None:
+    """A sandbox that is not to be had here must not be left out in silence."""
+    words = sandbox_words(configuration)
+    if not words:
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="pa-") as scratch:
+        why = problem(words, scratch)
+    if why:
+        origin = configuration.origin("safetyFeatures.sandbox")
+        raise InvalidConfiguration(
+            f"{origin}: safetyFeatures.sandbox cannot be had on this machine: {why}",
+            hint="install it, or choose another; `parallel-agents doctor` tells which there are",
+        )
+
+
+def sandbox_words(configuration: Configuration) -> tuple[str, ...]:
+    """What goes before the command of every attempt."""
+    wanted = configuration.get("safetyFeatures.sandbox")
+    return tuple(wanted) if not isinstance(wanted, str) else () if wanted == NONE else (wanted,)
 
 
 def strategy_options(configuration: Configuration) -> StrategyOptions:

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from any_load import AT_ANY_LOAD
 from hypothesis import settings
 
 settings.register_profile("parallel-agents", deadline=None, print_blob=True)
@@ -14,6 +15,9 @@ settings.load_profile("parallel-agents")
 # Variables of a hook that runs the tests would lead every git command to the developer's repository.
 for name in [name for name in os.environ if name.startswith("GIT_") and name != "GIT_EXEC_PATH"]:
     del os.environ[name]
+
+# Tests run beside each other, on machines that are busy with something else.
+os.environ.update(AT_ANY_LOAD)
 
 # Of `nohup` and of a shell's background jobs: programs under test would inherit it, and hear no Ctrl-C.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -97,6 +97,15 @@ def find_repository(folder: Path) -> Repository | None:
     )
 
 
+def is_tracked(path: Path) -> bool:
+    """Whether a file belongs to the repository that it lies in; false where there is none, or no git."""
+    try:
+        said = execute(("ls-files", "--error-unmatch", "--", str(path)), path.parent, ok=(0, 1, 128))
+    except GitFailed:
+        return False
+    return said.code == 0
+
+
 def known_repository(top: Path) -> Repository | None:
     """The repository whose working tree has this top, as ``find_repository`` once gave it.
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def reuse(repository: Repository, old: Path, new: Path, commit: str, *, sparse: 
         admin = None if sparse else _usable(repository, old)
         if admin is not None and old != new:
             _clear(repository, new)
-            new.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(new.parent)
             os.rename(old, new)
             reach("worktree.moved")
             _write(admin / "gitdir", f"{new / '.git'}\n")
@@ -159,9 +160,16 @@ def _alone(repository: Repository) -> Iterator[None]:
         yield
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for us alone."""
+    missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
 def _make(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:
     _clear(repository, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_private(path.parent)
     reach("worktree.before-add")
     repository.git().run(
         "worktree", "add", "--no-checkout", "--detach", "--lock", "--reason", REASON, "--", str(path), commit

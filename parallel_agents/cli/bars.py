@@ -50,7 +50,7 @@ def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]], now_us
     room = console.width if console.width < 1000 else 110
     width = max(LEAST_WIDTH, min(MOST_WIDTH, room - label - 24))
     scale = width / max(end_s - start_s, 1e-6)
-    console.print(Text(" " * (label + 3)) + _axis(end_s - start_s, width))
+    console.print(Text(" " * (label + 3)) + axis(end_s - start_s, width))
     states = {task["task_id"]: task for task in found["tasks"]}
     for name in sorted(names, key=lambda name: _first(by_task.get(name, ()))):
         mine = by_task.get(name, [])
@@ -76,7 +76,7 @@ def _first(spans: Sequence[dict[str, Any]]) -> float:
     return min((_stamp(span["started_at"]) for span in spans), default=float("inf"))
 
 
-def _axis(length_s: float, width: int) -> Text:
+def axis(length_s: float, width: int) -> Text:
     """A ruler with about one mark in twelve characters, at round seconds."""
     step = next((s for s in _STEPS if s * width / max(length_s, 1e-6) >= 10), _STEPS[-1])
     marks = [" "] * (width + 8)

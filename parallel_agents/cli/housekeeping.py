@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from parallel_agents.housekeeping import Survey
 
 _KINDS = {
-    "checkout": "checkout", "attempts": "attempts", "leftover": "leftover", "ref": "refs", "checkpoints": "checkpoints",
+    "checkout": "checkout", "attempts": "attempts", "leftover": "leftover", "group": "group", "ref": "refs",
+    "checkpoints": "checkpoints",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -18,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from parallel_agents.cli import drawing
-from parallel_agents.cli.pages import limit_lines
+from parallel_agents.cli.pages import limit_lines, machine_lines, stuck_words
 from parallel_agents.follow import last_output
 from parallel_agents.held_back import limits_of
+from parallel_agents.machine_waits import machine_waits
 from parallel_agents.notices import news
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -53,6 +55,8 @@ class LiveView:
         self._follower = follower
         self._interval_s = interval_s
         self._interrupts = interrupts
+        if interrupts is not None:
+            interrupts.put_away = self.put_away
         self._lock = threading.Lock()
         self._words: dict[str, str] = {}
         self._news: list[str] = []
@@ -78,6 +82,15 @@ class LiveView:
         with contextlib.suppress(OSError):  # The terminal has gone away.
             self._live.stop()
 
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Leave the terminal to others, cursor included; drawn anew below what they wrote."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
+
     def told(self, records: list[Any]) -> None:
         """Take up what is new."""
         with self._lock:
@@ -97,7 +110,12 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
             state = self._follower.state
-            said = [*limit_lines(self._limits), *(Text(drawing.one_line(line), style="yellow") for line in self._news)]
+            machine = machine_lines({"status": state.status, **machine_waits(state)})
+            said = [
+                *machine,
+                *limit_lines(self._limits),
+                *(Text(drawing.one_line(line), style="yellow") for line in self._news),
+            ]
             room = (options.height or console.height) - 4 - len(said)
             yield self._head(state)
             yield self._progress(state, options.max_width)
@@ -150,6 +168,8 @@ class LiveView:
     def _said(self, task: Any) -> Text:
         words = self._words.get(task.task.task_id, "")
         match task.status:
+            case "running" if task.stuck is not None:
+                return Text(f"looks stuck: {drawing.one_line(stuck_words(task.stuck))}", style="yellow")
             case "running":
                 return Text(drawing.one_line(words))
             case "completed":

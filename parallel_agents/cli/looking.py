@@ -108,18 +108,31 @@ def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) ->
 @click.command()
 @task_arguments
 @click.option("--prompt", is_flag=True, help="Print what its agent was told, and nothing else.")
+@click.option("--usage", "usage", is_flag=True, help="Draw what an attempt has used of the machine over time.")
 @click.option(
-    "--attempt", "number", metavar="N", type=click.IntRange(min=1), help="With --prompt: another one than the last."
+    "--attempt",
+    "number",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --prompt or --usage: another one than the last.",
 )
 @reading
 @click.pass_context
 def show(
-    ctx: click.Context, words: tuple[str, ...], prompt: bool, number: int | None, as_json: bool, at: str | None
+    ctx: click.Context,
+    words: tuple[str, ...],
+    prompt: bool,
+    usage: bool,
+    number: int | None,
+    as_json: bool,
+    at: str | None,
 ) -> None:
     """Show one task's whole life: what it was asked, every attempt, what became of it."""
     run, task_id = run_and_task(words)
-    if number is not None and not prompt:
-        raise InvalidUsage("--attempt goes with --prompt", hint="without them all attempts are shown")
+    if number is not None and not prompt and not usage:
+        raise InvalidUsage("--attempt goes with --prompt or --usage", hint="without them all attempts are shown")
+    if prompt and usage:
+        raise InvalidUsage("--prompt and --usage exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
         upto = look.moment(log, at)
         run_id = look.resolve_run(log, run, upto)
@@ -129,6 +142,9 @@ def show(
                 text, nl=False
             )
             return
+        if usage:
+            _show_usage(log, run_id, task_id, number, upto, as_json)
+            return
         found = look.show(log, run_id, task_id, upto)
     if as_json:
         print_json(found)
@@ -136,6 +152,18 @@ def show(
     from parallel_agents.cli.show_page import show_page
 
     show_page(found)
+
+
+def _show_usage(log: Any, run_id: str, task_id: str, number: int | None, upto: int | None, as_json: bool) -> None:
+    from parallel_agents import usage_over_time
+
+    found = usage_over_time.usage_over_time(log, run_id, task_id, number, upto)
+    if as_json:
+        print_json(usage_over_time.as_json(found))
+        return
+    from parallel_agents.cli.usage_page import usage_page
+
+    usage_page(found)
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -55,7 +54,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "cancel": ("steering", "End a run, or one task of it."),
         "retry": ("steering", "Open failed tasks again, and what was skipped because of them."),
         "budget": ("steering", "Show what a run may spend, or set it anew while it goes on."),
-        "limits": ("steering", "Show the providers that let nobody work, or lift such a wait."),
+        "limits": ("steering", "Show providers that let nobody work and runners that are broken, or lift that."),
         "stop": ("steering", "Emergency stop: end everything of this store now."),
     },
     "Settle": {
@@ -71,8 +70,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
+        "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
+        "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
+        "archive": ("archive", "Move the bulk of old runs into compressed files, and read it from there."),
         "config": ("keeping", "Show the configuration, or the schemas for editors."),
         "completion": ("keeping", "Print the completion script of a shell."),
     },
@@ -86,7 +88,7 @@ OTHER_WORDS = {
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
-    "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
+    "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip
 LATER = ("replay", "debug", "export", "import")
 
@@ -233,6 +235,33 @@ def exit_code_of(words: list[str], maker: StoreMaker | None = None) -> int:
         _drop_what_cannot_be_printed()
         complain("system", f"{error.strerror}" + (f": {error.filename}" if error.filename else ""), "", as_json=as_json)
         return WRONG_USAGE
+    except Exception:
+        broken = _broken_log(words)
+        if broken is None:
+            raise  # A bug of ours, with its traceback.
+        complain(broken.code, broken.message, broken.hint, as_json=as_json)
+        return broken.exit_code
+
+
+def _broken_log(words: list[str]) -> ParallelAgentsError | None:
+    """What is wrong with the log, where it is not what was written: whoever reads it trusts it, and may stumble anywhere."""
+    from parallel_agents import ChainBroken
+    from parallel_agents.project import Project
+    from parallel_agents.verification import verify
+
+    store = next((words[at + 1] for at, word in enumerate(words[:-1]) if word == "--store"), None)
+    store = next((word.removeprefix("--store=") for word in words if word.startswith("--store=")), store)
+    try:
+        with Project.find(store=store).open() as log:
+            found = verify(log)
+    except ParallelAgentsError as error:
+        return error
+    except Exception:
+        return None
+    if found["ok"]:
+        return None
+    where = "" if found["broken"] is None else f": event {found['broken']['seq']} was changed"
+    return ChainBroken(f"the log is not what was written{where}", hint="`parallel-agents verify` says more")
 
 
 def _drop_what_cannot_be_printed() -> None:
@@ -259,9 +288,9 @@ def complain(code: str, message: str, hint: str, *, as_json: bool) -> None:
     """Print an error where errors belong: for a person, or for a script that reads JSON."""
     message, hint = _harmless(message), _harmless(hint)
     if as_json:
-        click.echo(
-            json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False), err=True
-        )
+        from parallel_agents.cli.harmless import json_text
+
+        click.echo(json_text({"error": {"code": code, "message": message, "hint": hint}}), err=True)
         return
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
     if hint:

@@ -31,7 +31,23 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
     drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
     for task in found["tasks"]:
         drawing.show(*ways_on(task))
-    drawing.show(*money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
+    drawing.show(*machine_lines(found), *money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
+
+
+def machine_lines(found: dict[str, Any]) -> list[Text]:
+    """That starts wait for the machine, and why; and that the pool of workers is narrower than it may be."""
+    lines = [_waits(f"starts wait for {_SHORT_OF[one['code']]}", one["reason"]) for one in found["throttled"]]
+    workers = found["workers"]
+    if workers["now"] < workers["most"] and found["status"] == "running":
+        lines.append(_waits(f"{workers['now']} workers of {workers['most']}", "what the machine can bear as it is"))
+    return lines
+
+
+_SHORT_OF = {"disk": "the disk", "cpu": "the processors", "memory": "memory"}
+
+
+def _waits(what: str, why: str) -> Text:
+    return Text("‖ ", style="bold magenta").append(what, "bold").append(f": {drawing.one_line(why)}", "")
 
 
 def money_lines(found: dict[str, Any]) -> list[Text]:
@@ -68,12 +84,17 @@ def budget_lines(found: dict[str, Any]) -> list[Text]:
 
 
 def limit_lines(limits: list[dict[str, Any]]) -> list[Text]:
-    """Providers that let nobody work: until when on this machine's clock, why, and how to lift that."""
+    """Providers that let nobody work, and runners that are broken: until when here, why, and how to lift that."""
     lines = []
     for one in limits:
-        until = f"{drawing.local_time(one['until'])}{'' if one['stated'] else ' (our guess)'}"
-        line = Text("‖ ", style="bold magenta").append(one["provider"], "bold")
-        line.append(f" lets no agent start until {until}: ", "").append(drawing.one_line(_why_limited(one)), "")
+        until = f"until {drawing.local_time(one['until'])}{'' if one['stated'] else ' (our guess)'}"
+        line = Text("‖ ", style="bold magenta").append(one["provider"] or f"runner {one['runner']}", "bold")
+        if one["runner"] is None:
+            line.append(f" lets no agent start {until}: ", "").append(drawing.one_line(_why_limited(one)), "")
+        else:
+            then = until if one["kind"] == "circuit_open" else "but one attempt that tries it"
+            line.append(f" starts nothing {then}: it failed {one['failures']} times in a row: ", "")
+            line.append(drawing.one_line(one["reason"]), "")
         lines.append(line.append(f"  (`{one['lift']}` lifts that)", "dim"))
     return lines
 
@@ -112,6 +133,8 @@ def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
     match task["status"]:
         case "failed":
             return Text(drawing.one_line(task["error"] or ""), style="red")
+        case "running" if task["stuck"]:
+            return Text(f"looks stuck: {drawing.one_line(stuck_words(task['stuck']))}", style="yellow")
         case "skipped":
             return Text(f"{task['because']} failed", style="dim")
         case "cancelled" | "blocked":
@@ -129,6 +152,11 @@ def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
             return Text(drawing.one_line(str(task["output"])), style="dim")
         case _:
             return None
+
+
+def stuck_words(stuck: dict[str, Any]) -> str:
+    """Why an attempt looks stuck, and the last that it has printed."""
+    return str(stuck["reason"]) + (f"; its last words: {stuck['last_output']}" if stuck["last_output"] else "")
 
 
 def ways_on(task: dict[str, Any]) -> list[str]:

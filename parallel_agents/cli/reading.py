@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 import click
 
 from parallel_agents import InvalidUsage, look
+from parallel_agents.archived import at_hand
+from parallel_agents.attempt_files import kept_pieces
+from parallel_agents.cli.harmless import Harmless, json_text
 from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
 
 _POLL_S = 0.2  # Files say nothing when they grow.
@@ -58,7 +60,7 @@ def history(
                 if row is None:
                     sys.stdout.flush()
                     continue
-                sys.stdout.write(json.dumps(look.history_row(row), ensure_ascii=False) + "\n")
+                sys.stdout.write(json_text(look.history_row(row)) + "\n")
             return
         from parallel_agents.cli.sentences import HistoryPage
 
@@ -72,7 +74,7 @@ def history(
 @task_arguments
 @click.option("--follow", "-f", is_flag=True, help="Go on with what it writes next, until the attempt has ended.")
 @click.option("--attempt", "number", metavar="N", type=click.IntRange(min=1), help="Another attempt than the last.")
-@click.option("--raw", is_flag=True, help="What an agent printed for programs, as it stands.")
+@click.option("--raw", is_flag=True, help="As it was printed, for programs; a terminal obeys whatever is in it.")
 @reading
 @click.pass_context
 def logs(
@@ -101,17 +103,18 @@ def logs(
             else:
                 click.echo(f"task {task_id} of run {run_id} has not been started yet", err=True)
             return
-        folder = Path(attempt["folder"])
-        if as_json:
-            texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
-            print_json({"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts})
-            return
-        if not follow and not folder.exists():
-            click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
-        from parallel_agents.activity import printed_as
+        with at_hand(log.path, Path(attempt["folder"])) as folder:
+            if as_json:
+                texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
+                found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}
+                print_json({**found, "cut_bytes": attempt["cut_bytes"]})
+                return
+            if not follow and not folder.exists():
+                click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
+            from parallel_agents.activity import printed_as
 
-        output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
-        _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow)
+            output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
+            _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow, raw=raw)
 
 
 def _in_words(lines: list[bytes], output: str) -> bytes:
@@ -121,34 +124,53 @@ def _in_words(lines: list[bytes], output: str) -> bytes:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    with contextlib.suppress(FileNotFoundError):
+        pieces = kept_pieces(str(path), 0)
+        return b"".join(_cut_line(piece.cut) if piece.cut else piece.data for piece in pieces).decode(
+            "utf-8", "replace"
+        )
+    return ""
 
 
-def _print_files(log: Any, run_id: str, folder: Path, attempt_id: str, output: str | None, *, follow: bool) -> None:
-    """Copy both files to stdout as they are; with ``follow``, whatever comes to either until the attempt has ended.
+def _cut_line(count: int) -> bytes:
+    """What stands in the place of what was cut out of an output."""
+    return f"\n[... {count:,} bytes are cut here: monitoring.maxOutputMB is what is kept of an output ...]\n".encode()
+
+
+def _print_files(
+    log: Any, run_id: str, folder: Path, attempt_id: str, output: str | None, *, follow: bool, raw: bool
+) -> None:
+    """Copy both files to stdout, to a terminal without what it would obey (see ``harmless``).
+
+    With ``follow``, whatever comes to either until the attempt has ended.
 
     Args:
         output: what the stdout of an agent is read as, to be told in words; None: it is copied too.
+        raw: nothing is taken out.
     """
     out = sys.stdout.buffer
+    filters = {name: Harmless() for name in ("stdout.log", "stderr.log")} if sys.stdout.isatty() and not raw else {}
     read = {"stdout.log": 0, "stderr.log": 0}
     rest = b""  # Half a line of an agent's.
     while True:
         running = follow and look.is_running(log, run_id, attempt_id)  # Before the look: what came last is still read.
         for name in read:
-            with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
-                file.seek(read[name])
-                while chunk := file.read(1 << 20):
-                    read[name] += len(chunk)
-                    if output is not None and name == "stdout.log":
+            with contextlib.suppress(FileNotFoundError):
+                for piece in kept_pieces(str(folder / name), read[name]):
+                    chunk, read[name] = piece.data, piece.end
+                    if piece.cut:
+                        chunk = _cut_line(piece.cut)
+                        rest = b"" if name == "stdout.log" else rest
+                    elif output is not None and name == "stdout.log":
                         *lines, rest = (rest + chunk).split(b"\n")
                         chunk = _in_words(lines, output)
-                    out.write(chunk)
+                    out.write(filters[name].feed(chunk) if filters else chunk)
         if not running and output is not None:
-            out.write(_in_words([rest], output))
+            chunk = _in_words([rest], output)
+            out.write(filters["stdout.log"].feed(chunk) if filters else chunk)
+        if not running:
+            for one in filters.values():
+                out.write(one.feed(b"", last=True))
         out.flush()
         if not running:
             return

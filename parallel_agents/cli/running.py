@@ -138,8 +138,10 @@ def _start_daemon_if_none(project: Project) -> None:
     if not daemons.is_there(project.store):
         try:
             started = daemons.start(project.store, daemons.command(project.store))
-        except LeaseHeld:
-            return  # Somebody else started one at the same moment.
+        except LeaseHeld as error:
+            if not daemons.is_there(project.store):
+                click.echo(f"warning: {error.message}, and takes up nothing; {error.hint}", err=True)
+            return  # Else somebody started one at the same moment.
         click.echo(f"daemon {started.identity.pid} started", err=True)
 
 
@@ -157,21 +159,31 @@ def dispatch_here(log: Any, run_id: str, configuration: Configuration, *, as_jso
     with _signals(interrupts), _view(log, follower, configuration, as_json=as_json, interrupts=interrupts) as told:
         told = _also_say_what_holds_it_back(log, follower, told, limits=not _is_live(configuration, as_json=as_json))
         try:
-            foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts)
+            foreground.dispatch(log, follower, kind="run", told=told, interrupts=interrupts, say=_say)
         except StoreError:
             if log.path.exists():
                 click.echo(f"run {run_id} stays as it is; `parallel-agents resume {run_id}` goes on with it", err=True)
             raise
-    if not interrupts.count:
+    if not (interrupts.count or interrupts.leaves):
         _summarise(log, follower, as_json=as_json)
         return exit_code(follower.state)
     with contextlib.suppress(OSError):  # The terminal may be what went away.
         _summarise(log, follower, as_json=as_json)
-        if not follower.state.ended:
+        if interrupts.leaves and not follower.state.ended:
+            hint = f"`parallel-agents resume {run_id}`, or `parallel-agents daemon start`"
+            click.echo(
+                f"left: {len(follower.state.running)} of its attempts go on; {hint} goes on with the run", err=True
+            )
+        elif not follower.state.ended:
             click.echo(f"paused; `parallel-agents resume {run_id}` goes on", err=True)
         elif follower.state.status == "cancelled":
             click.echo(f"cancelled; `parallel-agents retry {run_id}` opens what did not run", err=True)
     return INTERRUPTED
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # Nobody reads it any more.
+        click.echo(line, err=True)
 
 
 def _also_say_what_holds_it_back(
@@ -208,8 +220,8 @@ def _say_limits(log: Any, state: Any, said: set[tuple[str, str]]) -> None:
     from parallel_agents.notices import waiting
 
     for limit in held_back.limits_of(log, state):
-        if (limit["provider"], limit["until"]) not in said:
-            said.add((limit["provider"], limit["until"]))
+        if (key := (limit["provider"] or limit["runner"], limit["until"])) not in said:
+            said.add(key)
             click.echo(waiting(limit), err=True)
 
 
@@ -230,11 +242,13 @@ def _say_who_holds_the_slots(log: Any, state: Any) -> None:
 
 @contextmanager
 def _signals(interrupts: Any) -> Iterator[None]:
-    """Ctrl-C asks once; being told to end, or the terminal going away, asks twice at once."""
+    """Ctrl-C asks once, being told to end asks twice at once. Who hangs up, or quits, leaves the run alone."""
     handlers: dict[int, Callable[..., None]] = {
         signal.SIGINT: lambda *_: interrupts.add(),
         signal.SIGTERM: lambda *_: interrupts.add(2),
-        signal.SIGHUP: lambda *_: interrupts.add(2),
+        signal.SIGHUP: lambda *_: interrupts.leave(),
+        signal.SIGQUIT: lambda *_: interrupts.leave(),
+        signal.SIGTSTP: lambda *_: interrupts.sleep(),
     }
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():

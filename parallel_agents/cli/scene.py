@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from parallel_agents import InvalidUsage, UnknownRun
+from parallel_agents.cli.harmless import json_text
 from parallel_agents.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,7 +87,7 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_text))
+    click.echo(json_text(value, indent=2, default=_as_text))
 
 
 def _as_text(value: Any) -> str:
@@ -144,7 +144,7 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def complete_provider(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
-    """The providers that let nobody work."""
+    """The providers that let nobody work, and the runners that are left alone."""
     from click.shell_completion import CompletionItem
 
     from parallel_agents import held_back
@@ -155,4 +155,5 @@ def complete_provider(ctx: click.Context, _: click.Parameter, incomplete: str) -
             lines = held_back.limits(log)
     except Exception:
         return []
-    return [CompletionItem(line["provider"]) for line in lines if line["provider"].startswith(incomplete)]
+    names = [line["provider"] or line["runner"] for line in lines]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

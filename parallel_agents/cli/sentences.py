@@ -9,6 +9,7 @@ from rich.text import Text
 
 from parallel_agents.cli.drawing import SIGNS, console, duration, local_time, one_line
 from parallel_agents.held_back import GOES_ON, OWN
+from parallel_agents.look import fields_of
 
 _AFTER = {
     "TaskStarted": "running", "TaskCompleted": "completed", "TaskFailed": "failed", "TaskTimedOut": "failed",
@@ -68,13 +69,15 @@ class HistoryPage:
 
 def sentence(event: dict[str, Any]) -> str:
     """What an event says besides its type and its task."""
-    data = event["data"]
+    data = fields_of(event)
     match event["type"]:
         case "RunSubmitted":
             return f"{data['name']}: {data['task_count']} tasks, {data['strategy']}, in {data['workdir']}"
         case "RunClaimed":
             holder = data["holder"]
             return f"by {holder.get('kind', 'a process')} {holder.get('pid', '')}".rstrip()
+        case "RunReleased":
+            return "in the middle of it; whoever dispatches next goes on" if data.get("left") else ""
         case "RunCompleted" | "RunFailed" | "RunCancelled":
             counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items())
             reason = (data.get("reason") or "").replace("_", " ")
@@ -97,6 +100,8 @@ def sentence(event: dict[str, Any]) -> str:
             )
         case "RunRolledBack":
             return f"to event {data['to_seq']}" + (f": {data['reason']}" if data.get("reason") else "")
+        case "RunMoved":
+            return f"to {data['workdir']}"
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
         case "CostCharged":
@@ -125,6 +130,12 @@ def sentence(event: dict[str, Any]) -> str:
             return f"not allowed: {', '.join(dict.fromkeys(data['tools']))}"
         case "ProviderFreed":
             return f"{data['provider']}" + (f": {data['reason']}" if data["reason"] else "")
+        case "AttemptStuck":
+            return str(data["reason"]) + (f"; its last words: {data['last_output']}" if data["last_output"] else "")
+        case "AttemptRevived":
+            return "it goes on"
+        case "RunnerFailed" | "CircuitOpened" | "CircuitHalfOpened" | "CircuitClosed":
+            return _of_circuit(event["type"], data)
         case "BudgetChanged":
             micros = data["budget_usd_micros"]
             return f"{data['scope']}: " + ("no limit" if micros is None else f"${micros / 1e6:.2f}")
@@ -133,6 +144,10 @@ def sentence(event: dict[str, Any]) -> str:
         case "BudgetExceeded":
             spent, limit = data["spent_usd_micros"] / 1e6, data["budget_usd_micros"] / 1e6
             return f"{data['scope']}: ${spent:.4f} of ${limit:.4f}"
+        case "DispatchUnthrottled":
+            return f"of {data['code']}" if data.get("code") else ""
+        case "WorkersScaled":
+            return f"to {data['workers']}" + (f": {data['reason']}" if data["reason"] else "")
         case _:
             return _of_files(event["type"], data)
 
@@ -148,6 +163,18 @@ def _started(data: dict[str, Any]) -> str:
     if data.get("resumes"):
         return f"{said}, goes on with the session of {data['resumes']}"
     return said
+
+
+def _of_circuit(type_: str, data: dict[str, Any]) -> str:
+    """What is said of a runner as such."""
+    match type_:
+        case "CircuitOpened":
+            failed = f"{data['runner']} until {local_time(data['until'])}, failed {_times(data['failures'])} in a row"
+            return f"{failed}: {data['reason']}"
+        case "CircuitHalfOpened":
+            return f"{data['runner']} is tried by {data['attempt_id']}"
+        case _:
+            return f"{data['runner']}" + (f": {data['reason']}" if data["reason"] else "")
 
 
 def _missed(data: dict[str, Any]) -> str:
@@ -190,6 +217,8 @@ def _of_files(type_: str, data: dict[str, Any]) -> str:
             return f"into {data['into']} as {data['commit'][:_SHORT]}" + (", squashed" if data["squash"] else "")
         case "CheckpointsDropped":
             return f"{data['refs']} refs of checkpoints, by gc"
+        case "RunArchived":
+            return f"{data['run_id']} into {data['file']}: {data['events']} bodies, {data['files']} files"
         case "FilesRestoring":
             return f"to {data['commit'][:_SHORT]}"
         case _:

@@ -35,9 +35,8 @@ def show_page(found: dict[str, Any]) -> None:
         "outputs": ", ".join(found["outputs"]),
         "tags": ", ".join(found["tags"]),
         "limits": f"{found['timeout_s']:g} s, {found['max_retries']} retries",
-        "took": f"{took}, {found['cpu_s']:.2f} s of CPU, {drawing.size(found['peak_memory_bytes'])} at its peak"
-        if took
-        else None,
+        "took": took,
+        "used": used(found) if took else None,
         "exit code": found["exit_code"],
         "output": None if agents else found["output"],
         "error": None if agents else found["error"],
@@ -64,6 +63,9 @@ def show_page(found: dict[str, Any]) -> None:
         ]
         # The last column is not cut: half a path helps nobody.
         drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
+        drawing.show(
+            *(f"attempt {span['attempt']}: {_cut(span)}" for span in found["attempt_list"] if span["cut_bytes"])
+        )
 
 
 def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Text]:
@@ -79,11 +81,13 @@ def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> lis
         + (f"; as {span['role']}" if span["role"] else ""),
         "session": _session(span, others),
         "failure": f"{span['kind'].replace('_', ' ')}: {span['error']}" if span["kind"] else span["error"],
+        "used": used(span) if span["cpu_s"] is not None else None,
         "cost": _costs(span),
         "changed": _changed(span),
         "not allowed": _denied(span),
         "prompt": span["prompt"],
         "files": span["folder"],
+        "cut": _cut(span),
     }
     width = max(len(name) for name, value in fields.items() if value)
     lines = [head] if span["attempt_id"] else []
@@ -114,6 +118,25 @@ def _costs(span: dict[str, Any]) -> str:
     if not parts and span["ended_at"] is None and span["reserved_usd"] is not None:
         return f"{drawing.dollars(span['reserved_usd'])} held back for it"
     return "; ".join(parts)
+
+
+def used(found: dict[str, Any]) -> str:
+    """What an attempt has used of the machine; what could not be seen of a short one is left out."""
+    parts = [f"{found['cpu_s']:.2f} s of CPU"]
+    if found["peak_cpu_percent"]:
+        parts[0] += f" ({found['peak_cpu_percent']:.0f} % of the machine at its peak)"
+    parts.append(f"{drawing.size(found['peak_memory_bytes'])} of memory at its peak")
+    if found["peak_open_files"]:
+        parts.append(f"{found['peak_open_files']:,} open files")
+    if found["disk_written_bytes"]:
+        parts.append(f"{drawing.size(found['disk_written_bytes'])} written")
+    return ", ".join(parts)
+
+
+def _cut(span: dict[str, Any]) -> str:
+    """What is gone of what an attempt has printed."""
+    parts = [f"{drawing.size(count)} of its {name}" for name, count in span["cut_bytes"].items()]
+    return f"{' and '.join(parts)} are cut out (monitoring.maxOutputMB)" if parts else ""
 
 
 def _denied(span: dict[str, Any]) -> str | None:

@@ -226,15 +226,15 @@ def budget(
 @click.option(
     "--clear",
     "provider",
-    metavar="PROVIDER",
+    metavar="PROVIDER|RUNNER",
     shell_complete=complete_provider,
-    help="Let its agents start again at once.",
+    help="Let its agents, or its attempts, start again at once.",
 )
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the history.")
 @reading
 @click.pass_context
 def limits(ctx: click.Context, provider: str | None, reason: str, as_json: bool, at: str | None) -> None:
-    """Show the providers that let nobody work at the moment, or lift one of these waits."""
+    """Show the providers that let nobody work at the moment, and the runners that are broken, or lift one of these waits."""
     from parallel_agents import held_back, look
 
     if provider is not None and at is not None:
@@ -242,14 +242,14 @@ def limits(ctx: click.Context, provider: str | None, reason: str, as_json: bool,
     with opened(ctx) as log:
         if provider is not None:
             held_back.lift(log, provider, reason)
-            _say(as_json, {"provider": provider, "cleared": True}, f"agents of {provider} start again")
+            _say(as_json, {"provider": provider, "cleared": True}, f"what {provider} held back starts again")
             return
         found = held_back.limits(log, look.moment(log, at))
     if as_json:
         print_json(found)
         return
     if not found:
-        click.echo("every provider lets agents work, as far as is known", err=True)
+        click.echo("every provider lets agents work, and every runner works, as far as is known", err=True)
         return
     from parallel_agents.cli import drawing
     from parallel_agents.cli.pages import limit_lines

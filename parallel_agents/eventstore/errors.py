@@ -104,6 +104,12 @@ class StoreError(ParallelAgentsError):
     code = "store"
 
 
+class EventTooLarge(ParallelAgentsError):
+    """An event says more than the log takes; nothing was appended."""
+
+    code = "event_too_large"
+
+
 class UnknownEventType(StoreError):
     """The log holds an event that this release cannot read; it is never skipped."""
 

@@ -88,6 +88,8 @@ class RunReleased(Event):
     """The holder let go of a run that has not ended; anybody may claim it."""
 
     epoch: Count
+    left: bool = False  # In the middle of it: whoever dispatches runs of this store goes on with it, unasked.
+    used_s: float = 0.0  # As in ``TaskStarted``.
 
 
 class RunStarted(Event):
@@ -153,6 +155,13 @@ class RunRolledBack(Event):
     reason: str = ""
 
 
+class RunMoved(Event):
+    """From here on the files of the run are in another folder: its store was restored there. No rollback takes that back."""
+
+    workdir: str
+    repository: str | None = None
+
+
 class RunForked(Event):
     """A new run that starts from the state of another one at ``seq``."""
 
@@ -195,6 +204,7 @@ class TaskStarted(Event):
     resumes: str | None = None  # The attempt whose session this one goes on with.
     begin_commit: str | None = None  # Whose files it begins with, where that is not its base: work that was cut off.
     role: str = ""  # The agent type that acts where it is not the task's own, such as one that resolves a conflict.
+    used_s: float = 0.0  # How long the run has been dispatched by then, since its start or its last resume.
 
 
 class TaskCompleted(Event):
@@ -207,8 +217,11 @@ class TaskCompleted(Event):
     duration_s: float
     exit_code: int | None = None
     output: Any = None
-    cpu_s: float = 0.0
+    cpu_s: float = 0.0  # What it has used: of its whole process tree, ended processes included.
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0  # Of all processors together, over about a second; 0 where it was too short for that.
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     commit: str | None = None  # The integration line with its work merged; None where files are not versioned.
     outcome: str = ""  # no_change: an agent that changed no file, where nothing asked for that.
 
@@ -227,6 +240,9 @@ class TaskFailed(Event):
     output: Any = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     kind: str = ""  # Of an agent's failure, one of ``runners.protocol.FAILURES``.
     resumable: bool = False  # The next attempt can go on with its session.
 
@@ -243,6 +259,9 @@ class TaskTimedOut(Event):
     error: str
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class AttemptLost(Event):
@@ -299,6 +318,9 @@ class TaskCancelled(Event):
     duration_s: float | None = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class TaskSkipped(Event):
@@ -332,6 +354,9 @@ class TaskBlocked(Event):
     duration_s: float | None = None
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
 
 
 class TaskUnblocked(Event):
@@ -467,6 +492,67 @@ class ProviderFreed(Event):
     reason: str = ""
 
 
+class AttemptStuck(Event):
+    """A running attempt looks stuck. It goes on all the same; said once until it has been seen to go on."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason", "last_output")
+
+    task_id: str
+    attempt_id: str
+    kind: str  # silent, process or checkout.
+    silent_s: float  # Since it was last seen to do something.
+    reason: str  # In words.
+    last_output: str = ""  # The last that it has printed.
+
+
+class AttemptRevived(Event):
+    """An attempt that looked stuck was seen to do something."""
+
+    task_id: str
+    attempt_id: str
+
+
+class RunnerFailed(Event):
+    """An attempt failed by its runner's fault. So many in a row open the runner's circuit. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    runner: str
+    attempt_id: str
+    reason: str
+    lost: bool = False  # Its process vanished; what vanishes at about the same moment has one cause.
+
+
+class CircuitOpened(Event):
+    """A runner has failed too often in a row: no attempt of it is started before ``until``. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    runner: str
+    until: Rfc3339
+    reason: str  # Of the last failure.
+    failures: Count  # In a row, this one included.
+    openings: Count = 1  # In a row: 1 and each trial that has failed since. The wait grows with it.
+    attempt_id: str = ""
+    lost: bool = False
+
+
+class CircuitHalfOpened(Event):
+    """The time of an open circuit is over, and one attempt is started to see whether its runner works again. Of no run."""
+
+    runner: str
+    attempt_id: str
+
+
+class CircuitClosed(Event):
+    """A runner works again, or somebody said so: what it has failed before is forgotten. Of no run."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    runner: str
+    reason: str = ""
+
+
 class ConflictDetected(Event):
     """Two tasks changed the same paths in ways that do not merge."""
 
@@ -533,10 +619,23 @@ class DispatchThrottled(Event):
     free_text: ClassVar[tuple[str, ...]] = ("reason",)
 
     reason: str
+    code: str = ""  # What it is short of: disk, cpu or memory; empty, of older releases: disk.
 
 
 class DispatchUnthrottled(Event):
     """The machine has room again."""
+
+    code: str = ""  # Of what; as above.
+
+
+class WorkersScaled(Event):
+    """How many processes the run may have at once was fitted to what the machine can bear."""
+
+    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+
+    workers: Count
+    reason: str = ""
+    wait_s: float = 0.0  # So long the machine has to be calm before the next one is added.
 
 
 class SecretScrubbed(Event):
@@ -593,3 +692,15 @@ class ScheduleRemoved(Event):
 
     schedule_id: str
     reason: str = ""
+
+
+class RunArchived(Event):
+    """The bulk of a run that is over lies in a file: outputs and lists of paths, and what its attempts wrote. Of no run."""
+
+    run_id: str
+    version: Count  # Of the run, when it was archived.
+    file: str  # Beside the store, in the folder ``archive``.
+    sha256: str  # Of that file, in hex.
+    bytes: Count
+    events: Count  # Whose bodies it holds.
+    files: Count  # Of attempts.

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -111,6 +111,10 @@ def event_hash(
     return hashlib.sha256(prev_hash + envelope + body_digest).digest()
 
 
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Bytes of one event: what is longer belongs in a file. Whatever writes events keeps far below this by bounds of its own."""
+
+
 def encode(event: Event) -> bytes:
     """The body of an event as the log keeps it: JSON; the schema version stands in it from version 2 on."""
     version = event.schema_version
@@ -134,6 +138,8 @@ def decode_body(type_: str, body: str | bytes) -> tuple[type[Event], dict[str, A
     if not isinstance(values, dict):
         raise ValueError("a body is a JSON object")
     version = values.pop("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise ValueError("a version is a number from 1 on")
     if cls is None:
         raise UnknownEventType(
             f"the log holds an event of type {type_!r} version {version}, which this release does not know",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.location import FOLDER
+from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_file
 from parallel_agents.version import STORE_FORMAT
 
 BUSY_TIMEOUT_MS = 30_000
@@ -36,6 +38,8 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
             raise StoreError(f"{path} is a folder, not a store", hint="name the file, such as events.db")
         elif path.stat().st_size == 0:
             path.chmod(0o600)  # Somebody made an empty file for us; what SQLite puts beside it takes its mode.
+        else:
+            _check_ours(path)
         writer = _connect(path)
         try:
             if not _is_store(writer, path, release):
@@ -44,6 +48,27 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
         except BaseException:
             writer.close()
             raise
+
+
+def _check_ours(path: Path) -> None:
+    """What is in a store is run as the user who dispatches it, so nobody else may be able to write there.
+
+    Raises:
+        StoreError: the file, or the folder that is made for it, belongs to somebody else or can be written by others.
+    """
+    me = os.geteuid()
+    for place in (path, *((path.parent,) if path.parent.name == FOLDER else ())):
+        found = place.stat()
+        if found.st_uid != me and me != 0:
+            raise StoreError(
+                f"{place} belongs to another user (uid {found.st_uid}), who could have commands run as you",
+                hint="name a store of your own with --store",
+            )
+        if found.st_mode & 0o022:
+            raise StoreError(
+                f"{place} can be written by others (mode {found.st_mode & 0o777:04o}), who could have commands run as you",
+                hint=f"look at its history, then chmod go-w {place}",
+            )
 
 
 def _make_file(path: Path) -> None:
@@ -78,7 +103,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
     writable = _is_writable(path)
     mode = "rw" if writable else "ro"
-    if not writable and not _wal(path).exists():
+    if not writable and not wal_file(path).exists():
         mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}",
@@ -106,7 +131,7 @@ def _settled(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
         if _is_writable(path):
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
     except BaseException:
         connection.close()
         raise
@@ -124,10 +149,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.002)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def _tables(connection: Any) -> set[str]:
@@ -161,7 +182,7 @@ def _make_tables(path: Path, release: str) -> None:
 
     from parallel_agents.eventstore.schema import metadata, store
 
-    engine = create_engine("sqlite://", creator=lambda: _settled(_connect(path), path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _settled(_to_be_cut(_connect(path)), path), poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
@@ -175,6 +196,12 @@ def _make_tables(path: Path, release: str) -> None:
                 writer.execute(store.insert(), rows)
     except DBAPIError as error:
         raise error.orig or error from None
+
+
+def _to_be_cut(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A connection to an empty file, of which unused pages can be cut off one day: to be said before anything is written."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    return connection
 
 
 def data_version(connection: sqlite3.Connection) -> int:
@@ -198,7 +225,7 @@ class explained:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, sqlite3.Error | OSError):
+        if error is not None and isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
             raise _explanation(self.path, error) from error
 
 
@@ -215,7 +242,7 @@ def _explanation(path: Path, error: BaseException) -> StoreError:
         )
     if "not a database" in what:
         return StoreError(f"{path} is not an SQLite file", hint="name another --store, or restore it from a backup")
-    if "malformed" in what or "corrupt" in what:
+    if "malformed" in what or "corrupt" in what or "decode" in what:
         return StoreError(
             f"{path} is corrupt: {error}",
             hint="restore it from a backup; `sqlite3 FILE .recover` saves what can be read",

@@ -219,7 +219,7 @@ class RunSettings(Document):
     max_parallel_agents: Annotated[int, Field(ge=1)] = 5  # Attempts of this run at once.
     store_limit: Annotated[int, Field(ge=1)] = 5  # Attempts of the whole store at once, as this run sees it.
     max_queue_size: Annotated[int, Field(ge=1)] = 100  # Tasks in `queued` at once; the rest stay `pending`.
-    max_execution_s: Annotated[float, Field(gt=0)] = 3600.0  # Of the run, from its RunStarted.
+    max_execution_s: Annotated[float, Field(gt=0)] = 3600.0  # Of the run, as long as a process dispatches it.
     min_free_mb: Annotated[int, Field(ge=0)] = 500  # Of 10^6 bytes, where checkouts lie; below it nothing starts.
     # Of the machine, for attempts that are processes. Percents are of all processors together; None: no limit, as in
     # plans of releases that knew none.
@@ -235,7 +235,19 @@ class RunSettings(Document):
     max_workers: Annotated[int, Field(ge=1)] | None = None  # What automatic scaling goes up to.
     auto_scale: bool = False
     scaling_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    sandbox: tuple[Text, ...] = ()  # Words that go before the command of every attempt (see ``scheduler.sandbox``).
     retry: RetryPolicy = Field(default_factory=lambda: RetryPolicy.trusted({}))
+    # Failures of a runner in a row that open its circuit, and for how long the first time. None: nothing ever does.
+    circuit_failures: Annotated[int, Field(ge=1, le=100)] | None = None
+    circuit_reset_s: Seconds = 30.0
+    health_check_s: Seconds | None = None  # Between two looks at running attempts; None: nobody looks.
+    stuck_after_s: Seconds = 300.0  # Silent and idle for so long, an attempt is told to look stuck.
+    max_output_mb: Annotated[int, Field(ge=1)] | None = None  # Of 10^6 bytes, kept of each output of an attempt.
+
+    @property
+    def max_output_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.max_output_mb is None else self.max_output_mb * 1_000_000
 
 
 class Plan(Document):
@@ -322,6 +334,8 @@ def load_plan(stored: bytes) -> Plan:
         settings = plan["settings"]
         if "retry" in settings:
             settings["retry"] = RetryPolicy.trusted(settings["retry"])
+        if "sandbox" in settings:
+            settings["sandbox"] = tuple(settings["sandbox"])
         plan["settings"] = RunSettings.trusted(settings)
     return Plan.trusted(plan)
 

@@ -59,12 +59,16 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                     task.base_commit, task.work_commit, task.approved_attempt = base_commit, None, None
                     task.status, task.started_at_us = RUNNING, at_us
                     task.ended_at_us = task.duration_s = task.not_before_us = None
+                    state.used_us = round(data.get("used_s", 0.0) * 1e6)
                     continue
                 if type_ == "TaskCompleted" and status == RUNNING:
                     duration_s, cpu_s, peak = data["duration_s"], data["cpu_s"], data["peak_memory_bytes"]
                     task.exit_code, task.output, task.error = data["exit_code"], data["output"], None
                     task.duration_s, task.cpu_s, task.peak_memory_bytes = duration_s, cpu_s, peak
-                    task.status, task.ended_at_us = COMPLETED, at_us
+                    task.peak_cpu_percent = data.get("peak_cpu_percent", 0.0)
+                    task.peak_open_files = data.get("peak_open_files", 0)
+                    task.disk_written_bytes = data.get("disk_written_bytes", 0)
+                    task.status, task.ended_at_us, task.stuck = COMPLETED, at_us, None
                     if (commit := data.get("commit")) is not None:
                         state.integration, task.conflict = commit, None
                     continue

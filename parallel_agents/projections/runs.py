@@ -38,6 +38,7 @@ class RunSummary:
     holder: dict[str, Any] | None = None
     epoch: int = 0
     callables: bool = False
+    left: bool = False  # Its last holder let go of it in the middle.
     cancel_requested: bool = False
     parent: str | None = None  # The run that it was forked from.
     history: list[Standing] = field(default_factory=list)  # For rollbacks, oldest first.
@@ -77,9 +78,10 @@ def fold(runs: dict[str, RunSummary], record: Recorded) -> dict[str, RunSummary]
         case ev.RunCancelled():
             _end(run, "cancelled", record.at_us, event.counts)
         case ev.RunClaimed():
-            run.holder, run.epoch = event.holder, event.epoch
+            run.holder, run.epoch, run.left = event.holder, event.epoch, False
         case ev.RunReleased():
-            run.holder = None if event.epoch == run.epoch else run.holder
+            if event.epoch == run.epoch:
+                run.holder, run.left = None, event.left
         case ev.RunRolledBack(to_seq=to_seq):
             before = next(standing for standing in reversed(run.history) if standing.seq <= to_seq)
             _, run.status, run.started_at_us, run.ended_at_us, run.counts, run.cancel_requested = before

@@ -19,7 +19,7 @@ from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import NO_PLAN, Plan, Task, load_plan, plan_of, uncollected
 
 NAME = "status"
-VERSION = 4
+VERSION = 5
 
 PENDING, QUEUED, RUNNING, COMPLETED = "pending", "queued", "running", "completed"
 FAILED, CANCELLED, SKIPPED, BLOCKED = "failed", "cancelled", "skipped", "blocked"
@@ -27,8 +27,11 @@ SUBMITTED, PAUSED = "submitted", "paused"
 ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})  # Of tasks; of runs without the last.
 TASK_STATUSES = (PENDING, QUEUED, RUNNING, BLOCKED, COMPLETED, FAILED, CANCELLED, SKIPPED)
 
-OWN = frozenset({"", "agent", "no_change"})  # Failures of an attempt's own; of others than agents nobody tells more.
+OWN = frozenset(
+    {"", "agent", "no_change", "memory"}
+)  # Failures of an attempt's own; of others than agents nobody tells more.
 LOST = "infrastructure"  # What the loss of an attempt is.
+DISK, CPU, MEMORY = "disk", "cpu", "memory"  # What the machine can be short of.
 
 
 @dataclass(slots=True)
@@ -58,6 +61,9 @@ class TaskState:
     cancel_requested: bool = False
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     base_commit: str | None = None  # Where the last attempt's files started from.
     work_commit: str | None = None  # What a blocked attempt has left, which waits to be merged.
     approved_attempt: int | None = None  # The number of the attempt that a person has let start.
@@ -73,6 +79,9 @@ class TaskState:
     begin_commit: str | None = None  # Whose files the last attempt began with, where that is not its base.
     kept_commit: str | None = None  # What the last attempt has left, where that was kept.
     changed: list[str] | None = None  # The first of the paths that it changed.
+    stuck: dict[str, Any] | None = (
+        None  # That the running attempt looks stuck: at_us, kind, silent_s, reason, last_output.
+    )
 
 
 @dataclass(slots=True)
@@ -100,12 +109,19 @@ class RunState:
     last_stage: tuple[str, str | None] | None = None  # The newest checkpoint of a stage's end, or that of its start.
     restoring: str | None = None  # A commit that the shared directory is being made equal to.
     merged_into: str | None = None  # The user's branch that the result was last brought to.
-    throttled: str | None = None  # Why the machine lets nothing start; None where it has room.
+    throttled: dict[str, str] = field(
+        default_factory=dict
+    )  # What the machine is short of (disk, cpu, memory), and the words.
+    workers: int | None = None  # What the pool of workers was scaled to since the last resume; None: nothing has yet.
+    workers_grew: bool = False  # Whether the last change of that was upwards.
+    workers_wait_s: float = 0.0  # Of calm, before the next one upwards.
+    workers_at_us: int | None = None  # When it was.
     budget_usd_micros: int | None = None
     task_budgets: dict[str, int | None] = field(default_factory=dict)  # Where somebody has set another one, by task.
     submitted_at_us: int = 0
     started_at_us: int | None = None
     active_since_us: int | None = None  # Since the last start or resume; max_execution_s counts from here.
+    used_us: int = 0  # How long it has been dispatched since then, as far as events tell.
     ended_at_us: int | None = None
     reason: str = ""
     pause_code: str = ""  # Why it is paused, where a script can do something about it.
@@ -151,14 +167,14 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task.queued_at_us = record.at_us
             if event.reason:  # Requeued by a rollback: the attempt that ran is no longer ours.
                 state.running.pop(task.attempt_id or "", None)
-                task.started_at_us = None
+                task.started_at_us = task.stuck = None
             _move(state, task, QUEUED)
         case ev.TaskStarted(task_id=task_id):
             _started(state, state.tasks[task_id], event, record.at_us)
         case ev.TaskCompleted(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, None
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             if event.commit is not None:
                 state.integration, task.conflict = event.commit, None
             _end_attempt(state, task, event.attempt_id, COMPLETED, record.at_us)
@@ -166,13 +182,13 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = event.exit_code, event.output, event.error
             task.failure_kind, task.resumes = event.kind, event.attempt_id if event.resumable else None
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.TaskTimedOut(task_id=task_id):
             task = state.tasks[task_id]
             task.exit_code, task.output, task.error = None, None, event.error
-            task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+            _measured(task, event)
             task.failures += 1
             _end_attempt(state, task, event.attempt_id, FAILED, record.at_us)
         case ev.AttemptLost(task_id=task_id):
@@ -197,8 +213,7 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             task = state.tasks[task_id]
             task.reason = event.reason
             if event.attempt_id is not None:
-                task.duration_s, task.cpu_s = event.duration_s, event.cpu_s
-                task.peak_memory_bytes = event.peak_memory_bytes
+                _measured(task, event)
             _end_attempt(state, task, event.attempt_id, CANCELLED, record.at_us)
         case ev.TaskSkipped(task_id=task_id):
             task = state.tasks[task_id]
@@ -238,6 +253,15 @@ def fold(state: RunState, record: Recorded, blob: Callable[[str], bytes]) -> Run
             if event.stage is not None:
                 state.stages_passed = max(state.stages_passed, event.stage + 1)
                 state.last_stage = (event.checkpoint_id, event.commit)
+        case ev.AttemptStuck(task_id=task_id):
+            task = state.tasks[task_id]
+            if task.status == RUNNING and task.attempt_id == event.attempt_id:  # Else it has ended meanwhile.
+                task.stuck = {
+                    "at_us": record.at_us, "kind": event.kind, "silent_s": event.silent_s, "reason": event.reason,
+                    "last_output": event.last_output,
+                }  # fmt: skip
+        case ev.AttemptRevived(task_id=task_id):
+            state.tasks[task_id].stuck = None
         case ev.RunSubmitted():
             _submitted(state, event, record.at_us, plan_of(event.plan_digest, blob))
         case ev.RunForked():
@@ -254,14 +278,14 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.RunStarted():
             state.status = RUNNING
             state.started_at_us = state.started_at_us or record.at_us
-            state.active_since_us = record.at_us
+            state.active_since_us, state.used_us = record.at_us, 0
         case ev.RunPaused(reason=reason):
             state.status, state.reason, state.pause_code = PAUSED, reason, record.event.code
         case ev.RunResumed():
             state.pause_code = ""
             state.status = RUNNING if state.started_at_us is not None else SUBMITTED
             state.reason, state.ended_at_us, state.cancel_requested = "", None, False
-            state.active_since_us = record.at_us
+            state.active_since_us, state.used_us, state.workers = record.at_us, 0, None
         case ev.RunCancelRequested(reason=reason):
             state.cancel_requested, state.reason, state.grace_s = True, reason, record.event.grace_s
         case ev.RunCompleted():
@@ -270,7 +294,11 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
-        case ev.RunClaimed() | ev.RunReleased() | ev.RunRolledBack():
+        case ev.RunMoved():
+            state.workdir, state.repository = record.event.workdir, record.event.repository
+        case ev.RunReleased(used_s=used_s):
+            state.used_us = round(used_s * 1e6)
+        case ev.RunClaimed() | ev.RunRolledBack():
             pass  # Leases are folded by occupancy, rollbacks by effective.
         case ev.CheckpointRestored(commit=commit):
             state.integration, state.restoring = commit or state.integration, None
@@ -282,6 +310,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             pass  # Folded by cost and occupancy, in scope ALL.
         case ev.ProviderLimited() | ev.ProviderFreed() | ev.ToolsDenied():
             pass  # Folded by cost and occupancy, in scope ALL.
+        case ev.RunnerFailed() | ev.CircuitOpened() | ev.CircuitHalfOpened() | ev.CircuitClosed():
+            pass  # Of no run; folded by circuits.
         case ev.ConflictResolved() | ev.GateChecked() | ev.SharedStateChanged():
             pass  # What they led to is in the events of the task.
         case ev.BudgetChanged(scope=scope):
@@ -294,9 +324,13 @@ def _run_level(state: RunState, record: Recorded) -> None:
         case ev.CheckpointsDropped():
             pass  # The files of the past, not where the run stands.
         case ev.DispatchThrottled(reason=reason):
-            state.throttled = reason
-        case ev.DispatchUnthrottled():
-            state.throttled = None
+            state.throttled[record.event.code or DISK] = reason
+        case ev.DispatchUnthrottled(code=code):
+            state.throttled.pop(code or DISK, None)
+        case ev.WorkersScaled(workers=workers):
+            state.workers_grew = state.workers is not None and workers > state.workers
+            state.workers, state.workers_wait_s = workers, record.event.wait_s
+            state.workers_at_us = record.at_us
         case _:
             raise AssertionError(f"status does not fold {type(record.event).__name__}")
 
@@ -334,6 +368,7 @@ def _forked(state: RunState, event: ev.RunForked, at_us: int, blob: Callable[[st
         task.task, task.resumes = spec, None  # The sessions of its attempts are its parent's.
     state.plan, state.plan_digest, state.name = plan, event.plan_digest, event.name
     state.base_commit, state.submitted_at_us, state.merged_into = state.integration, at_us, None
+    state.workers = None  # Whatever the machine could bear then.
     state.started_at_us = event.started_at_us  # None where it goes on: its time is its own.
     state.touched.update(state.tasks)
 
@@ -343,9 +378,17 @@ def _blocked(state: RunState, task: TaskState, event: ev.TaskBlocked) -> None:
     if event.attempt_id is not None:
         state.running.pop(event.attempt_id, None)
         task.exit_code, task.output, task.error = event.exit_code, event.output, None
-        task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
-        task.cancel_requested = False
+        _measured(task, event)
+        task.cancel_requested, task.stuck = False, None
     _move(state, task, BLOCKED)
+
+
+def _measured(
+    task: TaskState, event: ev.TaskCompleted | ev.TaskFailed | ev.TaskTimedOut | ev.TaskCancelled | ev.TaskBlocked
+) -> None:
+    task.duration_s, task.cpu_s, task.peak_memory_bytes = event.duration_s, event.cpu_s, event.peak_memory_bytes
+    task.peak_cpu_percent, task.peak_open_files = event.peak_cpu_percent, event.peak_open_files
+    task.disk_written_bytes = event.disk_written_bytes
 
 
 def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int) -> None:
@@ -360,8 +403,9 @@ def _started(state: RunState, task: TaskState, event: ev.TaskStarted, at_us: int
     task.begin_commit = event.begin_commit
     task.work_commit = task.approved_attempt = None
     task.started_at_us, task.ended_at_us, task.duration_s, task.not_before_us = at_us, None, None, None
-    task.cancel_requested = False
+    task.cancel_requested, task.stuck = False, None
     state.running[event.attempt_id] = event.task_id
+    state.used_us = round(event.used_s * 1e6)
     _move(state, task, RUNNING)
 
 
@@ -376,7 +420,7 @@ def _end_attempt(state: RunState, task: TaskState, attempt_id: str | None, statu
         state.running.pop(attempt_id, None)
     if task.cancel_requested and status != CANCELLED:
         task.reason = ""  # It ended before it could be stopped.
-    task.ended_at_us, task.cancel_requested, task.work_commit = at_us, False, None
+    task.ended_at_us, task.cancel_requested, task.work_commit, task.stuck = at_us, False, None, None
     _move(state, task, status)
 
 
@@ -423,9 +467,10 @@ _TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in _TA
 _task_values = attrgetter(*_TASK_FIELDS)
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
-    "submitted_at_us", "started_at_us", "active_since_us", "ended_at_us", "reason", "cancel_requested", "grace_s", "running",
-    "repository", "base_commit", "integration", "stages_passed", "merged_into",
+    "submitted_at_us", "started_at_us", "active_since_us", "used_us", "ended_at_us", "reason",
+    "cancel_requested", "grace_s", "running", "repository", "base_commit", "integration", "stages_passed", "merged_into",
     "before_run", "last_stage", "restoring", "throttled", "task_budgets", "pause_code",
+    "workers", "workers_grew", "workers_wait_s", "workers_at_us",
 )  # fmt: skip
 
 
@@ -455,6 +500,8 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     for name in _RUN_FIELDS:
         if name in raw:  # Else it was taken by a version that knew fewer of them.
             setattr(state, name, raw[name])
+    if not isinstance(state.throttled, dict):  # Until version 4 there was only the disk to be short of.
+        state.throttled = {} if state.throttled is None else {DISK: state.throttled}
     state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state

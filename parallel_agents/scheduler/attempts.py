@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,23 +19,22 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.agents.clients import CLIENTS, Client, clients, environment
+from parallel_agents.scheduler.agents.clients import BUILT_IN, CLIENTS, Client, clients, environment
 from parallel_agents.scheduler.agents.errands import errand as errand_of
 from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.environment import missing_variables, process_environment
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.plan import Agenda
 from parallel_agents.scheduler.runners import plugged_in
-from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Launch, Outcome, Runner
+from parallel_agents.scheduler.runners.folder import STDERR, STDOUT, last_line
+from parallel_agents.scheduler.runners.limits import Limits
+from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended, Fault, Launch, Outcome, Runner
 from parallel_agents.scheduler.steps_around import steps_told, with_steps
+from parallel_agents.scheduler.throttle import MEGABYTE
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.checkouts import Order, Prepared
     from parallel_agents.scheduler.run_files import RunFiles
-
-
-def steady_clock_us() -> int:
-    """Microseconds on a clock that nobody sets."""
-    return time.monotonic_ns() // 1000
 
 
 @dataclass(slots=True)
@@ -58,6 +56,13 @@ def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:
     return replace(ended, error=f"declared output is missing: {', '.join(missing)}") if missing else ended
 
 
+def limits_of(state: RunState) -> Limits:
+    """What one attempt of a run may use."""
+    settings = state.plan.settings
+    memory_mb = settings.agent_memory_mb
+    return Limits(settings.agent_cpu_percent, None if memory_mb is None else memory_mb * MEGABYTE)
+
+
 class Attempts:
     """The attempts that one dispatcher has in the world. Called from the dispatcher's thread only.
 
@@ -67,6 +72,7 @@ class Attempts:
         clock, steady: microseconds, by a clock that may be set and by one that nobody sets.
         wake: called from other threads when something is done about files.
         cut: attempts that are to be stopped because a budget is spent.
+        used: what an attempt that has ended was seen to use; each is asked for once.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Attempts:
         clock: Callable[[], int],
         steady: Callable[[], int],
         environ: Mapping[str, str] | None,
-        peak_memory: Callable[[str], int],
+        used: Callable[[str], Usage | None],
         wake: Callable[[], None],
         cut: Container[str] = (),
     ) -> None:
@@ -90,7 +96,7 @@ class Attempts:
         self.ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
         self.launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
         self._delayed: list[tuple[str, str]] = []  # Started, but for their checkouts: somebody is still in there.
-        self._deadlines: list[tuple[int, str]] = []  # Of callables, by the steady clock.
+        self._deadlines: list[tuple[int, str]] = []  # Of those that no supervisor ends, by the steady clock.
         self._log = log
         self._runners = runners
         self._held = held
@@ -99,7 +105,7 @@ class Attempts:
         self._clock = clock
         self._steady = steady
         self._environ = os.environ if environ is None else environ
-        self._peak_memory = peak_memory
+        self._used = used
         self._wake = wake
         self._cut = cut
         self._folder = str(attempts_folder(log.path))
@@ -129,7 +135,7 @@ class Attempts:
         held = self._held.get(run_id)
         files = None if held is None else self.files_of(held.state)
         if held is not None and (task_id := held.state.running.get(ended.attempt_id)) is not None:
-            folder = f"{self._folder}/{run_id}/{task_id}/{ended.attempt_id}"
+            folder = self.folder_of(run_id, task_id, ended.attempt_id)
             ended = steps_told(held.state.tasks[task_id].task, ended, folder)
         if held is None or files is None or ended.outcome == "not_started" or not ended.began:
             self.ends.append(ended)
@@ -164,6 +170,26 @@ class Attempts:
         if self.files is not None:
             self._go_on_with_files(self.files)
         self._stop_what_must_end()
+
+    def alive(self) -> dict[str, int]:
+        """Attempts that run in processes in this moment, as far as their runners can tell, with the pids of these."""
+        found: dict[str, int] = {}
+        for runner in self._runners.values():
+            living = getattr(runner, "live", None)  # Not every runner has processes.
+            found.update(living() if living is not None else {})
+        return found
+
+    def last_words(self, task: TaskState, folder: str) -> str:
+        """The last that a running attempt has printed; of an agent what it has said."""
+        said = getattr(self._runner_of(task), "last_words", None)
+        if said is not None:  # What it prints is for programs.
+            return str(said(task.attempt_id))
+        files = sorted((f"{folder}/{name}" for name in (STDOUT, STDERR)), key=_changed_at, reverse=True)
+        return next(filter(None, map(last_line, files)), "")
+
+    def folder_of(self, run_id: str, task_id: str, attempt_id: str) -> str:
+        """Where the files of an attempt lie."""
+        return f"{self._folder}/{run_id}/{task_id}/{attempt_id}"
 
     def due(self) -> list[int]:
         """When something of attempts or their files is to be done, in microseconds since the epoch."""
@@ -205,8 +231,18 @@ class Attempts:
         raise AssertionError(f"attempt {attempt_id} holds a slot but was never started")
 
     def _measured(self, ended: Ended) -> Ended:
-        peak = self._peak_memory(ended.attempt_id)
-        return replace(ended, peak_memory_bytes=peak) if peak > ended.peak_memory_bytes else ended
+        """With what samples saw of it, where that is more than its supervisor could tell."""
+        used = self._used(ended.attempt_id)
+        if used is None:
+            return ended
+        return replace(
+            ended,
+            cpu_s=max(ended.cpu_s, round(used.cpu_s, 6)),
+            peak_cpu_percent=round(used.peak_cpu_percent, 2),
+            peak_memory_bytes=max(ended.peak_memory_bytes, used.peak_memory_bytes),
+            peak_open_files=used.peak_open_files,
+            disk_written_bytes=max(ended.disk_written_bytes, used.disk_written_bytes),
+        )
 
     def _order(self, state: RunState, attempt_id: str, run_id: str) -> Order | None:
         files = self.files_of(state)
@@ -229,7 +265,7 @@ class Attempts:
         needed = task.task.env_from
         missing = missing_variables(self._environ, needed) if needed else []
         if runner is None:
-            self._refuse(attempt_id, f"there is no runner {task.runner!r}")
+            self._refuse(attempt_id, f"there is no runner {task.runner!r}", fault="installation")
         elif missing:
             self._refuse(attempt_id, f"not set in the dispatcher's environment: {', '.join(missing)}")
         elif (order := self._order(state, attempt_id, run_id)) is not None:
@@ -250,7 +286,7 @@ class Attempts:
     def _run(
         self, held: Held, task: TaskState, attempt_id: str, runner: Runner, prepared: Prepared | None = None
     ) -> None:
-        if task.runner == "python":
+        if _is_timed_here(task):
             if len(self._deadlines) > 2 * len(self.launched) + _DEADLINES_KEPT:  # Most are of calls that have returned.
                 self._deadlines = [one for one in self._deadlines if one[1] in self.launched]
                 heapq.heapify(self._deadlines)
@@ -262,7 +298,7 @@ class Attempts:
                 self.files.begun.add(attempt_id)
         except Exception as error:  # A runner promises not to; the attempts after this one must be started.
             trouble.report_exception("attempt {} could not be started", attempt_id)
-            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True)
+            self._refuse(attempt_id, f"cannot be started: {error}", retryable=True, fault="runner")
 
     def _launch(
         self, held: Held, task: TaskState, attempt_id: str, prepared: Prepared | None = None, *, begins: bool = False
@@ -297,15 +333,28 @@ class Attempts:
             call=call,
             task=call_task,
             errand=errand,
+            sandbox=state.plan.settings.sandbox,
+            store=os.path.dirname(self._folder),
+            limits=limits_of(state),
+            max_output_bytes=state.plan.settings.max_output_bytes,
         )
 
     def _refuse(
-        self, attempt_id: str, error: str, *, retryable: bool = False, outcome: Outcome = "not_started"
+        self,
+        attempt_id: str,
+        error: str,
+        *,
+        retryable: bool = False,
+        outcome: Outcome = "not_started",
+        fault: Fault = "",
     ) -> None:
         now_us = self._clock()
         self.ends.append(
-            Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
-        )
+            Ended(
+                attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us,
+                fault=fault,
+            )
+        )  # fmt: skip
 
     def _runner_of(self, task: TaskState) -> Runner | None:
         """Of a task that has been started."""
@@ -358,7 +407,7 @@ class Attempts:
         if held is None:
             return
         by_runner: dict[str, list[str]] = {}
-        for attempt_id in self._slots_of(run_id):
+        for attempt_id in sorted(self._slots_of(run_id)):
             if attempt_id in self.launched:
                 continue
             task_id = held.state.running.get(attempt_id)
@@ -378,6 +427,11 @@ class Attempts:
                 for attempt_id in attempt_ids:
                     self._refuse(attempt_id, f"there is no runner {tasks[0].runner!r}")
                 continue
+            for task, attempt_id in zip(tasks, attempt_ids, strict=True):
+                if _is_timed_here(task):  # What is left of its time, as far as the time of day tells.
+                    used_us = max(0, self._clock() - (task.started_at_us or self._clock()))
+                    left_us = max(0, round(task.task.timeout_s * 1e6) - used_us)
+                    heapq.heappush(self._deadlines, (self._steady() + left_us, attempt_id))
             reach("attempt.before-adopt")
             runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
             reach("attempt.adopted")
@@ -387,8 +441,10 @@ class Attempts:
         while self._deadlines and self._deadlines[0][0] <= now_us:
             _, attempt_id = heapq.heappop(self._deadlines)
             held = self._held.get(self.launched.get(attempt_id, ""))
-            if held is not None and attempt_id in held.state.running:
-                self._runners["python"].stop(attempt_id, timed_out=True)
+            if held is not None and (task_id := held.state.running.get(attempt_id)) is not None:
+                overdue = self._runner_of(held.state.tasks[task_id])
+                if overdue is not None:
+                    overdue.stop(attempt_id, timed_out=True)
         for run_id, held in self._held.items():
             state = held.state
             for attempt_id in self._slots_of(run_id):
@@ -413,6 +469,9 @@ class Attempts:
                 self._runners["shell"].stop(gate_id, grace_s=grace_s)
 
     def _start_gate(self, launch: Launch) -> None:
+        held = self._held.get(launch.run_id)
+        if held is not None:
+            launch.max_output_bytes = held.state.plan.settings.max_output_bytes
         try:
             self._runners["shell"].start(launch)
         except Exception as error:  # As in ``_run``.
@@ -421,6 +480,24 @@ class Attempts:
             self.polled.append(
                 Ended(launch.attempt_id, "not_started", error=said, started_at_us=now_us, ended_at_us=now_us)
             )
+
+
+def _is_timed_here(task: TaskState) -> bool:
+    """Whether a task's time is kept by its dispatcher: of callables, and of runners that another package brings along.
+
+    The supervisor of a command, or of an agent's client, keeps it itself, also where its dispatcher has died.
+    """
+    runner = task.runner
+    if runner == "python":
+        return True
+    return runner not in (None, *NO_AGENTS, *BUILT_IN) and plugged_in.is_plugged_in(runner or "")
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 _NO_CALL: tuple[None, None] = (None, None)

@@ -1,4 +1,8 @@
-"""The daemon: one process a store that dispatches every run that nobody else holds."""
+"""The daemon: one process a store that dispatches every run that nobody else holds.
+
+It is asked by signals, because a store that somebody has locked must not keep it from hearing: SIGTERM, SIGINT and SIGQUIT
+have it detach, SIGUSR1 has it drain. Where it stands, it says in its lock file.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
-from loguru import logger
-
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import LeaseHeld
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.scheduler.daemon_log import rotate
 from parallel_agents.scheduler.engine import Engine
+from parallel_agents.scheduler.job_control import stop_between_ticks
 from parallel_agents.scheduler.process import ProcessIdentity, is_alive, own_identity
 
-_LOOK: Final = b"."  # Through the pipe of signals: look at what is due; anything else is a wish that we end.
 DETACH_S: Final = 4.0  # From a signal to the end of the process, at most.
+DRAIN: Final = signal.SIGUSR1
+_DETACH: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class DaemonInfo:
     identity: ProcessIdentity
     started_at: str
     log_file: str
+    draining_since: str | None = None  # Since then it starts nothing; it ends when what runs has ended.
+    drains: bool = False  # Whether it understands SIGUSR1; that would kill one of a release before.
 
 
 def lock_file(store: Path) -> Path:
@@ -52,7 +60,13 @@ def find_daemon(store: Path) -> DaemonInfo | None:
     who = _written(store)
     if who is None or "started_at" not in who or not is_alive(ProcessIdentity.from_dict(who)):
         return None
-    return DaemonInfo(ProcessIdentity.from_dict(who), str(who["started_at"]), str(log_file(store)))
+    return DaemonInfo(
+        ProcessIdentity.from_dict(who),
+        str(who["started_at"]),
+        str(log_file(store)),
+        draining_since=who.get("draining_since"),
+        drains=bool(who.get("drains")),
+    )
 
 
 def find_holder(store: Path) -> ProcessIdentity | None:
@@ -63,7 +77,7 @@ def find_holder(store: Path) -> ProcessIdentity | None:
 
 
 def _written(store: Path) -> dict[str, Any] | None:
-    """What the lock file says: who holds it, in a second line since when it dispatches. None where that is nothing."""
+    """What the lock file says, a line each: who holds it, since when it dispatches, since when it drains. Or None."""
     try:
         who: dict[str, Any] = {}
         for line in lock_file(store).read_text().splitlines():
@@ -75,8 +89,12 @@ def _written(store: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _only_daemon(store: Path) -> Iterator[TextIO]:
-    """Hold the lock of a store's daemon, saying who we are. Gives the file."""
+def only_daemon(store: Path) -> Iterator[TextIO]:
+    """Hold the lock of a store's daemon, saying who we are. Gives the file.
+
+    Raises:
+        LeaseHeld: somebody else has it.
+    """
     make_home(store)
     with open(lock_file(store), "a+", encoding="utf-8") as file:
         try:
@@ -117,54 +135,112 @@ def run_daemon(
     started_at: str,
     stop: threading.Event | None = None,
     timed: Callable[[Log, Callable[[int], None]], Timed] | None = None,
+    now_text: Callable[[], str] = lambda: "",
 ) -> None:
-    """Dispatch until SIGTERM or SIGINT. Then detach: attempts go on, and whoever comes next adopts them.
+    """Dispatch until somebody asks for an end.
+
+    SIGTERM, SIGINT or SIGQUIT: detach. Attempts go on, and whoever comes next adopts them. SIGUSR1: drain. Nothing starts any
+    more; when what runs has ended and is recorded, it is the end. Who hangs up wants it to detach as well, where there is a
+    terminal that could. SIGTSTP stops it between two commits.
 
     Args:
         started_at: this moment, as it is told to those who ask.
-        stop: ends it too, within half a second.
+        stop: has it detach too, within half a second.
         timed: makes what fires scheduled plans, of the log and of a function that asks for a look at a time (microseconds
-            since the epoch).
+            since the epoch). Nothing is fired while it drains: the next daemon sees to what was due.
+        now_text: what tells such moments as ``started_at``.
     Raises:
         LeaseHeld: another daemon has this store.
         StoreError: the store cannot be opened, or was removed.
     """
-    # A handler must not touch a lock that the main thread may hold: it writes to a pipe.
-    asked, ask = os.pipe()
-    os.set_blocking(ask, False)
-    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: os.write(ask, b"!"))
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from loguru import logger  # Other commands look for a daemon, and have no use for it.
+
+    asked = _Asked()
+    with only_daemon(store) as file, Log(store, actor="daemon") as log:
+        asked.listen()
         engine = Engine(log, kind="daemon", takes_all=True)
         clock = None
         if timed is not None:
-            clock = timed(log, lambda at_us: engine.loop.at("timed", at_us, lambda: _write(ask, _LOOK)))
+            clock = timed(log, lambda at_us: engine.loop.at("timed", at_us, asked.wake))
             engine.dispatcher.listeners.append(clock.learn)
         engine.start()
         reach("daemon.dispatching")
-        _write_line(file, {"started_at": started_at})
+        _write_line(file, {"started_at": started_at, "drains": True})
         logger.info("daemon {} dispatches {}", os.getpid(), store)
+        drains = False
         try:
             while not (stop is not None and stop.is_set()):
-                if clock is not None:
+                if clock is not None and not drains:
                     clock.look()
-                if select.select([asked], [], [], 0.5)[0] and os.read(asked, 4096).strip(_LOOK):
-                    _leave_in_time()
-                    reach("daemon.leaving")
-                    break
+                for number in asked.since(_LOOK_S):
+                    if number == signal.SIGTSTP:
+                        stop_between_ticks(engine.loop)
+                    elif number == DRAIN and not drains:
+                        drains = True
+                        _write_line(file, {"draining_since": now_text()})
+                        logger.info("daemon {} drains: it starts nothing more", os.getpid())
+                        engine.dispatcher.drain()
+                        engine.loop.wake()
+                    elif number != DRAIN:
+                        _leave_in_time()
+                        reach("daemon.leaving")
+                        return
+                if drains and engine.dispatcher.drained:
+                    return
                 if engine.loop.failure is not None:
                     raise engine.loop.failure
                 log.check_in_place()
+                with contextlib.suppress(OSError):  # There is no place to say it but that file.
+                    rotate(log_file(store))
         finally:
             engine.close()
-            logger.info("daemon {} detached", os.getpid())
+            how = "has drained" if drains and engine.dispatcher.drained else "detached"
+            logger.info("daemon {} {}", os.getpid(), how)
 
 
-def _write(pipe: int, what: bytes) -> None:
-    with contextlib.suppress(OSError):  # It is full, or closed: then nobody needs one more.
-        os.write(pipe, what)
+class _Asked:
+    """The signals that have come, through a pipe: a handler must not touch a lock that the main thread may hold."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+
+    def listen(self) -> None:
+        """Catch what is meant for a daemon, where this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        numbers = [*_DETACH, DRAIN]
+        if not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:  # nohup has a say in this.
+            of_terminal = (signal.SIGHUP, signal.SIGTSTP)
+            numbers += [number for number in of_terminal if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in numbers:
+            signal.signal(number, lambda number, _frame: self._put(number))
+
+    def since(self, timeout_s: float) -> list[int]:
+        """Those that have come since the last call; where none has, wait for one that long, or until ``wake``."""
+        if not select.select([self._read_end], [], [], timeout_s)[0]:
+            return []
+        return [number for number in os.read(self._read_end, 4096) if number]
+
+    def wake(self) -> None:
+        """End the wait for signals. Any thread."""
+        self._put(0)
+
+    def _put(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # It is full: then one more tells nothing new.
+            os.write(self._write_end, bytes([number]))
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process, and can so be hung up."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _leave_in_time() -> None:

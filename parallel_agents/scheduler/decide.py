@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, UnknownTask, nearest
@@ -35,27 +36,32 @@ def task_of(state: RunState, task_id: str) -> TaskState:
 
 
 def decide_start(
-    state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts, granted: Grant | None = None
-) -> ev.TaskStarted:
+    state: RunState, task_id: str, attempt_id: str, runner: str, facts: Facts, granted: Grant | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> ev.TaskStarted:  # fmt: skip
     """Begin an attempt. The facts are those of the decision, so that it can be checked by a replay.
 
     Args:
         granted: how it starts, where it is an agent's.
+        figures: of the machine, where it was asked.
     """
+    known = {"run_slots": facts.run_slots, "store_slots": facts.store_slots, **(figures or {})}
     if granted is not None:
-        return _agent_start(state, state.tasks[task_id], attempt_id, facts, granted)
+        return _agent_start(state, state.tasks[task_id], attempt_id, known, granted, facts.used_s)
     # Every field is ours: to have it validated takes twice as long, for every attempt.
     return ev.TaskStarted.trusted(
         {
             "task_id": task_id, "attempt_id": attempt_id, "attempt": state.tasks[task_id].attempts + 1, "runner": runner,
             "model": None, "base_commit": state.integration, "begin_commit": None,
-            "facts": {"run_slots": facts.run_slots, "store_slots": facts.store_slots}, "model_reason": "",
-            "reserved_usd_micros": None, "resumes": None, "role": "",
+            "facts": known, "model_reason": "",
+            "reserved_usd_micros": None, "resumes": None, "role": "", "used_s": facts.used_s,
         }
     )  # fmt: skip
 
 
-def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts, granted: Grant) -> ev.TaskStarted:
+def _agent_start(
+    state: RunState, task: TaskState, attempt_id: str, known: dict[str, Any], granted: Grant, used_s: float
+) -> ev.TaskStarted:
     """An agent that goes on with a session finds its files as it left them."""
     goes_on = granted.resumes is not None and state.integration is not None
     limit = {} if granted.limit_usd_micros is None else {"limit_usd_micros": granted.limit_usd_micros}
@@ -63,8 +69,8 @@ def _agent_start(state: RunState, task: TaskState, attempt_id: str, facts: Facts
         task_id=task.task.task_id, attempt_id=attempt_id, attempt=task.attempts + 1, runner=granted.runner,
         model=granted.choice.model, model_reason=granted.choice.reason,
         base_commit=task.base_commit if goes_on else state.integration, begin_commit=task.kept_commit if goes_on else None,
-        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role,
-        facts={"run_slots": facts.run_slots, "store_slots": facts.store_slots, **limit},
+        reserved_usd_micros=granted.reserve_usd_micros, resumes=granted.resumes, role=granted.role, used_s=used_s,
+        facts={**known, **limit},
     )  # fmt: skip
 
 
@@ -134,6 +140,8 @@ def attributed(task: TaskState, ended: Ended) -> Ended:
 
 def no_fault(task: TaskState, ended: Ended) -> bool:
     """Whether an attempt is made again without counting. Something else has to bound each of these."""
+    if ended.free:
+        return True  # Its runner is left alone for a while.
     match ended.kind:
         case "authentication" | "spend_cap":
             return True  # The run is paused.
@@ -186,8 +194,16 @@ def _cancelled(state: RunState, task: TaskState, ended: Ended) -> Event:
     reason = task.reason or (state.reason if state.cancel_requested else "")
     return ev.TaskCancelled(
         task_id=task.task.task_id, attempt_id=ended.attempt_id, reason=reason, duration_s=_duration_s(ended),
-        cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+        **measured(ended),
     )  # fmt: skip
+
+
+def measured(of: Ended | TaskState) -> dict[str, Any]:
+    """What an attempt has used, as the events have it that end one."""
+    return {
+        "cpu_s": of.cpu_s, "peak_memory_bytes": of.peak_memory_bytes, "peak_cpu_percent": of.peak_cpu_percent,
+        "peak_open_files": of.peak_open_files, "disk_written_bytes": of.disk_written_bytes,
+    }  # fmt: skip
 
 
 def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str = "") -> Event:
@@ -195,18 +211,17 @@ def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str =
     if ended.outcome == "exited" and ended.error is None:
         body = {
             "task_id": task_id, "attempt_id": attempt_id, "duration_s": duration_s, "exit_code": ended.exit_code,
-            "output": ended.output, "cpu_s": ended.cpu_s, "peak_memory_bytes": ended.peak_memory_bytes, "commit": commit,
-            "outcome": outcome,
+            "output": ended.output, **measured(ended), "commit": commit, "outcome": outcome,
         }  # fmt: skip
         # Only what a supervisor's file says can be anything else, and needs to be validated.
-        if (type(ended.exit_code), type(ended.cpu_s), type(ended.peak_memory_bytes)) == (int, float, int):
+        told = (ended.exit_code, ended.cpu_s, ended.peak_memory_bytes, ended.disk_written_bytes)
+        if tuple(map(type, told)) == _AS_IN_EVENTS:
             return ev.TaskCompleted.trusted(body)
         return ev.TaskCompleted(**body)
     if ended.outcome == "timed_out":
         return ev.TaskTimedOut(
             task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, timeout_s=task.task.timeout_s,
-            error=f"timed out after {task.task.timeout_s:g} s", cpu_s=ended.cpu_s,
-            peak_memory_bytes=ended.peak_memory_bytes,
+            error=f"timed out after {task.task.timeout_s:g} s", **measured(ended),
         )  # fmt: skip
     if ended.outcome == "lost":
         error = ended.error or "its process vanished and left no result"
@@ -220,9 +235,12 @@ def _end_event(task: TaskState, ended: Ended, commit: str | None, outcome: str =
         )
     return ev.TaskFailed(
         task_id=task_id, attempt_id=attempt_id, duration_s=duration_s, error=ended.error or ended.outcome,
-        exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, cpu_s=ended.cpu_s,
-        peak_memory_bytes=ended.peak_memory_bytes, kind=ended.kind, resumable=ended.resumable,
+        exit_code=ended.exit_code, retryable=ended.retryable, output=ended.output, **measured(ended), kind=ended.kind,
+        resumable=ended.resumable,
     )  # fmt: skip
+
+
+_AS_IN_EVENTS = (int, float, int, int)
 
 
 def decide_finish(state: RunState) -> Event | None:
@@ -270,19 +288,21 @@ def _can_move(state: RunState) -> bool:
     )
 
 
-def decide_overdue(state: RunState, now_us: int) -> Event | None:
-    """The stop of a run that has run longer than its settings allow."""
-    due = overdue_at_us(state)
-    if due is None or now_us < due:
-        return None
-    return ev.RunCancelRequested(reason=MAX_EXECUTION)
+def decide_overdue(state: RunState, used_us: int) -> Event | None:
+    """The stop of a run that has run longer than its settings allow.
+
+    Args:
+        used_us: how long it has been dispatched since its start or its last resume, in microseconds.
+    """
+    left = time_left_us(state, used_us)
+    return None if left is None or left > 0 else ev.RunCancelRequested(reason=MAX_EXECUTION)
 
 
-def overdue_at_us(state: RunState) -> int | None:
-    """When a run reaches ``max_execution_s``; None while it does not run, or only waits for a person."""
+def time_left_us(state: RunState, used_us: int) -> int | None:
+    """How long a run may go on until ``max_execution_s``; None while it does not run, or only waits for a person."""
     if state.status != st.RUNNING or state.cancel_requested or state.active_since_us is None or is_stuck(state):
         return None
-    return state.active_since_us + round(state.plan.settings.max_execution_s * 1e6)
+    return round(state.plan.settings.max_execution_s * 1e6) - used_us
 
 
 def decide_pause(state: RunState, reason: str = "") -> list[Event]:
@@ -356,8 +376,7 @@ def cancelled_unstarted(task: TaskState, reason: str) -> Event:
     waiting = task.status == st.BLOCKED and task.work_commit is not None
     return ev.TaskCancelled(
         task_id=task.task.task_id, attempt_id=task.attempt_id if waiting else None, reason=reason,
-        duration_s=task.duration_s if waiting else None, cpu_s=task.cpu_s if waiting else 0.0,
-        peak_memory_bytes=task.peak_memory_bytes if waiting else 0,
+        duration_s=task.duration_s if waiting else None, **(measured(task) if waiting else {}),
     )  # fmt: skip
 
 

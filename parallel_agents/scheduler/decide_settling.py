@@ -10,7 +10,7 @@ from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import Event
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.decide import decide_end, is_stuck, task_of
+from parallel_agents.scheduler.decide import decide_end, is_stuck, measured, task_of
 from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import (
     CONFLICT,
@@ -167,8 +167,7 @@ def decide_widened(state: RunState, task_id: str, work: Work) -> list[Event]:
         ),
         ev.TaskBlocked(
             task_id=task_id, reason=reason, attempt_id=task.attempt_id, commit=task.work_commit, output=task.output,
-            exit_code=task.exit_code, duration_s=task.duration_s, cpu_s=task.cpu_s,
-            peak_memory_bytes=task.peak_memory_bytes,
+            exit_code=task.exit_code, duration_s=task.duration_s, **measured(task),
         ),
     ]  # fmt: skip
 
@@ -178,7 +177,7 @@ def _as_just_ended(state: RunState, task: TaskState) -> tuple[RunState, Ended]:
     assert task.attempt_id is not None, "no work without an attempt"
     ended = Ended(
         task.attempt_id, "exited", exit_code=task.exit_code, output=task.output,
-        ended_at_us=round((task.duration_s or 0.0) * 1e6), cpu_s=task.cpu_s, peak_memory_bytes=task.peak_memory_bytes,
+        ended_at_us=round((task.duration_s or 0.0) * 1e6), **measured(task),
     )  # fmt: skip
     return replace(state, running={**state.running, task.attempt_id: task.task.task_id}), ended
 

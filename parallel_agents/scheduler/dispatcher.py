@@ -31,12 +31,19 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
 from parallel_agents.scheduler.accounts import Accounts, charges_of, has_agents
 from parallel_agents.scheduler.agents.granting import runner_name
-from parallel_agents.scheduler.attempts import Attempts, Held, checked, steady_clock_us
+from parallel_agents.scheduler.attempts import Attempts, Held, checked
+from parallel_agents.scheduler.awake import AwakeClock
+from parallel_agents.scheduler.circuits import Breakers
+from parallel_agents.scheduler.governor import Governor
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
 from parallel_agents.scheduler.resources import FreeSpace
+from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.upkeep import Upkeep
+from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
 CHECK_HOLDERS_US = 1_000_000
@@ -61,13 +68,15 @@ class Dispatcher:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         clock: Callable[[], int] = wall_clock_us,
         draw: Callable[[], float] = random.random,
         environ: Mapping[str, str] | None = None,
-        peak_memory: Callable[[str], int] = lambda attempt_id: 0,
-        steady: Callable[[], int] = steady_clock_us,
+        used: Callable[[str], Usage | None] = lambda attempt_id: None,
+        steady: Callable[[], int] | None = None,
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
+        load: Callable[[], MachineLoad] = lambda: UNKNOWN,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -77,25 +86,40 @@ class Dispatcher:
         self.listeners: list[Callable[[list[Recorded]], None]] = []
         self._me: dict[str, Any] = {**own_identity().to_dict(), "kind": kind}
         self._takes_all = takes_all
+        self._takes_left = takes_left
         self._clock = clock
         self._draw = draw
         self._draining = False
+        self._at_rest = False  # Whether a tick that was told to start nothing left nothing running.
+        self._steady = steady = steady or AwakeClock().now_us
+        self._times: dict[
+            str, RunTime
+        ] = {}  # Of the runs that are held, and of those that a failed commit took from us.
+        self._rests = RestClock()
+        self._rests_now_us = 0
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
+        self._asked: set[str] = set()  # Those that were ever asked for by name.
+        self._taken: set[str] = set()  # Those that this dispatcher has held.
         self._leaving: set[str] = set()  # Runs to let go of.
+        self._hands_back = False  # Whether to let go of all that nobody has asked for.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
+        self._upkeep = Upkeep(log, self.projector, steady)
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
         self.accounts = Accounts(self.projector, live_spend)
+        self.breakers = Breakers(log)
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
-            clock=clock, steady=steady, environ=environ, peak_memory=peak_memory, wake=wake, cut=self.accounts.cut,
+            clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
         )  # fmt: skip
         self.calls = self.attempts.calls
+        self._health = HealthWatch(self.attempts, steady)
+        self.governor = Governor(self.projector, load, steady, self.attempts.launched)
 
     def hold(self, run_id: str) -> None:
         """Ask for a run to be dispatched by this process as soon as no other living process holds it. Any thread."""
@@ -105,9 +129,18 @@ class Dispatcher:
         """Ask for a run to be released at the next tick, unless it can go on. Any thread."""
         self._requests.append(("let_go", run_id))
 
+    def hand_back(self) -> None:
+        """From the next tick on, leave runs that were taken unasked to others, with what runs of them. Any thread."""
+        self._requests.append(("hand_back", ""))
+
     def drain(self) -> None:
         """From the next tick on start nothing and claim nothing; what runs is recorded as it ends. Any thread."""
         self._draining = True
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing runs of what this process holds, as of the last tick, and every end is recorded. Any thread."""
+        return self._draining and self._at_rest
 
     def leave(self) -> None:
         """After the last tick: record what has ended, then release every run, so that others can go on at once.
@@ -152,15 +185,24 @@ class Dispatcher:
         self.attempts.poll()
         while self._requests:
             what, run_id = self._requests.popleft()
-            (self._wanted if what == "hold" else self._leaving).add(run_id)
+            match what:
+                case "hold":
+                    self._wanted.add(run_id)
+                    self._asked.add(run_id)
+                case "let_go":
+                    self._leaving.add(run_id)
+                case _:
+                    self._hands_back = True
         if self._seen < 0:
             self._load()
+        self._health.look(held.state for held in self.held.values())
         started: list[tuple[str, str]] = []
         adopted: list[str] = []
         fresh: list[Recorded] = []
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
+            self._rests_now_us = self._rests.look(draft.at_us, self._clock(), self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -180,6 +222,7 @@ class Dispatcher:
         if started:
             reach("starts.committed")
         self.attempts.committed(self._completed)
+        self._health.committed(held.state for held in self.held.values())
         self._leaving.clear()
         if self._wanted:
             self._answer_wanted()
@@ -187,13 +230,20 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._upkeep.after_tick(self._seen, quiet=not fresh)
+        self._at_rest = self._draining and not any(self._occupancy.of_run(run_id) for run_id in self.held)
         return self._next_due()
 
     def _load(self) -> None:
         end = self.log.last_seq()
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
+        self.breakers.load(end)
         self._free_runs = {name for name in self._summaries if not self._is_over(name)}
+        # Also one that a commit which failed would have released: the log has us as its holder, so nobody else comes. What
+        # another dispatcher of this very process holds has the same holder, and is not ours.
+        ours = self._taken & self._free_runs
+        self._wanted.update(name for name in ours if self._summaries[name].holder == self._me)
         self._seen = end
         self._holders_checked_us = 0
 
@@ -217,6 +267,7 @@ class Dispatcher:
         self._wanted.update(self.held)
         self.held.clear()
         self.accounts.forget()
+        self.governor.forget()
         self._seen = -1
 
     def _add(self, draft: Draft, run_id: str, event: Event) -> None:
@@ -238,10 +289,15 @@ class Dispatcher:
         if self.accounts.spend is not None:
             for record in records:
                 self.accounts.fold(record)
+        if self.governor.asked:
+            for record in records:
+                self.governor.fold(record)
 
     def _fold(self, record: Recorded) -> None:
         occupancy_fold.fold(self._occupancy, record)
         self.accounts.fold(record)
+        self.breakers.fold(record)
+        self.governor.fold(record)
         if type(record.event) in _RUN_LEVEL:
             self._fold_run_level(record)
         held = self.held.get(record.run_id)
@@ -284,14 +340,21 @@ class Dispatcher:
     def _take(self, run_id: str) -> None:
         state = self.projector.state(run_id)
         self.accounts.open(state)
+        self.governor.open(state)
+        self._taken.add(run_id)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
+        known = self._times.get(run_id)
+        if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
+            self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(state)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
+        self._times.pop(run_id, None)
+        self.governor.lose(run_id)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
 
@@ -299,10 +362,12 @@ class Dispatcher:
         """Take the runs that this process was told to hold, and those whose holder is dead or that nobody holds."""
         now_us = self._clock()
         candidates = self._wanted & self._free_runs
-        if self._takes_all and abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
+        if abs(now_us - self._holders_checked_us) >= CHECK_HOLDERS_US:  # It may have been set back.
             self._holders_checked_us = now_us
-            candidates |= self._free_runs
-        for run_id in sorted(candidates, key=lambda name: self._summaries[name].history[0].seq):
+            candidates |= self._free_runs if self._takes_all else self._left_runs()
+        for run_id in sorted(
+            candidates, key=lambda name: (name not in self._asked, self._summaries[name].history[0].seq)
+        ):
             summary = self._summaries[run_id]
             if summary.holder != self._me and (self._draining or (summary.holder and holder_alive(summary.holder))):
                 continue
@@ -315,6 +380,19 @@ class Dispatcher:
                 self._fold(record)
                 reach("claim.drafted")
             adopted.append(run_id)
+
+    def _left_runs(self) -> set[str]:
+        """The runs whose dispatcher died or went away in the middle of them, where they are ours to go on with."""
+        if self._takes_left is None or self._hands_back:
+            return set()
+        left = {run_id for run_id in self._free_runs if self._is_left(self._summaries[run_id])}
+        return left if left and self._takes_left() else set()
+
+    def _is_left(self, run: RunSummary) -> bool:
+        """Never one that a person has paused, unless something of it still runs; nor one that only its program can call."""
+        if run.callables or (run.status == status_fold.PAUSED and not self._occupancy.of_run(run.run_id)):
+            return False
+        return run.left if run.holder is None else not holder_alive(run.holder)
 
     def _take_ends(self, draft: Draft) -> None:
         self._completed.clear()
@@ -338,14 +416,17 @@ class Dispatcher:
                 if held.agents:
                     ended = self._settled(draft, held.state, ended)
                 task = held.state.tasks[held.state.running[attempt_id]]
+                ended, said = self.breakers.judged(held.state, task, ended, draft.at_us)
+                if said is not None:
+                    self._add(draft, ev.STORE_RUN, said)
                 if work is None:
                     ended = checked(held.state, task, ended)
                     if held.agents:
                         ended = decide.attributed(task, ended)
-                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
+                    events += decide.decide_end(held.state, ended, self._rests_now_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
-                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, self._rests_now_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
@@ -393,48 +474,69 @@ class Dispatcher:
             self._add(draft, ev.STORE_RUN, said)
 
     def _let_go(self, draft: Draft) -> None:
-        for run_id in self._leaving & self.held.keys():
+        for run_id in [name for name in self.held if name in self._leaving]:
             if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
                 self._release(draft, run_id)
+        if self._hands_back:
+            for run_id in [name for name in self.held if name not in self._asked]:
+                self._release(draft, run_id, left=True)
 
-    def _release(self, draft: Draft, run_id: str) -> None:
+    def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
+        used_s = self._used_s(run_id)
         self._lose(run_id)
-        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch))
+        self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
         reach("release.drafted")
+
+    def _used_s(self, run_id: str) -> float:
+        return self._times[run_id].used_us / 1e6
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
-        for run_id in self._leaving & self.held.keys():
-            self._release(draft, run_id)
+        for run_id in [name for name in self.held if name in self._leaving]:
+            self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
+        steady_us = self._steady()
+        self.governor.begin(self._occupancy)
         for run_id, held in self.held.items():
             state = held.state
             if state.status == status_fold.SUBMITTED and not state.cancel_requested:
                 self._add(draft, run_id, ev.RunStarted())
             if held.agents and (again := self.accounts.waited(state, draft.at_us)) is not None:
                 self._add(draft, run_id, again)
-            overdue = decide.decide_overdue(state, draft.at_us)
-            if overdue is not None and not (held.agents and self.accounts.waits(state, draft.at_us)):
+            waits = held.agents and self.accounts.waits(state, draft.at_us)
+            used_us = self._times[run_id].look(state, steady_us, waits=waits)
+            if not waits and (overdue := decide.decide_overdue(state, used_us)) is not None:
                 self._add(draft, run_id, overdue)
             free = None if self.attempts.files_of(state) is None else self._free_space.bytes()
+            for event in self._health.due(state):
+                self._add(draft, run_id, event)
+            if self.breakers.asks_for_proof(state, draft.at_us):
+                for closed in self.breakers.proven(state, self.attempts.alive(), self._steady(), draft.at_us):
+                    self._add(draft, ev.STORE_RUN, closed)
             throttle = decide_throttle(state, free)
             if throttle is not None:
                 self._add(draft, run_id, throttle)
                 if isinstance(throttle, ev.DispatchThrottled):
                     trouble.warn("run {} waits: {}", run_id, throttle.reason)
+            self._add_all(draft, run_id, self.governor.due(state, draft.at_us))
             self._look_at_budgets(draft, run_id, state)
         levels = range(4) if len(self.held) > 1 else range(3, 4)
         if self._draining:
             levels = range(-1, 0)  # No task is as urgent as that.
+        pressed: set[str] = set()
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
-                decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
+                decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
                 self._carry_out(draft, run_id, held.state, decision, started)
+                if decision.pressed is not None:
+                    pressed.add(run_id)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
                     self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
+            slots = self._occupancy.of_run(run_id)
+            self._add_all(draft, run_id, self.governor.look_back(held.state, run_id in pressed, slots))
             if not self._draining:
                 self._pass_barriers(draft, run_id, held, started)
             finish = decide.decide_finish(held.state)
@@ -466,12 +568,14 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, draft.at_us), started)
+            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, self._rests_now_us), started)
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
         run_id = state.run_id
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts.circuits = self.breakers.facts(state, self._occupancy.slots, now_us)
+        facts.machine = self.governor.machine(state)
         if self.accounts.spend is not None and self.held[run_id].agents:
             facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
         return facts
@@ -489,8 +593,9 @@ class Dispatcher:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
+        self.governor.note(state, decision)
         attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
-        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)
         for what, task_id in decision.steps:
@@ -502,8 +607,12 @@ class Dispatcher:
                 attempt_id = next(attempt_ids)
                 runner = runner_name(state.tasks[task_id].task)
                 granted = decision.grants.get(task_id)
-                start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted)
+                there = decision.rooms.get(task_id)
+                figures = {} if there is None else there.figures
+                start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted, figures)
                 events.append(start)
+                if (tried := self.breakers.tried(start, draft.at_us)) is not None:
+                    self._add(draft, ev.STORE_RUN, tried)
                 begin = start.begin_commit or start.base_commit
                 checkpoint = None if files is None else files.before_start(state, task_id, attempt_id, begin)
                 if checkpoint is not None:
@@ -518,7 +627,7 @@ class Dispatcher:
     def _publish(self, fresh: list[Recorded]) -> None:
         """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
         ended = []
-        for run_id in {record.run_id for record in fresh}:
+        for run_id in dict.fromkeys(record.run_id for record in fresh):  # In the order of the log, always the same.
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state
@@ -553,12 +662,15 @@ class Dispatcher:
         due = self.attempts.due()
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
             due.append(freed)
-        for held in self.held.values():
-            waits = held.agents and self.accounts.waits(held.state, self._clock())
-            overdue_us = None if waits else decide.overdue_at_us(held.state)
-            for when in (held.agenda.next_due_us(held.state), overdue_us):
-                if when is not None:
-                    due.append(when)
+        if (closed := self.breakers.next_due_us(self._clock())) is not None:
+            due.append(closed)
+        now_us = self._clock()
+        for run_id, held in self.held.items():
+            if (rested_us := held.agenda.next_due_us(held.state)) is not None:
+                due.append(now_us + rested_us - self._rests_now_us)
+            left_us = decide.time_left_us(held.state, self._times[run_id].used_us)
+            if left_us is not None and not (held.agents and self.accounts.waits(held.state, now_us)):
+                due.append(now_us + left_us)
         return min(due, default=None)
 
 

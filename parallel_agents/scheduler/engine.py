@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.scheduler.dispatcher import Dispatcher, Progress
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.resources import Sampler
 from parallel_agents.scheduler.runners import plugged_in
 from parallel_agents.scheduler.runners.callables import CallableRunner
-from parallel_agents.scheduler.runners.protocol import Runner
+from parallel_agents.scheduler.runners.protocol import Launch, Runner
 from parallel_agents.scheduler.runners.shell import ShellRunner
 
 if TYPE_CHECKING:
     from parallel_agents.scheduler.runners.agent import AgentRunner
+    from parallel_agents.scheduler.watching import Watch
 
 
 class Engine:
@@ -24,6 +26,7 @@ class Engine:
     Args:
         kind: what this process is, as leases and events name it: ``run``, ``daemon`` or ``python``.
         takes_all: whether it claims every run that nobody holds.
+        takes_left: asked about once a second, where there is one: whether it claims what others have left in the middle.
         pool: keyword arguments of ``CallableRunner``.
         rests: whether it does nothing at all while it holds no run (see ``Loop``).
         shell: whether there will be shell attempts; otherwise the supervisor is started when the first one is.
@@ -35,6 +38,7 @@ class Engine:
         *,
         kind: str,
         takes_all: bool = False,
+        takes_left: Callable[[], bool] | None = None,
         pool: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         rests: bool = False,
@@ -47,6 +51,7 @@ class Engine:
         self._agents: AgentRunner | None = None
         self._environ = environ
         self._sampler: Sampler | None = None
+        self._watch: Watch | None = None
         if takes_all or shell:
             self.need_shell()
         from parallel_agents.scheduler.loop import Loop  # It takes as long to come as the supervisor to start.
@@ -57,10 +62,12 @@ class Engine:
             runners,
             kind=kind,
             takes_all=takes_all,
+            takes_left=takes_left,
             environ=environ,
-            peak_memory=self._peak_memory,
+            used=self._used,
             wake=self._wake,
             live_spend=self._live_spend,
+            load=self._load,
         )
         self.loop = Loop(self.dispatcher, retry_store_errors=takes_all, rests=rests, on_bell=self._heard)
 
@@ -98,14 +105,30 @@ class Engine:
         return self._agents
 
     def _sample(self) -> None:
-        """Measure what attempts take of the memory, once there are any."""
+        """Measure what attempts use, and what the machine has left, once there are any."""
         if self._sampler is None:
-            self._sampler = Sampler(self._pids)
+            from parallel_agents.scheduler.watching import Watch  # Runs of callables need none.
+
+            self._watch = Watch(self.log.path, self._launches, self._end)
+            self._sampler = Sampler(self._pids, look=self._watch.look, earlier=self._watch.earlier)
             self._sampler.start()
 
     def _pids(self) -> dict[str, int]:
-        found = {} if self._shell is None else self._shell.live()
-        return found if self._agents is None else found | self._agents.live()
+        return {name: pid for runner in self._supervised() for name, pid in runner.live().items()}
+
+    def _supervised(self) -> list[ShellRunner | AgentRunner]:
+        return [runner for runner in (self._shell, self._agents) if runner is not None]
+
+    def _launches(self) -> dict[str, Launch]:
+        return {name: launch for runner in self._supervised() for name, launch in runner.launches().items()}
+
+    def _end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """End an attempt that has broken a limit; who does not know it does nothing."""
+        for runner in self._supervised():
+            runner.end(attempt_id, error=error, kind=kind, grace_s=grace_s)
+
+    def _load(self) -> MachineLoad:
+        return UNKNOWN if self._sampler is None else self._sampler.load()
 
     def _live_spend(self) -> Mapping[str, int]:
         return {} if self._agents is None else self._agents.spending()
@@ -156,22 +179,22 @@ class Engine:
                 self.dispatcher.leave()
         finally:
             self.dispatcher.close()
-            if self._sampler is not None:
+            if self._sampler is not None and self._watch is not None:
                 self._sampler.close()
+                self._watch.close()
             for runner in self._runners.values():
                 runner.close()
 
     def _heard(self) -> None:
         """The supervisor of an adopted attempt rings when that has ended."""
-        for runner in (self._shell, self._agents):
-            if runner is not None:
-                runner.hint()
+        for runner in self._supervised():
+            runner.hint()
 
     def _wake(self) -> None:
         self.loop.wake()
 
-    def _peak_memory(self, attempt_id: str) -> int:
-        return self._sampler.peak(attempt_id) if self._sampler is not None else 0
+    def _used(self, attempt_id: str) -> Usage | None:
+        return self._sampler.used(attempt_id) if self._sampler is not None else None
 
 
 class _Runners(dict[str, Runner]):

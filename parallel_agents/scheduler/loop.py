@@ -16,7 +16,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
@@ -67,6 +67,7 @@ class Loop:
         self._awake = threading.Event()
         self._awake.set()
         self._lock = threading.Lock()
+        self._ticking = threading.Lock()
         self._dirty = threading.Event()
         self._active = False
         self._closing = False
@@ -141,6 +142,12 @@ class Loop:
         if self._listener is not None:
             self._listener.close()
 
+    @contextlib.contextmanager
+    def between_ticks(self) -> Iterator[None]:
+        """Let no tick begin meanwhile, and wait for the one that is under way."""
+        with self._ticking:
+            yield
+
     def wait(self, done: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Block until a condition holds, looked at after every tick.
 
@@ -200,7 +207,8 @@ class Loop:
 
     def _tick(self) -> int | None:
         try:
-            return self.dispatcher.tick()
+            with self._ticking:
+                return self.dispatcher.tick()
         except StoreError as error:
             if not self._retry_store_errors:
                 self.failure = error

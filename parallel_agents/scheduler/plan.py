@@ -16,7 +16,10 @@ from typing import NamedTuple
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant
+from parallel_agents.scheduler import governing
+from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant, runner_name
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN, CircuitFacts
+from parallel_agents.scheduler.governing import Machine, Pressure, Room
 from parallel_agents.scheduler.graph import tails
 from parallel_agents.scheduler.scopes import meet
 
@@ -33,6 +36,18 @@ class Facts:
     store_slots: int = 0  # Attempts of the whole store that hold a slot.
     run_slots: int = 0  # Those of this run, attempts that a rollback has undone included.
     agents: AgentFacts | None = None  # For a run with tasks of agents: money, providers, requests.
+    circuits: CircuitFacts | None = None  # Runners that fail; None where the run does not mind, or all of them work.
+    used_s: float = 0.0  # How long the run has been dispatched.
+    machine: Machine | None = None  # For a run that the machine's load governs.
+
+    def copy(self) -> Facts:
+        """The same, to count starts in that are only thought of."""
+        return replace(
+            self,
+            agents=None if self.agents is None else self.agents.copy(),
+            circuits=None if self.circuits is None else self.circuits.copy(),
+            machine=None if self.machine is None else replace(self.machine),
+        )
 
 
 class Skip(NamedTuple):
@@ -50,6 +65,8 @@ class Decision:
     skips: list[Skip] = field(default_factory=list)
     grants: dict[str, Grant] = field(default_factory=dict)  # How the agents among those that start do so.
     held: dict[str, Held] = field(default_factory=dict)  # Tasks of agents that money, providers or requests hold back.
+    rooms: dict[str, Room] = field(default_factory=dict)  # What the machine has for those that start.
+    pressed: Pressure | None = None  # Why it lets no further process start.
     cancels: list[str] = field(default_factory=list)
     steps: list[tuple[str, str]] = field(
         default_factory=list
@@ -194,8 +211,9 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     aside: list[int] = []  # Places of tasks that something of their own holds back: their files, their agent.
     while True:
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
-        # more: it may be the one that they wait for.
-        while room > 0 or agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None:
+        # more: it may be the one that they wait for. While the machine lets nothing start, it would start neither.
+        one_more = decision.pressed is None or state.callables
+        while room > 0 or (one_more and agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None):
             task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
             if task is None:
                 break
@@ -218,17 +236,11 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
                 decision.steps.append(("block", task.task.task_id))
                 room += 1
                 continue
-            if task.task.files and scope_taken(task, busy):
+            if (task.task.files and scope_taken(task, busy)) or not _admit(state, task, facts, decision):
                 aside.append(place)
+                if decision.pressed is not None and not state.callables:  # What comes behind it is a process, too.
+                    break
                 continue
-            if facts.agents is not None and by_agent(state, task):
-                granted = grant(state, task, facts.agents)
-                if isinstance(granted, Held):
-                    decision.held[task.task.task_id] = granted
-                    aside.append(place)
-                    continue
-                decision.grants[task.task.task_id] = granted
-                facts.agents.count(state.run_id, task.task, granted)
             busy |= {task.task.task_id: task.task.files} if task.task.files else {}
             ahead[task.task.task_id] = st.RUNNING
             decision.steps.append(("start", task.task.task_id))
@@ -236,14 +248,47 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             facts.run_slots += 1
             room += 1
             started = True
-        if not started and not (decision.held and _passes_by(state, agenda, facts, ahead, now_us, priority)):
+        if not started and not (decision.held and _passes_by(state, agenda, facts, decision, ahead, now_us, priority)):
             for place in aside:
                 heapq.heappush(agenda.queued, place)
             return decision
 
 
+def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -> bool:
+    """Whether money, providers and the machine let a task start. It is counted in, or the decision says what holds it back.
+
+    Once the machine has no room for one process, no other one of the run passes it.
+    """
+    granted = _granted(state, task, facts)
+    if isinstance(granted, Held):
+        decision.held[task.task.task_id] = granted
+        return False
+    if facts.machine is not None and governing.is_process(task.task):
+        there = decision.pressed or governing.ask(state, task, facts.run_slots, facts.machine)
+        if isinstance(there, Pressure):
+            decision.pressed = there
+            if there.code == st.MEMORY and st.MEMORY in state.throttled:
+                facts.machine.first = facts.machine.first or (state.run_id, task.task.task_id)
+            return False
+        decision.rooms[task.task.task_id] = there
+        facts.machine.add(there.expected, 0)
+    if granted is not None:
+        assert facts.agents is not None
+        decision.grants[task.task.task_id] = granted
+        facts.agents.count(state.run_id, task.task, granted)
+    if facts.circuits is not None:
+        facts.circuits.take(runner_name(task.task) if granted is None else granted.runner)
+    return True
+
+
 def _passes_by(
-    state: RunState, agenda: Agenda, facts: Facts, ahead: Mapping[str, str], now_us: int, priority: int
+    state: RunState,
+    agenda: Agenda,
+    facts: Facts,
+    decision: Decision,
+    ahead: Mapping[str, str],
+    now_us: int,
+    priority: int,
 ) -> bool:
     """Whether the best task that is ready may start while money or providers hold back all that is queued.
 
@@ -254,7 +299,21 @@ def _passes_by(
     task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
     if task is None or agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts):
         return False
-    return facts.agents is None or not by_agent(state, task) or isinstance(grant(state, task, facts.agents), Grant)
+    if facts.machine is not None and governing.is_process(task.task):
+        there = decision.pressed or governing.ask(state, task, facts.run_slots, facts.machine)
+        if isinstance(there, Pressure):
+            return False
+    return not isinstance(_granted(state, task, facts), Held)
+
+
+def _granted(state: RunState, task: TaskState, facts: Facts) -> Grant | Held | None:
+    """How an agent's task starts, or what holds it or its runner back; None of any other task that nothing holds."""
+    if facts.agents is not None and by_agent(state, task):
+        return grant(state, task, facts.agents, facts.circuits)
+    if facts.circuits is None:
+        return None
+    why = facts.circuits.holds(runner_name(task.task))
+    return None if why is None else Held(CIRCUIT_OPEN, why)
 
 
 def has_barriers(state: RunState) -> bool:
@@ -300,8 +359,8 @@ _NOT_STARTED = frozenset({st.PENDING, st.QUEUED, st.BLOCKED})
 def gate(state: RunState, stage: Stage, facts: Facts) -> Reason | None:
     """Why no further task of a stage may start now, or None where one may."""
     settings = state.plan.settings
-    if state.throttled is not None:
-        return Reason("disk", state.throttled)
+    if (full := state.throttled.get(st.DISK)) is not None:
+        return Reason(st.DISK, full)
     if facts.run_slots >= settings.max_parallel_agents:
         return Reason("no_slot", f"no slot: {facts.run_slots} of {settings.max_parallel_agents} of this run are taken")
     if facts.store_slots >= settings.store_limit:
@@ -382,7 +441,7 @@ def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
         now_us: microseconds since the epoch.
     """
     touched, broken = set(state.touched), set(state.broken)
-    agenda, after = Agenda(state), replace(facts, agents=None if facts.agents is None else facts.agents.copy())
+    agenda, after = Agenda(state), facts.copy()
     decision = plan(state, agenda, after, now_us)
     state.touched, state.broken = touched, broken
     starting = {name for what, name in decision.steps if what == "start"}
@@ -406,7 +465,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     """
     task = state.tasks[task_id]
     if task.status == st.RUNNING:
-        return Reason("running", f"it runs: attempt {task.attempts}")
+        return Reason("running", f"it runs: attempt {task.attempts}{_stuck(task)}")
     if task.status in st.ENDED:
         return _why_ended(task)
     if state.cancel_requested:
@@ -451,6 +510,14 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     return _why_no_slot(state, task, seen)
 
 
+def _stuck(task: TaskState) -> str:
+    """That a running attempt looks stuck, and what it printed last."""
+    if task.stuck is None:
+        return ""
+    words = f"; its last words: {task.stuck['last_output']}" if task.stuck["last_output"] else ""
+    return f", and looks stuck: {task.stuck['reason']}{words}"
+
+
 def _before_its_stage(state: RunState, task: TaskState) -> list[str]:
     if not any(state.stage_open[: task.task.stage]):
         return []
@@ -468,15 +535,16 @@ def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
         limit = state.plan.settings.max_queue_size
         return Reason("queue_full", f"queue full: {state.counts[st.QUEUED]} of {limit} are queued")
     closed = gate(state, state.plan.stages[task.task.stage], seen.facts)
+    if closed is None and seen.decision.pressed is not None and governing.is_process(task.task):
+        closed = Reason(*seen.decision.pressed[:2])
     assert closed is not None, "a tick starts whatever it can"
-    if closed.code == "disk":
+    if closed.code in (st.DISK, st.CPU):  # Whose turn it is makes no difference.
         return closed
-    if place == 0:
+    ahead = [name for _, name in seen.line[:place] if name not in seen.decision.held]  # Those wait for something else.
+    if not ahead:
         return Reason(closed.code, closed.text, tuple(state.running.values()))
-    ahead = ", ".join(name for _, name in seen.line[: min(place, 5)])
-    return Reason(
-        "lower_rank", f"{closed.text}; {place} of better rank are ahead: {ahead}", tuple(state.running.values())
-    )
+    text = f"{closed.text}; {len(ahead)} of better rank are ahead: {', '.join(ahead[:5])}"
+    return Reason("lower_rank", text, tuple(state.running.values()))
 
 
 def _why_ended(task: TaskState) -> Reason:

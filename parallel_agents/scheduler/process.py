@@ -43,7 +43,10 @@ class ProcessIdentity(NamedTuple):
         Raises:
             KeyError, TypeError, ValueError: it is no identity.
         """
-        return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        try:
+            return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        except OverflowError:  # JSON of ours holds no Infinity; what somebody else wrote may.
+            raise ValueError("no number of a process") from None
 
 
 class ProcessRow(NamedTuple):
@@ -54,6 +57,19 @@ class ProcessRow(NamedTuple):
     group: int  # 0 where the system does not say.
     start_time: int
     zombie: bool
+
+
+def cpu_s_of(pid: int) -> float:
+    """Seconds of CPU that a process has used, with those of children that it has waited for; 0 where it is gone."""
+    if not _LINUX:
+        return _cpu_s_by_psutil(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except OSError:
+        return 0.0
+    fields = line[line.rfind(b")") + 2 :].split(None, 16)
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S if len(fields) > 15 else 0.0
 
 
 @cache
@@ -291,6 +307,16 @@ def _row_by_psutil(pid: int) -> ProcessRow | None:
     except OSError:
         group = 0
     return ProcessRow(pid, parent, group, started, zombie)
+
+
+def _cpu_s_by_psutil(pid: int) -> float:
+    import psutil
+
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _marker_by_psutil(pid: int) -> str | None:

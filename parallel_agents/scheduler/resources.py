@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from parallel_agents.scheduler import trouble
+from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
+from parallel_agents.scheduler.process import marker_of
+from parallel_agents.scheduler.sampling import Machine, age_s, available_bytes, held, process_table
+from parallel_agents.scheduler.trees import Account, Membership, Row
+
 INTERVAL_S = 1.0
-_FIELDS = ["pid", "ppid", "memory_info"]
-
-
-def tree_memory(roots: Mapping[str, int]) -> dict[str, int]:
-    """Resident memory of each process tree, in bytes, by one pass over the process table.
-
-    Args:
-        roots: attempt id -> pid of its first process.
-    """
-    import psutil  # A run of less than a second takes no sample.
-
-    children: dict[int, list[int]] = {}
-    memory: dict[int, int] = {}
-    for process in psutil.process_iter(_FIELDS):
-        info = process.info
-        children.setdefault(info["ppid"] or 0, []).append(info["pid"])
-        memory[info["pid"]] = info["memory_info"].rss if info["memory_info"] else 0
-    found: dict[str, int] = {}
-    for attempt_id, root in roots.items():
-        waiting, total = [root], 0
-        while waiting:
-            pid = waiting.pop()
-            total += memory.get(pid, 0)
-            waiting += children.get(pid, ())
-        found[attempt_id] = total
-    return found
+_PROCESSORS = os.cpu_count() or 1
+_ADOPTED_S = 1.2 * INTERVAL_S  # One of our own is sampled sooner.
+_KEPT_US = 600_000_000  # A slow end (its files are merged first) is asked for within that time.
 
 
 def free_bytes(folder: Path) -> int | None:
@@ -67,12 +51,30 @@ class FreeSpace:
 
 
 class Sampler:
-    """Samples the live attempts about once a second and keeps the peak of each. Idle while nothing runs."""
+    """Samples the machine and the live attempts about once a second, in one pass for all of them.
 
-    def __init__(self, live: Callable[[], Mapping[str, int]], *, interval_s: float = INTERVAL_S) -> None:
+    Args:
+        live: attempt id -> pid of its first process.
+        look: called after each pass, with what each living attempt has used and its processes.
+        earlier: what was seen of an attempt by whoever sampled it before us; asked for where one is old already.
+    """
+
+    def __init__(
+        self,
+        live: Callable[[], Mapping[str, int]],
+        *,
+        look: Callable[[Mapping[str, Usage], Mapping[str, list[Row]]], None] | None = None,
+        earlier: Callable[[str], Usage | None] = lambda attempt_id: None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self._live = live
+        self._earlier = earlier
+        self._look = look
         self._interval_s = interval_s
-        self._peaks: dict[str, int] = {}
+        self._machine = Machine()
+        self._membership = Membership(marker_of)
+        self._accounts: dict[str, Account] = {}  # Of those that live, and of those that nobody has asked for yet.
+        self._load = UNKNOWN
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -86,18 +88,49 @@ class Sampler:
         if self._thread.is_alive():
             self._thread.join(timeout=2)
 
-    def peak(self, attempt_id: str) -> int:
-        """The highest sample of an attempt's process tree, in bytes; 0 if it was too short for one. Forgets it."""
-        return self._peaks.pop(attempt_id, 0)
+    def load(self) -> MachineLoad:
+        """The machine and the attempts as of the last pass, about a second ago at most. Any thread."""
+        return self._load
+
+    def used(self, attempt_id: str) -> Usage | None:
+        """What an attempt has used by its last sample; None if it was too short for one. Forgets it. Any thread."""
+        account = self._accounts.pop(attempt_id, None)
+        return None if account is None else account.usage
 
     def sample(self) -> None:
         """One pass."""
+        at_us = time.monotonic_ns() // 1000
         roots = dict(self._live())
-        if not roots:
-            return
-        for attempt_id, size in tree_memory(roots).items():
-            self._peaks[attempt_id] = max(size, self._peaks.get(attempt_id, 0))
+        members = self._sample_attempts(roots, at_us) if roots else {}
+        living = {attempt_id: account.usage for attempt_id in members if (account := self._accounts.get(attempt_id))}
+        self._forget(roots, at_us)
+        self._load = MachineLoad(at_us, self._machine.cpu_percent(at_us), available_bytes(), living)
+        if self._look is not None:
+            self._look(living, members)
+
+    def _sample_attempts(self, roots: Mapping[str, int], at_us: int) -> dict[str, list[Row]]:
+        """The processes of each attempt that has any; one may have ended without that having been taken up yet."""
+        table = process_table()
+        members = {name: rows for name, rows in self._membership.members(roots, table).items() if rows}
+        for attempt_id, rows in members.items():
+            first = table.get(roots[attempt_id])
+            old_s = 0.0 if first is None else age_s(first.start_time)
+            account = self._accounts.get(attempt_id)
+            if account is None:
+                known = self._earlier(attempt_id) if old_s > _ADOPTED_S else None
+                account = self._accounts[attempt_id] = Account(known or Usage())
+            account.take(rows, held(row.pid for row in rows), at_us, age_s=old_s, processors=_PROCESSORS)
+        return members
+
+    def _forget(self, roots: Mapping[str, int], at_us: int) -> None:
+        """Of what has ended and nobody asks for, such as a gate."""
+        for attempt_id, account in list(self._accounts.items()):
+            if attempt_id not in roots and at_us - account.at_us > _KEPT_US:
+                self._accounts.pop(attempt_id, None)
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval_s):
-            self.sample()
+            try:
+                self.sample()
+            except Exception:  # Whatever it is: the next pass may do.
+                trouble.report_exception("a sample of the machine failed")

@@ -6,8 +6,9 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.governing import EASE_PERCENT, LEFT_BYTES, Machine, Pressure, eased_cpu_percent
+from parallel_agents.scheduler.governing import MEGABYTE as MEGABYTE
 
-MEGABYTE = 1_000_000
 ROOM_PERCENT = 110
 """Starts go on at this much of the limit, or every file of a running attempt would stop or release them."""
 
@@ -23,11 +24,65 @@ def decide_throttle(state: RunState, free_bytes: int | None) -> Event | None:
     if state.status != st.RUNNING or state.cancel_requested:
         return None
     limit = state.plan.settings.min_free_mb * MEGABYTE
-    if state.throttled is not None:
-        return ev.DispatchUnthrottled() if free_bytes is None or free_bytes * 100 >= limit * ROOM_PERCENT else None
+    if st.DISK in state.throttled:
+        return (
+            ev.DispatchUnthrottled(code=st.DISK)
+            if free_bytes is None or free_bytes * 100 >= limit * ROOM_PERCENT
+            else None
+        )
     if free_bytes is None or free_bytes >= limit or not (state.counts[st.PENDING] or state.counts[st.QUEUED]):
         return None
     return ev.DispatchThrottled(
         reason=f"the disk is nearly full: {free_bytes // MEGABYTE:,} MB are free where checkouts lie, and nothing starts "
-        f"below {state.plan.settings.min_free_mb:,} MB"
+        f"below {state.plan.settings.min_free_mb:,} MB",
+        code=st.DISK,
     )
+
+
+TOLD_AFTER_S = 10.0
+"""A start that has been held back for so long is told of, however little the machine is short of something."""
+
+
+def decide_pressed(state: RunState, pressed: Pressure | None, held_s: float) -> Event | None:
+    """Throttle a run that the machine lets start nothing: at once where that is hard, else when it has lasted.
+
+    Args:
+        pressed: why its next task did not start in this tick, if the machine is why.
+        held_s: for how long that has been so.
+    """
+    if pressed is None or pressed.code not in (st.CPU, st.MEMORY) or pressed.code in state.throttled:
+        return None
+    if state.status != st.RUNNING or not (pressed.hard or held_s >= TOLD_AFTER_S):
+        return None
+    return ev.DispatchThrottled(reason=pressed.text, code=pressed.code)
+
+
+def decide_eased(state: RunState, machine: Machine, expected: int) -> list[Event]:
+    """Let a throttled run go on once there is more room than it was throttled at, or nothing waits any more.
+
+    What cannot be measured holds nothing back; ``governing`` will say so again where it must.
+
+    Args:
+        expected: bytes of memory that its next task is expected to need; 0 where nobody knows.
+    """
+    if not (state.throttled and state.status == st.RUNNING):
+        return []
+    waits = state.counts[st.PENDING] or state.counts[st.QUEUED]
+    events: list[Event] = []
+    if st.CPU in state.throttled:
+        cpu = machine.cpu_percent
+        if not waits or cpu is None or cpu <= eased_cpu_percent(state.plan.settings):
+            events.append(ev.DispatchUnthrottled(code=st.CPU))
+    if st.MEMORY in state.throttled and (not waits or _fits_again(state, machine, expected)):
+        events.append(ev.DispatchUnthrottled(code=st.MEMORY))
+    return events
+
+
+def _fits_again(state: RunState, machine: Machine, expected: int) -> bool:
+    limit = (state.plan.settings.max_memory_mb or 0) * MEGABYTE
+    if not limit or not machine.running:
+        return True
+    if machine.used_bytes * 100 > limit * EASE_PERCENT or machine.taken_bytes + expected > limit:
+        return False
+    free = None if machine.available_bytes is None else machine.available_bytes - machine.coming_bytes
+    return free is None or (expected + LEFT_BYTES) * 100 <= free * EASE_PERCENT

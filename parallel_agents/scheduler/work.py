@@ -12,7 +12,7 @@ from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import is_agent, resolves
-from parallel_agents.scheduler.decide import attributed, decide_end, no_fault
+from parallel_agents.scheduler.decide import attributed, decide_end, measured, no_fault
 from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -246,7 +246,7 @@ def _blocked(task: TaskState, ended: Ended, work: Work, reason: str) -> Event:
     return ev.TaskBlocked(
         task_id=task.task.task_id, reason=reason, attempt_id=ended.attempt_id, commit=work.commit, output=ended.output,
         exit_code=ended.exit_code, duration_s=max(0, ended.ended_at_us - ended.started_at_us) / 1e6,
-        cpu_s=ended.cpu_s, peak_memory_bytes=ended.peak_memory_bytes,
+        **measured(ended),
     )  # fmt: skip
 
 

@@ -251,11 +251,11 @@ def test_a_run_that_was_killed_is_adopted_by_who_resumes_it(cli: Scratch) -> Non
 
 
 def test_a_run_that_waits_for_slots_says_who_has_them(cli: Scratch) -> None:
-    """Slots of a run whose process was killed are held until somebody goes on with it, or ends it."""
-    hog = cli.start("run", cli.plan(*(shell(f"t{number}", "sleep 300") for number in range(5)), name="hog"))
+    """Slots of a run whose daemon was made to detach are held until somebody goes on with it, or ends it."""
+    hog = cli.plan(*(shell(f"t{number}", "sleep 300") for number in range(5)), name="hog")
+    held = cli.quick("run", "--detach", hog).out.strip()
     cli.until_running(*(f"t{number}" for number in range(5)))
-    held = cli.quick("status", "--json").data["run_id"]
-    hog.kill()
+    cli.quick("daemon", "stop")
     waiting = cli.start("run", cli.plan(shell("patient", "true"), name="patient"))
     for line in iter(waiting.stderr.readline, ""):
         if "5 of them" in line:
@@ -373,6 +373,7 @@ def test_ctrl_c_on_a_terminal_is_heard_and_answered(cli: Scratch) -> None:
 
 def test_much_output_and_output_that_is_no_text_are_kept_and_shown_as_well_as_they_can(cli: Scratch) -> None:
     """Two hundred megabytes on one line, and bytes that mean nothing, on a terminal and in the log."""
+    cli.write("parallel-agents.toml", "[monitoring]\nmax_output_mb = 0\n")  # All of it.
     big = 200_000_000
     plan = cli.plan(
         shell("big", f"head -c {big} /dev/zero | tr '\\0' x"), shell("binary", "head -c 300000 /dev/urandom")
@@ -419,8 +420,8 @@ def test_following_what_a_task_writes_waits_for_its_start(cli: Scratch) -> None:
     assert "not been started" in cli("logs", "c", "--follow").err
 
 
-def test_a_terminal_that_goes_away_interrupts_its_run(cli: Scratch) -> None:
-    """Nothing goes on unseen; the exit code says what it was, though nobody sees a word of it."""
+def test_a_terminal_that_goes_away_leaves_its_run_to_others(cli: Scratch) -> None:
+    """What runs goes on; the exit code says what it was, though nobody sees a word of it. The next run goes on with it."""
     plan = cli.plan(shell("a", until_file("go")))
     terminal, other_end = pty.openpty()
 
@@ -440,5 +441,13 @@ def test_a_terminal_that_goes_away_interrupts_its_run(cli: Scratch) -> None:
     cli.until_running("a")
     os.close(terminal)
     assert running.wait(DEADLINE_S) == 130
-    assert cli.quick("status", "--json").data["status"] == "cancelled"
+    left = cli.quick("status", "--json").data
+    assert left["status"] == "running"
+    assert cli.quick("runs", "--json").data[0]["holder"] is None
+    cli.write("go", "")
+    other = cli.start("run", cli.plan(shell("b", until_file("on")), name="other"))
+    found = cli.until(lambda found: found["status"] == "completed", "its end", left["run_id"])
+    assert found["tasks"][0]["attempts"] == 1
+    cli.write("on", "")
+    assert cli.said_by(other).code == 0
     assert cli.ours() == {}

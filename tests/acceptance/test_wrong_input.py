@@ -346,7 +346,7 @@ def test_a_wrong_configuration_names_its_file_and_line_and_stops_no_reading(proj
         ("parallel-agents.yaml", "max_paralel_agents: 3\n", ("line 1", "max_paralel_agents", "'max_parallel_agents'")),
         ("parallel-agents.toml", "max_parallel_agents = 'three'\n", ("max_parallel_agents", "three")),
         ("parallel-agents.toml", "max_parallel_agents = \n", ("parallel-agents.toml", "no TOML")),
-        ("parallel-agents.yaml", "resource_management: {cpu: {max_cpu_percent: 50}}\n", ("cpu", "not built yet", "80")),
+        ("parallel-agents.yaml", "output_aggregation: {format: html}\n", ("format", "not built yet", "markdown")),
     ):
         path = project.write(name, text)
         check_refusal(project.quick("submit", "plan.json", code=2), (str(path), *wanted))

@@ -17,6 +17,7 @@ import pytest
 from stages import Callables, Shell
 from waiting import DEADLINE_S, wait_until
 
+from parallel_agents.eventstore.sqlite import _file_system_of
 from parallel_agents.scheduler.process import MARKER, identity_of, is_alive
 from parallel_agents.scheduler.runners.callables import TaskContext
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -215,6 +216,16 @@ def test_what_a_command_used_is_measured(shell: Shell) -> None:
     ended = shell.run(shell.launch(command=("sh", "-c", f"'{sys.executable}' -c '{program}'; true")))
     assert ended.cpu_s > 0.01
     assert 200_000_000 < ended.peak_memory_bytes < 2_000_000_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="told by Linux")
+def test_what_a_short_command_wrote_to_the_disk_is_measured(shell: Shell, tmp_path: Path) -> None:
+    """By its children too, however soon they end."""
+    if _file_system_of(tmp_path) in ("", "tmpfs"):
+        pytest.skip("what is written here goes to no disk")
+    script = f"dd if=/dev/zero of={tmp_path}/written bs=1000000 count=3 conv=fsync"
+    ended = shell.run(shell.launch(command=("sh", "-c", f"({script}); true")))
+    assert 3_000_000 <= ended.disk_written_bytes < 10_000_000
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from waiting import DEADLINE_S as DEADLINE_S
 from waiting import wait_until as wait_until
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore import usage_samples
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Task
@@ -41,19 +42,23 @@ def task(task_id: str, script: str, *dependencies: str, **fields: Any) -> Task:
     return Task(task_id=task_id, command=("sh", "-c", script), dependencies=dependencies, **fields)
 
 
-def plan_of(tasks: Sequence[Task], **limits: int) -> Plan:
+def plan_of(tasks: Sequence[Task], **limits: float) -> Plan:
     """A plan whose retries come soon."""
     settings = RunSettings(retry=RetryPolicy(delay_s=0.05, exponential=False), **limits)
     return Plan(name="fault", tasks=tuple(tasks), settings=settings)
 
 
 class Store:
-    """A store in a folder, and every process that a test starts on it."""
+    """A store in a folder, and every process that a test starts on it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        exists: whether it is there already.
+    """
+
+    def __init__(self, folder: Path, *, exists: bool = False) -> None:
         self.folder = folder
         self.path = folder / ".parallel-agents" / "events.db"
-        self.path.parent.mkdir()
+        self.path.parent.mkdir(exist_ok=exists)
         self.log = Log(self.path)
         self.processes: list[subprocess.Popen[str]] = []
 
@@ -96,7 +101,7 @@ class Store:
         process.send_signal(signum)
         process.communicate(timeout=DEADLINE_S)
 
-    def submit(self, *tasks: Task, **limits: int) -> str:
+    def submit(self, *tasks: Task, **limits: float) -> str:
         """A run that nobody holds yet."""
         return submit(self.log, plan_of(tasks, **limits), workdir=self.folder)
 
@@ -116,6 +121,11 @@ class Store:
     def records(self, run_id: str) -> list[Recorded]:
         """All its events."""
         return self.log.read_run(run_id)
+
+    def points(self, run_id: str) -> list[usage_samples.Point]:
+        """What was kept of what its last attempt has used."""
+        attempt_ids = [event.attempt_id for event in self.events(run_id, ev.TaskStarted)]
+        return usage_samples.read(self.path, run_id, attempt_ids[-1]) if attempt_ids else []
 
     def lines(self, name: str) -> list[str]:
         """What tasks wrote into a file of their working directory."""

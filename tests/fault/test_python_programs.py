@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from any_load import AT_ANY_LOAD
 from waiting import DEADLINE_S, wait_until
 
 from parallel_agents import look
@@ -46,7 +47,7 @@ class Programs:
         self.store = folder / ".parallel-agents" / "events.db"
         self._begun: list[subprocess.Popen[str]] = []
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "XDG_RUNTIME_DIR") if name in os.environ}
-        self._environ = {**kept, "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+        self._environ = {**kept, **AT_ANY_LOAD, "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
         self._environ["PARALLEL_AGENTS_MONITORING__REAL_TIME_PROGRESS"] = (
             "false"  # Whatever is on stderr is a complaint.
         )

@@ -41,6 +41,8 @@ class Model:
     started: bool = False
     cancel_requested: bool = False
     epoch: int = 0
+    throttled: dict[str, str] = field(default_factory=dict)
+    workers: int | None = None
     tasks: dict[str, ModelTask] = field(default_factory=dict)
 
     def names(self, *statuses: str) -> list[str]:
@@ -97,7 +99,7 @@ class Generator:
             self._start_or_end_run, self._queue, self._start, self._start, self._end_attempt, self._end_attempt,
             self._end_attempt, self._cancel_or_skip, self._reopen, self._block, self._pause_or_resume, self._charge,
             self._budget, self._request, self._lease, self._checkpoint, self._discard, self._roll_back, self._provider,
-            self._conflict,
+            self._conflict, self._machine, self._health,
         ]  # fmt: skip
         self.random.shuffle(steps)
         for step in steps:
@@ -178,7 +180,11 @@ class Generator:
             "runner": "claude", "model_reason": "its type gets haiku", "role": self.random.choice(["", "merge-engineer"]),
             "resumes": before, "begin_commit": before and "c7",
             "facts": self.random.choice([{"run_slots": 1}, {"run_slots": 1, "limit_usd_micros": 500}]),
-        } if agent else {"runner": "shell"}  # fmt: skip
+        } if agent else {
+            "runner": self.random.choice(["shell", "python"]),
+            "facts": self.random.choice([{}, {"memory_bytes": 10**6, "cpu_percent": 7.5, "workers": 2}]),
+        }  # fmt: skip
+        of_agent["used_s"] = self.random.choice([0.0, 1.5, 7200.000001])
         task.earlier.append(task.attempt_id)
         self._add(
             run,
@@ -199,7 +205,10 @@ class Generator:
         name = self.random.choice(running)
         task = run.now.tasks[name]
         who = {"task_id": name, "attempt_id": task.attempt_id}
-        measured = {"duration_s": self.random.randint(1, 99) / 4, "cpu_s": 0.5, "peak_memory_bytes": 4096}
+        measured = {
+            "duration_s": self.random.randint(1, 99) / 4, "cpu_s": 0.5, "peak_memory_bytes": 4096,
+            "peak_cpu_percent": 12.5, "peak_open_files": 7, "disk_written_bytes": 65536,
+        }  # fmt: skip
         task.status, task.cancel_requested = "failed", False
         event: ev.Event
         match self.random.randrange(6):
@@ -289,6 +298,7 @@ class Generator:
 
     def _resume(self, run: RunHistory) -> None:
         run.now.status, run.now.cancel_requested = "running" if run.now.started else "submitted", False
+        run.now.workers = None
         self._add(run, ev.RunResumed())
 
     def _charge(self, run: RunHistory) -> bool:
@@ -344,7 +354,7 @@ class Generator:
             return False
         event: ev.Event
         if run.now.epoch and self.random.random() < 0.4:
-            event = ev.RunReleased(epoch=run.now.epoch)
+            event = ev.RunReleased(epoch=run.now.epoch, left=self.random.random() < 0.5)
         else:
             run.now.epoch += 1
             event = ev.RunClaimed(holder={"pid": self.random.randint(2, 9), "kind": "run"}, epoch=run.now.epoch)
@@ -375,7 +385,38 @@ class Generator:
                 provider=self.random.choice(["anthropic", "openai"]), kind="usage_limit", count=self.random.randint(1, 3),
                 until=rfc3339(10**15 + self.random.randint(0, 10**8)), model=self.random.choice([None, "opus", "haiku"]),
             )  # fmt: skip
+        if self.random.random() < 0.3:
+            event = self._of_a_runner()
         self.events.append(("store", event))
+        return True
+
+    def _of_a_runner(self) -> ev.Event:
+        """That a runner fails, is left alone, tried or trusted again: whatever comes before it."""
+        runner, attempt_id = self.random.choice(["shell", "claude"]), self._new_id()
+        until = rfc3339(10**15 + self.random.randint(0, 10**8))
+        return self.random.choice(
+            [
+                ev.RunnerFailed(
+                    runner=runner, attempt_id=attempt_id, reason="crashed", lost=self.random.random() < 0.5
+                ),
+                ev.CircuitOpened(runner=runner, until=until, reason="crashed", failures=3),
+                ev.CircuitHalfOpened(runner=runner, attempt_id=attempt_id),
+                ev.CircuitClosed(runner=runner),
+            ]
+        )
+
+    def _health(self, run: RunHistory) -> bool:
+        """A running attempt looks stuck, or goes on; a late word of one that has ended does no harm."""
+        running = run.now.names("running")
+        if not running or self.random.random() < 0.8:
+            return False
+        name = self.random.choice(running)
+        attempt_id = self.random.choice(run.now.tasks[name].earlier) if self.random.random() < 0.1 else None
+        attempt_id = attempt_id or run.now.tasks[name].attempt_id or ""
+        event: ev.Event = ev.AttemptRevived(task_id=name, attempt_id=attempt_id)
+        if self.random.random() < 0.7:
+            event = ev.AttemptStuck(task_id=name, attempt_id=attempt_id, kind="silent", silent_s=301.5, reason="silent")
+        self._add(run, event)
         return True
 
     def _conflict(self, run: RunHistory) -> bool:
@@ -391,6 +432,24 @@ class Generator:
                 commit="c2", round=self.random.randint(1, 2), early=self.random.random() < 0.3,
             ),
         )  # fmt: skip
+        return True
+
+    def _machine(self, run: RunHistory) -> bool:
+        if not self._open(run) or self.random.random() < 0.8:
+            return False
+        code = self.random.choice(["disk", "cpu", "memory", ""])
+        event: ev.Event
+        match self.random.randrange(3):
+            case 0:
+                event = ev.DispatchThrottled(reason=f"short of {code}", code=code)
+                run.now.throttled[code or "disk"] = event.reason
+            case 1:
+                event = ev.DispatchUnthrottled(code=code)
+                run.now.throttled.pop(code or "disk", None)
+            case _:
+                run.now.workers = self.random.randint(1, 5)
+                event = ev.WorkersScaled(workers=run.now.workers, reason="busy", wait_s=20.0)
+        self._add(run, event)
         return True
 
     def _discard(self, run: RunHistory) -> bool:

@@ -92,6 +92,7 @@ def naive_state(log: Log, run_id: str, upto: int) -> RunState:
 def check_against_model(state: RunState, model: Model) -> None:
     """What the generator knows without any fold."""
     assert (state.status, state.cancel_requested) == (model.status, model.cancel_requested)
+    assert (state.throttled, state.workers) == (model.throttled, model.workers)
     for name, task in model.tasks.items():
         found = state.tasks[name]
         assert (found.status, found.attempts, found.failures, found.attempt_id or "") == (

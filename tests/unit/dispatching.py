@@ -93,6 +93,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now_us = START_US
+        self.set_us = 0  # By how much somebody has set the clock: that is no time that passes.
         self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
         self.runner = ScriptedRunner()
         self.dispatcher = self.another("run")
@@ -104,10 +105,16 @@ class Scene:
         runner = runner or self.runner
         options.setdefault("environ", {})
         options.setdefault("clock", lambda: self.now_us)
+        options.setdefault("steady", lambda: self.now_us - self.set_us)
         made = Dispatcher(self.log, {runner.name: runner}, kind=kind, draw=lambda: 0.0, **options)
         if dead:
             made._me = {**made._me, "start_time": 1}
         return made
+
+    def set_clock(self, by_us: int) -> None:
+        """Somebody sets the clock of the machine."""
+        self.now_us += by_us
+        self.set_us += by_us
 
     def submit(self, *tasks: Task, plan: Plan | None = None, **limits: Any) -> str:
         """A run that this scene's dispatcher shall hold from its next tick on."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_agents.scheduler.agents import tail as tail_module
 from parallel_agents.scheduler.agents.tail import Tail
+from parallel_agents.scheduler.runners import output_cap
 
 
 def add(path: Path, more: bytes) -> None:
@@ -86,7 +86,7 @@ def test_lines_are_those_of_the_whole_file(
     """However it came, however large the chunks it is read in, and whenever another reader takes over."""
     path = tmp_path_factory.mktemp("tail") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tail_module, "_CHUNK_BYTES", chunk_bytes)
+        patch.setattr(output_cap, "_CHUNK_BYTES", chunk_bytes)
         tail, found = Tail(path), []
         for number, piece in enumerate(pieces):
             add(path, piece)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dispatching import Calls, Scene
+from dispatching import Calls, Scene, ScriptedRunner
 from paper import task
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.scheduler import attempts
+from parallel_agents.scheduler.runners import plugged_in
 
 
 def test_an_end_is_taken_up_again_where_looking_at_it_failed(scene: Scene) -> None:
     """And the ends after it with it: a runner tells each of them only once."""
     failing = ["now"]
 
-    def peak_memory(attempt_id: str) -> int:
+    def used(attempt_id: str) -> None:
         if failing:
             failing.pop()
             raise StoreError("the store cannot be read")
-        return 0
 
-    scene.dispatcher = scene.another("run", peak_memory=peak_memory)
+    scene.dispatcher = scene.another("run", used=used)
     run_id = scene.submit(task("a"), task("b"))
     scene.tick()
     scene.runner.end("a", "b")
@@ -49,3 +49,27 @@ def test_calls_that_have_returned_leave_no_deadlines(tmp_path: Path, monkeypatch
     assert calls.runner.stops == [("late", True, 3.0)]
     assert calls.statuses(run_id) == {"late": "running"}
     calls.log.close()
+
+
+def test_the_time_of_a_runner_that_a_package_brings_along_is_kept_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No supervisor of ours does that; and who takes it over gives it what is left of its time."""
+    monkeypatch.setattr(plugged_in, "names", lambda: ("oracle",))
+    scene, steady = Scene(tmp_path), [0]
+    runner = scene.runner = ScriptedRunner("oracle")
+    scene.dispatcher = scene.another("run", dead=True, steady=lambda: steady[0])
+    run_id = scene.submit(task("a", runner="oracle", timeout_s=30.0))
+    scene.tick()
+    steady[0], scene.now_us = 29_000_000, scene.now_us + 29_000_000
+    scene.tick()
+    assert runner.stops == []
+    heir = ScriptedRunner("oracle")
+    later = scene.another("daemon", heir, steady=lambda: steady[0])
+    later.hold(run_id)
+    later.tick()
+    assert (heir.adopted, heir.stops) == (["a"], [])
+    steady[0] += 1_000_000
+    later.tick()
+    assert heir.stops == [("a", True, 3.0)]
+    scene.log.close()

@@ -275,7 +275,6 @@ def test_a_key_of_a_part_to_come_is_refused_by_name_at_another_value(tmp_path: P
         ("conflictResolution.autoMerge", True),
         ("notifications.agentFailed.channels", ["console", "email"]),
         ("experimentalFeatures.aiTaskScheduling.enabled", True),
-        ("resourceManagement.memory.maxMemoryMB", 1),
         ("strategies.concurrent.agentGroups", {"a": ["b"]}),
     ],
 )

@@ -22,6 +22,7 @@ from parallel_agents.scheduler.decide_settling import (
     settling_command,
     waiting,
 )
+from parallel_agents.scheduler.run_time import RunTime
 from parallel_agents.scheduler.work import Clash, Work
 
 WORK = "abcdef0123456789"
@@ -78,14 +79,17 @@ def test_a_run_that_only_waited_is_not_charged_for_the_time_that_a_person_took()
     """Neither while it waits nor afterwards is it overdue."""
     run = PaperRun(plan_of(task("a", approval="required"), files=FileSettings(), max_execution_s=10))
     run.tick()
+    time = RunTime.of(run.state, 0)
+    assert time.look(run.state, 3_600_000_000, waits=False) == 0
+    assert decide.decide_overdue(run.state, 3_600_000_000) is None
     run.now_us += 3_600_000_000
-    assert decide.decide_overdue(run.state, run.now_us) is None
     run.add(*decide_approve_start(run.state, "a"))
     assert run.tick() == ["a"]
-    assert decide.decide_overdue(run.state, run.now_us + 9_000_000) is None
-    assert decide.decide_overdue(run.state, run.now_us + 10_000_000) == ev.RunCancelRequested(
-        reason="max_execution_time"
-    )
+    assert time.look(run.state, 7_200_000_000, waits=False) == 0
+    used_us = time.look(run.state, 7_209_000_000, waits=False)
+    assert decide.decide_overdue(run.state, used_us) is None
+    used_us = time.look(run.state, 7_210_000_000, waits=False)
+    assert decide.decide_overdue(run.state, used_us) == ev.RunCancelRequested(reason="max_execution_time")
 
 
 def test_while_something_else_runs_an_approval_changes_nothing_of_its_time() -> None:

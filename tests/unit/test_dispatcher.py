@@ -220,6 +220,79 @@ def test_a_run_out_of_time_is_stopped_and_has_failed(scene: Scene) -> None:
     assert (state.status, state.reason) == ("failed", "max_execution_time")
 
 
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_clock_that_is_set_neither_ends_a_run_nor_gives_it_time(scene: Scene, days: int) -> None:
+    """It has an hour, by a clock that nobody sets."""
+    run_id = scene.submit(task("a"), task("b", "a"), max_execution_s=3600.0)
+    scene.tick()
+    scene.now_us += 1800 * SECOND_US
+    scene.tick()
+    scene.set_clock(days * 86_400 * SECOND_US)
+    scene.tick()
+    scene.now_us += 1799 * SECOND_US
+    assert scene.tick() == scene.now_us + SECOND_US
+    assert scene.types(of="RunCancelRequested") == []
+    scene.now_us += SECOND_US
+    scene.tick()
+    assert scene.last(ev.RunCancelRequested).reason == "max_execution_time"
+    assert not scene.state(run_id).ended
+
+
+def test_the_time_in_which_nobody_dispatches_a_run_is_not_the_runs(scene: Scene) -> None:
+    """What it had used before is known from its last start, or from who let go of it; a failed commit forgets nothing."""
+    run_id = scene.submit(task("a"), task("b", "a"), max_execution_s=3600.0)
+    scene.tick()
+    scene.now_us += 1000 * SECOND_US
+    scene.runner.end("a")
+    scene.tick()
+    assert scene.last(ev.TaskStarted).used_s == 1000.0
+    scene.now_us += 500 * SECOND_US
+    scene.tick()
+    scene.log.refusals = 1
+    with pytest.raises(StoreError):
+        scene.tick()
+    scene.tick()
+    scene.dispatcher.leave()
+    assert scene.last(ev.RunReleased).used_s == 1500.0
+    scene.now_us += 86_400 * SECOND_US
+    scene.dispatcher = scene.another("daemon", takes_all=True)
+    scene.tick()
+    scene.now_us += 2099 * SECOND_US
+    scene.tick()
+    assert scene.types(of="RunCancelRequested") == []
+    scene.now_us += SECOND_US
+    scene.tick()
+    assert scene.state(run_id).cancel_requested
+
+
+def test_what_a_killed_dispatcher_had_not_written_down_is_forgotten_in_favour_of_the_run(scene: Scene) -> None:
+    """And a resume gives it all of its time anew."""
+    scene.dispatcher = scene.another("daemon", takes_all=True, dead=True)
+    run_id = submit(
+        scene.log, plan_of(task("a"), task("b", "a"), max_execution_s=3600.0), workdir=scene.folder, environ={}
+    )
+    scene.tick()
+    scene.now_us += 3000 * SECOND_US
+    scene.tick()
+    scene.dispatcher = scene.another("daemon", takes_all=True)
+    scene.tick()
+    scene.now_us += 3000 * SECOND_US
+    scene.tick()
+    assert not scene.state(run_id).cancel_requested
+    steer.pause(scene.log, run_id)
+    scene.tick()
+    scene.now_us += 3000 * SECOND_US
+    scene.tick()
+    steer.resume(scene.log, run_id)
+    scene.tick()
+    scene.now_us += 3599 * SECOND_US
+    scene.tick()
+    assert not scene.state(run_id).cancel_requested
+    scene.now_us += SECOND_US
+    scene.tick()
+    assert scene.state(run_id).cancel_requested
+
+
 def test_a_retried_run_that_had_ended_is_claimed_and_goes_on(scene: Scene) -> None:
     """By whoever takes all, at the next tick; by whoever is asked to hold it."""
     scene.dispatcher = scene.another("daemon", takes_all=True)
@@ -264,18 +337,30 @@ def test_a_retry_waits_for_its_time_and_not_longer(scene: Scene) -> None:
 
 
 def test_a_clock_that_jumps_moves_no_event_back_and_loses_no_retry(scene: Scene) -> None:
-    """Set back, a retry rests until the clock has come so far again; set forward, it starts."""
-    scene.submit(task("a"), task("b"), max_execution_s=31_536_000.0)
+    """Set back, a retry rests as long as it would have, and so does the next one; set forward, it starts."""
+    scene.submit(task("a"), task("b"), max_execution_s=3600.0)
     scene.tick()
     scene.runner.end("a", error="exit code 1")
     scene.tick()
-    scene.now_us -= 3600 * SECOND_US
+    scene.set_clock(-86_400 * SECOND_US)
     scene.runner.end("b")
+    assert scene.tick() == scene.now_us + 5 * SECOND_US
+    scene.now_us += 5 * SECOND_US - 1
     scene.tick()
     assert scene.runner.tasks() == ["a", "b"]
-    scene.now_us += 86_400 * SECOND_US
+    scene.now_us += 1
     scene.tick()
     assert scene.runner.tasks() == ["a", "b", "a"]
+    scene.now_us += 60 * SECOND_US
+    scene.tick()
+    scene.runner.end("a", error="exit code 1")
+    assert scene.tick() == scene.now_us + 10 * SECOND_US
+    scene.now_us += 10 * SECOND_US - 1
+    scene.tick()
+    assert scene.runner.tasks() == ["a", "b", "a"]
+    scene.set_clock(2 * 86_400 * SECOND_US)
+    scene.tick()
+    assert scene.runner.tasks() == ["a", "b", "a", "a"]
     times = [one.at_us for one in scene.log.read()]
     assert times == sorted(times)
 

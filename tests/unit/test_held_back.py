@@ -164,7 +164,7 @@ def test_a_provider_that_lets_nobody_work_is_told_until_somebody_lifts_it(agents
     met = next(row.seq for row in agents.log.rows(0, agents.log.last_seq()) if row.type == "ProviderLimited")
     assert look.status(agents.log, run_id, met - 1)["limits"] == []
     assert held_back.limits(agents.log, met) == [limit]
-    with pytest.raises(NotAllowed, match="nobody waits for the provider 'openai'"):
+    with pytest.raises(NotAllowed, match="nobody waits for the provider or runner 'openai'"):
         held_back.lift(agents.log, "openai")
     held_back.lift(agents.log, "anthropic", "bought more")
     assert look.status(agents.log, run_id)["limits"] == held_back.limits(agents.log) == []

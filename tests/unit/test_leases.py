@@ -10,10 +10,14 @@ from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep as upkeep_module
 from parallel_agents.scheduler.dispatcher import Progress
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.submit import submit
 
 
@@ -281,8 +285,8 @@ def test_a_rollback_to_a_run_that_had_ended_frees_the_slots_of_what_ran_since(sc
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_commit_that_fails_loses_no_end_and_starts_nothing(scene: Scene, times: int, at_once: bool) -> None:
     """When the store takes events again, all of it happens, once."""
-    peaks = {"a": 4096}
-    scene.dispatcher = scene.another("run", peak_memory=lambda attempt_id: peaks.pop("a", 0))
+    peaks = {"a": Usage(samples=1, peak_memory_bytes=4096)}
+    scene.dispatcher = scene.another("run", used=lambda attempt_id: peaks.pop("a", None))
     first = scene.submit(task("a"), task("b", "a"))
     second = scene.submit(task("x"))
     scene.tick()
@@ -343,6 +347,26 @@ def test_a_snapshot_that_cannot_be_kept_holds_nothing_up(scene: Scene, monkeypat
     assert scene.state(run_id).status == "completed"
 
 
+def test_a_dispatcher_leaves_snapshots_of_the_store_while_it_lives(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes after it was killed finds them; that they cannot be kept holds nothing up."""
+    for module in (upkeep_module, projector_module):
+        monkeypatch.setattr(module, "KEEP_EVERY", 2)
+    scene.submit(task("a"))
+    scene.tick()
+    kept = [fold.newest_seq(scene.log) for fold in (RUNS, OCCUPANCY, SPEND)]
+    assert kept == [scene.log.last_seq()] * 3
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk failed")
+
+    monkeypatch.setattr(scene.dispatcher.projector, "keep_up", full)
+    scene.runner.end("a")
+    scene.tick()
+    assert scene.runner.tasks() == ["a"]
+
+
 def test_a_listener_that_fails_holds_nothing_up(scene: Scene) -> None:
     """Nor the other listeners."""
     heard: list[list[Recorded]] = []
@@ -355,3 +379,103 @@ def test_a_listener_that_fails_holds_nothing_up(scene: Scene) -> None:
     scene.tick()
     assert scene.runner.tasks() == ["a"]
     assert heard
+
+
+def left_run(scene: Scene, name: str, *, callables: bool = False, paused: bool = False) -> str:
+    """A run of one task whose dispatcher died while that ran."""
+    runner = ScriptedRunner()
+    dead = scene.another("run", runner, dead=True)
+    run_id = submit(scene.log, plan_of(task(name)), workdir=scene.folder, environ={}, callables=callables)
+    dead.hold(run_id)
+    dead.tick()
+    if paused:
+        steer.pause(scene.log, run_id)
+    scene.now_us += SECOND_US
+    return run_id
+
+
+def test_what_others_have_left_in_the_middle_is_taken_by_who_wants_it(scene: Scene) -> None:
+    """Not what was merely submitted, what only its program can call, or what a person has paused and nothing of runs."""
+    left, paused = left_run(scene, "left"), left_run(scene, "paused", paused=True)
+    left_run(scene, "calls", callables=True)
+    submit(scene.log, plan_of(task("submitted")), workdir=scene.folder, environ={})
+    scene.dispatcher = scene.another("run", takes_left=lambda: True)
+    own = scene.submit(task("own"))
+    scene.tick()
+    assert list(scene.dispatcher.held) == [own, left, paused]  # Its own first: that is what it is there for.
+    scene.runner.end("paused", error="exit code 1")
+    scene.dispatcher.leave()
+    assert {name for name, run in Projector(scene.log).runs().items() if run.left} == {own, left, paused}
+    third = scene.another("run", ScriptedRunner(), takes_left=lambda: True)
+    third.tick()
+    assert third.held.keys() == {own, left}
+
+
+def test_what_others_have_left_is_looked_for_once_a_second_and_left_to_a_daemon(scene: Scene) -> None:
+    """Who asks is told each time whether it is wanted."""
+    asked: list[int] = []
+    wanted: list[bool] = [False]
+
+    def takes_left() -> bool:
+        asked.append(scene.now_us)
+        return wanted[0]
+
+    scene.dispatcher = scene.another("run", takes_left=takes_left)
+    scene.tick()
+    assert asked == []  # Nothing is left: nobody has to be asked.
+    left = left_run(scene, "left")
+    for _ in range(3):
+        scene.tick()
+    assert len(asked) == 1
+    wanted[0] = True
+    scene.now_us += dispatcher_module.CHECK_HOLDERS_US
+    scene.tick()
+    assert list(scene.dispatcher.held) == [left]
+
+
+def test_what_was_taken_unasked_is_handed_back_and_not_taken_again(scene: Scene) -> None:
+    """With what runs of it; what was asked for stays, and so it does after a commit that has failed."""
+    left = left_run(scene, "left")
+    scene.dispatcher = scene.another("run", takes_left=lambda: True)
+    own = scene.submit(task("own"))
+    scene.tick()
+    scene.dispatcher.hand_back()
+    scene.log.refusals = 1
+    with pytest.raises(StoreError):
+        scene.tick()
+    for _ in range(2):
+        scene.now_us += 2 * SECOND_US
+        scene.tick()
+        assert list(scene.dispatcher.held) == [own]
+    assert scene.runner.stops == []
+    released = scene.last(ev.RunReleased)
+    assert released.left
+    assert Projector(scene.log).runs()[left].holder is None
+
+
+def test_a_run_that_a_daemon_lets_go_of_is_nobodys(scene: Scene) -> None:
+    """Somebody has ended the daemon; that was not to have the run go on elsewhere."""
+    daemon = scene.another("daemon", ScriptedRunner(), takes_all=True)
+    submit(scene.log, plan_of(task("a")), workdir=scene.folder, environ={})
+    daemon.tick()
+    daemon.leave()
+    scene.dispatcher = scene.another("run", takes_left=lambda: True)
+    scene.tick()
+    assert scene.dispatcher.held == {}
+
+
+def test_a_dispatcher_has_drained_when_the_last_end_is_recorded(scene: Scene) -> None:
+    """Not while the commit of it fails."""
+    scene.submit(task("a"), task("b", "a"))
+    scene.tick()
+    assert not scene.dispatcher.drained
+    scene.dispatcher.drain()
+    scene.tick()
+    assert not scene.dispatcher.drained
+    scene.runner.end("a")
+    scene.log.refusals = 1
+    with pytest.raises(StoreError):
+        scene.tick()
+    assert not scene.dispatcher.drained
+    scene.tick()
+    assert scene.dispatcher.drained

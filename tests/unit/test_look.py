@@ -75,7 +75,7 @@ def story(scene: Scene) -> tuple[str, dict[int, dict[str, Any]]]:
     tick(5.0)
     scene.append(run_id, ev.CostCharged(task_id="a", attempt_id="x", usd_micros=1_500_000, model="haiku", agent_type="w",
                                         input_tokens=10, output_tokens=5, calls=1))  # fmt: skip
-    scene.runner.end("a", cpu_s=0.25, peak_memory_bytes=4096, output="done")
+    scene.runner.end("a", cpu_s=0.25, peak_memory_bytes=4096, peak_open_files=7, output="done")
     tick()
     scene.runner.end("b")
     tick()

@@ -173,3 +173,9 @@ def test_history_says_how_an_agent_is_tried_again(
         event = EVENT_TYPES[name](**data).model_dump()
         page.print({"seq": seq, "at": "2026-03-01T12:00:00Z", "type": name, "run_id": "r", "data": event})
     assert capsys.readouterr().out.splitlines()[-1].endswith(ending)
+
+
+def test_a_release_says_whether_the_run_was_left_in_the_middle() -> None:
+    """Only then does anybody go on with it unasked."""
+    assert said("RunReleased", epoch=1) == ""
+    assert said("RunReleased", epoch=1, left=True) == "in the middle of it; whoever dispatches next goes on"

@@ -154,11 +154,13 @@ def test_an_attempt_may_end_badly_in_four_ways(
 
 def test_what_a_cancelled_attempt_used_is_kept() -> None:
     """It ran until it was stopped."""
-    end = ev.TaskCancelled(task_id="dig", attempt_id="dig1", duration_s=3.0, cpu_s=1.25, peak_memory_bytes=8192)
-    task = after(ev.RunStarted(), queued("dig"), started("dig"), end).tasks["dig"]
-    assert shown(task, "duration_s", "cpu_s", "peak_memory_bytes") == {
-        "duration_s": 3.0, "cpu_s": 1.25, "peak_memory_bytes": 8192,
+    used: dict[str, Any] = {
+        "duration_s": 3.0, "cpu_s": 1.25, "peak_memory_bytes": 8192, "peak_cpu_percent": 40.5, "peak_open_files": 9,
+        "disk_written_bytes": 512,
     }  # fmt: skip
+    end = ev.TaskCancelled(task_id="dig", attempt_id="dig1", **used)
+    task = after(ev.RunStarted(), queued("dig"), started("dig"), end).tasks["dig"]
+    assert shown(task, *used) == used
 
 
 def test_a_retry_waits_in_the_queue_and_a_start_clears_what_was() -> None:
@@ -292,6 +294,7 @@ def test_every_event_there_is_can_be_folded(cls: type[ev.Event]) -> None:
         "strategy": "concurrent", "workspace": "shared", "workdir": "/project", "environment": {},
         "not_before": "1970-01-01T00:01:00Z",
         "until": "1970-01-01T00:01:00Z",
+        "due": "1970-01-01T00:01:00Z",
     }  # fmt: skip
     filler: dict[type, Any] = {int: 1, float: 1.0, str: "x", bool: False, dict: {}, list: []}
     values: dict[str, Any] = {}

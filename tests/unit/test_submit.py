@@ -17,6 +17,7 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, load_plan
 from parallel_agents.planfile import parse_plan
 from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.governing import most_workers
 from parallel_agents.submit import make_plan, run_settings, submit
 
 RUN_LIMIT, STORE_LIMIT = "max_parallel_agents", "store_limit"
@@ -74,10 +75,36 @@ def test_every_setting_that_shapes_a_decision_is_part_of_the_run(folder: Path) -
             "retryPolicy": {"enabled": False, "retryDelay": 2.5, "exponentialBackoff": False},
         },
         safetyFeatures={"maxExecutionTime": 60},
-    )
+        resourceManagement={
+            "disk": {"minFreeMB": 1}, "cpu": {"maxCpuPercent": 70, "throttleThreshold": 95.5, "perAgentLimit": 20},
+            "memory": {"maxMemoryMB": 2000, "perAgentLimitMB": 500, "warningThresholdPercent": 60},
+        },
+    )  # fmt: skip
     assert run_settings(configuration, None) == RunSettings(
-        max_queue_size=7, max_execution_s=60.0, retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False)
-    )
+        max_queue_size=7, max_execution_s=60.0, retry=RetryPolicy(enabled=False, delay_s=2.5, exponential=False),
+        min_free_mb=1, max_cpu_percent=70.0, throttle_cpu_percent=95.5, agent_cpu_percent=20.0, max_memory_mb=2000,
+        agent_memory_mb=500, memory_warning_percent=60.0, min_workers=2, auto_scale=True, scaling_threshold=0.8,
+        circuit_failures=3, max_output_mb=64, health_check_s=30.0, stuck_after_s=300.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ({}, (2, None, 8)),  # Nobody set maxWorkers: it rises to the plan's.
+        ({"maxWorkers": 3}, (2, 3, 3)),
+        ({"maxWorkers": 20}, (2, 20, 8)),  # The smallest limit counts.
+        ({"maxWorkers": 1}, (1, 1, 1)),  # A least that nobody set gives way.
+        ({"minWorkers": 7}, (7, None, 8)),
+    ],
+)
+def test_the_pool_of_workers_is_part_of_the_run(
+    folder: Path, pool: dict[str, Any], expected: tuple[int, int | None, int]
+) -> None:
+    """Its least, its most where somebody set that, and what it begins with."""
+    found = run_settings(configured(folder, execution={"workerPool": {**pool, "autoScale": False}}), 8)
+    assert (found.min_workers, found.max_workers, most_workers(found)) == expected
+    assert not found.auto_scale
 
 
 def test_tasks_take_what_they_do_not_say_from_the_configuration(folder: Path) -> None:

@@ -81,10 +81,12 @@ def test_a_snapshot_knows_that_starts_are_held_back() -> None:
     run = PaperRun(plan_of(task("a")), ev.DispatchThrottled(reason="full"))
     content = plan_of(task("a")).to_bytes()
     dumped = st.dump(run.state)
-    assert st.load("paper", dumped, lambda digest: content).throttled == "full"
-    older = dumped.replace(b',"throttled":"full"', b"")
+    assert st.load("paper", dumped, lambda digest: content).throttled == {"disk": "full"}
+    version_4 = dumped.replace(b'"throttled":{"disk":"full"}', b'"throttled":"full"')
+    assert st.load("paper", version_4, lambda digest: content).throttled == {"disk": "full"}
+    older = dumped.replace(b',"throttled":{"disk":"full"}', b"")
     assert older != dumped
-    assert st.load("paper", older, lambda digest: content).throttled is None
+    assert st.load("paper", older, lambda digest: content).throttled == {}
 
 
 def test_free_space_is_measured_where_a_folder_will_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from parallel_agents.scheduler.agents.models import (
     name_for,
     price_weight,
 )
+from parallel_agents.scheduler.breaker import CIRCUIT_OPEN, CircuitFacts
 from parallel_agents.scheduler.budget import Books, Budgets, Candidate, Verdict, admit, tightness
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS
 
@@ -93,7 +94,7 @@ class Grant:
 class Held:
     """Why it may not."""
 
-    code: str  # provider, requests or budget.
+    code: str  # provider, requests, budget or circuit_open.
     text: str
     until_us: int | None = None
     for_ever: bool = False  # Nothing that runs can change that.
@@ -114,10 +115,14 @@ def by_agent(state: RunState, task: TaskState) -> bool:
     return is_agent(task.task) or resolves(state, task)
 
 
-def grant(state: RunState, task: TaskState, facts: AgentFacts) -> Grant | Held:
-    """Whether the next attempt of an agent's task may start now."""
+def grant(state: RunState, task: TaskState, facts: AgentFacts, circuits: CircuitFacts | None = None) -> Grant | Held:
+    """Whether the next attempt of an agent's task may start now.
+
+    Args:
+        circuits: runners that fail, where the run minds.
+    """
     table = clients(state.plan.agents.clients)
-    runner, instead = _runner(state, task, facts, table)
+    runner, instead = _runner(state, task, facts, table, circuits)
     if isinstance(instead, Held):
         return instead
     if (held := _requests(state, task, facts)) is not None:
@@ -139,20 +144,26 @@ def resumable(task: TaskState, facts: AgentFacts) -> str | None:
 
 
 def _runner(
-    state: RunState, task: TaskState, facts: AgentFacts, table: Mapping[str, Client]
+    state: RunState, task: TaskState, facts: AgentFacts, table: Mapping[str, Client], circuits: CircuitFacts | None
 ) -> tuple[str, str | Held | None]:
     """Who runs it, and the model that it has to be on where its provider lets only others work."""
     spec, settings, own = task.task, state.plan.agents, runner_of(state, task)
-    wait = facts.wait(provider_of(own, table))
-    if wait is None:
+    wait, broken = facts.wait(provider_of(own, table)), None if circuits is None else circuits.holds(own)
+    if wait is None and broken is None:
         return own, None
     for other in settings.failover:
         if other in table:
             fits = spec.model is None or has_name(spec.model, other, settings)  # What a task names it gets.
-            if other != own and fits and facts.wait(provider_of(other, table)) is None:
+            free = facts.wait(provider_of(other, table)) is None and (circuits is None or circuits.holds(other) is None)
+            if other != own and fits and free:
                 return other, None
+        elif broken is not None or wait is None:
+            continue  # Another model is no way past a client that is broken.
         elif _takes_over(other, own, wait, spec, table) and is_alias(other, settings):
             return own, other
+    if broken is not None:
+        return own, Held(CIRCUIT_OPEN, broken)
+    assert wait is not None
     sure = "" if wait.stated else ", as far as we guess"
     text = (
         f"{provider_of(own, table)} lets nobody work until {rfc3339(wait.until_us)}{sure}: {wait.reason or wait.kind}"

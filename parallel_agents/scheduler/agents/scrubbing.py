@@ -6,10 +6,12 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from parallel_agents.scheduler.agents.reading import as_object, decoded
+from parallel_agents.scheduler.runners.output_cap import read_cut, write_cut
 
 Scrub = Callable[[str], str]
 
@@ -37,13 +39,20 @@ def scrub(redact: Scrub, texts: Iterable[Path], *, by_line: Iterable[Path] = ())
 
 
 def _scrub_file(found: Callable[[str], bool], redact: Scrub, path: Path) -> None:
-    if not any(map(found, _texts(path))):
+    cut = read_cut(str(path.parent), path.name)
+    kept = _texts(path) if cut is None else chain(_texts(path, upto=cut.begin), _texts(path, begin=cut.end))
+    if not any(map(found, kept)):
         return
     temporary = path.with_name(f"{path.name}.scrubbed")
     with temporary.open("wb") as target:
         os.fchmod(target.fileno(), 0o600)
-        for text in _texts(path):
+        for text in _texts(path, upto=None if cut is None else cut.begin):
             target.write(redact(text).encode("utf-8", "surrogateescape"))
+        if cut is not None:  # What is gone stays where it is, but for the part of it that the head has given up.
+            write_cut(str(path.parent), path.name, cut._replace(begin=min(cut.begin, target.tell())))
+            target.seek(cut.end)
+            for text in _texts(path, begin=cut.end):
+                target.write(redact(text).encode("utf-8", "surrogateescape"))
     temporary.replace(path)
 
 
@@ -105,8 +114,15 @@ def _words_of(line: str) -> str:
     return "".join(word for kind in _WORDS if isinstance(word := delta.get(kind), str))
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _texts(path: Path, *, begin: int = 0, upto: int | None = None) -> Iterator[str]:
     """Whole lines, some megabytes at a time; bytes that are no UTF-8 stay what they are."""
     with path.open("rb") as source:
-        while lines := source.readlines(_CHUNK_BYTES):
-            yield b"".join(lines).decode("utf-8", "surrogateescape")
+        source.seek(begin)
+        end = os.fstat(source.fileno()).st_size if upto is None else upto
+        while begin < end:
+            text = b""
+            while begin < end and len(text) < _CHUNK_BYTES and (line := source.readline(end - begin)):
+                text, begin = text + line, begin + len(line)
+            if not text:
+                return
+            yield text.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Reads a growing file line by line, each byte once. Lines may have any length."""
+"""Reads a growing file line by line, each byte once. Lines may have any length; what is cut out of the file is passed over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CHUNK_BYTES = 1 << 20
+from parallel_agents.scheduler.runners.output_cap import Piece, kept_pieces
 
 
 class Tail:
@@ -23,6 +23,7 @@ class Tail:
         self.offset = offset  # Where the first line begins that has not been given out. Another reader can begin there.
         self._pieces: list[bytes] = []  # Of a line whose end has not come yet.
         self._held_bytes = 0
+        self._in_a_line = False  # What comes next is the end of a line whose begin is gone.
 
     @property
     def position(self) -> int:
@@ -42,10 +43,12 @@ class Tail:
         if size == position:
             return
         # What cannot be read now is read at the next look: ``offset`` is right after every line.
-        with contextlib.suppress(OSError), open(self.path, "rb", buffering=0) as file:
-            file.seek(position)
-            while chunk := file.read(_CHUNK_BYTES):
-                yield from self._lines_of(chunk)
+        with contextlib.suppress(OSError):
+            for piece in kept_pieces(self.path, position):
+                if piece.cut:
+                    self._jump(piece)
+                else:
+                    yield from self._lines_of(piece.data)
 
     def finish(self) -> Iterator[bytes]:
         """All that is left, a last line without its break included: nobody writes to the file any more."""
@@ -56,7 +59,17 @@ class Tail:
             self._let_go()
             yield line
 
+    def _jump(self, piece: Piece) -> None:
+        """Go on behind what is gone of the file, with the first line that is whole."""
+        self._let_go()
+        self.offset = piece.end
+        self._in_a_line = not piece.whole
+
     def _lines_of(self, chunk: bytes) -> Iterator[bytes]:
+        if self._in_a_line:
+            rest, found, chunk = chunk.partition(b"\n")
+            self.offset += len(rest) + len(found)
+            self._in_a_line = not found
         lines = chunk.split(b"\n")
         last = lines.pop()
         # ``offset`` moves before each line is given out, so that whoever stops in the middle finds the next line there.

@@ -303,7 +303,8 @@ _SUBTYPES = {
 def _line(text: str) -> str:
     """The last line of a text that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_ERROR] if lines else ""
+    last = lines[-1][:_LONGEST_ERROR] if lines else ""
+    return last if last.isprintable() else "".join(char if char.isprintable() else " " for char in last).strip()
 
 
 def _output(reading: Reading) -> str | None:

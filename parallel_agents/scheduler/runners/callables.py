@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -32,6 +32,7 @@ _MOMENT_S: Final = (
 )
 _STALL_S: Final = 0.01  # Calls that wait this long while none returns get threads of their own.
 _TEXT_CHARS: Final = 500
+MAX_OUTPUT: Final = 8 * 1024 * 1024  # Bytes of JSON: half of what one event may have.
 _MAXRSS_BYTES: Final = 1024 if sys.platform.startswith("linux") else 1  # What ru_maxrss counts in.
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _CONTEXT_NAMES: Final = frozenset(("context", "ctx", "task_context"))
@@ -278,7 +279,8 @@ class CallableRunner:
             return True
 
     def _execute(self, launch: Launch, context: TaskContext) -> Ended:
-        started_at_us = context._began_us = time.time_ns() // 1000
+        started_at_us, began_ns = time.time_ns() // 1000, time.monotonic_ns()
+        context._began_us = started_at_us
         cpu_began_s = time.thread_time()
         output: Any = None
         error: str | None = None
@@ -293,7 +295,9 @@ class CallableRunner:
         if context._stop is not None:
             outcome, exit_code, output = context._stop, None, None
             error = "stopped" if outcome == "stopped" else f"timed out after {launch.timeout_s:g} s"
-        ended_at_us, cpu_s = time.time_ns() // 1000, time.thread_time() - cpu_began_s
+        # Somebody may have set the clock meanwhile.
+        ended_at_us = started_at_us + (time.monotonic_ns() - began_ns) // 1000
+        cpu_s = time.thread_time() - cpu_began_s
         peak = self._peak_memory(started_at_us, ended_at_us)
         return Ended(
             launch.attempt_id, outcome, exit_code, error, True, output, started_at_us, ended_at_us, cpu_s, peak
@@ -377,21 +381,37 @@ def as_output(value: Any) -> Any:
     """What a callable returned, as JSON can say it; anything else as its ``repr``, at most 500 characters.
 
     Lists and dicts are copied, so that nothing changes in them later.
+
+    Raises:
+        OverflowError: it is longer than an event should be; none of it may be lost without a word.
     """
     if value is None or value is True or value is False:
         return value
     if type(value) is str and value.isascii():
-        return value
+        return _bounded(value, len(value))
     if type(value) is float:
         return value if math.isfinite(value) else repr(value)
     try:
-        return orjson.loads(orjson.dumps(value, option=_PLAIN))
+        text = orjson.dumps(value, option=_PLAIN)
+        return orjson.loads(_bounded(text, len(text)))
     except (TypeError, ValueError, RecursionError):
         pass
     try:
         return repr(value)[:_TEXT_CHARS]
     except Exception:
         return f"<{type(value).__name__}>"
+
+
+_T = TypeVar("_T")
+
+
+def _bounded(value: _T, size: int) -> _T:
+    if size > MAX_OUTPUT:
+        raise OverflowError(
+            f"returned {size:,} bytes as JSON, more than the {MAX_OUTPUT:,} that a result may have in the log; write it to a "
+            "file and return the file's name"
+        )
+    return value
 
 
 def _one_line(problem: BaseException) -> str:

@@ -28,7 +28,8 @@ SESSION: Final = "session.json"  # What can be gone on with.
 
 _TAIL_BYTES: Final = 8192
 _OUTPUT_CHARS: Final = 500
-_CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")  # Terminal colours go whole.
+_CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What makes a terminal do something, or turns the direction of reading. Colours go whole."""
 
 
 class LockHeld(Exception):
@@ -87,7 +88,7 @@ def read_object(folder: str, name: str) -> dict[str, Any] | None:
     try:
         with open(f"{folder}/{name}", "rb") as file:
             data = json.loads(file.read())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # Brackets without end, from whoever can write there.
         return None
     return data if isinstance(data, dict) else None
 

@@ -15,8 +15,14 @@ from typing import Any, Final
 
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.scheduler.process import MARKER, ProcessIdentity, boot_id, process_row, start_time_now
+from parallel_agents.scheduler.runners.control_groups import enter_group, make_group, remove_group
 from parallel_agents.scheduler.runners.folder import PROCESS, REVOKED, STDERR, STDOUT
+from parallel_agents.scheduler.runners.limits import NO_LIMITS, Limits
 
+NICE: Final = 5
+"""How much lower than ours the priority of attempts is, so that a person's own programs come first."""
+
+_CANNOT_EXECUTE: Final = 126  # As shells say it.
 _PROCESS_BYTES: Final = 400
 
 
@@ -26,15 +32,19 @@ class Attempt:
     __slots__ = (
         "asked_to_end",
         "attempt_id",
+        "began_ns",
         "cause",
         "cpu_s",
+        "disk_written_bytes",
         "ended_at_us",
         "error",
         "folder",
         "grace_s",
+        "group",
         "interrupt",
         "kill_at",
         "known",
+        "limits",
         "lock_fd",
         "look_at",
         "peak_memory_bytes",
@@ -46,6 +56,7 @@ class Attempt:
         "stdin_fd",
         "timeout_s",
         "unsent",
+        "why",
     )
 
     def __init__(self, attempt_id: str, folder: str, timeout_s: float) -> None:
@@ -57,15 +68,20 @@ class Attempt:
         self.pid = 0
         self.start_time = 0
         self.started_at_us = 0
+        self.began_ns = 0  # The same moment, on the monotonic clock.
         self.ended_at_us = 0
         self.status: int | None = None  # As wait() gave it; None while the command runs.
         self.cpu_s = 0.0
         self.peak_memory_bytes = 0
-        self.cause = "exited"  # Or "stopped", "timed_out": why it is being ended.
+        self.disk_written_bytes = 0
+        self.cause = "exited"  # Or "stopped", "timed_out", "limit": why it is being ended.
+        self.why: dict[str, str] = {}  # Of the last of these: ``error`` and ``kind``.
+        self.limits = NO_LIMITS
+        self.group = ""  # The folder of its control group, where it has one.
         self.error: str | None = None
         self.asked_to_end = False  # SIGTERM has been sent.
         self.grace_s: float | None = None  # Of the most urgent request to stop it.
-        self.kill_at: float | None = None  # When SIGKILL follows, on the monotonic clock.
+        self.kill_at: float | None = None  # When SIGKILL follows, on the clock of the supervisor.
         self.look_at = 0.0
         self.known: set[tuple[int, int]] = set()  # (pid, start time) of descendants that were seen.
         self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
@@ -86,6 +102,9 @@ class Launcher:
         self.files_limit = _raise_files_limit()
         self.devnull = os.open(os.devnull, os.O_RDWR)
         self.ignored = [one for one in signal.valid_signals() if signal.getsignal(one) is signal.SIG_IGN]
+        self.nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        self.processors = os.cpu_count() or 1
+        _leave_no_cores()
 
     def claim(self, attempt: Attempt) -> None:
         """Make sure that this attempt never ran and shall run, and leave our name before there is a command.
@@ -131,23 +150,17 @@ class Launcher:
             enter(order["workdir"])  # posix_spawn has no way to say it, and we have one thread.
             command = order["command"]
             program = find_program(command[0], environment)
-            attempt.started_at_us = time.time_ns() // 1000
+            self.make_group(attempt, order.get("limits") or {})
+            attempt.started_at_us, attempt.began_ns = time.time_ns() // 1000, time.monotonic_ns()
             self.set_files_limit(self.files_limit[0])
             before = start_time_now()
             try:
-                attempt.pid = os.posix_spawn(
-                    program,
-                    command,
-                    environment,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, stdin, 0),
-                        (os.POSIX_SPAWN_DUP2, stdout, 1),
-                        (os.POSIX_SPAWN_DUP2, stderr, 2),
-                    ],
-                    setsid=True,
-                    setsigmask=(),
-                    setsigdef=self.ignored,
-                )
+                begin = self.spawn_into_group if attempt.group else self.spawn_plain
+                attempt.pid = begin(attempt, program, command, environment, (stdin, stdout, stderr))
+            except BaseException:
+                if attempt.group:
+                    remove_group(attempt.group)
+                raise
             finally:
                 self.set_files_limit(self.files_limit[1])
         finally:
@@ -159,6 +172,61 @@ class Launcher:
         identity = ProcessIdentity(attempt.pid, attempt.start_time, boot_id())
         with contextlib.suppress(OSError):  # The marker finds the command too.
             self.write_process(attempt, identity, "running")
+
+    def spawn_plain(
+        self, attempt: Attempt, program: str, command: list[str], environment: dict[str, str], streams: tuple[int, ...]
+    ) -> int:
+        """The quick way; gives the pid."""
+        pid = os.posix_spawn(
+            program,
+            command,
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=self.ignored,
+        )
+        self.lower(pid)
+        return pid
+
+    def spawn_into_group(
+        self, attempt: Attempt, program: str, command: list[str], environment: dict[str, str], streams: tuple[int, ...]
+    ) -> int:
+        """The way of an attempt with a control group: whatever the command does, it does it in there; gives the pid.
+
+        The child enters it: that takes the kernel some 10 ms, in which we can do other things.
+        """
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            for one in (*self.ignored, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+                if one not in (signal.SIGKILL, signal.SIGSTOP):
+                    signal.signal(one, signal.SIG_DFL)
+            os.setsid()
+            for number, fd in enumerate(streams):
+                os.dup2(fd, number)
+            with contextlib.suppress(OSError):  # The watchdog holds it to its limits as well.
+                enter_group(attempt.group)
+            self.lower(os.getpid())
+            os.execve(program, command, environment)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.write(2, f"cannot be started: {error}\n".encode())
+        finally:
+            os._exit(_CANNOT_EXECUTE)
+
+    def make_group(self, attempt: Attempt, told: dict[str, Any]) -> None:
+        """Give an attempt with limits a control group, where there can be one."""
+        attempt.limits = Limits(told.get("cpu_percent"), told.get("memory_bytes"))
+        if attempt.limits and (home := told.get("home")):
+            with contextlib.suppress(OSError):  # Without one the watchdog is all there is, and it is always there.
+                attempt.group = make_group(home, attempt.attempt_id, attempt.limits, self.processors)
+
+    def lower(self, pid: int) -> None:
+        """Let a command that has just begun come after what a person does. The rest of that is done by its first sample."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, self.nice)
 
     def stdin_for(self, attempt: Attempt, order: dict[str, Any], fds: list[int]) -> int:
         """The standard input of a command: a file, a pipe that we hold the other end of, or nothing.
@@ -226,6 +294,12 @@ def find_program(name: str, environment: dict[str, str]) -> str:
             return candidate
     forbidden = any(map(os.path.exists, candidates))
     raise CannotStart(f"not executable: {name!r}" if forbidden else f"no such command: {name!r}")
+
+
+def _leave_no_cores() -> None:
+    """An agent that crashes would leave the memory of all its work in a file; whoever wants that raises the limit again."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _raise_files_limit() -> tuple[int, int, int]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from parallel_agents.scheduler.runners.limits import NO_LIMITS, Limits
+
 if TYPE_CHECKING:
     from parallel_agents.scheduler.agents.clients import Client
 
@@ -28,9 +30,14 @@ FAILURES = {
     "usage_limit": "the plan's allowance is used up until a stated time",
     "authentication": "no key, or a wrong one",
     "spend_cap": "the account has no money left, or a cap of the provider's is reached",
+    "memory": "it used more memory than one attempt may",
+    "output": "it printed more than is kept, on a disk where the rest cannot be given back",
     "configuration": "no such model, a wrong argument: it would fail the same way again",
 }
-"""Why an attempt of an agent failed."""
+"""Why an attempt of an agent failed. Of others only ``memory`` and ``output`` are told."""
+
+Fault = Literal["", "runner", "installation"]
+"""What of a runner is to blame: it broke in some way, or it is not there (any more), or not able to begin."""
 
 ChargeSource = Literal["agent", "estimated", "unknown"]
 
@@ -97,6 +104,10 @@ class Launch:
     errand: Errand | None = None  # Instead of a command, for the runner of an agent.
     stdin: str | None = None  # A file that the command reads; None: it has nothing to read.
     talk: Talk | None = None  # In place of that.
+    sandbox: tuple[str, ...] = ()  # What goes before the command (see ``scheduler.sandbox``).
+    store: str = ""  # The folder of the store, where there is a sandbox to keep it from.
+    limits: Limits = NO_LIMITS  # Of what is no callable.
+    max_output_bytes: int | None = None  # Kept of each of its two outputs; None: all.
 
 
 @dataclass(slots=True)
@@ -113,6 +124,9 @@ class Ended:
     ended_at_us: int = 0
     cpu_s: float = 0.0  # Of the whole process tree.
     peak_memory_bytes: int = 0
+    peak_cpu_percent: float = 0.0  # Of all processors together; 0 where it was too short for a sample, as the next one.
+    peak_open_files: int = 0
+    disk_written_bytes: int = 0
     began: bool = True  # False where a lost attempt is known never to have run at all, and never to run any more.
     kind: str = ""  # One of FAILURES, where an agent failed.
     charges: tuple[Charge, ...] = ()
@@ -122,6 +136,8 @@ class Ended:
     provider: str = ""  # Who refused, where that is why it failed ...
     until_us: int | None = None  # ... and until when, where that was said.
     got_through: bool = False  # The provider has answered at least once.
+    fault: Fault = ""  # Of its runner, where it is to blame that the attempt failed.
+    free: bool = False  # It is made again and counts as no failure, since its runner is left alone meanwhile.
 
 
 class Runner(Protocol):

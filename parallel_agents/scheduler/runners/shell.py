@@ -20,12 +20,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from parallel_agents.eventstore.crash_points import reach
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.process import ProcessIdentity, end_processes, family, send_signal
+from parallel_agents.scheduler.runners.control_groups import as_order, control_group_home, end_group
+from parallel_agents.scheduler.runners.exit_file import ended_of
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     PROCESS,
@@ -37,25 +40,28 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
+from parallel_agents.scheduler.sandbox import before_command, places
 
 WATCH_S: Final = 0.2  # Between two looks at the files of adopted attempts.
 _LOST_GRACE_S: Final = 1.0  # For what is left of a lost attempt, between SIGTERM and SIGKILL.
 _FLUSH_S: Final = 1.0
 _GONE_S: Final = 2.0  # For the end of a supervisor that has nothing to do; it takes milliseconds.
-_FIELDS: Final = frozenset(field.name for field in fields(Ended))
 _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR))
 
 
 class _Live:
     """An attempt that has not ended, as far as we know."""
 
-    __slots__ = ("adopted", "launch", "link", "pid", "recovering", "stop")
+    __slots__ = ("adopted", "launch", "link", "pid", "recovering", "stop", "why")
 
     def __init__(self, launch: Launch, link: _Link | None) -> None:
         self.launch = launch
         self.link = link  # None: adopted, known by its files.
         self.pid = 0
-        self.stop: tuple[bool, float] | None = None  # (timed out, grace_s) once it shall end.
+        self.stop: tuple[bool, float] | None = None  # (timed out, grace_s) once it shall end ...
+        self.why: dict[str, str] | None = (
+            None  # ... and with which ``error`` and ``kind``, where it has broken a limit.
+        )
         self.recovering = False
         self.adopted = False  # From another dispatcher.
 
@@ -102,14 +108,18 @@ class ShellRunner:
                 "attempt_id": launch.attempt_id,
                 "folder": os.path.abspath(launch.folder),
                 "workdir": os.path.abspath(launch.workdir),
-                "command": launch.command,
+                "command": (*_sandboxed(launch), *launch.command) if launch.sandbox else launch.command,
                 "env": dict(launch.env),
                 "timeout_s": float(launch.timeout_s),
             }
             if launch.stdin is not None:
                 order["stdin"] = launch.stdin
+            if launch.limits:
+                order["limits"] = as_order(launch.limits, control_group_home().path)
             if launch.talk is not None:
                 order["talk"] = {"first": launch.talk.first, "interrupt": launch.talk.interrupt}
+            if launch.max_output_bytes is not None:
+                order["max_output_bytes"] = launch.max_output_bytes
             message = json.dumps({"start": order}).encode() + b"\n"
             self._send(live, message)
             reach("attempt.given")
@@ -126,6 +136,13 @@ class ShellRunner:
 
     def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
         """SIGTERM, after ``grace_s`` SIGKILL, for the command and everything that descends from it."""
+        self._stop(attempt_id, timed_out, grace_s, None)
+
+    def end(self, attempt_id: str, *, error: str, kind: str, grace_s: float) -> None:
+        """The same for an attempt that has broken a limit. Its ``Ended`` says ``exited``, with this error and kind."""
+        self._stop(attempt_id, False, grace_s, {"error": error, "kind": kind})
+
+    def _stop(self, attempt_id: str, timed_out: bool, grace_s: float, why: dict[str, str] | None) -> None:
         with self._lock:
             live = self._live.get(attempt_id)
             if live is None:
@@ -133,14 +150,14 @@ class ShellRunner:
             if live.stop is not None:
                 if grace_s >= live.stop[1]:
                     return
-                timed_out = live.stop[0]
+                timed_out, why = live.stop[0], live.why
             reach("attempt.before-stop")
-            live.stop = (timed_out, grace_s)
+            live.stop, live.why = (timed_out, grace_s), why
             link = live.link
             if link is None:
                 self._watch()
         if link is not None:
-            order = {"attempt_id": attempt_id, "timed_out": timed_out, "grace_s": grace_s}
+            order = {"attempt_id": attempt_id, **_wish(live)}
             link.send(json.dumps({"stop": order}).encode() + b"\n")
             reach("attempt.stop-asked")
 
@@ -181,6 +198,11 @@ class ShellRunner:
             if live.pid:
                 pids[attempt_id] = live.pid
         return pids
+
+    def launches(self) -> dict[str, Launch]:
+        """By attempt id, of those that have not ended."""
+        with self._lock:
+            return {attempt_id: live.launch for attempt_id, live in self._live.items()}
 
     def close(self) -> None:
         """Let go of the supervisor. It goes on until its last attempt has ended; if that was before, it is gone now."""
@@ -247,7 +269,11 @@ class ShellRunner:
                 adopted = [live for live in self._live.values() if live.link is None and not live.recovering]
             lost: list[tuple[_Live, int]] = []
             for live in adopted:
-                fd = self._look_at(live)
+                try:
+                    fd = self._look_at(live)
+                except Exception:  # The attempts after this one must be looked at.
+                    trouble.report_exception("attempt {} could not be looked at", live.launch.attempt_id)
+                    continue
                 if fd is not None:
                     live.recovering = True
                     lost.append((live, fd))
@@ -262,27 +288,27 @@ class ShellRunner:
             The descriptor that holds its lock where it is lost (-1 where there can be no lock), else None.
         """
         folder = os.path.abspath(live.launch.folder)
-        if self._take_exit_file(folder):
+        attempt_id = live.launch.attempt_id
+        if self._take_exit_file(folder, attempt_id):
             return None
         try:
             fd = take_lock(folder)
         except LockHeld:
             if live.stop is not None:
-                _ask_to_stop(folder, *live.stop)
+                _ask_to_stop(folder, _wish(live))
             return None
         except OSError as error:
             return None if error.errno in _BUSY else -1
-        if self._take_exit_file(folder):  # It ended between the two looks.
+        if self._take_exit_file(folder, attempt_id):  # It ended between the two looks.
             os.close(fd)
             return None
         return fd
 
-    def _take_exit_file(self, folder: str) -> bool:
-        data = read_object(folder, EXIT)
-        if data is None or not {"attempt_id", "outcome"} <= data.keys():
+    def _take_exit_file(self, folder: str, attempt_id: str) -> bool:
+        ended = ended_of(read_object(folder, EXIT), attempt_id)
+        if ended is None:
             return False
-        # A newer release's supervisor may have written more than we know.
-        self._take([Ended(**{name: data[name] for name in _FIELDS & data.keys()})])
+        self._take([ended])
         return True
 
     def _recover(self, lost: list[tuple[_Live, int]]) -> None:
@@ -306,6 +332,9 @@ class ShellRunner:
         clean = end_processes(lambda: family(roots, attempt_ids), grace_s=_LOST_GRACE_S)
         reach("lost.ended")
         rest = "" if clean else "; some of its processes cannot be ended"
+        if (home := control_group_home().path) is not None:
+            for attempt_id in attempt_ids:
+                end_group(f"{home}/{attempt_id}")
         for live, fd in lost:
             attempt_id = live.launch.attempt_id
             self._take([_lost(live, rest, began=attempt_id not in never_began)])
@@ -432,10 +461,17 @@ def _program() -> str:
     return f"import sys; sys.path += {places!r}\nfrom parallel_agents.scheduler.runners.supervisor import main; main()"
 
 
-def _ask_to_stop(folder: str, timed_out: bool, grace_s: float) -> None:
+def _wish(live: _Live) -> dict[str, Any]:
+    """How a supervisor is asked to end an attempt."""
+    assert live.stop is not None
+    wish: dict[str, Any] = {"timed_out": live.stop[0], "grace_s": live.stop[1]}
+    return wish if live.why is None else {**wish, "why": live.why}
+
+
+def _ask_to_stop(folder: str, wish: dict[str, Any]) -> None:
     """Leave a wish in the attempt's folder and wake its supervisor, who has no dispatcher that could tell it."""
     with contextlib.suppress(OSError):
-        write_whole(folder, STOP, json.dumps({"timed_out": timed_out, "grace_s": grace_s}).encode())
+        write_whole(folder, STOP, json.dumps(wish).encode())
     reach("attempt.stop-left")
     data = read_object(folder, PROCESS)
     if data is not None:
@@ -448,15 +484,25 @@ def _ended_now(attempt_id: str, outcome: Outcome, error: str, *, retryable: bool
     return Ended(attempt_id, outcome, error=error, retryable=retryable, started_at_us=now_us, ended_at_us=now_us)
 
 
+def _sandboxed(launch: Launch) -> tuple[str, ...]:
+    folder, workdir = os.path.abspath(launch.folder), os.path.abspath(launch.workdir)
+    return before_command(launch.sandbox, places(workdir, folder, launch.store, launch.attempt_id, launch.env))
+
+
 def _not_started(attempt_id: str, error: Exception) -> Ended:
-    return _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=isinstance(error, OSError))
+    retryable = isinstance(error, OSError)
+    ended = _ended_now(attempt_id, "not_started", f"cannot be started: {error}", retryable=retryable)
+    return replace(ended, fault="runner") if retryable else ended
 
 
 def _lost(live: _Live, rest: str, *, began: bool) -> Ended:
     attempt_id = live.launch.attempt_id
+    if live.why is not None:
+        end = _ended_now(attempt_id, "exited", f"{live.why['error']}{rest}", retryable=False)
+        return replace(end, kind=live.why["kind"])
     if live.stop is not None:
         return _ended_now(attempt_id, "timed_out" if live.stop[0] else "stopped", f"stopped{rest}")
     if not began:
         return replace(_ended_now(attempt_id, "lost", "it never began: its dispatcher died first"), began=False)
     why = "its supervisor died before it could say how the attempt ended"
-    return _ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}")
+    return replace(_ended_now(attempt_id, "lost", f"the attempt vanished: {why}{rest}"), fault="runner")

@@ -5,7 +5,7 @@ attempt has ended. Single-threaded; each turn of the loop:
 
 1. reap what has ended (commands, and orphans that fell to us as their subreaper),
 2. take orders from the dispatcher: start, stop; between two of them do 1, 4 and 5, so that nobody waits for a start,
-3. look at timeouts and at requests to stop that another dispatcher left in an attempt's folder,
+3. look at timeouts, at requests to stop that another dispatcher left in an attempt's folder, and at outputs that grow,
 4. end what the ended left behind, write their exit files, let go of their locks,
 5. tell the dispatcher, or ring the doorbell where there is none any more.
 
@@ -27,6 +27,7 @@ import time
 from typing import Any, Final
 
 from parallel_agents.eventstore.crash_points import reach
+from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.process import (
     ProcessIdentity,
     ProcessRow,
@@ -39,6 +40,7 @@ from parallel_agents.scheduler.process import (
     processes,
     send_signal,
 )
+from parallel_agents.scheduler.runners.control_groups import kill_group, remove_group, was_killed
 from parallel_agents.scheduler.runners.folder import (
     EXIT,
     STDERR,
@@ -51,18 +53,22 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
+from parallel_agents.scheduler.runners.limits import MEMORY, OUTPUT, too_much
+from parallel_agents.scheduler.runners.output_cap import Output, TooMuch
 from parallel_agents.scheduler.runners.talking import Talking
 
 INTERRUPT_S: Final = 3.0  # Between asking a command on its standard input to stop and SIGTERM.
 SURVIVOR_GRACE_S: Final = 1.0  # For what a command leaves behind at its own end; nobody waits for it any more.
 _GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, or one of another user.
 _LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
-_LONGEST_REST_MS: Final = 3_600_000.0
+_LONGEST_REST_MS: Final = 2000.0  # Else nobody could tell afterwards that we were stopped meanwhile.
 _TIMEOUT_GRACE_S: Final = 3.0
 _TRANSIENT: Final = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
 )
+_WRITE_AGAIN_S: Final = 0.5  # Between two tries to write down an end that the disk did not take.
 _LINUX: Final = sys.platform.startswith("linux")
+_BLOCK_BYTES: Final = 512  # What the kernel counts output in, whatever the disk has.
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -77,25 +83,31 @@ class Supervisor:
         self.by_pid: dict[int, Attempt] = {}  # Commands that have not been reaped.
         self.ending: dict[str, Attempt] = {}
         self.orphans: dict[int, set[str]] = {}  # Pid to the attempts that it may come from.
+        self.now_s = (
+            AwakeClock().now_s
+        )  # A timeout is no time in which we were stopped, and mostly our commands with us.
         self.timeouts: list[tuple[float, str]] = []
         self.inbox = bytearray()
         self.outbox = bytearray()
         self.must_ring = False
         self.abandoned: set[int] = set()  # Orphans that nothing ended.
+        self.unwritten: list[tuple[Attempt, bytes]] = []  # Ends that the disk did not take; their locks are held.
+        self.write_at = 0.0  # When that is tried again (monotonic).
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
         self.talking = Talking(self.poller)
+        self.outputs: dict[str, Output] = {}  # Of the attempts whose output has a limit.
         self.launcher = Launcher(self.identity)
         self.subreaper = _become_subreaper()
         self.children_fd = _open_children() if self.subreaper else -1
 
     def run(self) -> None:
-        """The loop, until there is neither a dispatcher nor an attempt."""
+        """The loop, until there is neither a dispatcher nor an attempt, nor an end that is written nowhere."""
         poller = self.poller
         poller.register(self.wake_fd, select.POLLIN)
         registered: tuple[int, int] | None = None
-        while self.link is not None or self.attempts:
+        while self.link is not None or self.attempts or self.unwritten:
             wanted = None
             if self.link is not None:
                 wanted = (self.link.fileno(), select.POLLIN | (select.POLLOUT if self.outbox else 0))
@@ -121,12 +133,17 @@ class Supervisor:
         if self.link is not None:
             self.receive()
         self.talking.go_on()
-        now = time.monotonic()
+        now = self.now_s()
         while self.timeouts and self.timeouts[0][0] <= now:
             self.stop(heapq.heappop(self.timeouts)[1], "timed_out", _TIMEOUT_GRACE_S)
         if look_for_stops:
             self.read_stop_files()
+        for attempt_id, output in self.outputs.items():
+            if output.look_at_s <= now:
+                self.look_at_output(self.attempts[attempt_id], output)
         self.settle()
+        if self.unwritten and now >= self.write_at:
+            self.write_again()
         self.flush()
         if self.must_ring and self.link is None:
             self.must_ring = False
@@ -135,10 +152,15 @@ class Supervisor:
     def rest_ms(self) -> float | None:
         """How long nothing is due, in milliseconds; None is for ever."""
         due = self.timeouts[0][0] if self.timeouts else None
+        if self.unwritten and (due is None or self.write_at < due):
+            due = self.write_at
         for attempt in self.ending.values():
             if due is None or attempt.look_at < due:
                 due = attempt.look_at
-        return None if due is None else min(max(0.0, (due - time.monotonic()) * 1000 + 0.5), _LONGEST_REST_MS)
+        for output in self.outputs.values():
+            if due is None or output.look_at_s < due:
+                due = output.look_at_s
+        return None if due is None else min(max(0.0, (due - self.now_s()) * 1000 + 0.5), _LONGEST_REST_MS)
 
     # The dispatcher.
 
@@ -177,21 +199,40 @@ class Supervisor:
         if start := order.get("start"):
             self.start(start)
         elif stop := order.get("stop"):
-            self.stop(stop["attempt_id"], "timed_out" if stop["timed_out"] else "stopped", float(stop["grace_s"]))
+            self.stop(stop["attempt_id"], _cause(stop), float(stop["grace_s"]), stop.get("why"))
         elif (attempt := self.attempts.get(order.get("finish", ""))) is not None:
             attempt.interrupt = b""  # It has done its work: to be interrupted now could only spoil its last word.
             self.talking.hang_up(attempt)
 
-    def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
-        """Write down that an attempt has ended, then say it to whoever is there."""
+    def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> bool:
+        """Write down that an attempt has ended, and say it to whoever is there.
+
+        Returns:
+            Whether its lock is to be let go of. What the disk does not take is kept, and the lock with it: who adopts the
+            attempt waits for its end then, and does not take it for lost. A dispatcher that is there hears of it all the same.
+        """
         content = json.dumps(ended).encode()
-        if write:
-            with contextlib.suppress(OSError):  # A dispatcher hears of it all the same.
-                write_whole(attempt.folder, EXIT, content)
+        written = not write or _is_written(attempt, content)
+        if not written:
+            self.unwritten.append((attempt, content))
+            self.write_at = time.monotonic() + _WRITE_AGAIN_S
         if self.link is None:
             self.must_ring = True
         else:
             self.outbox += b'{"ended": ' + content + b"}\n"
+        return written
+
+    def write_again(self) -> None:
+        """Write down the ends that the disk did not take before."""
+        self.write_at = time.monotonic() + _WRITE_AGAIN_S
+        left = []
+        for attempt, content in self.unwritten:
+            if _is_written(attempt, content):
+                os.close(attempt.lock_fd)
+                self.must_ring = True
+            else:
+                left.append((attempt, content))
+        self.unwritten = left
 
     def flush(self) -> None:
         """Send what there is to say, as far as it goes without waiting."""
@@ -234,7 +275,9 @@ class Supervisor:
             self.attempts[attempt.attempt_id] = attempt
             self.by_pid[attempt.pid] = attempt
             self.talking.begin(attempt)
-            heapq.heappush(self.timeouts, (time.monotonic() + attempt.timeout_s, attempt.attempt_id))
+            heapq.heappush(self.timeouts, (self.now_s() + attempt.timeout_s, attempt.attempt_id))
+            if limit := order.get("max_output_bytes"):
+                self.outputs[attempt.attempt_id] = Output(attempt.folder, int(limit), self.now_s())
             return
         except LockHeld:
             why = "another process holds the attempt"
@@ -251,26 +294,31 @@ class Supervisor:
         if attempt.stdin_fd >= 0:
             os.close(attempt.stdin_fd)
         ended = _ended(attempt.attempt_id, "not_started", why)
-        ended["retryable"] = retryable
-        self.tell(attempt, ended, write=ours)
-        if attempt.lock_fd >= 0:
+        ended["retryable"], ended["fault"] = retryable, "runner" if retryable else ""
+        if self.tell(attempt, ended, write=ours) and attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
 
     # Ending.
 
-    def stop(self, attempt_id: str, cause: str, grace_s: float) -> None:
-        """Begin to end an attempt; where that has begun already it can only become faster."""
+    def stop(self, attempt_id: str, cause: str, grace_s: float, why: dict[str, str] | None = None) -> None:
+        """Begin to end an attempt; where that has begun already it can only become faster.
+
+        Args:
+            why: of cause ``limit``: the ``error`` that it ends with, and its ``kind``.
+        """
         attempt = self.attempts.get(attempt_id)
         if attempt is None:
             return
         if attempt.status is None and attempt.cause == "exited":
-            attempt.cause = cause
+            attempt.cause, attempt.why = cause, why or {}
         if attempt.grace_s is not None and grace_s >= attempt.grace_s:
             return
         attempt.grace_s = grace_s
-        now = time.monotonic()
+        now = self.now_s()
         kill_at = now + grace_s
-        asks = bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0
+        asks = (
+            bool(attempt.interrupt) and attempt.status is None and attempt.kill_at is None and grace_s > 0 and not why
+        )
         if asks:
             kill_at += INTERRUPT_S
             attempt.look_at = now + INTERRUPT_S
@@ -285,8 +333,14 @@ class Supervisor:
         for attempt_id, attempt in list(self.attempts.items()):
             wish = read_object(attempt.folder, STOP)
             if wish is not None:
-                cause = "timed_out" if wish.get("timed_out") else "stopped"
-                self.stop(attempt_id, cause, float(wish.get("grace_s", _TIMEOUT_GRACE_S)))
+                self.stop(attempt_id, _cause(wish), float(wish.get("grace_s", _TIMEOUT_GRACE_S)), wish.get("why"))
+
+    def look_at_output(self, attempt: Attempt, output: Output) -> None:
+        """Keep what a command prints within its limit, or end it where that cannot be done."""
+        try:
+            output.look(self.now_s())
+        except TooMuch as error:
+            self.stop(attempt.attempt_id, "limit", 0.0, {"kind": OUTPUT, "error": str(error)})
 
     def reap(self) -> None:
         """Collect every child that has ended: a command, or an orphan that fell to us."""
@@ -301,7 +355,8 @@ class Supervisor:
             if attempt is not None:
                 reach("supervisor.reaped")
                 attempt.status = status
-                attempt.ended_at_us = time.time_ns() // 1000
+                # Somebody may have set the clock since its start.
+                attempt.ended_at_us = attempt.started_at_us + (time.monotonic_ns() - attempt.began_ns) // 1000
                 if not attempt.asked_to_end:
                     attempt.look_at = 0.0
                 self.talking.hang_up(attempt)
@@ -315,6 +370,7 @@ class Supervisor:
                 # At least what the supervisor itself takes: the kernel counts the moment before the exec too.
                 peak = usage.ru_maxrss * (1024 if _LINUX else 1)
                 attempt.peak_memory_bytes = max(attempt.peak_memory_bytes, peak)
+                attempt.disk_written_bytes += usage.ru_oublock * _BLOCK_BYTES if _LINUX else 0
 
     def settle(self) -> None:
         """Bring whatever is ending one step further, and finish what has ended with all its descendants."""
@@ -322,7 +378,7 @@ class Supervisor:
             return
         owned = self.find_orphans()
         table: dict[int, ProcessRow] | None = None
-        now = time.monotonic()
+        now = self.now_s()
         for attempt in list(self.ending.values()):
             orphans = owned.get(attempt.attempt_id, [])
             if attempt.status is not None and not orphans:
@@ -339,6 +395,8 @@ class Supervisor:
                 continue
             if table is None:
                 table = processes()
+            if attempt.group and now >= attempt.kill_at:
+                kill_group(attempt.group)
             signums = (signal.SIGKILL,) if now >= attempt.kill_at else (signal.SIGTERM, signal.SIGCONT)
             self.signal_all(attempt, orphans, table, signums)
             if now >= attempt.kill_at:
@@ -426,28 +484,40 @@ class Supervisor:
     def finish(self, attempt: Attempt) -> None:
         """Write the exit file, let go of the lock, tell."""
         assert attempt.status is not None
+        if (output := self.outputs.pop(attempt.attempt_id, None)) is not None:
+            with contextlib.suppress(TooMuch):  # What it has printed at the very last. It has ended by itself.
+                output.look(self.now_s())
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
+        killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
         if attempt.cause == "timed_out":
             errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
+        elif killed or attempt.cause == "limit":
+            errors.insert(0, attempt.why.get("error") or too_much(attempt.limits.memory_bytes or 0))
         elif code:
             said = last_line(f"{attempt.folder}/{STDERR}") or last_line(f"{attempt.folder}/{STDOUT}")
             how = f"exit code {code}" if code > 0 else f"killed by signal {_signal_name(-code)}"
             errors.insert(0, f"{how}: {said}" if said else how)
-        ended = _ended(attempt.attempt_id, attempt.cause, "; ".join(errors) or None)
+        outcome = "exited" if attempt.cause == "limit" else attempt.cause
+        ended = _ended(attempt.attempt_id, outcome, "; ".join(errors) or None)
+        if killed or attempt.cause == "limit":
+            ended["kind"], ended["retryable"] = attempt.why.get("kind", MEMORY), False
         ended["exit_code"] = code
         ended["started_at_us"] = attempt.started_at_us
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)
         ended["peak_memory_bytes"] = attempt.peak_memory_bytes
+        ended["disk_written_bytes"] = attempt.disk_written_bytes
         ended["output"] = last_line(f"{attempt.folder}/{STDOUT}")
+        if attempt.group:
+            remove_group(attempt.group)
         reach("supervisor.before-exit-file")
-        self.tell(attempt, ended, write=True)
-        reach("supervisor.exit-file")
-        os.close(attempt.lock_fd)
-        reach("supervisor.unlocked")
+        if self.tell(attempt, ended, write=True):
+            reach("supervisor.exit-file")
+            os.close(attempt.lock_fd)
+            reach("supervisor.unlocked")
         del self.attempts[attempt.attempt_id]
         del self.ending[attempt.attempt_id]
         if len(self.timeouts) > 2 * len(self.attempts) + 64:
@@ -467,6 +537,17 @@ def ring(folder: str, prefix: str) -> None:
                     bell.sendto(b"!", f"{folder}/{name}")
 
 
+def _is_written(attempt: Attempt, content: bytes) -> bool:
+    """Write an exit file. True also where its folder is gone, and with it whoever would read it."""
+    try:
+        write_whole(attempt.folder, EXIT, content)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:
     """The fields of ``protocol.Ended``, as they stand in ``exit.json`` and on the socket."""
     now_us = time.time_ns() // 1000
@@ -481,7 +562,13 @@ def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:
         "ended_at_us": now_us,
         "cpu_s": 0.0,
         "peak_memory_bytes": 0,
+        "disk_written_bytes": 0,
     }
+
+
+def _cause(wish: dict[str, Any]) -> str:
+    """Why somebody wants an attempt ended."""
+    return "limit" if wish.get("why") else "timed_out" if wish.get("timed_out") else "stopped"
 
 
 def _signal_name(number: int) -> str:
