@@ -211,8 +211,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
     aside: list[int] = []  # Places of tasks that something of their own holds back: their files, their agent.
     while True:
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
-        # more: it may be the one that they wait for.
-        # While the machine lets nothing start, none of them would.
+        # more: it may be the one that they wait for. While the machine lets nothing start, it would start neither.
         one_more = decision.pressed is None or state.callables
         while room > 0 or (one_more and agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None):
             task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
@@ -249,7 +248,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             facts.run_slots += 1
             room += 1
             started = True
-        if not started and not (decision.held and _passes_by(state, agenda, facts, ahead, now_us, priority)):
+        if not started and not (decision.held and _passes_by(state, agenda, facts, decision, ahead, now_us, priority)):
             for place in aside:
                 heapq.heappush(agenda.queued, place)
             return decision
@@ -283,7 +282,13 @@ def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -
 
 
 def _passes_by(
-    state: RunState, agenda: Agenda, facts: Facts, ahead: Mapping[str, str], now_us: int, priority: int
+    state: RunState,
+    agenda: Agenda,
+    facts: Facts,
+    decision: Decision,
+    ahead: Mapping[str, str],
+    now_us: int,
+    priority: int,
 ) -> bool:
     """Whether the best task that is ready may start while money or providers hold back all that is queued.
 
@@ -294,9 +299,10 @@ def _passes_by(
     task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
     if task is None or agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts):
         return False
-    machine = facts.machine if governing.is_process(task.task) else None
-    if machine is not None and isinstance(governing.ask(state, task, facts.run_slots, machine), Pressure):
-        return False
+    if facts.machine is not None and governing.is_process(task.task):
+        there = decision.pressed or governing.ask(state, task, facts.run_slots, facts.machine)
+        if isinstance(there, Pressure):
+            return False
     return not isinstance(_granted(state, task, facts), Held)
 
 
@@ -534,12 +540,11 @@ def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
     assert closed is not None, "a tick starts whatever it can"
     if closed.code in (st.DISK, st.CPU):  # Whose turn it is makes no difference.
         return closed
-    if place == 0:
+    ahead = [name for _, name in seen.line[:place] if name not in seen.decision.held]  # Those wait for something else.
+    if not ahead:
         return Reason(closed.code, closed.text, tuple(state.running.values()))
-    ahead = ", ".join(name for _, name in seen.line[: min(place, 5)])
-    return Reason(
-        "lower_rank", f"{closed.text}; {place} of better rank are ahead: {ahead}", tuple(state.running.values())
-    )
+    text = f"{closed.text}; {len(ahead)} of better rank are ahead: {', '.join(ahead[:5])}"
+    return Reason("lower_rank", text, tuple(state.running.values()))
 
 
 def _why_ended(task: TaskState) -> Reason:

@@ -11,9 +11,11 @@ from paper import PaperRun, plan_of, task
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections.circuits import Circuit, Circuits
 from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.needs import fold as fold_needs
 from parallel_agents.projections.occupancy import Occupancy
+from parallel_agents.scheduler.breaker import CircuitFacts
 from parallel_agents.scheduler.governing import (
     LEFT_BYTES,
     MEGABYTE,
@@ -26,6 +28,7 @@ from parallel_agents.scheduler.governing import (
 )
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
 from parallel_agents.scheduler.plan import Facts, plan, why_not
+from parallel_agents.scheduler.throttle import decide_eased
 
 GOVERNED: dict[str, Any] = {
     "max_cpu_percent": 80.0,
@@ -66,6 +69,7 @@ class Governed(PaperRun):
     """A run whose machine the test sets; what it starts is counted in by ``plan``."""
 
     machine = Machine()
+    circuits: CircuitFacts | None = None
 
     def facts(self) -> Facts:
         """With a copy of the machine, as a tick has it."""
@@ -75,6 +79,7 @@ class Governed(PaperRun):
             now.cpu_percent, now.available_bytes, max(now.running, len(self.state.running)), now.taken_bytes,
             now.used_bytes, now.coming_bytes, now.needs, now.first,
         )  # fmt: skip
+        found.circuits = None if self.circuits is None else self.circuits.copy()
         return found
 
 
@@ -98,6 +103,22 @@ def test_above_the_limit_of_the_processors_nothing_starts_but_what_keeps_the_run
     )  # fmt: skip
     run.machine = machine(cpu=80.0)
     assert run.tick() == ["c"]
+
+
+@pytest.mark.parametrize(("limit", "threshold", "below"), [(100.0, 90.0, 81.0), (None, 60.0, 54.0), (70.0, 90.0, 70.0)])
+def test_starts_that_were_throttled_go_on_where_there_is_room_again(
+    limit: float | None, threshold: float, below: float
+) -> None:
+    """A tenth below the threshold, and not above the limit: or each sample would stop or release them."""
+    run = governed("a", max_cpu_percent=limit, throttle_cpu_percent=threshold)
+    run.machine = machine(2, cpu=below + 0.1)
+    assert run.why("a") == ("cpu" if limit == below else "due")
+    run.add(ev.DispatchThrottled(reason="busy", code="cpu"))
+    assert run.why("a") == "cpu"
+    assert decide_eased(run.state, run.machine, 0) == []
+    run.machine = machine(2, cpu=below)
+    assert decide_eased(run.state, run.machine, 0) == [ev.DispatchUnthrottled(code="cpu")]
+    assert run.tick() == ["a"]
 
 
 def test_what_runs_of_others_counts_for_the_least() -> None:
@@ -275,3 +296,17 @@ def test_without_a_sampler_the_log_says_why_starts_wait(code: str) -> None:
     assert run.why("a") == "due"
     run.add(ev.DispatchThrottled(reason="as it was", code=code))
     assert said(run, "a") == (code, "as it was")
+
+
+@pytest.mark.timeout(20)
+def test_a_full_queue_that_a_broken_runner_and_the_machine_hold_back_is_looked_at_once() -> None:
+    """What is small and ready passes a task of a broken runner, but not one that waits for memory."""
+    tasks = (task("broken", runner="broken"), task("large", agent_type="large"), task("small", agent_type="small"))
+    run = Governed(plan_of(*tasks, **GOVERNED, max_queue_size=2))
+    run.machine = Machine(running=1, taken_bytes=2500 * MEGABYTE, needs=needs(large=2000, small=10))
+    circuits: Circuits = {"broken": Circuit(count=3, reason="gone", until_us=run.now_us + 10**6)}
+    run.circuits = CircuitFacts(circuits, frozenset(), run.now_us, set())
+    assert run.tick() == []
+    assert (run.why("broken"), run.why("large")) == ("circuit_open", "memory")
+    run.machine = Machine(running=1, taken_bytes=1500 * MEGABYTE, needs=needs(large=2000, small=10))
+    assert run.tick() == ["large", "small"]

@@ -34,3 +34,23 @@ def test_last_words_are_cut_and_never_what_they_belong_to(width: int) -> None:
     assert completed.rstrip().endswith("…")
     assert any(re.match(r"· +checks +software-architect +after arch", line) for line in lines)
     assert max(map(len, lines)) <= width
+
+
+def test_starts_that_wait_for_the_machine_are_in_sight_while_they_wait() -> None:
+    """And how wide the pool is, where it is narrower than it may be."""
+    limits = {"max_parallel_agents": 5, "min_workers": 2, "auto_scale": True}
+    run = PaperRun(plan_of(task("a"), task("b"), **limits), ev.DispatchThrottled(reason="they are at 97 %", code="cpu"))
+
+    def shown() -> str:
+        paper = io.StringIO()
+        view = LiveView(None, SimpleNamespace(state=run.state), interval_s=1.0)
+        Console(file=paper, width=100, height=20).print(view)
+        return paper.getvalue()
+
+    assert "‖ starts wait for the processors: they are at 97 %" in shown()
+    assert "workers of" not in shown()
+    run.add(ev.DispatchUnthrottled(code="cpu"), ev.WorkersScaled(workers=3))
+    assert "starts wait" not in shown()
+    assert "‖ 3 workers of 5: what the machine can bear as it is" in shown()
+    run.add(ev.DispatchThrottled(reason="full", code="memory"), ev.RunCancelled(counts={}))
+    assert "‖" not in shown()

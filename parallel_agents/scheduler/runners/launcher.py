@@ -55,7 +55,6 @@ class Attempt:
         "status",
         "stdin_fd",
         "timeout_s",
-        "too_much",
         "unsent",
         "why",
     )
@@ -88,7 +87,6 @@ class Attempt:
         self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
         self.unsent = b""  # What it is still to be told there.
         self.interrupt = b""  # What asks it there to stop.
-        self.too_much = ""  # Why it is being ended, where it prints more than there may be.
 
 
 class CannotStart(Exception):
