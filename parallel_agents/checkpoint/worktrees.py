@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,9 +162,9 @@ def _alone(repository: Repository) -> Iterator[None]:
 
 def _make_private(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for us alone."""
-    if not folder.is_dir():
-        _make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+    missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
 
 
 def _make(repository: Repository, path: Path, commit: str, sparse: Sequence[str]) -> None:

@@ -242,7 +242,7 @@ def exit_code_of(words: list[str], maker: StoreMaker | None = None) -> int:
 
 def _broken_log(words: list[str]) -> ParallelAgentsError | None:
     """What is wrong with the log, where it is not what was written: whoever reads it trusts it, and may stumble anywhere."""
-    from parallel_agents.eventstore.errors import ChainBroken
+    from parallel_agents import ChainBroken
     from parallel_agents.project import Project
     from parallel_agents.verification import verify
 

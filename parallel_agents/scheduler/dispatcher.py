@@ -99,6 +99,7 @@ class Dispatcher:
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._asked: set[str] = set()  # Those that were ever asked for by name.
+        self._taken: set[str] = set()  # Those that this dispatcher has held.
         self._leaving: set[str] = set()  # Runs to let go of.
         self._hands_back = False  # Whether to let go of all that nobody has asked for.
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
@@ -237,8 +238,10 @@ class Dispatcher:
         self._occupancy = self.projector.occupancy(end)
         self.breakers.load(end)
         self._free_runs = {name for name in self._summaries if not self._is_over(name)}
-        # Also one that a commit which failed would have released: the log has us as its holder, so nobody else comes.
-        self._wanted.update(name for name in self._free_runs if self._summaries[name].holder == self._me)
+        # Also one that a commit which failed would have released: the log has us as its holder, so nobody else comes. What
+        # another dispatcher of this very process holds has the same holder, and is not ours.
+        ours = self._taken & self._free_runs
+        self._wanted.update(name for name in ours if self._summaries[name].holder == self._me)
         self._seen = end
         self._holders_checked_us = 0
 
@@ -336,6 +339,7 @@ class Dispatcher:
         state = self.projector.state(run_id)
         self.accounts.open(state)
         self.governor.open(state)
+        self._taken.add(run_id)
         self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
         self._free_runs.discard(run_id)
         known = self._times.get(run_id)

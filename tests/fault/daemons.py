@@ -49,12 +49,16 @@ def plan_of(tasks: Sequence[Task], **limits: float) -> Plan:
 
 
 class Store:
-    """A store in a folder, and every process that a test starts on it."""
+    """A store in a folder, and every process that a test starts on it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        exists: whether it is there already.
+    """
+
+    def __init__(self, folder: Path, *, exists: bool = False) -> None:
         self.folder = folder
         self.path = folder / ".parallel-agents" / "events.db"
-        self.path.parent.mkdir()
+        self.path.parent.mkdir(exist_ok=exists)
         self.log = Log(self.path)
         self.processes: list[subprocess.Popen[str]] = []
 

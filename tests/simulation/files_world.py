@@ -190,7 +190,7 @@ class FilesWorld:
         self._pids += 1
         made = Dispatcher(
             self.log, {"shell": AgentRunner(self.machine, self)}, kind=f"process {self._pids}", takes_all=True,
-            clock=lambda: self.now_us, draw=self.random.random, environ={},
+            clock=lambda: self.now_us, draw=self.random.random, environ={}, steady=lambda: self.now_us,
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)

@@ -59,6 +59,7 @@ def test_any_prefix_of_a_log_is_a_state_to_go_on_from(seed: int, share: float) -
         later = World(Random(seed), world.folder, first_pid=100)
         with patch.object(dispatcher_module, "holder_alive", later.holder_alive):
             later.now_us = world.now_us
+            later.set_back_us = later.referee.set_back_us = world.set_back_us
             later.referee.look()
             later.settle()
         later.log.close()

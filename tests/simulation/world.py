@@ -155,6 +155,7 @@ class Inhabited(ABC):
         self.random = random
         self.folder = folder
         self.now_us = START_US
+        self.set_back_us = 0  # By how much in all somebody has set the clock back.
         self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
         self.log._writer.execute("PRAGMA synchronous = OFF")
         self.alive: set[int] = set()  # Pids.
@@ -175,7 +176,7 @@ class Inhabited(ABC):
         self._pids += 1
         made = Dispatcher(
             self.log, runners, kind=f"process {self._pids}", takes_all=True, clock=lambda: self.now_us,
-            draw=self.random.random, environ={}, **more,
+            draw=self.random.random, environ={}, steady=lambda: self.now_us + self.set_back_us, **more,
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)
@@ -235,7 +236,10 @@ class World(Inhabited):
     def step(self) -> None:
         """One thing happens, then one dispatcher ticks, mostly."""
         random = self.random
-        self.now_us += round(random.choice([0, 0.1, 1, 3, -5 if not self.calm else 1]) * SECOND_US)
+        passes_us = round(random.choice([0, 0.1, 1, 3, -5 if not self.calm else 1]) * SECOND_US)
+        self.now_us += passes_us
+        self.set_back_us += max(0, -passes_us)
+        self.referee.set_back_us = self.set_back_us
         happens = random.choice(
             [self._ends, self._ends, self._ends, self._steers, self._submits, self._breaks, self._idles]
         )

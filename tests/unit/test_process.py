@@ -206,11 +206,17 @@ def test_the_supervisor_starts_with_few_modules() -> None:
         [sys.executable, "-I", "-S", "-c", program], check=True, capture_output=True, text=True
     ).stdout.split()
     assert {name for name in loaded if name.startswith("parallel_agents.")} == {
+        "parallel_agents.eventstore",
+        "parallel_agents.eventstore.crash_points",
         "parallel_agents.scheduler",
+        "parallel_agents.scheduler.awake",
         "parallel_agents.scheduler.process",
         "parallel_agents.scheduler.runners",
+        "parallel_agents.scheduler.runners.control_groups",
         "parallel_agents.scheduler.runners.folder",
         "parallel_agents.scheduler.runners.launcher",
+        "parallel_agents.scheduler.runners.limits",
+        "parallel_agents.scheduler.runners.output_cap",
         "parallel_agents.scheduler.runners.supervisor",
         "parallel_agents.scheduler.runners.talking",
         "parallel_agents.version",
