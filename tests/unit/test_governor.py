@@ -153,6 +153,18 @@ def test_what_attempts_have_needed_before_decides_how_many_run_at_once(scene: Lo
     assert scene.second()[-1] == "TaskStarted c"
 
 
+def test_a_wait_for_memory_is_told_when_it_lasts_and_until_it_is_over(scene: Loaded) -> None:
+    """Once; while nothing has ended nothing has changed."""
+    scene.submit(task("first", agent_type="writer"), **GOVERNED)
+    scene.second()
+    scene.end("first", peak_memory_bytes=1500 * MB)
+    scene.submit(*(task(name, agent_type="writer") for name in "abc"), **GOVERNED)
+    scene.second()
+    assert scene.seconds(30, 5.0) == ["DispatchThrottled"]
+    scene.end("b", peak_memory_bytes=1500 * MB)
+    assert scene.second()[-2:] == ["DispatchUnthrottled", "TaskStarted c"]
+
+
 def test_attempts_that_use_more_memory_than_all_may_throttle_the_run(scene: Loaded, warned: list[str]) -> None:
     """It goes on once they are a tenth below the limit. A warning comes first, once."""
     scene.submit(*(task(name) for name in "abc"), **{**GOVERNED, "max_parallel_agents": 2})
