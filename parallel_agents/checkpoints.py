@@ -35,6 +35,7 @@ from parallel_agents.projections.checkpoints import Checkpoint, Line
 from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.projections.status import RunState
 from parallel_agents.rewind_phrases import Understood, find_by_name, understand
+from parallel_agents.run_standing import places_of
 
 MANUAL, BEFORE_RESTORE = "manual", "before_restore"
 _TRIES = 3  # Before everybody else is locked out.
@@ -185,13 +186,10 @@ def repository_of_checkpoint(log: Log, project: Project, checkpoint: dict[str, A
 
 
 def _repository_of_run(log: Log, project: Project, run_id: str) -> Repository:
-    begun = _begun(log, run_id).event
-    while isinstance(begun, RunForked):
-        begun = _begun(log, begun.parent).event
-    assert isinstance(begun, RunSubmitted)
-    if begun.repository is None:
+    place = places_of(log)[run_id]
+    if place.repository is None:
         raise NotAllowed(f"the files of run {run_id} are not versioned")
-    return _opened(Path(begun.repository), Path(begun.workdir), project)
+    return _opened(Path(place.repository), Path(place.workdir), project)
 
 
 def _opened(named: Path, workdir: Path, project: Project) -> Repository:

@@ -56,6 +56,8 @@ def places_of(log: Log | None) -> dict[str, Place]:
         match record.event:
             case ev.RunSubmitted(repository=repository, workdir=workdir):
                 places[record.run_id] = Place(repository, workdir)
+            case ev.RunMoved(repository=repository, workdir=workdir):
+                places[record.run_id] = Place(repository, workdir)
             case ev.RunForked(parent=parent) if parent in places:
                 places[record.run_id] = places[parent]
             case _:

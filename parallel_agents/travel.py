@@ -262,7 +262,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
     projector = Projector(log)
     if seq > log.last_seq():
         raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
-    there = projector.state(run_id, seq)
+    there, now = projector.state(run_id, seq), projector.state(run_id)
+    there.workdir, there.repository = now.workdir, now.repository  # It may have been moved since.
     if there.callables:
         raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
     plan, overrides = overridden(there, settings)

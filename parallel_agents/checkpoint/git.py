@@ -57,7 +57,9 @@ What the project itself says in its ``.gitattributes`` stays in force.
 WRITING: tuple[str, ...] = ("-c", f"checkout.workers={min(max(os.cpu_count() or 1, 2), 8)}")
 """For commands that write many files: with two workers 50,000 of them took a fifth of the time of one."""
 
-NO_ROOM = "No space left on device"  # As git says it.
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")  # As git says it.
+_READ_ONLY = "Read-only file system"
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # Where the user's configuration lies is theirs to say; every other variable would point a command at another repository.
 _KEPT = {
@@ -74,6 +76,12 @@ class GitFailed(ParallelAgentsError):
     """A git command failed, or something in a repository cannot be kept exactly."""
 
     code = "git"
+
+
+class DiskRefuses(GitFailed):
+    """The disk takes nothing at present: it is full, or was made read-only. The same is done once that is mended."""
+
+    code = "disk"
 
 
 class Output(NamedTuple):
@@ -191,15 +199,26 @@ def _output(
             raise
     output = Output(process.returncode, out, err.decode("utf-8", "replace"))
     if output.code not in ok:
-        if NO_ROOM in output.err:
-            raise disk_full(Path((env or {}).get("GIT_DIR", folder)))
+        refuse_disk(Path((env or {}).get("GIT_DIR", folder)), output.err)
         raise GitFailed(f"{_spoken(args)} failed in {folder}: {last_words(output)}")
     return output
 
 
-def disk_full(place: Path) -> GitFailed:
-    """What to say where there is no room for more."""
-    return GitFailed(f"the disk that holds {place} is full", hint="free some space, then repeat")
+def refuse_disk(place: Path, said: str) -> None:
+    """Where it was the disk that refused, by what git has said, say so.
+
+    Raises:
+        DiskRefuses: it was.
+    """
+    if any(words in said for words in _NO_ROOM):
+        raise DiskRefuses(f"the disk that holds {place} is full", hint="free some space, then repeat")
+    if _READ_ONLY in said:
+        raise DiskRefuses(f"the disk that holds {place} is read-only", hint="look at the system's log, then repeat")
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the disk would not take something that it may take later."""
+    return isinstance(error, DiskRefuses) or (isinstance(error, OSError) and error.errno in _REFUSED)
 
 
 @contextlib.contextmanager
@@ -208,8 +227,8 @@ def told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(place) from error
+        if is_refused(error):
+            refuse_disk(place, error.strerror or "")
         raise GitFailed(f"{error.filename or place}: {error.strerror}", hint="look at its permissions") from error
 
 

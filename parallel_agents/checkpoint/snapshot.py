@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallel_agents.checkpoint.git import (
-    NO_ROOM,
     RAW,
     WRITING,
     Git,
     GitFailed,
     Output,
     decoded,
-    disk_full,
     encoded,
     last_words,
+    refuse_disk,
     told,
 )
 from parallel_agents.checkpoint.repository import NOT_OURS, Repository
@@ -379,8 +378,8 @@ def _add_all(git: Git, folder: Path, sparse: bool) -> None:
         raise GitFailed(
             f"{folder} holds names that git does not keep: {', '.join(names)}", hint="rename them, or ignore them"
         )
-    if said.code and NO_ROOM in said.err:
-        raise disk_full(git.git_dir)
+    if said.code:
+        refuse_disk(git.git_dir, said.err)
     if said.code or "could not open directory" in said.err:
         raise GitFailed(
             f"not every file in {folder} can be read: {_without_warnings(said)}", hint="look at its permissions"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,31 @@ from typing import Any
 import click
 
 from parallel_agents import ChainBroken
+from parallel_agents.cli.progress import told_of_progress
 from parallel_agents.cli.scene import json_option, opened, print_json, project_of, store_option
 
 
 @click.command()
+@click.option("--deep", is_flag=True, help="Also every fold against a rebuild, refs and commits against events.")
 @json_option
 @store_option
 @click.pass_context
-def verify(ctx: click.Context, as_json: bool) -> int:
+def verify(ctx: click.Context, deep: bool, as_json: bool) -> int:
     """Check that the log is what was written: its chain, and the plans that it names. Exit code 8 where it is not."""
     from parallel_agents.verification import verify as check
 
-    on_terminal = sys.stderr.isatty()
+    with opened(ctx) as log, told_of_progress() as told:
+        if deep:
+            from parallel_agents.deep_verification import verify_deeply
 
-    def progress(done: int, total: int) -> None:
-        if on_terminal:
-            click.echo(f"\r{done:,} of {total:,} events", err=True, nl=False)
-
-    with opened(ctx) as log:
-        found = check(log, progress)
+            found = verify_deeply(log, project_of(ctx), told)
+        else:
+            found = check(log, lambda done, total: told("events", done, total))
         path = log.path
-    if on_terminal and found["events"] >= 20_000:
-        click.echo("\r" + " " * 60 + "\r", err=True, nl=False)
     if as_json:
         print_json({"store": path, **found})
+    if deep:
+        return _say_deep(found, as_json=as_json)
     if found["ok"]:
         if not as_json:
             click.echo(f"ok: {found['events']} events, the chain holds; its head is {found['head']}")
@@ -45,6 +45,23 @@ def verify(ctx: click.Context, as_json: bool) -> int:
         )
     digests = ", ".join(digest[:12] for digest in found["missing_plans"])
     raise ChainBroken(f"plans are gone or changed: {digests}", hint="restore the store from a backup")
+
+
+def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:
+    """Print what was found, one thing below the other."""
+    findings = found["findings"]
+    for one in () if as_json else findings:
+        sign = click.style("✗", fg="red") if one["level"] == "error" else click.style("!", fg="yellow")
+        click.echo(f"{sign} {one['check']:<10} {one['detail']}")
+        click.echo(f"{'':<13}{click.style(one['hint'], dim=True)}")
+    wrong = sum(one["level"] == "error" for one in findings)
+    if wrong:
+        what = "1 thing does" if wrong == 1 else f"{wrong} things do"
+        raise ChainBroken(f"{what} not match what was written", hint="what is below each says what to do next")
+    if not as_json:
+        counts = ", ".join(f"{what} {number:,}" for what, number in found["looked_at"].items())
+        click.echo(f"ok: the chain holds, and all is as the log says: {counts}; its head is {found['head']}")
+    return 0
 
 
 @click.command()

@@ -70,8 +70,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
+        "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
+        "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
+        "archive": ("archive", "Move the bulk of old runs into compressed files, and read it from there."),
         "config": ("keeping", "Show the configuration, or the schemas for editors."),
         "completion": ("keeping", "Print the completion script of a shell."),
     },
@@ -85,7 +88,7 @@ OTHER_WORDS = {
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
-    "snapshot": "checkpoint", "snapshots": "checkpoints", "restore": "checkpoint restore",
+    "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip
 LATER = ("replay", "debug", "export", "import")
 

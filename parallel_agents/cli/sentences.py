@@ -100,6 +100,8 @@ def sentence(event: dict[str, Any]) -> str:
             )
         case "RunRolledBack":
             return f"to event {data['to_seq']}" + (f": {data['reason']}" if data.get("reason") else "")
+        case "RunMoved":
+            return f"to {data['workdir']}"
         case "RunForked":
             return f"from {data['parent']} at event {data['seq']}"
         case "CostCharged":
@@ -215,6 +217,8 @@ def _of_files(type_: str, data: dict[str, Any]) -> str:
             return f"into {data['into']} as {data['commit'][:_SHORT]}" + (", squashed" if data["squash"] else "")
         case "CheckpointsDropped":
             return f"{data['refs']} refs of checkpoints, by gc"
+        case "RunArchived":
+            return f"{data['run_id']} into {data['file']}: {data['events']} bodies, {data['files']} files"
         case "FilesRestoring":
             return f"to {data['commit'][:_SHORT]}"
         case _:

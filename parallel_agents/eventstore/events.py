@@ -155,6 +155,13 @@ class RunRolledBack(Event):
     reason: str = ""
 
 
+class RunMoved(Event):
+    """From here on the files of the run are in another folder: its store was restored there. No rollback takes that back."""
+
+    workdir: str
+    repository: str | None = None
+
+
 class RunForked(Event):
     """A new run that starts from the state of another one at ``seq``."""
 
@@ -685,3 +692,15 @@ class ScheduleRemoved(Event):
 
     schedule_id: str
     reason: str = ""
+
+
+class RunArchived(Event):
+    """The bulk of a run that is over lies in a file: outputs and lists of paths, and what its attempts wrote. Of no run."""
+
+    run_id: str
+    version: Count  # Of the run, when it was archived.
+    file: str  # Beside the store, in the folder ``archive``.
+    sha256: str  # Of that file, in hex.
+    bytes: Count
+    events: Count  # Whose bodies it holds.
+    files: Count  # Of attempts.

@@ -294,6 +294,8 @@ def _run_level(state: RunState, record: Recorded) -> None:
             state.status, state.reason, state.ended_at_us = FAILED, reason, record.at_us
         case ev.RunCancelled(reason=reason):
             state.status, state.reason, state.ended_at_us = CANCELLED, reason, record.at_us
+        case ev.RunMoved():
+            state.workdir, state.repository = record.event.workdir, record.event.repository
         case ev.RunReleased(used_s=used_s):
             state.used_us = round(used_s * 1e6)
         case ev.RunClaimed() | ev.RunRolledBack():

@@ -15,24 +15,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
-from parallel_agents.checkpoint.git import GitFailed
+from parallel_agents.checkpoint.git import GitFailed, is_refused
 from parallel_agents.checkpoint.merging import Take
 from parallel_agents.checkpoint.repository import Repository, known_repository, linked_git_dir, shared_state
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import find_project_root
 from parallel_agents.eventstore.record import derived_id
+from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.ports import Ports
 from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
 from parallel_agents.scheduler.runners.folder import PROCESS, make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.runners.unfinished import end_unfinished
 from parallel_agents.scheduler.work import PATHS_KEPT, Clash, Work, facts_of_conflict
 
 SHADOW: Final = "shadow.git"
@@ -41,6 +44,7 @@ GATES: Final = ".gates"
 UNKEPT: Final = ".unkept-"
 """How the folders are called in which work lies that could not be kept."""
 _CLOSE_S: Final = 10.0
+_AGAIN_S: Final = 1.0  # Between two tries to put work on a disk that refuses it.
 _SHARED: Final = "shared.json"
 _CONFLICT: Final = "conflict.txt"
 
@@ -151,6 +155,7 @@ class Checkouts:
         self._free: dict[str, list[Path]] = {}  # Run id -> worktrees of attempts whose work is held.
         self._ports = Ports()
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     def poll(self) -> list[Result]:
         """What was done since the last call. Never blocks."""
@@ -177,7 +182,7 @@ class Checkouts:
 
     def keep(self, order: Order, ended: Ended) -> None:
         """Hold what an attempt left, however it ended. Gives ``Kept``."""
-        self._do(order.repository, "objects", lambda: self._keep(order, ended))
+        self._do(order.repository, "objects", lambda: self._patiently(order, lambda: self._keep(order, ended)))
 
     def merge(self, order: Order, ended: Ended, work: Work, onto: str, how: str) -> None:
         """Merge kept work with an integration line. Gives ``Merged``.
@@ -185,7 +190,8 @@ class Checkouts:
         Args:
             how: the plan's way with conflicts; ours and theirs are carried out here.
         """
-        self._do(order.repository, "objects", lambda: self._merge(order, ended, work, onto, how))
+        step = partial(self._merge, order, ended, work, onto, how)
+        self._do(order.repository, "objects", lambda: self._patiently(order, step))
 
     def set_to(self, order: Order, commit: str) -> None:
         """Set the checkout of an attempt whose work is held to another commit. Gives ``Prepared``."""
@@ -206,6 +212,15 @@ class Checkouts:
         if free and order.workspace == "worktree":
             with self._lock:
                 self._free.setdefault(order.run_id, []).append(self.worktree(order.run_id, order.task_id))
+
+    def end_gates(self, repository: str, folders: Sequence[Path]) -> None:
+        """End gates that another dispatcher has left running, before anything else is done about files."""
+
+        def work() -> None:
+            end_unfinished(folders)
+
+        for kind in ("worktrees", "objects"):  # Either lane may lead to a gate; the second finds nothing to do.
+            self._do(repository, kind, work)
 
     def end_run(self, run_id: str, repository: str, workdir: Path, completed: Collection[str]) -> None:
         """Take the checkouts away whose work is held: also of attempts that a dispatcher before us has seen to."""
@@ -305,7 +320,8 @@ class Checkouts:
         self._do(orders[0].repository, "objects", work)
 
     def close(self) -> None:
-        """Finish what is under way, and nothing else."""
+        """Finish what is under way, and nothing else. What waits for a disk is left to whoever comes next."""
+        self._closing.set()
         for lane in self._lanes.values():
             lane.end()
         for lane in self._lanes.values():
@@ -377,6 +393,22 @@ class Checkouts:
             env["PARALLEL_AGENTS_CONFLICT"] = f"{order.folder}/{_CONFLICT}"
         return env
 
+    def _patiently(self, order: Order, work: Callable[[], Result]) -> Result | None:
+        """Do something about work that is done, once more for as long as the disk would not take it.
+
+        To call it failed would have it done, and paid for, a second time.
+        """
+        told = False
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not told:
+                    trouble.warn("the work of task {} waits: {}", order.task_id, error)
+                    told = True
+            if self._closing.wait(_AGAIN_S):
+                return None
+
     def _keep(self, order: Order, ended: Ended) -> Kept:
         work = Work(order.after_id)
         reach("keep.before")
@@ -402,6 +434,8 @@ class Checkouts:
             paths = tuple(storable_text(one.path) for one in changed[:PATHS_KEPT])
             work = replace(work, commit=commit, changed=len(changed), paths=paths)
         except Exception as error:
+            if is_refused(error):
+                raise
             said = f"its work could not be kept: {_told(error)}{self._set_aside(order)}"
             ended = replace(ended, error=said if ended.error is None else f"{ended.error}; {said}")
         return Kept(order, ended, work)
@@ -465,6 +499,8 @@ class Checkouts:
             done = replace(work, onto=onto, merged=made.commit, clashes=clashes, other_task_id=other)
             return Merged(order, ended, done)
         except Exception as error:
+            if is_refused(error):
+                raise
             failed = replace(ended, error=f"its work could not be merged: {error}")
             return Merged(order, failed, replace(work, onto=onto))
 

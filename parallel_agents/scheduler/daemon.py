@@ -89,8 +89,12 @@ def _written(store: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _only_daemon(store: Path) -> Iterator[TextIO]:
-    """Hold the lock of a store's daemon, saying who we are. Gives the file."""
+def only_daemon(store: Path) -> Iterator[TextIO]:
+    """Hold the lock of a store's daemon, saying who we are. Gives the file.
+
+    Raises:
+        LeaseHeld: somebody else has it.
+    """
     make_home(store)
     with open(lock_file(store), "a+", encoding="utf-8") as file:
         try:
@@ -152,7 +156,7 @@ def run_daemon(
     from loguru import logger  # Other commands look for a daemon, and have no use for it.
 
     asked = _Asked()
-    with _only_daemon(store) as file, Log(store, actor="daemon") as log:
+    with only_daemon(store) as file, Log(store, actor="daemon") as log:
         asked.listen()
         engine = Engine(log, kind="daemon", takes_all=True)
         clock = None

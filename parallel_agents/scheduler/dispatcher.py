@@ -42,6 +42,7 @@ from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.upkeep import Upkeep
 from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
@@ -105,13 +106,13 @@ class Dispatcher:
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
+        self._upkeep = Upkeep(log, self.projector, steady)
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
         self.accounts = Accounts(self.projector, live_spend)
         self.breakers = Breakers(log)
-        self._steady = steady
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
             clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
@@ -229,6 +230,7 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._upkeep.after_tick(self._seen, quiet=not fresh)
         self._at_rest = self._draining and not any(self._occupancy.of_run(run_id) for run_id in self.held)
         return self._next_due()
 
@@ -347,7 +349,7 @@ class Dispatcher:
             self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
-            files.take_run(run_id)
+            files.take_run(state)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)

@@ -19,6 +19,7 @@ from parallel_agents.scheduler.decide import GATE_FAILED, storable_text
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
+from parallel_agents.scheduler.runners.unfinished import unfinished
 from parallel_agents.scheduler.work import Work, wants_merge
 
 _NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
@@ -99,11 +100,19 @@ class RunFiles:
         self.begun: set[str] = set()  # Attempts whose process runs in its checkout.
         self._folder = str(attempts_folder(log.path))
 
-    def take_run(self, run_id: str) -> None:
-        """A run is ours from here on: learn which commits of it the log knows."""
+    def take_run(self, state: RunState) -> None:
+        """A run is ours from here on: learn which commits of it the log knows, and end the gates that run in its checkouts."""
+        run_id = state.run_id
         known = self._known[run_id] = _Known(probe_at=time.monotonic() + EVERY_S)
         for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
             known.learn(decode_brief(run_id, brief))
+        if state.plan.files.gates and state.repository is not None:
+            root, ours = Path(self._folder, run_id), self.harvest.gates_of(run_id)
+            places = [root / task_id / attempt_id for attempt_id, task_id in state.running.items()]
+            gates = [gate for place in (*places, *root.glob(f"{GATES}/*/*")) for gate in place.glob("gates/*")]
+            left = [gate for gate in unfinished(gates) if gate.name not in ours]
+            if left:
+                self.checkouts.end_gates(state.repository, left)
 
     def learn(self, record: Recorded) -> None:
         """Take note of an event that names a commit."""

@@ -52,14 +52,19 @@ class Said(NamedTuple):
         return error
 
 
-class _Stem:
-    """The process of ``stem.py``; it ends when this one does, because nobody writes to it any more."""
+class Stem:
+    """The process of ``stem.py``; it ends when this one does, because nobody writes to it any more.
 
-    def __init__(self) -> None:
+    Args:
+        environment: of that process; what a command gets is in each request.
+        modules: what it imports besides, so that no command has to.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, modules: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("stem.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("stem.py")), *modules],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="surrogateescape",
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            env={"PATH": os.defpath, "LANG": "C.UTF-8", **(environment or {})},
         )  # fmt: skip
         self._lock = threading.Lock()
 
@@ -73,8 +78,8 @@ class _Stem:
 
 
 @cache
-def _stem() -> _Stem:
-    return _Stem()
+def _stem() -> Stem:
+    return Stem()
 
 
 class Scratch:

@@ -66,4 +66,6 @@ def carry_out(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    for module in sys.argv[1:]:
+        import_module(module)
     serve()

@@ -233,5 +233,5 @@ def test_a_checkpoint_of_a_shared_run_keeps_the_directory_as_it_is(repo: Scratch
 def test_other_words_lead_to_these_verbs(repo: Scratch) -> None:
     """As people who know other tools write them."""
     assert "'checkpoints'" in repo.quick("snapshots", code=2).err
-    assert "'checkpoint restore'" in repo.quick("restore", code=2).err
+    assert "`checkpoint restore`" in repo.quick("restore", "one", code=2).err
     assert repo.quick("checkpoint", code=2).err.startswith("Usage: parallel-agents checkpoint")

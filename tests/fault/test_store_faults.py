@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from disks import fill, mounted
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
@@ -33,28 +32,6 @@ def make_store(path: Path, events: int = 3) -> None:
 def versions(log: Log) -> list[int]:
     """What a reader finds of the run."""
     return [row.version for row in log.run_rows("alpha")]
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A small disk of its own, or the test is skipped where mounting is not permitted."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
-    if sys.platform != "linux" or shutil.which("mount") is None:
-        pytest.skip("mounting a small disk is tried on Linux only")
-    if (made := subprocess.run(command, capture_output=True, text=True, check=False)).returncode != 0:
-        pytest.skip(f"mounting is not permitted here: {made.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Use up the disk to its last byte."""
-    with file.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
-        while opened.write(b"x" * 4096):
-            pass
 
 
 def test_the_file_and_what_lies_beside_it_are_private(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from parallel_agents.scheduler.governing import (
 )
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
 from parallel_agents.scheduler.plan import Facts, plan, why_not
+from parallel_agents.scheduler.throttle import decide_eased
 
 GOVERNED: dict[str, Any] = {
     "max_cpu_percent": 80.0,
@@ -102,6 +103,22 @@ def test_above_the_limit_of_the_processors_nothing_starts_but_what_keeps_the_run
     )  # fmt: skip
     run.machine = machine(cpu=80.0)
     assert run.tick() == ["c"]
+
+
+@pytest.mark.parametrize(("limit", "threshold", "below"), [(100.0, 90.0, 81.0), (None, 60.0, 54.0), (70.0, 90.0, 70.0)])
+def test_starts_that_were_throttled_go_on_where_there_is_room_again(
+    limit: float | None, threshold: float, below: float
+) -> None:
+    """A tenth below the threshold, and not above the limit: or each sample would stop or release them."""
+    run = governed("a", max_cpu_percent=limit, throttle_cpu_percent=threshold)
+    run.machine = machine(2, cpu=below + 0.1)
+    assert run.why("a") == ("cpu" if limit == below else "due")
+    run.add(ev.DispatchThrottled(reason="busy", code="cpu"))
+    assert run.why("a") == "cpu"
+    assert decide_eased(run.state, run.machine, 0) == []
+    run.machine = machine(2, cpu=below)
+    assert decide_eased(run.state, run.machine, 0) == [ev.DispatchUnthrottled(code="cpu")]
+    assert run.tick() == ["a"]
 
 
 def test_what_runs_of_others_counts_for_the_least() -> None:

@@ -168,6 +168,14 @@ def test_a_store_without_the_table_has_no_points_and_gets_it_with_the_first(stor
         assert list(log.rows()) == []
 
 
+def test_the_peaks_of_an_attempt_outlive_whoever_sampled_it(store: Path) -> None:
+    """Each measure's own, whenever that was."""
+    assert usage_samples.peaks(store, "run", "a1") is None
+    usage_samples.write(store, [("run", "a1", POINT), ("run", "a1", Point(SECOND_US, 1.0, 99.0, 5, 300, 2))])
+    found = usage_samples.peaks(store, "run", "a1")
+    assert found == Point(5 * SECOND_US, 1.0, 99.0, 4096, 300, 512)
+
+
 def test_whoever_writes_to_the_log_goes_first(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The write of points gives up soon, and says that it can be tried again."""
     monkeypatch.setattr(usage_samples, "_WRITE_WAIT_S", 0.01)

@@ -53,7 +53,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
-from parallel_agents.scheduler.runners.limits import MEMORY, too_much
+from parallel_agents.scheduler.runners.limits import MEMORY, OUTPUT, too_much
 from parallel_agents.scheduler.runners.output_cap import Output, TooMuch
 from parallel_agents.scheduler.runners.talking import Talking
 
@@ -66,6 +66,7 @@ _TIMEOUT_GRACE_S: Final = 3.0
 _TRANSIENT: Final = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
 )
+_WRITE_AGAIN_S: Final = 0.5  # Between two tries to write down an end that the disk did not take.
 _LINUX: Final = sys.platform.startswith("linux")
 _BLOCK_BYTES: Final = 512  # What the kernel counts output in, whatever the disk has.
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -90,6 +91,8 @@ class Supervisor:
         self.outbox = bytearray()
         self.must_ring = False
         self.abandoned: set[int] = set()  # Orphans that nothing ended.
+        self.unwritten: list[tuple[Attempt, bytes]] = []  # Ends that the disk did not take; their locks are held.
+        self.write_at = 0.0  # When that is tried again (monotonic).
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
@@ -100,11 +103,11 @@ class Supervisor:
         self.children_fd = _open_children() if self.subreaper else -1
 
     def run(self) -> None:
-        """The loop, until there is neither a dispatcher nor an attempt."""
+        """The loop, until there is neither a dispatcher nor an attempt, nor an end that is written nowhere."""
         poller = self.poller
         poller.register(self.wake_fd, select.POLLIN)
         registered: tuple[int, int] | None = None
-        while self.link is not None or self.attempts:
+        while self.link is not None or self.attempts or self.unwritten:
             wanted = None
             if self.link is not None:
                 wanted = (self.link.fileno(), select.POLLIN | (select.POLLOUT if self.outbox else 0))
@@ -139,6 +142,8 @@ class Supervisor:
             if output.look_at_s <= now:
                 self.look_at_output(self.attempts[attempt_id], output)
         self.settle()
+        if self.unwritten and now >= self.write_at:
+            self.write_again()
         self.flush()
         if self.must_ring and self.link is None:
             self.must_ring = False
@@ -147,6 +152,8 @@ class Supervisor:
     def rest_ms(self) -> float | None:
         """How long nothing is due, in milliseconds; None is for ever."""
         due = self.timeouts[0][0] if self.timeouts else None
+        if self.unwritten and (due is None or self.write_at < due):
+            due = self.write_at
         for attempt in self.ending.values():
             if due is None or attempt.look_at < due:
                 due = attempt.look_at
@@ -197,16 +204,35 @@ class Supervisor:
             attempt.interrupt = b""  # It has done its work: to be interrupted now could only spoil its last word.
             self.talking.hang_up(attempt)
 
-    def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> None:
-        """Write down that an attempt has ended, then say it to whoever is there."""
+    def tell(self, attempt: Attempt, ended: dict[str, Any], *, write: bool) -> bool:
+        """Write down that an attempt has ended, and say it to whoever is there.
+
+        Returns:
+            Whether its lock is to be let go of. What the disk does not take is kept, and the lock with it: who adopts the
+            attempt waits for its end then, and does not take it for lost. A dispatcher that is there hears of it all the same.
+        """
         content = json.dumps(ended).encode()
-        if write:
-            with contextlib.suppress(OSError):  # A dispatcher hears of it all the same.
-                write_whole(attempt.folder, EXIT, content)
+        written = not write or _is_written(attempt, content)
+        if not written:
+            self.unwritten.append((attempt, content))
+            self.write_at = time.monotonic() + _WRITE_AGAIN_S
         if self.link is None:
             self.must_ring = True
         else:
             self.outbox += b'{"ended": ' + content + b"}\n"
+        return written
+
+    def write_again(self) -> None:
+        """Write down the ends that the disk did not take before."""
+        self.write_at = time.monotonic() + _WRITE_AGAIN_S
+        left = []
+        for attempt, content in self.unwritten:
+            if _is_written(attempt, content):
+                os.close(attempt.lock_fd)
+                self.must_ring = True
+            else:
+                left.append((attempt, content))
+        self.unwritten = left
 
     def flush(self) -> None:
         """Send what there is to say, as far as it goes without waiting."""
@@ -269,8 +295,7 @@ class Supervisor:
             os.close(attempt.stdin_fd)
         ended = _ended(attempt.attempt_id, "not_started", why)
         ended["retryable"], ended["fault"] = retryable, "runner" if retryable else ""
-        self.tell(attempt, ended, write=ours)
-        if attempt.lock_fd >= 0:
+        if self.tell(attempt, ended, write=ours) and attempt.lock_fd >= 0:
             os.close(attempt.lock_fd)
 
     # Ending.
@@ -315,9 +340,7 @@ class Supervisor:
         try:
             output.look(self.now_s())
         except TooMuch as error:
-            if not attempt.too_much:
-                attempt.too_much = str(error)
-                self.stop(attempt.attempt_id, "exited", 0.0)
+            self.stop(attempt.attempt_id, "limit", 0.0, {"kind": OUTPUT, "error": str(error)})
 
     def reap(self) -> None:
         """Collect every child that has ended: a command, or an orphan that fell to us."""
@@ -467,9 +490,7 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
         killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
-        if attempt.too_much and attempt.cause == "exited":
-            errors.insert(0, attempt.too_much)
-        elif attempt.cause == "timed_out":
+        if attempt.cause == "timed_out":
             errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
@@ -484,8 +505,6 @@ class Supervisor:
         if killed or attempt.cause == "limit":
             ended["kind"], ended["retryable"] = attempt.why.get("kind", MEMORY), False
         ended["exit_code"] = code
-        if attempt.too_much:
-            ended["retryable"] = False  # It would only fill the disk again.
         ended["started_at_us"] = attempt.started_at_us
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)
@@ -495,10 +514,10 @@ class Supervisor:
         if attempt.group:
             remove_group(attempt.group)
         reach("supervisor.before-exit-file")
-        self.tell(attempt, ended, write=True)
-        reach("supervisor.exit-file")
-        os.close(attempt.lock_fd)
-        reach("supervisor.unlocked")
+        if self.tell(attempt, ended, write=True):
+            reach("supervisor.exit-file")
+            os.close(attempt.lock_fd)
+            reach("supervisor.unlocked")
         del self.attempts[attempt.attempt_id]
         del self.ending[attempt.attempt_id]
         if len(self.timeouts) > 2 * len(self.attempts) + 64:
@@ -516,6 +535,17 @@ def ring(folder: str, prefix: str) -> None:
             if name.startswith(prefix):
                 with contextlib.suppress(OSError):
                     bell.sendto(b"!", f"{folder}/{name}")
+
+
+def _is_written(attempt: Attempt, content: bytes) -> bool:
+    """Write an exit file. True also where its folder is gone, and with it whoever would read it."""
+    try:
+        write_whole(attempt.folder, EXIT, content)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _ended(attempt_id: str, outcome: str, error: str | None) -> dict[str, Any]:

@@ -1,0 +1,294 @@
+"""Whether all that a store stands for is there and is what its events say: file, chain, documents, folds, refs, commits.
+
+Nothing is believed that can be worked out again: folds are compared with a fold of every event from the first one on, refs
+and commits with what the events name. Nothing is changed. What is being dispatched meanwhile is judged as of the moment at
+which this began, and of its refs only what must be there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from parallel_agents.checkpoint import refs
+from parallel_agents.checkpoint.reaching import missing
+from parallel_agents.checkpoint.repository import OURS, Repository
+from parallel_agents.eventstore import audit
+from parallel_agents.eventstore.audit import Snapshot
+from parallel_agents.eventstore.errors import ParallelAgentsError
+from parallel_agents.eventstore.events import STORE_RUN, RunMoved, RunRolledBack
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Brief, decode_brief
+from parallel_agents.findings import Finding
+from parallel_agents.housekeeping import repositories_of
+from parallel_agents.named_commits import Named, named_commits
+from parallel_agents.project import Project
+from parallel_agents.projections import status as st
+from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.runs import RunSummary
+from parallel_agents.projections.status import RunState
+from parallel_agents.run_standing import places_of
+from parallel_agents.scheduler.process import holder_alive
+from parallel_agents.stale_refs import by_run
+from parallel_agents.verification import verify
+
+SHOWN = 20  # Findings of one kind in one run.
+
+Told = Callable[[str, int, int], None]
+"""Told of progress: what is looked at, how much of it is done, and how much there is."""
+
+
+def verify_deeply(log: Log, project: Project, progress: Told | None = None) -> dict[str, Any]:
+    """Look at everything.
+
+    Returns:
+        What ``verify`` gives, with ``findings``: each ``{"check", "level", "detail", "hint"}``, where the level ``error`` is
+        a mismatch; and ``looked_at``, how much there was of each kind. ``ok`` is whether there is no mismatch.
+    """
+    told = progress or (lambda what, done, total: None)
+    end = log.last_seq()
+    looked_at: dict[str, int] = {"events": end}
+    findings = [_damaged(log, line) for line in audit.damage(log.path)]
+    found = verify(log, lambda done, total: told("events", done, total))
+    findings += _of_chain(found)
+    for digest in audit.wrong_blobs(log.path):
+        if digest not in found["missing_plans"]:
+            findings.append(_changed_document(digest))
+    if not findings:  # A fold of events that are not what was written says nothing.
+        runs = Projector(log).runs(end)
+        findings += _folds(log, runs, end, looked_at, told)
+        findings += _files(log, project, runs, end, looked_at, told)
+    wrong = [one for one in findings if one.level == "error"]
+    return {
+        **found,
+        "ok": not wrong,
+        "findings": [one._asdict() for one in findings],
+        "looked_at": looked_at,
+    }
+
+
+def _damaged(log: Log, line: str) -> Finding:
+    hint = "restore it from a backup; `sqlite3 FILE .recover` saves what can be read"
+    return Finding("database", "error", f"{log.path} is damaged: {line}", hint)
+
+
+def _of_chain(found: dict[str, Any]) -> Iterator[Finding]:
+    if found["broken"] is not None:
+        seq, what = found["broken"]["seq"], found["broken"]["what"]
+        hint = f"the {found['events']} events before it are as they were written; restore a backup for the rest"
+        yield Finding("chain", "error", f"event {seq} was changed: {what}", hint)
+    for digest in found["missing_plans"]:
+        yield Finding(
+            "documents", "error", f"plan or state {digest[:12]} is gone or changed", "restore it from a backup"
+        )
+
+
+def _changed_document(digest: str) -> Finding:
+    detail = f"document {digest[:12]} holds other bytes than those that it is named by"
+    return Finding("documents", "error", detail, "restore it from a backup")
+
+
+def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str, int], told: Told) -> Iterator[Finding]:
+    """Compare what readers are given, and every stored snapshot, with a fold of every event from the first one on."""
+    kept: dict[str, list[Snapshot]] = {}
+    for one in audit.snapshots(log.path):
+        if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:  # Others are read by nobody.
+            kept.setdefault(one.run_id, []).append(one)
+    looked_at["runs"], looked_at["snapshots"] = len(runs), sum(map(len, kept.values()))
+    for run_id in kept.keys() - runs.keys():
+        yield Finding("snapshots", "error", f"there are snapshots of run {run_id}, which the log does not know", _DROP)
+    for number, (run_id, summary) in enumerate(runs.items()):
+        told("runs", number, len(runs))
+        snapshots = kept.get(run_id, [])
+        states = _refolded(log, run_id, [*(one.seq for one in snapshots), end])
+        for one in snapshots:
+            if not _same(log, one, states[one.seq]):
+                detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
+                yield Finding("snapshots", "error", detail, _DROP)
+        now = states[end]
+        read = Projector(log).state(run_id, end)
+        differing = _differing(st.dump(read), st.dump(now))
+        if differing and not any(not _same(log, one, states[one.seq]) for one in snapshots):
+            detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
+            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+        if summary.status != now.status:
+            detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
+            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+
+
+_DROP = """a snapshot is only a cache: `sqlite3 STORE "DELETE FROM snapshots"` loses nothing"""
+
+
+def _refolded(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
+    """The state of a run as a reader saw it at some events, by one event after the other and from nothing."""
+    last = max(moments)
+    if not log.rolled_back(run_id, 0, last):
+        return _in_one_pass(log, run_id, moments)
+    briefs = list(log.briefs(run_id, 0, last))
+    return {moment: _effective(log, run_id, [one for one in briefs if one[0] <= moment]) for moment in moments}
+
+
+def _in_one_pass(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
+    state, found, waiting = st.initial(run_id), dict[int, RunState](), sorted(moments)
+    for brief in log.briefs(run_id, 0, waiting[-1]):
+        while brief[0] > waiting[0]:
+            moment = waiting.pop(0)
+            found[moment] = st.load(run_id, st.dump(state), log.blob)  # The fold goes on changing it.
+        st.fold(state, decode_brief(run_id, brief), log.blob)
+    return {**found, **dict.fromkeys(waiting, state)}
+
+
+def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
+    records = [decode_brief(run_id, brief) for brief in briefs]
+    targets = {at: one.event.to_seq for at, one in enumerate(records) if isinstance(one.event, RunRolledBack)}
+    kept, _ = kept_positions([one.seq for one in records], targets)
+    state = st.initial(run_id)
+    moved = [one for one in records if isinstance(one.event, RunMoved)]
+    for record in [*(records[position] for position in kept), *moved]:
+        st.fold(state, record, log.blob)
+    if records:
+        state.seq, state.version = records[-1].seq, records[-1].version
+    return state
+
+
+def _same(log: Log, one: Snapshot, state: RunState) -> bool:
+    try:
+        return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))
+    except (ParallelAgentsError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _differing(one: bytes, other: bytes) -> list[str]:
+    """The names of what differs between two states."""
+    left, right = orjson.loads(one), orjson.loads(other)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def _files(
+    log: Log, project: Project, runs: dict[str, RunSummary], end: int, looked_at: dict[str, int], told: Told
+) -> Iterator[Finding]:
+    """Compare the refs and commits of every run with what its events name."""
+    named = named_commits(log, end)
+    places = places_of(log)
+    repositories = repositories_of(project, places, [])  # One that cannot be used is named with each run that needs it.
+    looked_at["commits"] = sum(len(one.kept) for one in named.values())
+    looked_at["refs"] = sum(len(refs.held(one)) for one in repositories.values())
+    by_repository: dict[Repository, list[str]] = {}
+    for run_id, one in named.items():
+        if not one.kept:
+            continue
+        place = places.get(run_id)
+        repository = repository_of_run(project, repositories, run_id, None if place is None else place.repository)
+        if repository is not None:
+            by_repository.setdefault(repository, []).append(run_id)
+        elif place is not None and place.repository is not None:
+            detail = f"the repository of run {run_id} is not there: {place.repository}"
+            yield Finding("refs", "error", detail, "put it back, or restore a backup there")
+    done = 0
+    for repository, run_ids in by_repository.items():
+        gone = missing(repository, sorted({commit for run_id in run_ids for commit in named[run_id].kept}))
+        for run_id in run_ids:
+            told("runs with files", done, len(named))
+            done += 1
+            dispatched = run_id in runs and runs[run_id].holder is not None and holder_alive(runs[run_id].holder or {})
+            yield from _refs_of_run(repository, run_id, named[run_id], gone, dispatched=dispatched)
+            if run_id in runs and not dispatched:
+                yield from _branch(log, repository, run_id, named[run_id], end)
+
+
+def repository_of_run(
+    project: Project, repositories: dict[str, Repository], run_id: str, named: str | None
+) -> Repository | None:
+    """Where the refs of a run are: the repository that its events name, else one of the project that holds some of it."""
+    for one in repositories.values():
+        if named is not None and Path(named) in (one.top, one.git_dir):
+            return one
+    if named is None and run_id != STORE_RUN:
+        return None
+    return next((one for one in repositories.values() if refs.held(one, run_id)), None)
+
+
+def _refs_of_run(
+    repository: Repository, run_id: str, named: Named, gone: set[str], *, dispatched: bool
+) -> Iterator[Finding]:
+    held = by_run(repository).get(run_id, {})
+    whose = "made by hand" if run_id == STORE_RUN else f"of run {run_id}"
+    git = _spoken(repository)
+    lost = [(commit, seq) for commit, seq in named.kept.items() if commit in gone]
+    for commit, seq in lost[:SHOWN]:
+        detail = f"commit {commit} {whose}, which event {seq} names, is not in {repository.git_dir}"
+        yield Finding("commits", "error", detail, f"a clone or a backup may have it: {git} fetch CLONE {commit}")
+    if dispatched:
+        return  # Its refs are made by whoever dispatches it, some before and some a moment after their event.
+    for name, commit in named.checkpoints.items():
+        ref = refs.checkpoint_ref(run_id, name)
+        if held.get(ref, commit) != commit:
+            detail = f"{ref} holds {held[ref][:12]}, and by the log it is {commit[:12]}"
+            yield Finding("refs", "error", detail, f"{git} update-ref {ref} {commit}")
+    yield from _unheld(repository, run_id, named, gone, whose)
+    strange = [
+        ref
+        for ref, commit in held.items()
+        if ref.rpartition("/")[2] not in named.names and commit not in named.kept and commit not in named.branch
+    ]
+    for ref in strange[:SHOWN]:
+        detail = f"no event names {ref}: whoever made it ended before saying so"
+        yield Finding("refs", "warning", detail, f"look at it, then: {git} update-ref -d {ref}")
+
+
+def _unheld(repository: Repository, run_id: str, named: Named, gone: set[str], whose: str) -> Iterator[Finding]:
+    """Commits that no ref of their run reaches, so that git may delete them."""
+    alone = unheld(repository, run_id, named) - gone
+    for commit in [one for one in named.kept if one in alone][:SHOWN]:
+        name = next((name for name, one in named.checkpoints.items() if one == commit), f"kept-{commit[:12]}")
+        detail = f"no ref {whose} reaches commit {commit}, which event {named.kept[commit]} names: git may delete it"
+        mend = f"{_spoken(repository)} update-ref {refs.checkpoint_ref(run_id, name)} {commit}"
+        yield Finding("refs", "error", detail, mend)
+
+
+def unheld(repository: Repository, run_id: str, named: Named) -> set[str]:
+    """The commits that a run names as kept, and that are not there or that none of its refs reaches."""
+    gone = missing(repository, sorted(named.kept))
+    ours = {*refs.held(repository, run_id).values(), *filter(None, [refs.branch_commit(repository, run_id)])}
+    return gone | _beyond(repository, [one for one in named.kept if one not in gone], ours)
+
+
+def _beyond(repository: Repository, commits: list[str], reached_from: set[str]) -> set[str]:
+    """Those of some commits that lie behind none of others."""
+    left = set(commits) - reached_from
+    if not left:
+        return set()
+    asked = "".join([*(f"{one}\n" for one in left), *(f"^{one}\n" for one in reached_from)])
+    said = repository.git().run("rev-list", "--ignore-missing", "--stdin", stdin=asked.encode())
+    return left & set(said.out.decode().split())
+
+
+def _branch(log: Log, repository: Repository, run_id: str, named: Named, end: int) -> Iterator[Finding]:
+    """Compare the branch of a run with its integration line."""
+    state = Projector(log).state(run_id, end)
+    line, stands = state.integration, refs.branch_commit(repository, run_id)
+    if state.plan.workspace != "worktree" or line is None or stands == line:
+        return
+    name, git = f"{OURS}/{run_id}", _spoken(repository)
+    if stands is None:
+        detail = f"the branch {name} is gone; its run stands at {line[:12]}"
+        yield Finding("branch", "warning", detail, f"{git} branch {name} {line}")
+    elif stands in named.branch:
+        follows = "" if state.ended else ", and follows once somebody dispatches it"
+        level = "error" if state.ended else "warning"
+        detail = f"the branch {name} stands at {stands[:12]}, and its run at {line[:12]}{follows}"
+        mend = f"{git} branch -f {name} {line}" if state.ended else f"`parallel-agents resume {run_id}`"
+        yield Finding("branch", "error" if level == "error" else "warning", detail, mend)
+    else:
+        detail = f"somebody put {stands[:12]} on the branch {name}; its run stands at {line[:12]}"
+        ours = not _beyond(repository, [line], {stands})
+        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
+        yield Finding("branch", "warning" if ours else "error", detail, mend)
+
+
+def _spoken(repository: Repository) -> str:
+    return f"git --git-dir {repository.git_dir}" if repository.shadow else f"git -C {repository.top}"
