@@ -22,7 +22,6 @@ from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.log import Log
-from parallel_agents.scheduler.process import boot_id
 
 FROZEN = Path(__file__).parents[1] / "compat" / "running_0_1_0"
 RUN = "middleofit"
@@ -144,12 +143,12 @@ def test_a_supervisor_of_the_release_before_understands_when_it_is_asked_to_stop
 
 
 def test_what_the_next_release_may_write_is_read_all_the_same(old: Old) -> None:
-    """Fields that we do not know in an exit file, and an outcome that has no name yet: it has failed."""
+    """Fields that we do not know, in an exit file and in that of a process."""
     store = old.store
     exit_file = store.path.parent / "runs" / RUN / "failed" / "afailed001" / "exit.json"
-    text = exit_file.read_text().replace('"outcome": "exited"', '"outcome": "evicted", "watts": 9')
-    exit_file.write_text(text.replace('"exit code 3: no luck"', "null"))
+    exit_file.write_text(exit_file.read_text().replace('"outcome"', '"watts": 9, "outcome"'))
+    process_file = exit_file.with_name("process.json")
+    process_file.write_text(process_file.read_text().replace('"state"', '"cgroup": "/a", "state"'))
     store.daemon()
     wait_until(lambda: store.state(RUN).tasks["failed"].status == "failed", "the end to be recorded")
-    assert store.state(RUN).tasks["failed"].error == "evicted"
-    assert boot_id() != "0c9e"
+    assert store.state(RUN).tasks["failed"].error == "exit code 3: no luck"
