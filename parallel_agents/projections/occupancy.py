@@ -25,7 +25,7 @@ class Occupancy:
     calls: set[str] = field(default_factory=set)  # Those that are no processes: callables of a Python program.
     memory: dict[str, int] = field(
         default_factory=dict
-    )  # Attempt id -> bytes that it was expected to need, where known.
+    )  # Attempt id -> bytes that it is expected to need, where known.
 
     def of_run(self, run_id: str) -> int:
         """How many slots a run holds."""

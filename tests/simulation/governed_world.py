@@ -129,7 +129,9 @@ class GovernedWorld(World):
         """Planned anew, from the log and the load alone, nothing would start."""
         projector = Projector(self.log, use_snapshots=False)
         slots = projector.occupancy()
-        machine = machine_of(self.load, slots, projector.needs(), dispatcher.attempts.launched)
+        needs = projector.needs()
+        assert dispatcher.governor._needs in (None, needs), "what it has learned is what the log says"
+        machine = machine_of(self.load, slots, needs, dispatcher.attempts.launched)
         for priority in range(4):
             for run_id in dispatcher.held:
                 state = projector.state(run_id)

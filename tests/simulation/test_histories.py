@@ -262,6 +262,7 @@ def test_what_the_store_has_spent_is_the_same_from_rows_and_from_events(seed: in
             spend_fold.fold(state, record)
             occupancy_fold.fold(occupancy, record)
             assert {attempt: held.run_id for attempt, held in state.running.items()} == occupancy.slots
+            assert occupancy.memory.keys() | occupancy.calls <= occupancy.slots.keys()
             if record.seq % 5 == 0 or record.seq == len(made.events):
                 found, runs = projector.spend(record.seq), projector.runs(record.seq)
                 # What a rollback has undone in a run that ended since is held by nobody any more.

@@ -152,6 +152,8 @@ def test_what_attempts_have_needed_before_decides_how_many_run_at_once(scene: Lo
     assert "by one attempt of 'writer' before" in answer["why"]
     scene.end("a", peak_memory_bytes=1500 * MB)
     assert scene.second()[-1] == "TaskStarted c"
+    occupancy = Projector(scene.log).occupancy()
+    assert occupancy.memory == dict.fromkeys(occupancy.slots, 1500 * MB)
 
 
 def test_a_wait_for_memory_is_told_when_it_lasts_and_until_it_is_over(scene: Loaded) -> None:
