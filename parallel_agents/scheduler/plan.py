@@ -235,6 +235,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
                 ahead[task.task.task_id] = st.BLOCKED
                 decision.steps.append(("block", task.task.task_id))
                 room += 1
+                started = True  # Nothing was, but the queue has room for what is ready.
                 continue
             if (task.task.files and scope_taken(task, busy)) or not _admit(state, task, facts, decision):
                 aside.append(place)

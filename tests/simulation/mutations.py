@@ -226,7 +226,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a time is found one event too late", "eventstore/log.py",
-        "if row is not None and row.at_us <= at_us:", "if row is not None and row.at_us <= at_us + 1_000_000:", STORE,
+        "if found and found[0][0] <= at_us:", "if found and found[0][0] <= at_us + 1_000_000:", STORE,
     ),
     Mutation(
         "an old snapshot is preferred", "eventstore/log.py",

@@ -179,6 +179,15 @@ def test_a_retry_that_rests_in_a_full_queue_keeps_no_slot_idle() -> None:
     assert run.tick() == ["c"]
 
 
+def test_a_queue_whose_only_task_asks_a_person_takes_the_next_at_once() -> None:
+    """Or nobody would look again before that person answers."""
+    asked = task("a", approval="required")
+    run = PaperRun(plan_of(asked, task("b"), max_queue_size=1, retry=RetryPolicy(delay_s=0.0)))
+    run.add(ev.TaskQueued(task_id="a"))  # As a retry is, which has to be asked for anew.
+    assert run.tick() == ["b"]
+    assert run.statuses()["a"] == "blocked"
+
+
 @pytest.mark.parametrize("event", [ev.RunPaused(), ev.RunCompleted(counts={}), ev.RunCancelRequested()])
 def test_nothing_starts_in_a_run_that_does_not_run(event: ev.Event) -> None:
     """Paused, ended or being cancelled."""
