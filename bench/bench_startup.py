@@ -30,7 +30,7 @@ from parallel_agents.submit import submit
 
 EVENTS = 1_000_000
 ROUNDS = 3
-GIVE_UP_S = 120.0
+GIVE_UP_S = 300.0
 GOAL = Goal(1.0, 0.6, more_is_better=False)
 PLAN = {"name": "one", "workspace": "none", "tasks": [{"task_id": "a", "command": ["true"]}]}
 

@@ -139,12 +139,10 @@ def _bulk_of(log: Log, run_id: str) -> Bulk:
     Raises:
         StoreError: a body is not the one that was recorded.
     """
-    scrubbed = scrubs(log.rows(where="type = 'SecretScrubbed'"))
-    last = log.version(run_id)
-    bulk = Bulk(run_id, last)
+    bulk = Bulk(run_id, log.version(run_id))
     for row in log.rows(run_id=run_id, where=BULKY, stored=True):
         digest = hashlib.sha256(row.body.encode("utf-8", "surrogateescape")).digest()
-        if digest != row.body_digest and scrubbed.get(row.seq) != (row.body_digest.hex(), digest.hex()):
+        if digest != row.body_digest and not _is_scrubbed(log, row.seq, row.body_digest.hex(), digest.hex()):
             raise StoreError(
                 f"event {row.seq} of run {run_id} was changed", hint="`parallel-agents verify` looks closer"
             )
@@ -156,6 +154,10 @@ def _bulk_of(log: Log, run_id: str) -> Bulk:
             bulk.folders.append(folder)
             bulk.files.update(found)
     return bulk
+
+
+def _is_scrubbed(log: Log, seq: int, old: str, new: str) -> bool:
+    return scrubs(log.rows(where="type = 'SecretScrubbed'")).get(seq) == (old, new)
 
 
 def _files_in(folder: Path, home: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from parallel_agents import archiving, look
 from parallel_agents.archived import at_hand
 from parallel_agents.eventstore import events as ev
@@ -22,6 +24,8 @@ PLAN = Plan(name="house", workspace="none", tasks=tuple(Task(task_id=f"t{number}
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+
+import pytest
 from parallel_agents import archiving, housekeeping
 from parallel_agents.eventstore import log as log_module
 from parallel_agents.eventstore.log import Log
@@ -90,13 +94,14 @@ def answers(log: Log) -> object:
     return lines, look.status(log, "alpha"), files
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_any_step_nothing_is_lost_and_the_next_call_ends_it(tmp_path: Path) -> None:
-    """Before every single call that changes the disk or the store, until one call in a row comes through."""
+    """Before calls that change the disk or the store, the first eight and every fourth, until one comes through."""
     step, codes, committed = 0, [], 0
     while not codes or codes[-1] != 0:
         step += 1
         assert step < 400, "it never comes through"
-        if step > 24 and step % 5 and codes[-1] != 0:  # The folders of attempts go one like the other.
+        if step > 8 and step % 4 and codes[-1] != 0:  # Files are synced, and folders go, one like the other.
             codes.append(-9)
             continue
         store = tmp_path / str(step) / "events.db"
@@ -119,6 +124,5 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_call_ends_it(tmp_path: 
             assert sum(row.type == "RunArchived" for row in log.rows()) == 1
             assert [path.name for path in archive_folder(store).iterdir()] == [f"alpha-{3 + 3 * TASKS}.zip"]
             assert not (attempts_folder(store) / "alpha").exists()
-    print(f"{len(codes)} steps, {committed} after the event")
-    assert committed > 5
-    assert len(codes) - committed > 5
+    assert committed > 3
+    assert len(codes) > 30

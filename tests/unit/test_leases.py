@@ -367,6 +367,16 @@ def test_a_dispatcher_leaves_snapshots_of_the_store_while_it_lives(
     assert scene.runner.tasks() == ["a"]
 
 
+def test_a_long_log_is_folded_before_the_store_is_locked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would have to wait for it to commit."""
+    monkeypatch.setattr(projector_module, "KEEP_EVERY", 1)
+    monkeypatch.setattr(scene.dispatcher._upkeep, "after_tick", lambda *_, **__: None)
+    scene.submit(task("a"))
+    before = scene.log.last_seq()
+    scene.tick()
+    assert [fold.newest_seq(scene.log) for fold in (RUNS, OCCUPANCY, SPEND)] == [before] * 3
+
+
 def test_a_listener_that_fails_holds_nothing_up(scene: Scene) -> None:
     """Nor the other listeners."""
     heard: list[list[Recorded]] = []
@@ -447,6 +457,7 @@ def test_what_was_taken_unasked_is_handed_back_and_not_taken_again(scene: Scene)
         scene.now_us += 2 * SECOND_US
         scene.tick()
         assert list(scene.dispatcher.held) == [own]
+    assert len(scene.types(of="RunClaimed")) == 3  # By who died, and ours of both: not one more.
     assert scene.runner.stops == []
     released = scene.last(ev.RunReleased)
     assert released.left
