@@ -154,7 +154,7 @@ def forgotten(
         if going:
             size = bytes_of(repository, [of[ref] for ref in going], candidates)
             made.append(Item("ref", name, why, size, run_id, repository=repository, parts=going))
-        for ref in of.keys() - set(going):
+        for ref in [one for one in of if one not in going]:
             hint = f"`git branch kept {of[ref][:12]}` keeps it, `parallel-agents gc --lost-refs` removes it"
             because = "nothing else reaches its commit" if of[ref] in alone else "another store may know it"
             made.append(Stays(ref, f"{why}, but {because}", hint))

@@ -19,6 +19,7 @@ from daemons import DAEMON, DEADLINE_S, Store, plan_of, wait_until
 from parallel_agents import housekeeping
 from parallel_agents import submit as submit_module
 from parallel_agents.checkpoint.repository import Repository, find_repository
+from parallel_agents.deep_verification import verify_deeply
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.crash_points import VARIABLE
@@ -340,8 +341,11 @@ class World(Store):
             if state.plan.workspace == "worktree":
                 stands = self.git("rev-parse", f"parallel-agents/{run_id}").strip()
                 assert stands == state.integration, f"the branch of {run_id} does not follow its log"
+        project = Project.find(start=self.folder)
+        found = verify_deeply(self.log, project)
+        assert found["ok"], found["findings"]
         self._grow_old()
-        self._gc()
+        self._gc(project)
         assert len(self.git("worktree", "list").splitlines()) == 1, "a worktree has leaked"
         assert list((self.path.parent / "worktrees").glob("*")) == []
         git_dir = self.folder / ".git"
@@ -386,9 +390,8 @@ class World(Store):
                 if path.exists():
                     os.utime(path, (old, old))
 
-    def _gc(self) -> None:
+    def _gc(self, project: Project) -> None:
         """As the command does it."""
-        project = Project.find(start=self.folder)
         found = housekeeping.survey(self.log, project, older_than_s=0.0, lost_refs=True)
         done = housekeeping.clean(self.log, project, found)
         assert [one for one in done["left"] if one["failed"]] == []

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,15 @@ def supervised(world: World, at: At) -> None:
     daemon = world.daemon()
     assert world.ended(run_id) == "completed"
     world.end_daemon(daemon)
+
+
+def supervised_in_vain(world: World, at: At) -> None:
+    """Every supervisor that the daemon starts dies at the same point: its attempts are lost until no retry is left."""
+    run_id = world.plan(world.task("a", max_retries=1), workspace="none")
+    daemon = world.begin(at)
+    assert world.ended(run_id) == "failed"
+    world.end_daemon(daemon)
+    assert len(world.events(run_id, ev.AttemptLost)) == 2
 
 
 def leaving(world: World, at: At) -> None:
@@ -142,8 +153,8 @@ def skipping(world: World, at: At) -> None:
     assert world.run_to_end(run_id) == "failed"
     projector = Projector(world.log)
     kept = projector.state(run_id)
-    with world.log._lock:
-        world.log._writer.execute("DELETE FROM snapshots")
+    with closing(sqlite3.connect(world.path)) as store, store:
+        store.execute("DELETE FROM snapshots")
     assert projector.state(run_id) == kept
 
 
@@ -390,6 +401,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
         "supervisor.before-exit-file": (1,), "file.before-rename": (1,), "supervisor.exit-file": (1,),
         "supervisor.unlocked": (1,),
     },
+    supervised_in_vain: {"supervisor.spawned": (1,)},
     leaving: {"daemon.leaving": (1,), "release.drafted": (1,), "release.committed": (1,)},
     adopting: {"claim.committed": (1,), "attempt.before-adopt": (1,), "attempt.adopted": (1,)},
     losing: {"lost.revoked": (1,), "lost.ended": (1,)},
@@ -430,6 +442,7 @@ SLOW: dict[Scene, dict[str, tuple[int, ...]]] = {
         "branch.before-move": (1, 3), "branch.moved": (2, 3),
     },
     supervised: dict.fromkeys(("supervisor.before-lock", "supervisor.spawned", "supervisor.unlocked"), (2,)),
+    supervised_in_vain: dict.fromkeys(("supervisor.before-lock", "supervisor.claimed", "supervisor.reaped"), (1,)),
     adopting: {"claim.drafted": (1,), "log.committed": (1,)},
     wishing: {"file.before-rename": (1,), "claim.committed": (1,), "ends.committed": (1,), "finish.committed": (1,)},
     agent: {

@@ -24,6 +24,7 @@ from parallel_agents import travel
 from parallel_agents.checkpoint.repository import Repository, find_repository
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
+from parallel_agents.eventstore.record import derived_id
 from parallel_agents.eventstore.submission import FileSettings, Gate, Plan, Task
 from parallel_agents.project import Project
 from parallel_agents.versioning import Start
@@ -225,6 +226,19 @@ def test_a_run_ends_only_when_its_branch_stands_where_its_log_says(files: Files)
     assert files.ended(run_id) == "completed"
     assert files.git("rev-parse", f"parallel-agents/{run_id}").strip() == files.state(run_id).integration
     files.check_clean(run_id)
+
+
+def test_a_run_ends_although_the_ref_of_its_last_checkpoint_cannot_be_made(files: Files) -> None:
+    """It is tried, and told of: a run that never ended would be worse."""
+    run_id = files.submit_files([task("a", "echo a > a", max_retries=0)])
+    name = derived_id("after_run", f"{run_id}:0")
+    lock = files.repository.git_dir / "refs" / "parallel-agents" / run_id / f"{name}.lock"
+    lock.touch()
+    daemon = files.daemon()
+    assert files.ended(run_id) == "completed"
+    assert files.events(run_id, ev.CheckpointCreated)[-1].checkpoint_id == name
+    daemon.send_signal(signal.SIGTERM)
+    assert f"the refs of run {run_id} do not follow" in daemon.communicate(timeout=DEADLINE_S)[1]
 
 
 def test_files_that_gates_make_are_never_part_of_the_work_although_a_dispatcher_dies_meanwhile(files: Files) -> None:

@@ -457,6 +457,17 @@ def test_only_what_has_not_succeeded_can_be_retried() -> None:
     assert reopened(run) == ["b"]
 
 
+def test_nothing_is_retried_while_files_are_taken_back_that_it_would_work_on() -> None:
+    """Once that is done it can be."""
+    run = PaperRun(plan_of(task("a", max_retries=0)))
+    run.tick()
+    run.end("a", error="no")
+    run.add(ev.FilesRestoring(commit="c0"))
+    assert "still being taken back" in refused(decide.decide_retry, run.state)
+    run.add(ev.CheckpointRestored(checkpoint_id="x"))
+    assert decide.decide_retry(run.state)
+
+
 def test_a_retry_in_a_paused_run_leaves_it_paused() -> None:
     """It goes on when somebody resumes it."""
     run = PaperRun(plan_of(task("a")))

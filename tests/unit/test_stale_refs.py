@@ -76,10 +76,10 @@ def test_refs_that_no_event_names_go_where_what_stays_reaches_their_commits(yard
     working = stranger(yard, f"{on}/one", lost_commit(yard))
     by_hand = stranger(yard, "store/one", yard.head)
     stays = yard.survey().stays
-    assert [(one.path, one.why.rpartition(", but ")[2]) for one in stays] == [
-        (alone, "nothing else reaches its commit"),
-        (by_hand, "another store may know it"),
-    ]
+    assert {one.path: one.why.rpartition(", but ")[2] for one in stays} == {
+        alone: "nothing else reaches its commit",
+        by_hand: "another store may know it",
+    }
     assert all("--lost-refs" in one.hint for one in stays)
     yard.clean()
     assert refs.held(yard.repository).keys() == {*named, young, alone, base, working, by_hand}
