@@ -485,6 +485,7 @@ class Dispatcher:
     def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
         used_s = self._used_s(run_id)
         self._lose(run_id)
+        self._wanted.discard(run_id)  # Where it is because a commit failed.
         self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
         reach("release.drafted")
 

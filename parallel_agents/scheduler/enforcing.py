@@ -80,7 +80,7 @@ class Enforcer:
         self._hogs = Hogs()
         self._least_nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
         self._sessions: dict[int, int] = {}  # Whose share of the processors was looked at, and what it is.
-        self._known: set[str] = set()
+        self._passes: dict[str, int] = {}  # Over each attempt, as far as they matter.
 
     def look(self, attempts: Mapping[str, Usage], members: Mapping[str, Sequence[Row]]) -> None:
         """Act on what a pass saw.
@@ -91,10 +91,11 @@ class Enforcer:
         limits = self._limits()
         lowered = self._hogs.lower(limits, attempts)
         sessions: dict[int, int] = {}
-        for name in members.keys() - self._known:
-            for row in members[name]:  # Later ones have it from these.
+        self._passes = {name: min(3, self._passes.get(name, 0) + 1) for name in members}
+        for name, rows in members.items():
+            # Later ones have it from those that are there; one that was begun in the middle of a pass is seen by the next.
+            for row in rows if self._passes[name] <= 2 else ():
                 make_first_to_go(row.pid)
-        self._known = set(members)
         for name, rows in members.items():
             # Some are not that low: a command may have had children before its supervisor could lower it.
             nice = max(self._least_nice, lowered.get(name, 0))

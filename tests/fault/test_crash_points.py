@@ -85,8 +85,10 @@ def losing(world: World, at: At) -> None:
     world.kill(first)
     kill_group([supervisor.pid])
     world.dies(at)
-    world.go()
-    assert world.run_to_end(run_id) == "completed"
+    with world.dispatching():
+        wait_until(lambda: [one.word for one in world.said()].count("begins") == 2, "another attempt")
+        world.go()
+        assert world.ended(run_id) == "completed"
     assert len(world.events(run_id, ev.AttemptLost)) == 1
 
 

@@ -186,8 +186,11 @@ def test_attempts_come_after_what_a_person_does(store: Store) -> None:
 
     wait_until(lambda: gone_or(all_lowered), "their priority", every_s=0.05)
     if Path("/proc/self/oom_score_adj").exists():
-        scores = [Path(f"/proc/{pid}/oom_score_adj") for pid in tree()]
-        wait_until(lambda: gone_or(lambda: {int(one.read_text()) for one in scores} == {OOM_SCORE}), "their scores")
+
+        def all_first_to_go() -> bool:
+            return {int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in tree()} == {OOM_SCORE}
+
+        wait_until(lambda: gone_or(all_first_to_go), "their scores", every_s=0.05)
     (store.folder / "go").touch()
     assert store.ended(run_id) == "completed"
     assert (store.folder / "said").read_text() == "0\n"

@@ -29,6 +29,7 @@ class TaskNow:
     failures: int = 0
     not_before_us: int = 0
     rests_until_us: int = 0  # The same on the steady clock: time goes on although the other one was set back.
+    rests_with: str | None = None  # Who measures that. Another process has a clock of its own, once one was set back.
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
     cancelling: bool = False
@@ -225,7 +226,7 @@ class Referee:
         assert task.status == "queued"
         assert (now.status, now.cancelling) == ("running", False)
         rested = record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us
-        assert rested or record.seq <= self.torn, "it still rests"
+        assert rested or record.seq <= self.torn or task.rests_with != run.holder, "it still rests"
         self._check_ready(event.task_id, run)
         assert task.failures <= task.task.max_retries, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
@@ -280,7 +281,7 @@ class Referee:
             wait_us = min(policy.delay_s * 2**doublings, policy.ceiling_s) * 1e6
         assert wait_us <= event.wait_s * 1e6 <= 1.1 * wait_us + 1, "it rests as its policy says"
         assert task.not_before_us >= before.at_us + round(event.wait_s * 1e6), "from its end on"
-        task.rests_until_us = self._steady() + round(event.wait_s * 1e6)
+        task.rests_until_us, task.rests_with = self._steady() + round(event.wait_s * 1e6), run.holder
 
     def _skip(self, event: ev.TaskSkipped, run: RunHistory) -> None:
         task, cause = run.now.tasks[event.task_id], run.now.tasks[event.because]

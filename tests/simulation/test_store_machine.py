@@ -178,13 +178,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, back_s=st.integers(-2, 10))
     def reads_at_a_time(self, who: int, back_s: int) -> None:
-        """The last event at or before it."""
-        at_us, times = self.now_us - back_s * 1_000_000, [at for _, _, at, _ in self.events]
-        if bisect_right(times, at_us) == 0:
-            with pytest.raises(UnknownEvent):
-                self.logs[who].seq_at(at_us)
-        else:
-            assert self.logs[who].seq_at(at_us) == bisect_right(times, at_us)
+        """The last event at or before it: any time, and that of each event."""
+        times = [at for _, _, at, _ in self.events]
+        for at_us in (self.now_us - back_s * 1_000_000, *times):
+            if bisect_right(times, at_us) == 0:
+                with pytest.raises(UnknownEvent):
+                    self.logs[who].seq_at(at_us)
+            else:
+                assert self.logs[who].seq_at(at_us) == bisect_right(times, at_us)
 
     @rule(who=WHO, run_id=RUN, seqs=st.lists(st.integers(0, 6), min_size=1, max_size=3), state=st.binary(max_size=4))
     def takes_snapshots(self, who: int, run_id: str, seqs: list[int], state: bytes) -> None:

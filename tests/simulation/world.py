@@ -156,6 +156,11 @@ class World(Inhabited):
         """With a runner of commands."""
         self.begin_process({"shell": MachineRunner(self.machine)})
 
+    def others_go_on(self) -> None:
+        """What was committed before counts from then on."""
+        self.referee.look()
+        super().others_go_on()
+
     def begin(self) -> None:
         """There is a run."""
         self._submits()

@@ -146,6 +146,11 @@ def test_callables_are_not_governed_and_pass_what_is() -> None:
     run.machine = machine(2, cpu=95.0)
     assert run.tick() == ["b"]
     assert (run.why("a"), run.why("c")) == ("cpu", "cpu")
+    processes = [task("large", agent_type="large"), task("small", agent_type="small")]
+    run = Governed(plan_of(*processes, tasks[1], **GOVERNED))
+    run.state.callables = True
+    run.machine = Machine(running=1, taken_bytes=2500 * MEGABYTE, needs=needs(large=2000, small=10))
+    assert run.tick() == ["b"]
 
 
 def test_a_process_that_would_not_fit_waits_and_says_what_its_kind_has_needed() -> None:

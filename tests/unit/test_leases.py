@@ -457,6 +457,7 @@ def test_what_was_taken_unasked_is_handed_back_and_not_taken_again(scene: Scene)
         scene.now_us += 2 * SECOND_US
         scene.tick()
         assert list(scene.dispatcher.held) == [own]
+    assert len(scene.types(of="RunClaimed")) == 3  # By who died, and ours of both: not one more.
     assert scene.runner.stops == []
     released = scene.last(ev.RunReleased)
     assert released.left

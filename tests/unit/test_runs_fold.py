@@ -75,6 +75,16 @@ def test_a_holder_is_not_taken_back_by_a_rollback() -> None:
     assert summary(claimed, ev.RunReleased(epoch=3)).holder is None
 
 
+def test_a_run_is_left_until_somebody_takes_it() -> None:
+    """What becomes of it then has nothing to do with who left it, also where it is opened again after its end."""
+    claimed = ev.RunClaimed(holder=HOLDER, epoch=1)
+    assert summary(claimed, ev.RunReleased(epoch=1, left=True)).left
+    assert not summary(claimed, ev.RunReleased(epoch=2, left=True)).left
+    assert not summary(claimed, ev.RunReleased(epoch=1)).left
+    taken = [claimed, ev.RunReleased(epoch=1, left=True), ev.RunClaimed(holder=HOLDER, epoch=2)]
+    assert not summary(*taken, ev.RunFailed(counts={}), ev.RunResumed()).left
+
+
 def test_events_of_a_run_that_was_never_submitted_list_nothing() -> None:
     """Such as those of the store itself."""
     assert fold_all([Recorded(1, "store", 1, 1, "ana", ev.RunPaused())]) == {}

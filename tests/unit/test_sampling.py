@@ -69,6 +69,21 @@ def test_what_has_escaped_from_its_parents_is_measured(attempt: int, tmp_path: P
     assert sampler.used(name) is None
 
 
+def test_what_a_child_has_used_that_ended_before_the_first_sample_counts(tmp_path: Path) -> None:
+    """Its parent has waited for it."""
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    script = f"'{sys.executable}' -c '{burn}'; touch '{tmp_path}/burnt'; exec sleep 600"
+    started = subprocess.Popen(["sh", "-c", script])
+    try:
+        wait_until((tmp_path / "burnt").exists, "the end of the child")
+        sampler = Sampler(lambda: {"a": started.pid})
+        sampler.sample()
+        assert 0.4 < sampler.load().attempts["a"].cpu_s < 5  # Told in hundredths, of each part cut.
+    finally:
+        started.kill()
+        started.wait()
+
+
 def test_an_attempt_that_has_gone_keeps_what_it_had_used(attempt: int) -> None:
     """For its end; the load of the machine does not name it any more."""
     name = f"sampled-{os.getpid()}"
