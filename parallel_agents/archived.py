@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from parallel_agents.eventstore.archive import Archives, archive_folder, digest_of_file, extract, holds
-from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.errors import ArchiveMissing
 from parallel_agents.eventstore.events import RunArchived
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row, decode
@@ -55,7 +55,7 @@ class Announced:
         if row.run_id not in self._runs:
             return row.body
         found = None
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(ArchiveMissing):
             found = self._archives.bodies(row.run_id).get(row.seq)
         return found if found is not None or row.run_id in self._away else row.body
 
@@ -67,7 +67,7 @@ def at_hand(store: Path, folder: Path, *only: str) -> Iterator[Path]:
     Args:
         only: the files that are wanted, by name; none means all.
     Raises:
-        StoreError: an archive of its run cannot be read.
+        ArchiveMissing: an archive of its run cannot be read.
     """
     if folder.exists():
         yield folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from parallel_agents.eventstore.errors import ArchiveMissing
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
@@ -58,7 +60,10 @@ def read_past(log: Log, plan_name: str, *, runs: int = RUNS, events: int = EVENT
     same, others = _newest(log, plan_name, runs)
     past = Past(runs=len({*same, *others}))
     for run_id in dict.fromkeys([*same, *others]):
-        for sample in _attempts(log, run_id, events):
+        samples: list[Sample] = []
+        with contextlib.suppress(ArchiveMissing):  # It tells nothing then; nobody has to put it back for a guess.
+            samples += _attempts(log, run_id, events)
+        for sample in samples:
             if run_id in same and sample.own_task:
                 past.by_task[sample.task_id].append(sample)
             if sample.agent_type:

@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.errors import ArchiveMissing
 
 MANIFEST: Final = "manifest.json"
 BODIES: Final = "bodies.jsonl"
@@ -51,7 +51,7 @@ def bodies_in(path: Path) -> Iterator[tuple[int, str]]:
     """Every event of an archive, with its body.
 
     Raises:
-        StoreError: it cannot be read.
+        ArchiveMissing: it cannot be read.
     """
     try:
         with _opened(path) as archive, archive.open(BODIES) as lines:
@@ -66,7 +66,7 @@ def holds(store: Path, path: Path) -> bool:
     """Whether an archive holds a file of an attempt.
 
     Raises:
-        StoreError: an archive of its run cannot be read.
+        ArchiveMissing: an archive of its run cannot be read.
     """
     name = _name_in(store, path)
     return name is not None and any(name in names_in(one) for one in archives_of(store, name.split("/")[1]))
@@ -76,7 +76,7 @@ def names_in(path: Path) -> list[str]:
     """What an archive holds.
 
     Raises:
-        StoreError: it cannot be read.
+        ArchiveMissing: it cannot be read.
     """
     try:
         with _opened(path) as archive:
@@ -93,7 +93,7 @@ def extract(store: Path, folder: Path, into: Path, only: Collection[str] = ()) -
     Returns:
         How many files that were.
     Raises:
-        StoreError: an archive of its run cannot be read.
+        ArchiveMissing: an archive of its run cannot be read.
     """
     name = _name_in(store, folder)
     if name is None:
@@ -189,9 +189,9 @@ def _opened(path: Path) -> Any:
     return ZipFile(path)
 
 
-def _unreadable(path: Path, error: Exception) -> StoreError:
+def _unreadable(path: Path, error: Exception) -> ArchiveMissing:
     hint = "restore it from a backup; the log itself is whole without it"
-    return StoreError(f"the archive {path} cannot be read: {error}", hint=hint)
+    return ArchiveMissing(f"the archive {path} cannot be read: {error}", hint=hint)
 
 
 class Archives:
@@ -205,7 +205,7 @@ class Archives:
         """The bodies of a run that are in archives, by seq; empty where none is there.
 
         Raises:
-            StoreError: an archive cannot be read.
+            ArchiveMissing: an archive cannot be read.
         """
         found = self._at_hand.get(run_id)
         if found is None:
@@ -225,7 +225,7 @@ class Archives:
             body: the position of the body in a row, whose first value is its seq.
             run_id: of all rows; None: their second value says it.
         Raises:
-            StoreError: an archive is gone, or cannot be read.
+            ArchiveMissing: an archive is gone, or cannot be read.
         """
         return [row if row[body] else self._with_body(row, body, run_id or row[1]) for row in rows]
 
@@ -235,7 +235,7 @@ class Archives:
             self._at_hand.pop(run_id, None)  # It may have been archived again since.
             found = self.bodies(run_id).get(row[0])
         if found is None:
-            raise StoreError(
+            raise ArchiveMissing(
                 f"run {run_id} was archived, and event {row[0]} is in no archive in {archive_folder(self._store)}",
                 hint=f"put {run_id}-*.zip back there; `parallel-agents verify` says which are gone",
             )

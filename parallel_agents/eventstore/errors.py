@@ -110,6 +110,12 @@ class EventTooLarge(ParallelAgentsError):
     code = "event_too_large"
 
 
+class ArchiveMissing(StoreError):
+    """What is asked for was moved to an archive that is gone, or cannot be read."""
+
+    code = "archive_missing"
+
+
 class UnknownEventType(StoreError):
     """The log holds an event that this release cannot read; it is never skipped."""
 

@@ -19,6 +19,7 @@ from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.submission import Plan, Task
+from parallel_agents.past_attempts import read_past
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.runners.output_cap import Cut, kept_pieces, write_cut
@@ -165,6 +166,7 @@ def test_without_its_archive_the_chain_still_holds_and_readers_say_what_is_missi
         assert "alpha-*.zip" in caught.value.hint
         assert look.status(fresh, "beta")["status"] == "completed"
         assert (Projector(fresh).spend(), Projector(fresh).occupancy().slots) == (held, {})
+        assert list(read_past(fresh, "house").by_task) == ["dig", "build"]  # Of the other run.
     away.rename(path)
     with Log(log.path, environ={}) as fresh:
         assert verify(fresh)["missing_archives"] == []
