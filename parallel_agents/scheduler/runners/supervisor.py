@@ -92,7 +92,7 @@ class Supervisor:
         self.must_ring = False
         self.abandoned: set[int] = set()  # Orphans that nothing ended.
         self.unwritten: list[tuple[Attempt, bytes]] = []  # Ends that the disk did not take; their locks are held.
-        self.write_at = 0.0  # When that is tried again (monotonic).
+        self.write_at = 0.0  # When that is tried again, by `now_s`.
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
@@ -215,7 +215,7 @@ class Supervisor:
         written = not write or _is_written(attempt, content)
         if not written:
             self.unwritten.append((attempt, content))
-            self.write_at = time.monotonic() + _WRITE_AGAIN_S
+            self.write_at = self.now_s() + _WRITE_AGAIN_S
         if self.link is None:
             self.must_ring = True
         else:
@@ -224,7 +224,7 @@ class Supervisor:
 
     def write_again(self) -> None:
         """Write down the ends that the disk did not take before."""
-        self.write_at = time.monotonic() + _WRITE_AGAIN_S
+        self.write_at = self.now_s() + _WRITE_AGAIN_S
         left = []
         for attempt, content in self.unwritten:
             if _is_written(attempt, content):
