@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from parallel_agents.scheduler.runners.folder import STDERR, STDOUT
+from parallel_agents.scheduler.runners.output_cap import CUT as CUT
 from parallel_agents.scheduler.runners.output_cap import kept_pieces as kept_pieces
 from parallel_agents.scheduler.runners.output_cap import read_cut
 

@@ -2,8 +2,8 @@
 
 A gzipped tar, in this order: ``events.db`` (SQLite's online backup, of one moment, while others go on writing), the files
 below ``bundles/`` (a git bundle for each repository, made after that moment, so that it holds whatever an event of the copy
-names), those below ``runs/``, and ``manifest.json``, whose being there says that the file is whole. The format is in
-docs/adr/0021.
+names), those below ``archive/`` and ``runs/``, and ``manifest.json``, whose being there says that the file is whole. The
+format is in docs/adr/0021.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -22,12 +23,14 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from parallel_agents.archived import announced
 from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.reaching import OUR_REFS, all_refs
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.deep_verification import unheld
 from parallel_agents.eventstore import audit
+from parallel_agents.eventstore.archive import archive_folder
 from parallel_agents.eventstore.errors import InvalidUsage, ParallelAgentsError, StoreError
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
@@ -46,6 +49,7 @@ MANIFEST = "manifest.json"
 DATABASE = "events.db"
 BUNDLES = "bundles"
 OUTPUTS = "runs"
+ARCHIVES = "archive"
 CHUNK = 1 << 20
 _LEVEL = 1  # Of gzip: half the time of its own default, for 3 % more of a log.
 _NOT_OUTPUT = frozenset({"lock"})  # Held by who runs an attempt; a copy of it says nothing.
@@ -147,6 +151,7 @@ def _told_of(place: Path) -> Iterator[None]:
 def _written(log: Log, project: Project, target: Path, scratch: Path, *, outputs: bool, told: Told) -> dict[str, Any]:
     copied = scratch / DATABASE
     audit.copy(log.path, copied, lambda done, total: told("pages", done, total))
+    archives = _archives(log, copied)
     with Log(copied, create=False) as copy:
         found = verify(copy, lambda done, total: told("events", done, total))
         if not found["ok"]:
@@ -162,6 +167,8 @@ def _written(log: Log, project: Project, target: Path, scratch: Path, *, outputs
             _add_file(writing, DATABASE, copied)
             for one in bundled:
                 _add_file(writing, one["file"], scratch / one["file"].rpartition("/")[2])
+            for path in archives:
+                _add_file(writing, f"{ARCHIVES}/{path.name}", path)
             folders = [attempts_folder(log.path) / run_id for run_id in runs] if outputs else []
             for number, folder in enumerate(folders):
                 told("runs' outputs", number, len(folders))
@@ -198,6 +205,19 @@ def _written(log: Log, project: Project, target: Path, scratch: Path, *, outputs
         "outputs": outputs,
         "left_out": left_out,
     }
+
+
+def _archives(log: Log, copied: Path) -> list[Path]:
+    """Put the archives that a copy of the log names beside it, where they are read. Gives them; one that is gone is none."""
+    folder = archive_folder(copied)
+    found = []
+    with Log(copied, create=False) as copy:
+        for event in announced(copy):
+            source = archive_folder(log.path) / event.file
+            if source.is_file():
+                folder.mkdir(mode=0o700, exist_ok=True)
+                found.append(Path(shutil.copyfile(source, folder / event.file)))
+    return found
 
 
 def _bundles(

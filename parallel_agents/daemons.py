@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from parallel_agents.eventstore.errors import LeaseHeld, ParallelAgentsError
 from parallel_agents.eventstore.location import make_home
@@ -166,11 +167,21 @@ def drain(store: Path, tell: Callable[[list[str]], None]) -> DaemonInfo:
     return found
 
 
+def is_draining(log: Log, store: Path, run_id: str) -> bool:
+    """Whether a run is held by a daemon that drains: nothing of it starts until somebody else goes on with it."""
+    found = find_daemon(store)
+    if found is None or found.draining_since is None:
+        return False
+    return _holds(found, Projector(log).runs()[run_id].holder)
+
+
+def _holds(daemon: DaemonInfo, holder: dict[str, Any] | None) -> bool:
+    return holder is not None and daemon.identity.to_dict().items() <= holder.items()
+
+
 def running_of(log: Log, daemon: DaemonInfo) -> list[str]:
     """What runs of the runs that a daemon holds, as ``RUN/TASK``."""
-    mine = daemon.identity.to_dict()
-    runs = Projector(log).runs()
-    held = {name for name, run in runs.items() if run.holder is not None and mine.items() <= run.holder.items()}
+    held = {name for name, run in Projector(log).runs().items() if _holds(daemon, run.holder)}
     return [name for name in _running(log) if name.partition("/")[0] in held]
 
 

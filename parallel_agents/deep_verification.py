@@ -31,6 +31,7 @@ from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
+from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.run_standing import places_of
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.stale_refs import by_run
@@ -58,7 +59,8 @@ def verify_deeply(log: Log, project: Project, progress: Told | None = None) -> d
     for digest in audit.wrong_blobs(log.path):
         if digest not in found["missing_plans"]:
             findings.append(_changed_document(digest))
-    if not findings:  # A fold of events that are not what was written says nothing.
+    if not findings:  # A fold of events that are not what was written, or not there, says nothing.
+        findings += _store_wide(log)
         runs = Projector(log).runs(end)
         findings += _folds(log, runs, end, looked_at, told)
         findings += _files(log, project, runs, end, looked_at, told)
@@ -85,6 +87,11 @@ def _of_chain(found: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "documents", "error", f"plan or state {digest[:12]} is gone or changed", "restore it from a backup"
         )
+    for name in found["changed_archives"]:
+        yield Finding("archives", "error", f"{name} is not what was written", "restore it from a backup")
+    for name in found["missing_archives"]:
+        hint = "put it back to have its run looked at closer: now only the digests of its events are proved"
+        yield Finding("archives", "warning", f"{name} is not there", hint)
 
 
 def _changed_document(digest: str) -> Finding:
@@ -121,6 +128,17 @@ def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str,
 
 
 _DROP = """a snapshot is only a cache: `sqlite3 STORE "DELETE FROM snapshots"` loses nothing"""
+
+
+def _store_wide(log: Log) -> Iterator[Finding]:
+    """Compare the snapshots of folds over the whole store with a fold of every event."""
+    for fold in (RUNS, OCCUPANCY, SPEND):
+        try:
+            same = fold.is_whole(log)
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            yield Finding("snapshots", "error", f"the snapshot of {fold.name} is not what the events say", _DROP)
 
 
 def _refolded(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from parallel_agents import look
 from parallel_agents.agent_types import examine_agent_types
 from parallel_agents.configuration_keys import BY_PATH
@@ -21,6 +23,7 @@ from parallel_agents.doctor_files import examine_files
 from parallel_agents.eventstore.doorbell import doorbell_folder
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.location import files_home
+from parallel_agents.eventstore.write_ahead import readers, wal_bytes, wal_file
 from parallel_agents.findings import Finding, Level
 from parallel_agents.held_back import limits
 from parallel_agents.project import Project
@@ -38,6 +41,7 @@ from parallel_agents.version import RELEASE
 
 _TRY_S = 20.0
 _OLDEST_GIT = (2, 38)
+LARGE_WAL_BYTES = 67_108_864
 
 
 def examine(project: Project, *, scratch: Path, thorough: bool = False) -> Iterator[Finding]:
@@ -96,6 +100,7 @@ def _store(project: Project) -> Iterator[Finding]:
     mode = project.store.stat().st_mode & 0o777
     if mode & 0o077:
         yield Finding("store's mode", "warning", f"{mode:04o}: others can read it", f"chmod 600 {project.store}")
+    yield from _write_ahead(project.store)
     open_runs = [line for line in lines if line["status"] not in st.ENDED]
     lonely = [line["run_id"] for line in open_runs if line["holder"] is None or not holder_alive(line["holder"])]
     if lonely:
@@ -106,6 +111,29 @@ def _store(project: Project) -> Iterator[Finding]:
         yield Finding(
             "runs", "ok", f"{len(open_runs)} open, each dispatched by a living process" if open_runs else "none open"
         )
+
+
+def _write_ahead(store: Path) -> Iterator[Finding]:
+    """A write-ahead log that has grown, with who keeps it from being folded."""
+    size = wal_bytes(store)
+    if size <= LARGE_WAL_BYTES:
+        return
+    reading = readers(store)
+    if reading:
+        named = ", ".join(f"{pid} ({_name_of(pid)})" for pid in reading)
+        why, hint = f"process {named} reads an old moment of it", "end that transaction; the next quiet moment folds it"
+    elif reading is None:
+        why, hint = "nobody can tell who reads it", f"find who has it open with `lsof {store}`"
+    else:
+        why, hint = "nobody reads it just now", "the next daemon or run folds it at a quiet moment"
+    yield Finding("store's journal", "warning", f"{size / 1e6:,.0f} MB in {wal_file(store).name}: {why}", hint)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "of somebody else"
 
 
 def _disk(project: Project) -> Finding:

@@ -190,17 +190,17 @@ def _attempts(log: Log | None, folder: Path, known: KnownRuns, store: Path, olde
             return None
         why = f"its run has ended: {summary.status}"
         young = wall_clock_us() - (summary.ended_at_us or 0) < older_than_s * 1e6
-    parts = tuple(map(str, _attempt_folders(folder)))
+    parts = tuple(map(str, attempt_folders(folder)))
     if young or not parts:
         return None
     return Item("attempts", str(folder), why, size_of(folder), run_id, parts=parts)
 
 
 def _newest_age_s(folder: Path) -> float:
-    return min([age_s(folder), *(age_s(one) for one in _attempt_folders(folder))])
+    return min([age_s(folder), *(age_s(one) for one in attempt_folders(folder))])
 
 
-def _attempt_folders(run: Path) -> list[Path]:
+def attempt_folders(run: Path) -> list[Path]:
     """The folders of attempts of a run, and those of checks at the end of a stage, which lie one level deeper."""
     attempts = [attempt for task in folders_in(run) if task.name != GATES for attempt in folders_in(task)]
     return attempts + [check for stage in folders_in(run / GATES) for check in folders_in(stage)]
@@ -258,7 +258,7 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
         NotAllowed: somebody else is cleaning here.
     """
     removed, left, size = [], [], 0
-    with _alone(project.store):
+    with alone(project.store):
         for item in found.items:
             failed = False
             reach("gc.before-removal")
@@ -272,13 +272,13 @@ def clean(log: Log | None, project: Project, found: Survey) -> dict[str, Any]:
             reach("gc.removed")
             removed.append(item.as_data())
             size += item.bytes
-        _remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])
+        remove_empty(log, project.store, [Path(item.path) for item in found.items if item.kind == "attempts"])
         _pack_shadow(project.store)
     return {"removed": removed, "left": left, "freed_bytes": size}
 
 
 @contextlib.contextmanager
-def _alone(store: Path) -> Iterator[None]:
+def alone(store: Path) -> Iterator[None]:
     """One at a time in a store's folder; a dead holder holds nothing."""
     home = files_home(store)
     if not home.is_dir():
@@ -298,7 +298,7 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
         case "checkout":
             return stale_checkouts.clear(log, store, found.checkouts[item.path], found.dropping)
         case "attempts":
-            return _remove_attempts(log, item, attempts_folder(store).parent)
+            return remove_attempts(log, item, attempts_folder(store).parent)
         case "leftover":
             path = Path(item.path)
             if not path.name.startswith(TRASH) and os.path.lexists(path) and age_s(path) <= UNDER_WAY_S:
@@ -311,7 +311,7 @@ def _remove(log: Log | None, store: Path, item: Item, found: Survey) -> str:
             return stale_refs.drop(log, item, attempts_folder(store))
 
 
-def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
+def remove_attempts(log: Log | None, item: Item, home: Path) -> str:
     """Remove folders of attempts one by one, each under its lock; those of a run that goes on again stay.
 
     The sessions of agents, which only their attempts could go on with, go first; what they used over time goes last.
@@ -339,7 +339,7 @@ def _remove_attempts(log: Log | None, item: Item, home: Path) -> str:
     return ""
 
 
-def _remove_empty(log: Log | None, store: Path, runs: list[Path]) -> None:
+def remove_empty(log: Log | None, store: Path, runs: list[Path]) -> None:
     """Remove folders that have become empty, while no attempt can be started that would make one below them."""
 
     def remove(draft: Draft | None = None) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallel_agents.archived import at_hand, is_kept
 from parallel_agents.attempt_details import details
-from parallel_agents.attempt_files import cut_bytes
+from parallel_agents.attempt_files import CUT, cut_bytes
 from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
@@ -265,9 +266,14 @@ def _span(span: Span) -> dict[str, Any]:
     }
 
 
-def _prompt(folder: Path) -> dict[str, Any]:
-    """Where what an agent was told lies, if it is one's attempt and still there."""
-    return {"prompt": str(folder / PROMPT) if (folder / PROMPT).is_file() else None}
+def _prompt(log: Log, folder: Path) -> dict[str, Any]:
+    """Where what an agent was told lies, if it is one's attempt and still there, or in an archive."""
+    return {"prompt": str(folder / PROMPT) if is_kept(log.path, folder / PROMPT) else None}
+
+
+def _cut_bytes(log: Log, folder: Path) -> dict[str, int]:
+    with at_hand(log.path, folder, CUT) as there:
+        return cut_bytes(there)
 
 
 def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, upto: int | None = None) -> str:
@@ -281,7 +287,9 @@ def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, up
         raise UnknownEvent(f"task {task_id!r} has not been started yet", hint="its prompt is made when it starts")
     if found["prompt"] is None:
         raise UnknownEvent(f"attempt {found['attempt']} of task {task_id!r} has left no prompt", hint="agents have one")
-    return Path(found["prompt"]).read_text("utf-8", "replace")
+    path = Path(found["prompt"])
+    with at_hand(log.path, path.parent, path.name) as folder:
+        return (folder / path.name).read_text("utf-8", "replace")
 
 
 def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
@@ -296,8 +304,8 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         {
             **_span(span),
             "folder": str(folder / span.attempt_id),
-            **_prompt(folder / span.attempt_id),
-            "cut_bytes": cut_bytes(folder / span.attempt_id),
+            **_prompt(log, folder / span.attempt_id),
+            "cut_bytes": _cut_bytes(log, folder / span.attempt_id),
             **more[span.attempt_id],
         }
         for span in timeline(records)

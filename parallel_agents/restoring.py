@@ -21,7 +21,17 @@ from typing import Any
 
 import orjson
 
-from parallel_agents.backup import BUNDLES, CHUNK, DATABASE, FORMAT, MANIFEST, OUTPUTS, BackupFailed, flush_folder
+from parallel_agents.backup import (
+    ARCHIVES,
+    BUNDLES,
+    CHUNK,
+    DATABASE,
+    FORMAT,
+    MANIFEST,
+    OUTPUTS,
+    BackupFailed,
+    flush_folder,
+)
 from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.git import FLUSHED, GitFailed, execute
 from parallel_agents.checkpoint.reaching import OUR_REFS
@@ -29,6 +39,7 @@ from parallel_agents.checkpoint.repository import Repository, find_repository, s
 from parallel_agents.deep_verification import unheld
 from parallel_agents.eventstore import audit
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.archive import archive_folder, digest_of_file
 from parallel_agents.eventstore.errors import InvalidUsage, LeaseHeld, NotAllowed, StoreError
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.location import attempts_folder, files_home, make_home
@@ -208,7 +219,7 @@ def _safe(file: Path, member: tarfile.TarInfo) -> str:
     """The name of a file that may be in a backup: a plain one, below the folder that it is unpacked into."""
     path = PurePosixPath(member.name)
     room = path.parts[0] if path.parts else ""
-    expected = member.name in (DATABASE, MANIFEST) or (room in (BUNDLES, OUTPUTS) and len(path.parts) > 1)
+    expected = member.name in (DATABASE, MANIFEST) or (room in (ARCHIVES, BUNDLES, OUTPUTS) and len(path.parts) > 1)
     if not member.isreg() or path.is_absolute() or ".." in path.parts or not expected or str(path) != member.name:
         raise _spoiled(file, f"it holds {member.name!r}, which belongs in no backup")
     return member.name
@@ -412,6 +423,7 @@ def _put(
         told("repositories", number, len(manifest["repositories"]))
         _put_refs(homes[entry["file"]], clones[entry["file"]], entry["refs"])
     _put_outputs(unpacked.folder / OUTPUTS, attempts_folder(store))
+    _put_archives(unpacked.folder / ARCHIVES, archive_folder(store))
     aside = _put_store(unpacked.database, store)
     with Log(store, create=False) as log:
         runs = Projector(log).runs()
@@ -462,6 +474,17 @@ def _put_outputs(staged: Path, attempts: Path) -> None:
         if len(inside.parts) == 3 and not target.exists():
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(place, target)
+
+
+def _put_archives(staged: Path, archives: Path) -> None:
+    """Move archives in; another one of that name is kept beside it."""
+    for made in staged.iterdir() if staged.is_dir() else ():
+        archives.mkdir(mode=0o700, exist_ok=True)
+        there = archives / made.name
+        if there.exists() and digest_of_file(there) != digest_of_file(made):
+            os.rename(there, there.with_name(f"{made.name}.before-{rfc3339(wall_clock_us())[:19].replace(':', '-')}"))
+        os.rename(made, there)
+        flush_folder(archives)
 
 
 def _put_store(made: Path, store: Path) -> Path | None:

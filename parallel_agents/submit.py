@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallel_agents.agent_limits import agent_limits
 from parallel_agents.agent_settings import budget_settings, run_budget, with_budgets
 from parallel_agents.configuration import Configuration
 from parallel_agents.eventstore import events as ev
@@ -190,6 +191,7 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
     )
     pool, cpu, memory = "execution.workerPool", "resourceManagement.cpu", "resourceManagement.memory"
     most = f"{pool}.maxWorkers"
+    agent_cpu_percent, agent_memory_mb = agent_limits(configuration)
     return RunSettings(
         max_parallel_agents=limit,
         store_limit=store_limit,
@@ -198,9 +200,9 @@ def run_settings(configuration: Configuration, wanted: int | None) -> RunSetting
         min_free_mb=int(configuration.get("resourceManagement.disk.minFreeMB")),
         max_cpu_percent=float(configuration.get(f"{cpu}.maxCpuPercent")),
         throttle_cpu_percent=float(configuration.get(f"{cpu}.throttleThreshold")),
-        agent_cpu_percent=float(configuration.get(f"{cpu}.perAgentLimit")),
+        agent_cpu_percent=agent_cpu_percent,
         max_memory_mb=int(configuration.get(f"{memory}.maxMemoryMB")),
-        agent_memory_mb=int(configuration.get(f"{memory}.perAgentLimitMB")),
+        agent_memory_mb=agent_memory_mb,
         memory_warning_percent=float(configuration.get(f"{memory}.warningThresholdPercent")),
         min_workers=int(configuration.get(f"{pool}.minWorkers")),
         max_workers=int(configuration.get(most)) if configuration.is_explicit(most) else None,

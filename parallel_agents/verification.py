@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from parallel_agents.archived import Announced
 from parallel_agents.eventstore.chain import missing_blobs, scrubs, verify_rows
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row
@@ -20,11 +21,14 @@ def verify(log: Log, progress: Callable[[int, int], None] | None = None) -> dict
     Args:
         progress: called now and then with (events checked, events in all).
     Returns:
-        ``{"ok", "events", "head", "broken": {"seq", "what"} | None, "missing_plans": [digest]}``.
+        ``{"ok", "events", "head", "broken": {"seq", "what"} | None, "missing_plans": [digest],
+        "changed_archives": [file], "missing_archives": [file]}``. An archive that was taken away is no damage: the chain
+        proves the digests of what it holds.
     """
     total = log.last_seq()
     announced = scrubs(log.rows(where="type = 'SecretScrubbed'"))
-    verdict = verify_rows(_counted(log.rows(), total, progress), announced)
+    archives = Announced(log)
+    verdict = verify_rows(_counted(log.rows(stored=True), total, progress), announced, archives.body)
     missing: list[str] = []
     if verdict.broken is None:
         bodies = (
@@ -34,11 +38,13 @@ def verify(log: Log, progress: Callable[[int, int], None] | None = None) -> dict
         missing = missing_blobs(dict.fromkeys(digest for digest in named if digest), log.blob)
     broken = None if verdict.broken is None else {"seq": verdict.broken.seq, "what": verdict.broken.what}
     return {
-        "ok": broken is None and not missing,
+        "ok": broken is None and not missing and not archives.changed,
         "events": verdict.events,
         "head": verdict.head,
         "broken": broken,
         "missing_plans": missing,
+        "changed_archives": archives.changed,
+        "missing_archives": archives.missing,
     }
 
 

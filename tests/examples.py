@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from random import SystemRandom
 
 MORE = 8  # Times as many in `make test-all`.
 
@@ -10,3 +11,13 @@ MORE = 8  # Times as many in `make test-all`.
 def examples(quick: int) -> int:
     """The number for these tests, of the one that a quick run takes."""
     return quick * MORE if os.environ.get("TEST_ALL") else quick
+
+
+def stories(quick: int, all_of_them: int) -> int:
+    """How many stories of a simulation are told."""
+    return all_of_them if os.environ.get("TEST_ALL") else quick
+
+
+def first_seed() -> int:
+    """The seed of the first of them: `make test` tells the same ones each time, `make test-all` others."""
+    return SystemRandom().randrange(2**32) if os.environ.get("TEST_ALL") else 0

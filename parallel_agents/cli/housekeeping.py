@@ -92,6 +92,8 @@ def _page(found: Survey, *, err: bool = False) -> None:
     lines.append(
         f"{_count(len(rows))} to remove, {drawing.size(found.bytes)}" if rows else "there is nothing to remove"
     )
+    if any(item.kind == "attempts" for item in found.items):
+        lines.append("logs of attempts go for good; `parallel-agents archive --older-than 7d` keeps them, compressed")
     kept = found.checkpoints
     if kept.get("refs"):
         lines.append(

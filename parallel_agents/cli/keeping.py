@@ -37,12 +37,17 @@ def verify(ctx: click.Context, deep: bool, as_json: bool) -> int:
     if found["ok"]:
         if not as_json:
             click.echo(f"ok: {found['events']} events, the chain holds; its head is {found['head']}")
+        for name in found["missing_archives"]:
+            click.echo(f"archive {name} is not there: only the digests of its events are proved", err=True)
         return 0
     if found["broken"] is not None:
         seq, what = found["broken"]["seq"], found["broken"]["what"]
         raise ChainBroken(
             f"event {seq} was changed: {what}", hint=f"the {found['events']} events before it are as they were written"
         )
+    if found["changed_archives"]:
+        named = ", ".join(found["changed_archives"])
+        raise ChainBroken(f"archives are not what was written: {named}", hint="restore them from a backup")
     digests = ", ".join(digest[:12] for digest in found["missing_plans"])
     raise ChainBroken(f"plans are gone or changed: {digests}", hint="restore the store from a backup")
 

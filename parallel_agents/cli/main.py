@@ -74,6 +74,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
+        "archive": ("archive", "Move the bulk of old runs into compressed files, and read it from there."),
         "config": ("keeping", "Show the configuration, or the schemas for editors."),
         "completion": ("keeping", "Print the completion script of a shell."),
     },

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from parallel_agents import InvalidUsage, look
+from parallel_agents.archived import at_hand
 from parallel_agents.attempt_files import kept_pieces
 from parallel_agents.cli.harmless import Harmless, json_text
 from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
@@ -102,18 +103,18 @@ def logs(
             else:
                 click.echo(f"task {task_id} of run {run_id} has not been started yet", err=True)
             return
-        folder = Path(attempt["folder"])
-        if as_json:
-            texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
-            found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}
-            print_json({**found, "cut_bytes": attempt["cut_bytes"]})
-            return
-        if not follow and not folder.exists():
-            click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
-        from parallel_agents.activity import printed_as
+        with at_hand(log.path, Path(attempt["folder"])) as folder:
+            if as_json:
+                texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
+                found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}
+                print_json({**found, "cut_bytes": attempt["cut_bytes"]})
+                return
+            if not follow and not folder.exists():
+                click.echo(f"nothing is left of what attempt {attempt['attempt_id']} of task {task_id} wrote", err=True)
+            from parallel_agents.activity import printed_as
 
-        output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
-        _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow, raw=raw)
+            output = None if raw else printed_as(log, run_id, attempt["attempt_id"])
+            _print_files(log, run_id, folder, attempt["attempt_id"], output, follow=follow, raw=raw)
 
 
 def _in_words(lines: list[bytes], output: str) -> bytes:

@@ -217,6 +217,8 @@ def _of_files(type_: str, data: dict[str, Any]) -> str:
             return f"into {data['into']} as {data['commit'][:_SHORT]}" + (", squashed" if data["squash"] else "")
         case "CheckpointsDropped":
             return f"{data['refs']} refs of checkpoints, by gc"
+        case "RunArchived":
+            return f"{data['run_id']} into {data['file']}: {data['events']} bodies, {data['files']} files"
         case "FilesRestoring":
             return f"to {data['commit'][:_SHORT]}"
         case _:

@@ -125,6 +125,9 @@ def resume(
         for way in () if changes else before["ways_on"]:
             if before["pause_code"] == "budget":
                 click.echo(f"warning: {way}", err=True)
+        if held and daemons.is_draining(log, project.store, run_id):
+            hint = f"once it has ended, `parallel-agents resume {run_id}` does"
+            click.echo(f"warning: the daemon that holds run {run_id} drains, and starts nothing more; {hint}", err=True)
         if held or daemons.is_there(project.store):
             _say(as_json, {"run_id": run_id, "status": "running"}, f"run {run_id} goes on")
             return 0

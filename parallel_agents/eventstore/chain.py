@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
+from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.record import GENESIS, Row, event_hash
 
 
@@ -30,18 +31,24 @@ class Verdict(NamedTuple):
     broken: Break | None
 
 
-def verify_rows(rows: Iterable[Row], scrubbed: dict[int, tuple[str, str]] | None = None) -> Verdict:
+def verify_rows(
+    rows: Iterable[Row],
+    scrubbed: dict[int, tuple[str, str]] | None = None,
+    moved: Callable[[Row], str | None] = lambda row: row.body,
+) -> Verdict:
     """Follow the chain from its first event.
 
     Args:
-        rows: all rows of a store, oldest first.
+        rows: all rows of a store, oldest first, as they are stored.
         scrubbed: seq -> (old digest, new digest), in hex, of the bodies that ``SecretScrubbed`` events name.
+        moved: gives the body of a row in which none is stored; None where it is in an archive that is not there, so that
+            only its digest is proved.
     """
     scrubbed = scrubbed or {}
     seq, prev_hash, last_at = 0, GENESIS, 0
     versions: dict[str, int] = {}
     for row in rows:
-        what = _mismatch(row, seq + 1, prev_hash, last_at, versions, scrubbed)
+        what = _mismatch(row, seq + 1, prev_hash, last_at, versions, scrubbed, moved)
         if what is not None:
             return Verdict(seq, prev_hash.hex(), Break(row.seq if row.seq <= seq + 1 else seq + 1, what))
         seq, prev_hash, last_at = row.seq, row.hash, row.at_us
@@ -56,14 +63,16 @@ def _mismatch(
     last_at: int,
     versions: dict[str, int],
     scrubbed: dict[int, tuple[str, str]],
+    moved: Callable[[Row], str | None],
 ) -> str | None:
     if row.seq < expected_seq:
         return "it stands before the first event"
     if row.seq != expected_seq:
         return f"event {expected_seq} is missing; the next one is {row.seq}"
     # Bytes that were no UTF-8 any more come as lone surrogates (see Log.rows) and go back to what they were.
-    body = row.body.encode(errors="surrogateescape") if isinstance(row.body, str) else bytes(row.body)
-    digest = hashlib.sha256(body).digest()
+    text = moved(row) if row.body == ELSEWHERE else row.body
+    body = text.encode(errors="surrogateescape") if isinstance(text, str) else bytes(text or b"")
+    digest = hashlib.sha256(body).digest() if text is not None else row.body_digest
     if digest != row.body_digest:
         if not isinstance(row.body_digest, bytes):
             return "its digest is not the one that was recorded"

@@ -18,7 +18,7 @@ VARIABLE = "PARALLEL_AGENTS_CRASH_AT"
 
 POINTS = {
     # The log and its snapshots.
-    "log.before-append": "Something is to be appended, and the transaction has not begun.",
+    "log.before-append": "A transaction is to begin.",
     "log.in-transaction": "The events are written, and the transaction is open.",
     "log.committed": "The events are committed, and nobody has been told.",
     "snapshot.in-transaction": "A snapshot of a state is written, and the transaction is open.",
@@ -77,6 +77,7 @@ POINTS = {
     # Files: snapshots, merges, refs.
     "keep.before": "An attempt has ended, and what it left is not kept.",
     "keep.held": "A ref holds what an attempt left, and nobody has been told.",
+    "gate.given": "The supervisor has been told to run a quality gate.",
     "files.tree": "The files of a working tree are a tree in git, and no commit.",
     "files.commit": "The files of a working tree are a commit, and no ref holds it.",
     "failure.held": "A ref holds what a failed run left in a shared directory, and no event names it.",

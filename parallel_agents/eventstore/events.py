@@ -692,3 +692,15 @@ class ScheduleRemoved(Event):
 
     schedule_id: str
     reason: str = ""
+
+
+class RunArchived(Event):
+    """The bulk of a run that is over lies in a file: outputs and lists of paths, and what its attempts wrote. Of no run."""
+
+    run_id: str
+    version: Count  # Of the run, when it was archived.
+    file: str  # Beside the store, in the folder ``archive``.
+    sha256: str  # Of that file, in hex.
+    bytes: Count
+    events: Count  # Whose bodies it holds.
+    files: Count  # Of attempts.

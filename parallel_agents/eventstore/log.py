@@ -6,23 +6,27 @@ decoded by ``record``. Acknowledged means committed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore.archive import ELSEWHERE, Archives
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
-from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.eventstore.sqlite import data_version, explained, open_store
+from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
+from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_bytes
 from parallel_agents.version import RELEASE
 
 _INSERT = (
@@ -30,8 +34,13 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
+_INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
+_INCREMENTAL = 2  # As SQLite names it.
+_PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
 _COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
+_SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
+_TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
 _FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
@@ -146,6 +155,7 @@ class Log:
         self._clock = clock
         self._redactor = Redactor(environ)
         self._lock = threading.RLock()
+        self._archives = Archives(path)
         # Driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
         self._writer, self._reader = open_store(path, release=RELEASE, create=create)
         self._place = os.path.abspath(path)  # Whoever uses us may change to another folder.
@@ -271,6 +281,10 @@ class Log:
             version = self._versions[run_id] = found[0] or 0
         return version
 
+    def version(self, run_id: str) -> int:
+        """The version of a run; 0 where there is none."""
+        return int(self._fetch("SELECT coalesce(max(version), 0) FROM events WHERE run_id = ?", (run_id,))[0][0])
+
     def rows(
         self,
         after: int = 0,
@@ -279,13 +293,15 @@ class Log:
         run_id: str | None = None,
         where: str = "",
         limit: int | None = None,
+        stored: bool = False,
     ) -> Iterator[Row]:
         """Stored rows with ``after < seq <= upto``, oldest first, read in chunks so that a long history needs no memory.
 
         Args:
             where: a literal condition on the row; never built from input.
+            stored: as they stand in the table: where a body was moved to an archive, it is empty.
         """
-        return map(Row._make, self._pages(_COLUMNS, after, upto, run_id, where, limit))
+        return map(Row._make, self._pages(_COLUMNS, after, upto, run_id, where, limit, stored=stored))
 
     def _pages(
         self,
@@ -295,6 +311,8 @@ class Log:
         run_id: str | None = None,
         where: str = "",
         limit: int | None = None,
+        *,
+        stored: bool = False,
     ) -> Iterator[tuple[Any, ...]]:
         """Rows in chunks. The columns begin with those of ``_EVENT``."""
         if where:
@@ -316,7 +334,7 @@ class Log:
                 f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{who}{where} ORDER BY {by} LIMIT ?",
                 [first, end, *key, size],
             )
-            yield from chunk
+            yield from chunk if stored else self._whole(chunk)
             if len(chunk) < size:
                 return
             first = chunk[-1][place] + 1
@@ -338,7 +356,14 @@ class Log:
                     reader.text_factory = str
 
     def _select(self, query: str, values: Sequence[object]) -> list[Row]:
-        return list(map(Row._make, self._fetch(query, values)))
+        return list(map(Row._make, self._whole(self._fetch(query, values))))
+
+    def _whole(self, rows: list[tuple[Any, ...]], body: int = 6, run_id: str | None = None) -> list[tuple[Any, ...]]:
+        """Rows with those bodies that were moved to an archive (see ``Archives.whole``)."""
+        if all(map(itemgetter(body), rows)):
+            return rows
+        with self._lock:
+            return self._archives.whole(rows, body, run_id)
 
     def briefs(
         self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = ""
@@ -357,7 +382,7 @@ class Log:
                 " ORDER BY version LIMIT ?",
                 (run_id, after_version, end, _CHUNK),
             )
-            yield from cast("list[Brief]", chunk)
+            yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
             if len(chunk) < _CHUNK:
                 return
             after_version = chunk[-1][1]
@@ -387,7 +412,7 @@ class Log:
         """The same as ``run_rows``, decoded."""
         end = 2**62 if upto is None else upto
         query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version"
-        return list(map(decode, self._fetch(query, (run_id, after_version, end))))
+        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end)))))
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
@@ -412,8 +437,8 @@ class Log:
         low, high = 0, self.last_seq()
         while low < high:
             middle = (low + high + 1) // 2
-            row = self.row(middle)
-            if row is not None and row.at_us <= at_us:
+            found = self._fetch("SELECT at FROM events WHERE seq = ?", (middle,))
+            if found and found[0][0] <= at_us:
                 low = middle
             else:
                 high = middle - 1
@@ -453,18 +478,122 @@ class Log:
             ).fetchone()
         return (int(found[0]), bytes(found[1])) if found else None
 
+    def snapshot_seq(self, run_id: str, projection: str, version: int) -> int:
+        """The seq of the newest snapshot; 0 where there is none."""
+        query = "SELECT coalesce(max(seq), 0) FROM snapshots WHERE run_id = ? AND projection = ? AND version = ?"
+        return int(self._fetch(query, (run_id, projection, version))[0][0])
+
     def save_snapshot(self, run_id: str, projection: str, version: int, seq: int, state: bytes) -> None:
         """Keep a snapshot. A cache: losing any or all of them changes no answer."""
         with self._lock, explained(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.execute(
-                    "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)",
-                    (run_id, projection, version, seq, state),
-                )
+                self._writer.execute(_INSERT_SNAPSHOT, (run_id, projection, version, seq, state))
                 reach("snapshot.in-transaction")
                 self._writer.execute("COMMIT")
                 reach("snapshot.committed")
             except BaseException:
                 self._abandon()
                 raise
+
+    def keep_snapshot(self, projection: str, version: int, seq: int, state: bytes) -> bool:
+        """Make a snapshot of the whole store the only one of its projection. Never waits for another writer.
+
+        Returns:
+            Whether it was written. A cache: who could not write it leaves it to the next.
+        """
+        with self._at_once() as writer:
+            if writer is None:
+                return False
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
+            writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
+            writer.execute("COMMIT")
+            return True
+        return False
+
+    def empty_bodies(self, run_id: str, seqs: Collection[int]) -> None:
+        """Take the bodies of events of a run out of the table. They must lie in an archive that an event names.
+
+        All rows of the run are laid out anew, some at a time: SQLite frees no page for rows that only become shorter.
+        """
+        version = 0
+        while True:
+            with self._lock, explained(self.path):
+                writer = self._writer
+                writer.execute("BEGIN IMMEDIATE")
+                try:
+                    rows = writer.execute(_SOME_ROWS, (run_id, version, _CHUNK)).fetchall()
+                    if any(row[0] in seqs and row[6] != ELSEWHERE for row in rows):
+                        writer.execute(_TAKE_OUT, (run_id, rows[0][2], rows[-1][2]))
+                        emptied = ((*row[:6], ELSEWHERE, *row[7:]) if row[0] in seqs else row for row in rows)
+                        writer.executemany(_INSERT, emptied)
+                    writer.execute("COMMIT")
+                except BaseException:
+                    self._abandon()
+                    raise
+            if len(rows) < _CHUNK:
+                return
+            version = rows[-1][2]
+
+    def free_bytes(self) -> int:
+        """What lies unused in the database's file, and is used for what comes."""
+        with self._lock, explained(self.path):
+            (pages,), (size,) = (
+                self._writer.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
+            )
+            return int(pages) * int(size)
+
+    def give_back(self, *, compact: bool = False) -> int:
+        """Cut unused pages off the database's file, some at a time, where it was made so that this can be done.
+
+        Args:
+            compact: rewrite the file in any case, in one go, in which nobody can append; afterwards it is so made.
+        Returns:
+            Bytes by which the database has become smaller.
+        """
+        with self._lock, explained(self.path):
+            writer = self._writer
+            before = writer.execute("PRAGMA page_count").fetchone()[0]
+            if compact:
+                writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                writer.execute("VACUUM")
+            elif writer.execute("PRAGMA auto_vacuum").fetchone()[0] == _INCREMENTAL:
+                while writer.execute("PRAGMA freelist_count").fetchone()[0]:
+                    writer.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+            pages = before - writer.execute("PRAGMA page_count").fetchone()[0]
+            return int(pages) * int(writer.execute("PRAGMA page_size").fetchone()[0])
+
+    def fold_write_ahead_log(self, above_bytes: int = LIMIT_BYTES) -> bool:
+        """Copy the write-ahead log into the database and empty it, where it is larger than that. Waits for nobody.
+
+        Returns:
+            Whether it is small now. Where somebody reads an old moment of the store it stays, and can be folded later.
+        """
+        if wal_bytes(self.path) <= above_bytes:
+            return True
+        with self._at_once() as writer:
+            if writer is not None:
+                busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not busy
+        return False
+
+    @contextlib.contextmanager
+    def _at_once(self) -> Iterator[sqlite3.Connection | None]:
+        """The writer for something that can as well be done later: it waits for no lock, and fails without a word.
+
+        None inside of a transaction.
+        """
+        with self._lock:
+            writer = self._writer
+            if writer.in_transaction:
+                yield None
+                return
+            try:
+                writer.execute("PRAGMA busy_timeout = 0")
+                yield writer
+            except sqlite3.Error:  # Locked, read-only, full: whoever needs the store for more than this is told.
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+            finally:
+                writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.location import FOLDER
+from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_file
 from parallel_agents.version import STORE_FORMAT
 
 BUSY_TIMEOUT_MS = 30_000
@@ -102,7 +103,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
     writable = _is_writable(path)
     mode = "rw" if writable else "ro"
-    if not writable and not _wal(path).exists():
+    if not writable and not wal_file(path).exists():
         mode += "&immutable=1"  # Or SQLite wants to make a -shm file, also to read.
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}",
@@ -130,7 +131,7 @@ def _settled(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
         if _is_writable(path):
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
     except BaseException:
         connection.close()
         raise
@@ -148,10 +149,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.002)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def _tables(connection: Any) -> set[str]:
@@ -185,7 +182,7 @@ def _make_tables(path: Path, release: str) -> None:
 
     from parallel_agents.eventstore.schema import metadata, store
 
-    engine = create_engine("sqlite://", creator=lambda: _settled(_connect(path), path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _settled(_to_be_cut(_connect(path)), path), poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
@@ -199,6 +196,12 @@ def _make_tables(path: Path, release: str) -> None:
                 writer.execute(store.insert(), rows)
     except DBAPIError as error:
         raise error.orig or error from None
+
+
+def _to_be_cut(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A connection to an empty file, of which unused pages can be cut off one day: to be said before anything is written."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    return connection
 
 
 def data_version(connection: sqlite3.Connection) -> int:

@@ -81,6 +81,16 @@ def read(store: Path, run_id: str, attempt_id: str) -> list[Point]:
         return [Point(*row) for row in connection.execute(_SELECT, (run_id, attempt_id))] if _there(connection) else []
 
 
+def peaks(store: Path, run_id: str, attempt_id: str) -> Point | None:
+    """The most of everything in the points of an attempt; None where there are none.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    points = read(store, run_id, attempt_id)
+    return Point(*(max(values) for values in zip(*points, strict=True))) if points else None
+
+
 def remove(store: Path, run_id: str) -> int:
     """Forget a run's points. Gives how many there were.
 

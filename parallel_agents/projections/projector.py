@@ -8,6 +8,7 @@ from functools import wraps
 from hashlib import sha256
 from typing import ParamSpec, TypeVar
 
+from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
@@ -29,6 +30,7 @@ from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState
+from parallel_agents.projections.store_wide import KEEP_EVERY, OCCUPANCY, RUNS, SPEND, State, StoreWide
 
 _ROLLED_BACK = RunRolledBack.__name__
 _QUEUED_FOR_THE_FIRST_TIME = """(type = 'TaskQueued' AND instr(body, '"reason":""'))"""  # A bill does not need those.
@@ -69,8 +71,11 @@ def _blames(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
         except _OF_DAMAGE:
             projector = given[0]
             assert isinstance(projector, Projector)
-            for row in projector.log.rows():
-                if sha256(row.body.encode(errors="surrogateescape")).digest() != row.body_digest:
+            for row in projector.log.rows(stored=True):
+                if (
+                    row.body != ELSEWHERE
+                    and sha256(row.body.encode(errors="surrogateescape")).digest() != row.body_digest
+                ):
                     raise damaged(row.seq) from None
             raise
 
@@ -157,15 +162,50 @@ class Projector:
         charge of unknown cost stands for that) or go on with a session.
         """
         end = self.log.last_seq() if upto is None else upto
+        state = self._store_wide(SPEND, end)
+        if state is not None:
+            if state.running:
+                open_runs = set(self._open_runs(end))
+                state.running = {name: held for name, held in state.running.items() if held.run_id in open_runs}
+            return state
         state = Spend()
         for row in self.log.rows(0, end, where=_OF_SPENDING):
             spend_fold.fold_row(state, row)
         running = Spend()
-        for summary in self._open_runs(end):
-            for brief in self.log.briefs(summary.run_id, 0, end, where=_OF_SLOTS):
-                spend_fold.fold(running, decode_brief(summary.run_id, brief))
+        for run_id in self._open_runs(end):
+            for brief in self.log.briefs(run_id, 0, end, where=_OF_SLOTS):
+                spend_fold.fold(running, decode_brief(run_id, brief))
         state.running = running.running
         return state
+
+    def _store_wide(self, fold: StoreWide[State], end: int) -> State | None:
+        """A fold of the whole store from its snapshot on; None where it has none and is not worth one.
+
+        What had to fold a long tail up to the end of the log leaves a snapshot.
+        """
+        if not self.use_snapshots:
+            return None
+        base = fold.newest(self.log, end)
+        since = 0 if base is None else base[0]
+        keep = end - since >= KEEP_EVERY and end >= self.log.last_seq()
+        if base is None and not keep:
+            return None
+        state = fold.state(self.log, end, base)
+        if keep:
+            fold.keep(self.log, end, state)
+        return state
+
+    @_blames
+    def keep_up(self) -> None:
+        """Make new snapshots of what is folded over the whole store, where the old ones are far behind."""
+        end = self.log.last_seq()
+        self._keep_up(RUNS, end)
+        self._keep_up(OCCUPANCY, end)
+        self._keep_up(SPEND, end)
+
+    def _keep_up(self, fold: StoreWide[State], end: int) -> None:
+        if end - fold.newest_seq(self.log) >= KEEP_EVERY:
+            self._store_wide(fold, end)
 
     @_blames
     def view(self, run_id: str, upto: int | None = None) -> RunView:
@@ -183,15 +223,21 @@ class Projector:
     @_blames
     def runs(self, upto: int | None = None) -> dict[str, RunSummary]:
         """All runs, oldest first."""
-        return runs_fold.fold_all(self.log.run_level(upto))
+        end = self.log.last_seq() if upto is None else upto
+        found = self._store_wide(RUNS, end)
+        return runs_fold.fold_all(self.log.run_level(end)) if found is None else found
 
     @_blames
     def occupancy(self, upto: int | None = None) -> Occupancy:
-        """Leases and slots of the whole store. Reads only runs that have not ended: the others hold no slot."""
+        """Slots of the whole store, held by runs that have not ended: the others hold none."""
+        end = self.log.last_seq() if upto is None else upto
+        found = self._store_wide(OCCUPANCY, end)
+        if found is not None:
+            return occupancy_fold.of_runs(found, set(self._open_runs(end))) if found.slots else found
         state = Occupancy()
-        for summary in self._open_runs(upto):
-            for row in self.log.briefs(summary.run_id, 0, upto, where="type NOT IN ('TaskQueued', 'CostCharged')"):
-                occupancy_fold.fold(state, decode_brief(summary.run_id, row))
+        for run_id in self._open_runs(end):
+            for row in self.log.briefs(run_id, 0, end, where=_OF_SLOTS):
+                occupancy_fold.fold(state, decode_brief(run_id, row))
         return state
 
     @_blames
@@ -199,14 +245,15 @@ class Projector:
         """How much memory the attempts that were the last ones of the store have needed."""
         end = self.log.last_seq() if upto is None else upto
         state = Needs()
-        for row in self.log.rows(max(0, end - NEEDS_LOOK_BACK), end, where=_OF_NEEDS):
-            needs_fold.fold(state, decode(row))
+        for row in self.log.rows(max(0, end - NEEDS_LOOK_BACK), end, where=_OF_NEEDS, stored=True):
+            if row.body != ELSEWHERE:  # Of a run that was archived; no archive is needed to start.
+                needs_fold.fold(state, decode(row))
         return state
 
-    def _open_runs(self, upto: int | None) -> list[RunSummary]:
+    def _open_runs(self, upto: int) -> list[str]:
         """Those that may hold a slot: not ended, or ended and not released yet."""
         runs = self.runs(upto).values()
-        return [run for run in runs if run.status not in status_fold.ENDED or run.holder is not None]
+        return [run.run_id for run in runs if run.status not in status_fold.ENDED or run.holder is not None]
 
     def records(self, run_id: str, upto: int | None = None) -> list[Recorded]:
         """Every event of a run, undone ones too.
@@ -245,6 +292,6 @@ class Projector:
 
 def unknown_run(log: Log, run_id: str, upto: int | None = None) -> UnknownRun:
     """The error for a run that is not there, with the nearest that is."""
-    known = list(runs_fold.fold_all(log.run_level(upto)))
+    known = list(Projector(log).runs(upto))
     hint = nearest(run_id, known) if known else "`parallel-agents run PLAN` makes the first one"
     return UnknownRun(f"there is no run {run_id!r}" + (f" at event {upto}" if upto is not None else ""), hint=hint)

@@ -16,7 +16,9 @@ from typing import Final, Literal
 import orjson
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.record import Recorded, Row, decode, from_rfc3339
+from parallel_agents.projections import occupancy
 
 DAY_US: Final = 86_400_000_000
 MINUTE_US: Final = 60_000_000
@@ -108,24 +110,25 @@ def fold(state: Spend, record: Recorded) -> Spend:
             )  # fmt: skip
         case ev.ProviderFreed(provider=provider):
             state.waits.pop(provider, None)
+        case ev.RunArchived(run_id=archived):  # None of it ran, but its ends may not be readable any more.
+            state.running = {name: held for name, held in state.running.items() if held.run_id != archived}
         case _:
             raise AssertionError(f"spend does not fold {type(event).__name__}")
     return state
 
 
-OF_SLOTS: Final = (
-    "TaskStarted", "TaskCompleted", "TaskFailed", "TaskTimedOut", "TaskCancelled", "AttemptLost", "TaskBlocked",
-    "ResultDiscarded",
-)  # fmt: skip
+OF_SLOTS: Final = occupancy.TYPES
 """The types that begin and end a reservation."""
 OF_MONEY: Final = (
     "CostCharged", "BudgetThresholdReached", "BudgetExceeded", "BudgetChanged", "ProviderLimited", "ProviderFreed",
 )  # fmt: skip
-_FOLDED = frozenset(ev.EVENT_TYPES[name] for name in OF_SLOTS + OF_MONEY)
+_FOLDED = frozenset({*(ev.EVENT_TYPES[name] for name in OF_SLOTS + OF_MONEY), ev.RunArchived})
 
 
 def fold_row(state: Spend, row: Row) -> Spend:
     """The same from a stored row. Most are charges and starts, of which a few fields say all."""
+    if row.body == ELSEWHERE:
+        return state
     try:
         data = orjson.loads(row.body)
         if "schema_version" not in data:

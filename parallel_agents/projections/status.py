@@ -319,7 +319,7 @@ def _run_level(state: RunState, record: Recorded) -> None:
                 state.budget_usd_micros = record.event.budget_usd_micros
             else:
                 state.task_budgets[scope.removeprefix("task:")] = record.event.budget_usd_micros
-        case ev.PlanScheduled() | ev.ScheduleFired() | ev.ScheduleSkipped() | ev.ScheduleRemoved():
+        case ev.PlanScheduled() | ev.ScheduleFired() | ev.ScheduleSkipped() | ev.ScheduleRemoved() | ev.RunArchived():
             pass  # Of no run.
         case ev.CheckpointsDropped():
             pass  # The files of the past, not where the run stands.

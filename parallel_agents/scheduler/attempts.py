@@ -407,7 +407,7 @@ class Attempts:
         if held is None:
             return
         by_runner: dict[str, list[str]] = {}
-        for attempt_id in self._slots_of(run_id):
+        for attempt_id in sorted(self._slots_of(run_id)):
             if attempt_id in self.launched:
                 continue
             task_id = held.state.running.get(attempt_id)

@@ -135,7 +135,9 @@ def decide_success(
     if circuit is None:
         return None
     failed_us = max([circuit.opened_us or 0, *circuit.failures])
-    if attempt_id != circuit.trial and started_us <= failed_us:
+    if (
+        attempt_id != circuit.trial and started_us < failed_us
+    ):  # What starts in the commit that tells of it comes after it.
         return None
     return ev.CircuitClosed(runner=runner, reason=f"attempt {attempt_id} {why}")
 

@@ -35,6 +35,7 @@ from parallel_agents.scheduler.ports import Ports
 from parallel_agents.scheduler.probing import Meeting, Unfinished, probe
 from parallel_agents.scheduler.runners.folder import PROCESS, make_folder, read_object, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.runners.unfinished import end_unfinished
 from parallel_agents.scheduler.work import PATHS_KEPT, Clash, Work, facts_of_conflict
 
 SHADOW: Final = "shadow.git"
@@ -107,6 +108,7 @@ class Followed(NamedTuple):
     foreign: str | None = None
     error: str | None = None
     held: Mapping[str, str] = MappingProxyType({})  # What was to be held by refs.
+    for_good: bool = False  # Whether it is of no use to try again soon: somebody stands on the branch.
     restored: bool = False  # It was not about refs, but about the files of a shared directory.
 
 
@@ -211,6 +213,15 @@ class Checkouts:
             with self._lock:
                 self._free.setdefault(order.run_id, []).append(self.worktree(order.run_id, order.task_id))
 
+    def end_gates(self, repository: str, folders: Sequence[Path]) -> None:
+        """End gates that another dispatcher has left running, before anything else is done about files."""
+
+        def work() -> None:
+            end_unfinished(folders)
+
+        for kind in ("worktrees", "objects"):  # Either lane may lead to a gate; the second finds nothing to do.
+            self._do(repository, kind, work)
+
     def end_run(self, run_id: str, repository: str, workdir: Path, completed: Collection[str]) -> None:
         """Take the checkouts away whose work is held: also of attempts that a dispatcher before us has seen to."""
         with self._lock:
@@ -252,7 +263,8 @@ class Checkouts:
                         foreign = refs.move_branch(found, run_id, commit, stands)
                 return Followed(run_id, commit, foreign, held=held)
             except Exception as error:
-                return Followed(run_id, commit, error=str(error), held=held)
+                for_good = isinstance(error, refs.BranchInUse)
+                return Followed(run_id, commit, error=str(error), held=held, for_good=for_good)
 
         self._do(repository, "objects", work)
 

@@ -42,6 +42,7 @@ from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
+from parallel_agents.scheduler.upkeep import Upkeep
 from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
@@ -105,13 +106,13 @@ class Dispatcher:
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
+        self._upkeep = Upkeep(log, self.projector, steady)
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
         self._free_runs: set[str] = set()  # Not over and not held by this process.
         self._holders_checked_us = 0
         self.accounts = Accounts(self.projector, live_spend)
         self.breakers = Breakers(log)
-        self._steady = steady
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
             clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
@@ -229,10 +230,12 @@ class Dispatcher:
             self._seen = fresh[-1].seq
             self._publish(fresh)
         self.attempts.make_so(started, adopted)
+        self._upkeep.after_tick(self._seen, quiet=not fresh)
         self._at_rest = self._draining and not any(self._occupancy.of_run(run_id) for run_id in self.held)
         return self._next_due()
 
     def _load(self) -> None:
+        self.projector.keep_up()  # Here, where nobody waits for us to commit.
         end = self.log.last_seq()
         self._summaries = self.projector.runs(end)
         self._occupancy = self.projector.occupancy(end)
@@ -347,7 +350,7 @@ class Dispatcher:
             self._times[run_id] = RunTime.of(state, self._steady())
         files = self.attempts.files_of(state)
         if files is not None:
-            files.take_run(run_id)
+            files.take_run(state)
 
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
@@ -472,16 +475,17 @@ class Dispatcher:
             self._add(draft, ev.STORE_RUN, said)
 
     def _let_go(self, draft: Draft) -> None:
-        for run_id in self._leaving & self.held.keys():
+        for run_id in [name for name in self.held if name in self._leaving]:
             if decide.is_stuck(self.held[run_id].state) and self._occupancy.of_run(run_id) == 0:
                 self._release(draft, run_id)
         if self._hands_back:
-            for run_id in self.held.keys() - self._asked:
+            for run_id in [name for name in self.held if name not in self._asked]:
                 self._release(draft, run_id, left=True)
 
     def _release(self, draft: Draft, run_id: str, *, left: bool = False) -> None:
         used_s = self._used_s(run_id)
         self._lose(run_id)
+        self._wanted.discard(run_id)  # Where it is because a commit failed.
         self._add(draft, run_id, ev.RunReleased(epoch=self._summaries[run_id].epoch, left=left, used_s=used_s))
         reach("release.drafted")
 
@@ -490,7 +494,7 @@ class Dispatcher:
 
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
-        for run_id in self._leaving & self.held.keys():
+        for run_id in [name for name in self.held if name in self._leaving]:
             self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
@@ -625,7 +629,7 @@ class Dispatcher:
     def _publish(self, fresh: list[Recorded]) -> None:
         """Tell who listens, before anything is started and while the state of a run that has ended is still there."""
         ended = []
-        for run_id in {record.run_id for record in fresh}:
+        for run_id in dict.fromkeys(record.run_id for record in fresh):  # In the order of the log, always the same.
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state

@@ -24,6 +24,9 @@ SAMPLES_ABOVE: Final = 5
 STEPS: Final = (10, 15, 19)
 """The priorities that a hog gets, one after the other. Only the administrator could raise them again."""
 
+OOM_SCORE: Final = 300
+"""Where the machine's memory runs out, the kernel ends something of an attempt before a person's program."""
+
 _SLACK: Final = 1.05  # A sample is not exact.
 _GRACE_S: Final = 1.0  # For an end by itself; whoever has taken twice its share gets none.
 
@@ -77,6 +80,7 @@ class Enforcer:
         self._hogs = Hogs()
         self._least_nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
         self._sessions: dict[int, int] = {}  # Whose share of the processors was looked at, and what it is.
+        self._passes: dict[str, int] = {}  # Over each attempt, as far as they matter.
 
     def look(self, attempts: Mapping[str, Usage], members: Mapping[str, Sequence[Row]]) -> None:
         """Act on what a pass saw.
@@ -87,6 +91,11 @@ class Enforcer:
         limits = self._limits()
         lowered = self._hogs.lower(limits, attempts)
         sessions: dict[int, int] = {}
+        self._passes = {name: min(3, self._passes.get(name, 0) + 1) for name in members}
+        for name, rows in members.items():
+            # Later ones have it from those that are there; one that was begun in the middle of a pass is seen by the next.
+            for row in rows if self._passes[name] <= 2 else ():
+                make_first_to_go(row.pid)
         for name, rows in members.items():
             # Some are not that low: a command may have had children before its supervisor could lower it.
             nice = max(self._least_nice, lowered.get(name, 0))
@@ -117,6 +126,14 @@ def lower_priority(row: Row, nice: int) -> None:
     if found is not None and found.start_time == row.start_time:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, row.pid, nice)
+
+
+def make_first_to_go(pid: int) -> None:
+    """See ``OOM_SCORE``."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/oom_score_adj", "r+", encoding="ascii") as file:
+        if int(file.read()) < OOM_SCORE:
+            file.seek(0)
+            file.write(str(OOM_SCORE))
 
 
 def lower_session(pid: int, nice: int) -> int:

@@ -110,7 +110,7 @@ class Engine:
             from parallel_agents.scheduler.watching import Watch  # Runs of callables need none.
 
             self._watch = Watch(self.log.path, self._launches, self._end)
-            self._sampler = Sampler(self._pids, look=self._watch.look)
+            self._sampler = Sampler(self._pids, look=self._watch.look, earlier=self._watch.earlier)
             self._sampler.start()
 
     def _pids(self) -> dict[str, int]:

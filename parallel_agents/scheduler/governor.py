@@ -127,6 +127,7 @@ class Governor:
         """What was planned: why the machine lets nothing more start, and what it lets start although it should not."""
         watch = self._watched.get(state.run_id)
         if watch is None:
+            self._count_ungoverned(state, decision)
             return
         if decision.pressed is not None:
             if watch.pressed is None or watch.pressed.code != decision.pressed.code:
@@ -136,6 +137,13 @@ class Governor:
             if room.warning:
                 alone = "task {} of run {} starts all the same, with nothing beside it: {}"
                 trouble.warn(alone, task_id, state.run_id, room.warning)
+
+    def _count_ungoverned(self, state: RunState, decision: Decision) -> None:
+        """What a run starts that does not ask weighs on those that do."""
+        if self._machine is not None:
+            for what, task_id in decision.steps:
+                if what == "start" and is_process(state.tasks[task_id].task):
+                    self._machine.add(0, 0)
 
     def look_back(self, state: RunState, pressed: bool, run_slots: int) -> list[Event]:
         """After all was planned: what is to be told of a run that starts nothing because of the machine.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import Gate
 from parallel_agents.scheduler.checkouts import Checkouts, Followed, Kept, Merged, Order, Prepared, Probed
@@ -205,6 +206,7 @@ class Harvest:
                 command=gate.command, env=order.env, timeout_s=gate.timeout_s,
             )
         )  # fmt: skip
+        reach("gate.given")
 
     def _gates_done(self, one: _Round) -> None:
         if one.stage is not None:

@@ -16,6 +16,7 @@ from parallel_agents.scheduler.trees import Account, Membership, Row
 
 INTERVAL_S = 1.0
 _PROCESSORS = os.cpu_count() or 1
+_ADOPTED_S = 1.2 * INTERVAL_S  # One of our own is sampled sooner.
 _KEPT_US = 600_000_000  # A slow end (its files are merged first) is asked for within that time.
 
 
@@ -55,6 +56,7 @@ class Sampler:
     Args:
         live: attempt id -> pid of its first process.
         look: called after each pass, with what each living attempt has used and its processes.
+        earlier: what was seen of an attempt by whoever sampled it before us; asked for where one is old already.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Sampler:
         live: Callable[[], Mapping[str, int]],
         *,
         look: Callable[[Mapping[str, Usage], Mapping[str, list[Row]]], None] | None = None,
+        earlier: Callable[[str], Usage | None] = lambda attempt_id: None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._live = live
+        self._earlier = earlier
         self._look = look
         self._interval_s = interval_s
         self._machine = Machine()
@@ -110,14 +114,12 @@ class Sampler:
         members = {name: rows for name, rows in self._membership.members(roots, table).items() if rows}
         for attempt_id, rows in members.items():
             first = table.get(roots[attempt_id])
-            account = self._accounts.setdefault(attempt_id, Account())
-            account.take(
-                rows,
-                held(row.pid for row in rows),
-                at_us,
-                age_s=0.0 if first is None else age_s(first.start_time),
-                processors=_PROCESSORS,
-            )
+            old_s = 0.0 if first is None else age_s(first.start_time)
+            account = self._accounts.get(attempt_id)
+            if account is None:
+                known = self._earlier(attempt_id) if old_s > _ADOPTED_S else None
+                account = self._accounts[attempt_id] = Account(known or Usage())
+            account.take(rows, held(row.pid for row in rows), at_us, age_s=old_s, processors=_PROCESSORS)
         return members
 
     def _forget(self, roots: Mapping[str, int], at_us: int) -> None:

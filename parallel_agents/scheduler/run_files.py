@@ -19,11 +19,14 @@ from parallel_agents.scheduler.decide import GATE_FAILED, storable_text
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
+from parallel_agents.scheduler.runners.unfinished import unfinished
 from parallel_agents.scheduler.work import Work, wants_merge
 
 _NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
 
-AGAIN_S = 5.0  # Between two tries to let refs follow: a lock is gone by then, or somebody stands on another branch.
+SOON_S = 1.0  # Between the first tries to let refs follow: a lock is gone by then, or a disk has room again.
+AGAIN_S = 5.0  # Between later ones: somebody stands on another branch by then.
+TRIES = 3  # So often it is tried before a run ends with refs that do not follow: nobody looks after it then.
 
 
 def before_checkpoint(attempt_id: str) -> str:
@@ -57,7 +60,8 @@ class _Known:
     followed: str | None = None  # The integration line that the branch was last told to follow.
     foreign: str | None = None  # A commit of somebody else's on the branch.
     answered: str | None = None  # The integration line that it was last heard of, whatever came of it.
-    again_at: float = 0.0  # When refs are told to follow once more (monotonic), after that has failed.
+    failures: int = 0  # Of that, in a row.
+    again_at: float | None = None  # When refs are told to follow once more (monotonic), after that has failed.
     probe_at: float | None = None  # When unfinished work is compared next (monotonic); None while that is under way.
     met: set[tuple[str, str, tuple[str, ...]]] = field(default_factory=set)  # What was warned of: attempts and paths.
 
@@ -96,11 +100,19 @@ class RunFiles:
         self.begun: set[str] = set()  # Attempts whose process runs in its checkout.
         self._folder = str(attempts_folder(log.path))
 
-    def take_run(self, run_id: str) -> None:
-        """A run is ours from here on: learn which commits of it the log knows."""
+    def take_run(self, state: RunState) -> None:
+        """A run is ours from here on: learn which commits of it the log knows, and end the gates that run in its checkouts."""
+        run_id = state.run_id
         known = self._known[run_id] = _Known(probe_at=time.monotonic() + EVERY_S)
         for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
             known.learn(decode_brief(run_id, brief))
+        if state.plan.files.gates and state.repository is not None:
+            root, ours = Path(self._folder, run_id), self.harvest.gates_of(run_id)
+            places = [root / task_id / attempt_id for attempt_id, task_id in state.running.items()]
+            gates = [gate for place in (*places, *root.glob(f"{GATES}/*/*")) for gate in place.glob("gates/*")]
+            left = [gate for gate in unfinished(gates) if gate.name not in ours]
+            if left:
+                self.checkouts.end_gates(state.repository, left)
 
     def learn(self, record: Recorded) -> None:
         """Take note of an event that names a commit."""
@@ -249,7 +261,7 @@ class RunFiles:
         known = self._known.get(state.run_id)
         if known is None:
             return True
-        if known.holding or not known.to_hold.keys() <= known.failed:
+        if known.holding or not known.to_hold.keys() <= known.failed or 0 < known.failures < TRIES:
             return False
         if back and state.restoring is not None and not known.taken_back:
             if known.taken_back is None:
@@ -301,9 +313,11 @@ class RunFiles:
             self.checkouts.probe(state.run_id, orders, state.integration)
 
     def next_due_s(self) -> float | None:
-        """In how many seconds unfinished work is to be compared."""
-        due = [known.probe_at for known in self._known.values() if known.probe_at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due and self.begun else None
+        """In how many seconds unfinished work is to be compared, or refs are to be told to follow once more."""
+        due = [known.again_at for known in self._known.values() if known.failures < TRIES]
+        if self.begun:
+            due += [known.probe_at for known in self._known.values()]
+        return min((max(0.0, when - time.monotonic()) for when in due if when is not None), default=None)
 
     def go_on(self, state: RunState) -> None:
         """After a commit: the next merge, a look at unfinished work, and refs that follow."""
@@ -315,13 +329,14 @@ class RunFiles:
             self._take_back(state, commit, known.restores)
         self._probe(state, known)
         self.harvest.merge_next(state.run_id, state.integration)
-        if time.monotonic() < known.again_at and known.answered == state.integration and not state.ended:
+        early = known.again_at is not None and time.monotonic() < known.again_at
+        if early and known.answered == state.integration and not state.ended:
             return
         if state.plan.workspace == "worktree" and known.foreign is None and known.followed != state.integration:
             known.followed = state.integration
         elif not known.to_hold:
             return
-        held, known.to_hold = known.to_hold, {}
+        held, known.to_hold, known.again_at = known.to_hold, {}, None
         known.holding.update(held)
         branch = known.followed if state.plan.workspace == "worktree" and known.foreign is None else None
         self.checkouts.follow(state.run_id, state.repository, Path(state.workdir), branch, held, known.commits)
@@ -340,7 +355,9 @@ class RunFiles:
             known.holding.difference_update(found.held)
             if found.error is not None:
                 known.failed.update(found.held)
-                known.followed, known.again_at = None, time.monotonic() + AGAIN_S
+                known.failures = TRIES if found.for_good else known.failures + 1
+                wait_s = SOON_S if known.failures < TRIES else AGAIN_S
+                known.followed, known.again_at = None, time.monotonic() + wait_s
                 known.to_hold = {**found.held, **known.to_hold}
                 self._tell(found)
             elif found.foreign is not None and known.foreign is None:
@@ -350,6 +367,8 @@ class RunFiles:
                     f"somebody put {found.foreign[:12]} on the branch parallel-agents/{state.run_id}, which is kept"
                 )
                 event = ev.RunPaused(reason=reason) if state.status == RUNNING else None
+            else:
+                known.failures = 0
         return event
 
     def last_words(self) -> None:

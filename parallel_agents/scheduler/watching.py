@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from parallel_agents.eventstore import usage_samples
+from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.scheduler.enforcing import Ender, Enforcer
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.runners.control_groups import control_group_home, sweep
@@ -22,6 +23,7 @@ class Watch:
     """
 
     def __init__(self, store: Path, launches: Callable[[], Mapping[str, Launch]], end: Ender) -> None:
+        self._store = store
         self._launches: Mapping[str, Launch] = {}
         self._ask = launches
         self._enforcer = Enforcer(lambda: {name: one.limits for name, one in self._launches.items() if one.limits}, end)
@@ -37,6 +39,22 @@ class Watch:
         self._launches = self._ask()
         self._enforcer.look(attempts, members)
         self._keeper.look(attempts)
+
+    def earlier(self, attempt_id: str) -> Usage | None:
+        """The peaks of an adopted attempt, as its last dispatcher has kept them."""
+        launch = self._ask().get(attempt_id)
+        try:
+            found = None if launch is None else usage_samples.peaks(self._store, launch.run_id, attempt_id)
+        except StoreError:
+            return None
+        if found is None:
+            return None
+        return Usage(
+            peak_cpu_percent=found.cpu_percent,
+            peak_memory_bytes=found.memory_bytes,
+            peak_open_files=found.open_files,
+            disk_written_bytes=found.disk_written_bytes,
+        )
 
     def close(self) -> None:
         """Keep what has not been written yet. The sampler has ended."""

@@ -147,6 +147,8 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     assert "it drains since" in cli.quick("daemon", "status").out
     refused = cli.quick("daemon", "start", code=2).err
     assert f"daemon {pid} drains this store" in refused
+    cli.quick("pause", run)
+    assert "drains, and starts nothing more" in cli.quick("resume", run).err
     late = cli.quick("run", "--detach", cli.plan(shell("late", "true"), name="late"))
     assert "takes up nothing" in late.err
     cli.write("go", "")

@@ -373,6 +373,7 @@ def test_ctrl_c_on_a_terminal_is_heard_and_answered(cli: Scratch) -> None:
 
 def test_much_output_and_output_that_is_no_text_are_kept_and_shown_as_well_as_they_can(cli: Scratch) -> None:
     """Two hundred megabytes on one line, and bytes that mean nothing, on a terminal and in the log."""
+    cli.write("parallel-agents.toml", "[monitoring]\nmax_output_mb = 0\n")  # All of it.
     big = 200_000_000
     plan = cli.plan(
         shell("big", f"head -c {big} /dev/zero | tr '\\0' x"), shell("binary", "head -c 300000 /dev/urandom")

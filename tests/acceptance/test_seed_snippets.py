@@ -182,7 +182,7 @@ def test_configurations_are_accepted(heading: str, project: Path) -> None:
     """Also where a key belongs to a part to come: they say its default. Comments are no JSON, so they go."""
     text = re.sub(r"\s+#.*", "", CONFIGURATIONS[heading])
     configure(project, text)
-    configuration = load_configuration(project)
+    configuration = load_configuration(project, environ={})
     for key, value in _leaves(json.loads(text)):
         group, _, rest = key.partition(".")
         full = f"{ALIASES.get(group, group)}.{rest}" if rest else key

@@ -481,6 +481,33 @@ def test_an_adopted_agent_is_interrupted_by_a_signal(agents: Agents, tmp_path: P
     assert [one.source for one in ended.charges] == ["agent"]
 
 
+@pytest.mark.parametrize("way", ["ours", "adopted"])
+def test_who_breaks_a_limit_fails_for_that_and_is_charged(agents: Agents, tmp_path: Path, way: str) -> None:
+    """It is not asked to stop first: it might take more meanwhile. What it has told of its cost counts."""
+    launch = agents.endless(tmp_path / "begun")
+    agents.start(launch)
+    wait_until((tmp_path / "begun").exists, "the agent to begin")
+    if way == "adopted":
+        agents.take_over(launch)
+    agents.runner.end(launch.attempt_id, error="used too much", kind="memory", grace_s=0.5)
+    agents.runner.stop(launch.attempt_id, grace_s=60.0)
+    ended = agents.end_of(launch.attempt_id)
+    assert (ended.outcome, ended.error, ended.kind, ended.retryable) == ("exited", "used too much", "memory", False)
+    assert ended.charges
+    assert agents.count(launch.attempt_id) == 1
+
+
+def test_who_has_done_its_work_is_held_to_no_limit_any_more(agents: Agents) -> None:
+    """Its result came first."""
+    launch = agents.errand("say Done.", "linger", grace_s=600.0)
+    agents.start(launch)
+    out = Path(launch.folder, "stdout.log")
+    wait_until(lambda: out.exists() and b'"result"' in out.read_bytes(), "its result")
+    agents.runner.end(launch.attempt_id, error="used too much", kind="memory", grace_s=0.0)
+    ended = agents.end_of(launch.attempt_id)
+    assert (ended.outcome, ended.error, ended.kind, ended.output) == ("exited", None, "", "Done.")
+
+
 def test_why_it_was_stopped_is_known_to_a_successor(agents: Agents) -> None:
     """One that has been sent home after its result has succeeded, whoever sees its end."""
     launch = agents.errand("say Done.", "linger", grace_s=0.1)

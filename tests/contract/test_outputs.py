@@ -92,7 +92,7 @@ def test_where_nothing_can_be_given_back_a_command_ends_with_the_reason(tmp_path
             launch = shell.launch(command=("sh", "-c", script), max_output_bytes=2 * LIMIT)
             ended = shell.run(launch)
             assert ended.outcome == "exited"
-            assert not ended.retryable
+            assert (ended.kind, ended.retryable) == ("output", False)
             assert "it has printed more than 2 MB to stdout.log" in (ended.error or "")
             assert "monitoring.maxOutputMB" in (ended.error or "")
             said = read_object(str(launch.folder), EXIT)

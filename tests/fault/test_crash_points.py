@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, At, World, kill_group
-from daemons import DAEMON as DAEMON
+from crashing import COMMAND, GATE, At, World, kill_group
 from daemons import wait_until
 from fakeagent.installing import install
 
@@ -22,7 +21,7 @@ from parallel_agents import schedules, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.crash_points import POINTS
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.submission import Plan
+from parallel_agents.eventstore.submission import Gate, Plan
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
@@ -36,9 +35,7 @@ def working(world: World, at: At) -> None:
         world.task("a", "write:a:1"), world.task("b", "write:file:b", "once", "write:b:1", after="a", max_retries=1)
     )
     world.dies(at)
-    daemon = world.daemon()
-    assert world.ended(run_id) == "completed"
-    world.end_daemon(daemon)
+    assert world.run_to_end(run_id) == "completed"
     assert world.git("ls-tree", "--name-only", f"parallel-agents/{run_id}").split() == ["a", "b", "file"]
     assert world.git("show", f"parallel-agents/{run_id}:file") == "first\nb\n"
 
@@ -88,8 +85,10 @@ def losing(world: World, at: At) -> None:
     world.kill(first)
     kill_group([supervisor.pid])
     world.dies(at)
-    world.go()
-    assert world.run_to_end(run_id) == "completed"
+    with world.dispatching():
+        wait_until(lambda: [one.word for one in world.said()].count("begins") == 2, "another attempt")
+        world.go()
+        assert world.ended(run_id) == "completed"
     assert len(world.events(run_id, ev.AttemptLost)) == 1
 
 
@@ -161,6 +160,36 @@ def submitting(world: World, at: At) -> None:
         runs = [world.cli("submit", "plan.json").strip()]
     [run_id] = runs
     assert world.run_to_end(run_id) == "completed"
+
+
+def gated(world: World, at: At) -> None:
+    """A daemon dies while gates check what an attempt has left: they are begun anew, and never twice at the same time."""
+    after = "stage" if at.count > 1 else "task"
+    gates = (Gate(command=world.command(GATE, "wait:go"), after=after),)
+    run_id = world.plan(world.task("a", "write:a:1"), gates=gates)
+    world.dies(At(at.point))
+    world.wait_for("begins", GATE)
+    with world.dispatching():
+        wait_until(lambda: [one[:2] for one in world.said()].count(("begins", GATE)) == 2, "the gate to be run again")
+        world.go()
+        assert world.ended(run_id) == "completed"
+    assert [one.word for one in world.said() if one.task_id == GATE] == ["begins", "begins", "ends"]
+
+
+def undoing(world: World, at: At) -> None:
+    """Somebody takes a run back of which an attempt lives, and dies: whoever dispatches next ends it, and starts it anew."""
+    run_id = world.plan(world.task("a", "write:file:a"), world.task("b", "write:b:1", "wait:go", after="a"))
+    first = world.daemon()
+    world.wait_for("begins", "b")
+    world.kill(first)
+    seq = next(one.seq for one in world.records(run_id) if isinstance(one.event, ev.TaskCompleted))
+    world.cli("rollback", run_id, "--to", str(seq), "--yes", at=at)
+    with world.dispatching():
+        wait_until(lambda: world.events(run_id, ev.ResultDiscarded), "what was undone to end")
+    world.go()
+    steer.resume(world.log, run_id)
+    assert world.run_to_end(run_id) == "completed"
+    assert [task for word, task, _ in world.said() if word == "ends"] == ["a", "b"]
 
 
 def scheduled(world: World, at: At) -> None:
@@ -345,55 +374,76 @@ def giving_up(world: World, at: At) -> None:
 # Where each point lies, as scenes with the times at which it is reached there.
 CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     working: {
-        "log.before-append": (1, 2, 4), "log.in-transaction": (1, 2, 3, 4), "log.committed": (1, 2, 3, 4),
-        "claim.drafted": (1,), "claim.committed": (1,), "ends.drafted": (1, 2, 3), "ends.committed": (1, 2, 3),
-        "starts.drafted": (1, 2), "starts.committed": (1, 2, 3), "finish.drafted": (1,), "finish.committed": (1,),
-        "attempt.before-start": (1, 3), "attempt.given": (1, 3), "file.before-rename": (1,),
-        "checkout.before": (1,), "checkout.ready": (1,), "worktree.before-add": (1,), "worktree.registered": (1,),
-        "worktree.filled": (1,), "worktree.moved": (1,), "worktree.before-set": (1, 2), "worktree.set": (1, 2),
-        "worktree.put-aside": (1,), "worktree.forgotten": (1,), "keep.before": (1, 2), "keep.held": (1, 2),
-        "files.tree": (1,), "files.commit": (1,), "merge.before": (1,), "merge.made": (1, 2), "merge.held": (1, 2),
-        "refs.before-hold": (1,), "refs.held": (1,), "branch.before-move": (1, 2), "branch.moved": (1, 2),
-        "daemon.locked": (1,), "daemon.dispatching": (1,),
+        "log.before-append": (2,), "log.in-transaction": (2,), "log.committed": (1, 3), "claim.drafted": (1,),
+        "claim.committed": (1,), "ends.drafted": (1,), "ends.committed": (2,), "starts.drafted": (1,),
+        "starts.committed": (1,), "finish.drafted": (1,), "finish.committed": (1,), "attempt.before-start": (1,),
+        "attempt.given": (1,), "checkout.before": (1,), "checkout.ready": (1,), "worktree.before-add": (1,),
+        "worktree.registered": (1,), "worktree.filled": (1,), "worktree.moved": (1,), "worktree.before-set": (2,),
+        "worktree.set": (1,), "worktree.put-aside": (1,), "worktree.forgotten": (1,), "keep.before": (1,),
+        "keep.held": (2,), "files.tree": (1,), "files.commit": (1,), "merge.before": (1,), "merge.made": (1,),
+        "merge.held": (2,), "refs.before-hold": (1,), "refs.held": (1,), "branch.before-move": (2,),
+        "branch.moved": (1,), "daemon.locked": (1,), "daemon.dispatching": (1,),
     },
     supervised: {
-        "supervisor.before-lock": (1, 2), "supervisor.locked": (1,), "supervisor.claimed": (1,),
-        "supervisor.spawned": (1, 2), "supervisor.recorded": (1,), "supervisor.reaped": (1,),
-        "supervisor.before-exit-file": (1,), "file.before-rename": (1,), "supervisor.exit-file": (1, 2),
-        "supervisor.unlocked": (1, 2),
+        "supervisor.before-lock": (1,), "supervisor.locked": (1,), "supervisor.claimed": (1,),
+        "supervisor.spawned": (1,), "supervisor.recorded": (1,), "supervisor.reaped": (1,),
+        "supervisor.before-exit-file": (1,), "file.before-rename": (1,), "supervisor.exit-file": (1,),
+        "supervisor.unlocked": (1,),
     },
     leaving: {"daemon.leaving": (1,), "release.drafted": (1,), "release.committed": (1,)},
-    adopting: {"claim.drafted": (1,), "claim.committed": (1,), "attempt.before-adopt": (1,), "attempt.adopted": (1,)},
+    adopting: {"claim.committed": (1,), "attempt.before-adopt": (1,), "attempt.adopted": (1,)},
     losing: {"lost.revoked": (1,), "lost.ended": (1,)},
     stopping: {"attempt.before-stop": (1,), "attempt.stop-asked": (1,)},
     killing: {"supervisor.term-sent": (1,), "supervisor.kill-sent": (1,)},
-    wishing: {"attempt.stop-left": (1,), "file.before-rename": (1,)},
+    wishing: {"attempt.stop-left": (1,)},
     agent: {
-        "agent.told": (1,), "agent.folder-made": (1,), "agent.ready": (1,), "agent.before-judging": (1,), "agent.judged": (1,),
-        "costs.drafted": (1,), "ends.committed": (1,), "starts.committed": (1,), "attempt.given": (1,),
+        "agent.told": (1,), "agent.folder-made": (1,), "agent.ready": (1,), "agent.before-judging": (1,),
+        "agent.judged": (1,), "costs.drafted": (1,), "ends.committed": (1,),
     },
-    submitting: {"submit.before-append": (1,), "submit.appended": (1,)},
+    gated: {"gate.given": (1, 2)},
+    undoing: {"rollback.appended": (1,)},
     scheduled: {"schedule.prepared": (1,), "schedule.fired": (1,)},
+    submitting: {"submit.before-append": (1,), "submit.appended": (1,)},
     steering: {"steer.decided": (1,), "steer.appended": (1,)},
-    going_back: {
-        "rollback.drafted": (1,), "rollback.appended": (1,), "branch.before-move": (1,), "branch.moved": (1,),
-    },
-    going_back_in_place: {"restore.kept": (1,), "restore.replaced": (1,), "rollback.replaced": (1,)},
-    taking_back: {
-        "failure.held": (1,), "failure.kept": (1,), "failure.replaced": (1,), "finish.drafted": (1,), "finish.committed": (1,),
-    },
+    going_back: {"rollback.drafted": (1,), "rollback.appended": (1,)},
+    going_back_in_place: {"restore.kept": (1,), "rollback.replaced": (1,)},
+    taking_back: {"failure.held": (1,), "failure.kept": (1,), "failure.replaced": (1,), "finish.committed": (1,)},
     keeping: {"checkpoint.held": (1,)},
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},
     approving: {"answer.appended": (1,)},
     resolving: {"resolve.held": (1,), "answer.appended": (1,)},
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},
-    clearing_away: {"gc.before-removal": (1,), "gc.kept": (1,), "gc.removed": (1,), "worktree.put-aside": (1,)},
+    clearing_away: {"gc.before-removal": (1,), "gc.kept": (1,), "gc.removed": (1,)},
     giving_up: {"gc.dropping": (1,), "refs.before-drop": (1,), "refs.dropped": (1,)},
 }  # fmt: skip
+# The same points, each time that they are reached there, and those that take a while to come to.
 SLOW: dict[Scene, dict[str, tuple[int, ...]]] = {
     skipping: {"snapshot.in-transaction": (1,), "snapshot.committed": (1,)},
-}
+    working: {
+        "log.before-append": (1, 3, 4, 5, 6, 7, 8), "log.in-transaction": (1, 3, 4, 5, 6), "log.committed": (2, 4, 5, 6),
+        "ends.drafted": (2, 3), "ends.committed": (1, 3), "starts.drafted": (2, 3), "starts.committed": (2, 3),
+        "attempt.before-start": (2, 3), "attempt.given": (2, 3), "file.before-rename": (1, 2, 3),
+        "checkout.before": (2, 3), "checkout.ready": (2, 3), "worktree.before-set": (1,), "worktree.set": (2,),
+        "keep.before": (2, 3), "keep.held": (1, 3), "files.tree": (2, 3), "files.commit": (2, 3), "merge.before": (2,),
+        "merge.made": (2,), "merge.held": (1,), "refs.before-hold": tuple(range(2, 13)), "refs.held": tuple(range(2, 13)),
+        "branch.before-move": (1, 3), "branch.moved": (2, 3),
+    },
+    supervised: dict.fromkeys(("supervisor.before-lock", "supervisor.spawned", "supervisor.unlocked"), (2,)),
+    adopting: {"claim.drafted": (1,), "log.committed": (1,)},
+    wishing: {"file.before-rename": (1,), "claim.committed": (1,), "ends.committed": (1,), "finish.committed": (1,)},
+    agent: {
+        "log.in-transaction": (1, 2, 3), "log.committed": (1, 2, 3), "ends.drafted": (1, 2), "ends.committed": (2,),
+        "starts.committed": (1, 2), "attempt.given": (1,), "file.before-rename": (1, 2, 3, 4, 5, 6),
+    },
+    taking_back: {
+        "log.in-transaction": tuple(range(1, 8)), "log.committed": tuple(range(1, 8)), "refs.held": tuple(range(1, 10)),
+        "finish.drafted": (1, 2), "keep.held": (1, 2), "files.commit": (1, 2),
+    },
+    going_back: {"branch.before-move": (1,), "branch.moved": (1,)},
+    going_back_in_place: {"restore.replaced": (1,), "log.committed": (2,)},
+    clearing_away: {"worktree.put-aside": (1,), "worktree.forgotten": (1,)},
+}  # fmt: skip
 
 
 def _cases(table: dict[Scene, dict[str, tuple[int, ...]]]) -> list[object]:

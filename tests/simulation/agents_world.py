@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from world import START_US, Inhabited, Killed, Machine, MachineRunner, plain
+from processes import SECOND_US, Killed, Machine, MachineRunner
+from world import MOODS, START_US, Inhabited, one_story, plain
 
 from parallel_agents import held_back, steer, travel
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import (
@@ -31,7 +35,6 @@ from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Outcome
 from parallel_agents.submit import submit
 
-SECOND_US = 1_000_000
 CALL_USD_MICROS = 60_000  # The most that one call of a model costs here.
 PROVIDERS = {"claude": "anthropic", "codex": "openai", "lonely": "lonely"}
 
@@ -42,6 +45,11 @@ class AgentMachine(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.spent: Counter[str] = Counter()
+        self.ends: Callable[[str, Outcome, str], None] = lambda attempt_id, outcome, kind: None  # With its bill.
+
+    def stops(self, attempt_id: str) -> None:
+        """One that was asked to, or whose time is up."""
+        self.ends(attempt_id, "timed_out" if self.asked_to_stop[attempt_id][1] else "stopped", "")
 
     def spending(self) -> dict[str, int]:
         """What is seen of those that run."""
@@ -63,9 +71,10 @@ class Books:
 class AgentsWorld(Inhabited):
     """All of it."""
 
+    machine: AgentMachine
+
     def __init__(self, random: Random, folder: Path) -> None:
         super().__init__(random, folder)
-        self.machine = AgentMachine()
         self.books = Books()
         self.plans: dict[str, Plan] = {}
         self.ticks = 0
@@ -73,10 +82,16 @@ class AgentsWorld(Inhabited):
         self._starts_at: Counter[tuple[str, str, int]] = Counter()
         self.new_dispatcher()
 
+    def new_machine(self) -> AgentMachine:
+        """One that knows what was spent on it."""
+        made = AgentMachine()
+        made.ends = self.end
+        return made
+
     def new_dispatcher(self) -> None:
         """With one runner for all clients, and for commands."""
         runner = MachineRunner(self.machine)
-        self.begin(dict.fromkeys([*PROVIDERS, "shell"], runner), live_spend=self.machine.spending)
+        self.begin_process(dict.fromkeys([*PROVIDERS, "shell"], runner), live_spend=self.machine.spending)
 
     def random_plan(self) -> Plan:
         """Up to eight tasks, most of them agents', with tight budgets, mostly."""
@@ -119,6 +134,10 @@ class AgentsWorld(Inhabited):
             budget_usd_micros=random.choice([None, 250_000, 1_000_000]),
         )  # fmt: skip
 
+    def begin(self) -> None:
+        """There is a run."""
+        self.submits()
+
     def submits(self) -> None:
         """One more run, up to two."""
         if len(self.plans) < 2 and not self.calm:
@@ -132,7 +151,7 @@ class AgentsWorld(Inhabited):
     def step(self) -> None:
         """One thing happens, then one dispatcher ticks, mostly."""
         random = self.random
-        self.now_us += round(random.choice([0, 0, 0.2, 2, 40, 1000 if random.random() < 0.3 else 1]) * SECOND_US)
+        self.time_passes(round(random.choice([0, 0, 0.2, 2, 40, 1000 if random.random() < 0.3 else 1]) * SECOND_US))
         random.choice(
             [
                 self.calls,
@@ -146,6 +165,7 @@ class AgentsWorld(Inhabited):
         )()
         if self.calm or random.random() < 0.8:
             self.tick(random.choice(self.dispatchers))
+        self.machine.check()
 
     def calls(self) -> None:
         """Some of those that work have asked their model once more; they look at what they were told in between."""
@@ -273,15 +293,16 @@ class AgentsWorld(Inhabited):
         if self.calm:
             return
         victim = self.random.choice(self.dispatchers)
-        match self.random.randrange(5):
+        match self.random.randrange(6):
             case 0:
                 self.kill(victim)
             case 1:
                 runner_of(victim).dies_in = self.random.randrange(3)
-            case 2:
-                self.log.refuses = True
+            case 2 | 5:
+                self.log.mood = self.random.choice(MOODS)
             case 3:
-                victim.leave()
+                with contextlib.suppress(Killed):
+                    victim.leave()
                 self.look()
                 self.kill(victim)
             case 4:
@@ -290,6 +311,7 @@ class AgentsWorld(Inhabited):
     def tick(self, dispatcher: Dispatcher) -> None:
         """One tick, and everything that must hold after it."""
         self.ticks += 1
+        self.ticking.append(dispatcher)
         try:
             due = dispatcher.tick()
         except StoreError:
@@ -299,7 +321,11 @@ class AgentsWorld(Inhabited):
             self.kill(dispatcher)
             self.look()
             return
+        finally:
+            self.ticking.pop()
         self.look()
+        if dispatcher._seen != self.log.last_seq():
+            return  # Others have gone on while it slept.
         states = {run_id: held.state for run_id, held in dispatcher.held.items()}
         if self.ticks % 4 == 0:
             for run_id, state in states.items():
@@ -399,9 +425,20 @@ class AgentsWorld(Inhabited):
             lines.append(f"{one.seq} {(one.at_us - START_US) / 1e6:g} {one.run_id} {type(one.event).__name__} {said}")
         return "\n".join(lines)
 
+    def finish(self) -> Counter[str]:
+        """Everybody dies, and every run comes to its end all the same."""
+        try:
+            self.restarts()
+            self.settle()
+        except BaseException as error:
+            error.add_note(self.told())
+            raise
+        assert verify_rows(self.log.rows()).broken is None
+        return Counter(type(one.event).__name__ for one in self.log.read())
+
     def restarts(self) -> None:
         """Everybody dies; who comes next has nothing to say that the one after it would have to say again."""
-        self.log.refuses = False
+        self.log.mood = ""
         for _ in range(2):
             for one in list(self.dispatchers):
                 self.kill(one)
@@ -416,7 +453,7 @@ class AgentsWorld(Inhabited):
 
     def settle(self, steps: int = 500) -> None:
         """From here on nothing goes wrong, there is money, and every run must come to its end."""
-        self.calm, self.log.refuses = True, False
+        self.calm, self.log.mood = True, ""
         for one in self.dispatchers:
             runner_of(one).dies_in = None
         for _ in range(steps):
@@ -428,7 +465,7 @@ class AgentsWorld(Inhabited):
                     self.raises_budgets(run_id, 5_000_000)
                     steer.resume(self.log, run_id)
                     if state.pause_code == "budget":
-                        self.now_us += 86_400 * SECOND_US
+                        self.time_passes(86_400 * SECOND_US)
             self.step()
         raise AssertionError(f"not settled: {[(one.status, one.reason) for one in self.states().values()]}")
 
@@ -442,3 +479,12 @@ def runner_of(dispatcher: Dispatcher) -> MachineRunner:
     runner = dispatcher.runners["claude"]
     assert isinstance(runner, MachineRunner)
     return runner
+
+
+@contextmanager
+def simulated(random: Random, folder: Path) -> Iterator[AgentsWorld]:
+    """A world of its own."""
+    world = AgentsWorld(random, folder)
+    with one_story(world.holder_alive):
+        yield world
+    world.log.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,12 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import trees
+from lanes import SteppedLane
+from moody_log import MoodyLog
 from objects import Objects
+from processes import Killed, Machine, MachineRunner
 from trees import Merged, Tree
-from world import START_US, Killed, Machine, MachineRunner, MoodyLog, plain
+from world import START_US, plain
 
 from parallel_agents import settling, steer, submit, travel
 from parallel_agents.checkpoint import git as git_module
@@ -45,31 +48,6 @@ if HERE not in sys.path:
 from gitrepos import belongings, user_git  # noqa: E402
 
 ENDED = ("completed", "failed", "cancelled")
-
-
-class SteppedLane:
-    """In place of a lane with a thread: what is handed to it waits until it is told to go on."""
-
-    def __init__(self, name: str, take: Callable[[Any], None]) -> None:
-        self.name = name
-        self.take = take
-        self.queue: deque[Callable[[], Any]] = deque()
-
-    def put(self, work: Callable[[], Any]) -> None:
-        """Wait."""
-        self.queue.append(work)
-
-    def step(self, *, told: bool = True) -> None:
-        """Do what is next; untold, nobody ever hears of its end."""
-        result = self.queue.popleft()()
-        if result is not None and told:
-            self.take(result)
-
-    def end(self) -> None:
-        """There is no thread."""
-
-    def join(self, timeout_s: float) -> None:
-        """There is no thread."""
 
 
 class Trouble:
@@ -123,7 +101,7 @@ class AgentRunner(MachineRunner):
         super().__init__(machine)
         self.world = world
 
-    def start(self, launch: Launch) -> None:
+    def begin(self, launch: Launch) -> None:
         """Its checkout holds what the run's line held when it began, nothing else, and is nobody else's."""
         base = self.world.bases[launch.attempt_id]
         assert trees.read(launch.workdir) == base, "a checkout holds the files that the attempt starts from"
@@ -131,7 +109,7 @@ class AgentRunner(MachineRunner):
         assert not ignored, "nothing is left of who was there before"
         others = [self.world.agents[name].launch.workdir for name in self.machine.running]
         assert launch.workdir not in others, "two attempts work in one checkout"
-        super().start(launch)
+        super().begin(launch)
         agent = self.world.agents[launch.attempt_id] = Agent(launch, base, base)
         self.world.edit(agent)
 
@@ -190,7 +168,7 @@ class FilesWorld:
         self._pids += 1
         made = Dispatcher(
             self.log, {"shell": AgentRunner(self.machine, self)}, kind=f"process {self._pids}", takes_all=True,
-            clock=lambda: self.now_us, draw=self.random.random, environ={}, steady=lambda: self.now_us,
+            clock=lambda: self.now_us, draw=lambda: self.random.random(), environ={}, steady=lambda: self.machine.now_us,
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)
@@ -205,12 +183,17 @@ class FilesWorld:
         found: list[Any] = list(files.checkouts._lanes.values())
         return [lane for lane in found if lane.queue]
 
+    def time_passes(self, by_us: int) -> None:
+        """For everybody."""
+        self.now_us += by_us
+        self.machine.go_on(by_us)
+
     # What can happen.
 
     def step(self) -> None:
         """One thing happens."""
         random = self.random
-        self.now_us += random.choice((0, 100_000, 1_000_000, 3_000_000))
+        self.time_passes(random.choice((0, 100_000, 1_000_000, 3_000_000)))
         happens: list[tuple[Callable[[], None], int]] = [
             (self._edits, 6), (self._ends, 4), (self._lane_goes_on, 9), (self.tick, 6), (self._goes_back, 2 - self.calm),
             (self._settles, 2), (self._steers, 1), (self._forks, 1), (self._breaks, 2), (self._submits, 1),
@@ -380,7 +363,7 @@ class FilesWorld:
         lanes, random = self.lanes, self.random
         match random.randrange(6):
             case 0:
-                self.log.refuses = True
+                self.log.mood = "refuses"
             case 1:
                 self.trouble.after(random.randrange(12), GitFailed)
             case 2 if lanes:
@@ -405,6 +388,7 @@ class FilesWorld:
 
     def look(self) -> None:
         """Check every new event, then that all that was ever recorded is held and nothing of the user's has changed."""
+        self.machine.check()
         for record in self.log.read(self.seen):
             self.seen = record.seq
             self._check(record)
@@ -511,13 +495,19 @@ class FilesWorld:
 
     # The end.
 
+    def finish(self) -> Counter[str]:
+        """Every run comes to its end, and then nothing changes any more. Gives how much of it was foretold."""
+        self.settle()
+        self.check_at_rest()
+        return self.foretold
+
     def settle(self, steps: int = 300) -> None:
         """From here on nothing goes wrong, every person answers, and every run comes to its end with its branch."""
-        self.calm, self.log.refuses, self.trouble.left = True, False, None
+        self.calm, self.log.mood, self.trouble.left = True, "", None
         for _ in range(steps):
             self._settles()
             self._ends()
-            self.now_us += 5_000_000
+            self.time_passes(5_000_000)
             self.tick()
             while self.lanes:
                 self._lane_goes_on()
@@ -567,9 +557,8 @@ def _difference(found: Tree, expected: Tree) -> str:
 
 
 @contextlib.contextmanager
-def simulated(seed: int, folder: Path) -> Iterator[FilesWorld]:
+def simulated(random: Random, folder: Path) -> Iterator[FilesWorld]:
     """A world of its own: its process table, its lanes without threads, ids that count up, so that a seed tells one story."""
-    random = Random(seed)
     trouble = Trouble()
     count = 0
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import Plan, Task, load_plan
 
+MAX_EXECUTION = "max_execution_time"
 TASK_ENDED = ("completed", "failed", "cancelled", "skipped")
 RUN_ENDED = ("completed", "failed", "cancelled")
+FAILURE = (ev.TaskFailed, ev.TaskTimedOut, ev.AttemptLost)
 END_OF_ATTEMPT = (
     ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost, ev.ResultDiscarded,
 )  # fmt: skip
@@ -26,8 +28,12 @@ class TaskNow:
     attempt_id: str | None = None
     failures: int = 0
     not_before_us: int = 0
+    rests_until_us: int = 0  # The same on the steady clock: time goes on although the other one was set back.
+    rests_with: str | None = None  # Who measures that. Another process has a clock of its own, once one was set back.
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
+    cancelling: bool = False
+    waits: bool = False  # Whether it is the work of an attempt that waits for a person.
 
     @property
     def may_start(self) -> bool:
@@ -41,8 +47,13 @@ class RunNow:
 
     status: str = "submitted"
     cancelling: bool = False
+    overdue: bool = False  # Whether it is cancelled because it has run for too long.
     started: bool = False
     tasks: dict[str, TaskNow] = field(default_factory=dict)
+
+    def copy(self) -> RunNow:
+        """One that does not change with this one."""
+        return replace(self, tasks={name: replace(task) for name, task in self.tasks.items()})
 
     def of(self, *statuses: str) -> list[str]:
         """The tasks in one of these statuses."""
@@ -61,37 +72,85 @@ class RunHistory:
     plan: Plan
     now: RunNow
     holder: str | None = None
+    epoch: int = 0
     after: dict[int, RunNow] = field(default_factory=dict)
 
 
 class Referee:
     """Follows one log. ``look`` reads what is new and checks it."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, lives: Callable[[str], bool], steady: Callable[[], int]) -> None:
         self.log = log
+        self._lives = lives  # Whether a process is taken for alive, by its name.
+        self._steady = steady  # Microseconds on a clock that nobody sets.
         self.runs: dict[str, RunHistory] = {}
         self.slots: dict[str, tuple[str, str]] = {}  # Attempt id -> run and task; rollbacks take no slot back.
         self.attempts: set[str] = set()
         self.seen = 0
-        self._at_us = 0
-        self.set_back_us = 0  # By how much in all somebody has set the clock back.
+        self.at_us = 0  # Of the last event.
+        self.torn = 0  # Up to here another one has read; some events of the commit there are gone.
         self._before: Recorded | None = None
 
     def look(self) -> None:
         """Check every new event."""
         for record in self.log.read(self.seen):
             assert record.seq == self.seen + 1
-            assert record.at_us >= self._at_us, "time went back"
-            self.seen, self._at_us = record.seq, record.at_us
-            if isinstance(record.event, ev.RunSubmitted):
-                plan = load_plan(self.log.blob(record.event.plan_digest))
-                tasks = {task.task_id: TaskNow(task) for task in plan.tasks}
-                self.runs[record.run_id] = RunHistory(plan, RunNow(tasks=tasks))
-            else:
-                self._check(record, self.runs[record.run_id])
+            assert record.at_us >= self.at_us, "time went back"
+            self._check_retried(record)
+            self._check_paused(record)
+            self.seen, self.at_us = record.seq, record.at_us
+            match record.event:
+                case ev.RunSubmitted(plan_digest=digest):
+                    plan = load_plan(self.log.blob(digest))
+                    tasks = {task.task_id: TaskNow(task) for task in plan.tasks}
+                    self.runs[record.run_id] = RunHistory(plan, RunNow(tasks=tasks))
+                case ev.RunForked():
+                    self.runs[record.run_id] = self._forked(record.event)
+                case _:
+                    self._check(record, self.runs[record.run_id])
             run = self.runs[record.run_id]
-            run.after[record.seq] = copy.deepcopy(run.now)
+            run.after[record.seq] = run.now.copy()
+            self.learn(record)
             self._before = record
+
+    def learn(self, record: Recorded) -> None:
+        """For who knows more than this one: an event was checked."""
+
+    def _forked(self, event: ev.RunForked) -> RunHistory:
+        """A run that stands where its parent stood, with limits of its own; its time and its attempts are its own, too."""
+        plan, parent = load_plan(self.log.blob(event.plan_digest)), self.runs[event.parent]
+        now = parent.after[max(seq for seq in parent.after if seq <= event.seq)].copy()
+        for task in plan.tasks:
+            now.tasks[task.task_id].task = task
+        over = now.status in RUN_ENDED and now.of(*TASK_ENDED) == list(now.tasks)
+        now.started = now.started and over
+        return RunHistory(plan, now)
+
+    def _check_retried(self, record: Recorded) -> None:
+        """A failure is followed by a retry at once, as long as there is one left."""
+        before = self._before
+        if before is None or before.seq == self.torn or not isinstance(before.event, FAILURE):
+            return
+        failed, run = before.event, self.runs[before.run_id]
+        task = run.now.tasks[failed.task_id]
+        if isinstance(record.event, ev.TaskRetryScheduled) and record.event.attempt_id == failed.attempt_id:
+            return
+        if isinstance(failed, ev.AttemptLost) and not failed.began:
+            raise AssertionError(f"{failed.task_id} was lost before it began, and is not made again")
+        again = failed.__dict__.get("retryable", True) and task.failures <= task.task.max_retries
+        assert not again, f"{failed.task_id} has failed {task.failures} times, and is not made again"
+
+    def _check_paused(self, record: Recorded) -> None:
+        """Of a run that was taken back, or has begun as a fork, what ran is queued again, and nothing starts by itself."""
+        before = self._before
+        if before is None or before.seq == self.torn:
+            return
+        event, now = before.event, self.runs[before.run_id].now
+        if isinstance(event, ev.RunRolledBack | ev.RunForked) or (isinstance(event, ev.TaskQueued) and event.reason):
+            over = now.status in RUN_ENDED and now.of(*TASK_ENDED) == list(now.tasks)
+            if not over and not isinstance(record.event, ev.TaskQueued):
+                assert isinstance(record.event, ev.RunPaused), "whoever went back is asked before it goes on"
+                assert not now.of("running"), "what ran there runs no more"
 
     def _check(self, record: Recorded, run: RunHistory) -> None:
         event, now = record.event, run.now
@@ -119,14 +178,16 @@ class Referee:
                 task = now.tasks[name]
                 assert task.status in ("failed", "cancelled", "skipped")
                 task.status, task.failures, task.not_before_us, task.approved = "pending", 0, 0, None
+                task.cancelling = False
             case ev.TaskBlocked(task_id=name):
                 now.tasks[name].status = "blocked"
             case ev.TaskUnblocked(task_id=name):
                 now.tasks[name].status, now.tasks[name].approved = "pending", event.attempt
             case ev.RunRolledBack(to_seq=to_seq):
-                run.now = copy.deepcopy(run.after[max(seq for seq in run.after if seq <= to_seq)])
-            case ev.TaskCancelRequested():
-                pass
+                run.now = run.after[max(seq for seq in run.after if seq <= to_seq)].copy()
+            case ev.TaskCancelRequested(task_id=name):
+                assert now.tasks[name].status == "running"
+                now.tasks[name].cancelling = True
             case _:
                 self._run_level(event, run, record.run_id)
 
@@ -164,21 +225,23 @@ class Referee:
         now, task = run.now, run.now.tasks[event.task_id]
         assert task.status == "queued"
         assert (now.status, now.cancelling) == ("running", False)
-        # A clock that was set back holds up the time of events, but no rest.
-        assert record.at_us + self.set_back_us >= task.not_before_us, "it still rests"
+        rested = record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us
+        assert rested or record.seq <= self.torn or task.rests_with != run.holder, "it still rests"
         self._check_ready(event.task_id, run)
         assert task.failures <= task.task.max_retries, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
         limits, stage = run.plan.settings, run.plan.stages[task.task.stage]
         of_run = sum(run_id == record.run_id for run_id, _ in self.slots.values())
-        assert (event.facts["run_slots"], event.facts["store_slots"]) == (of_run, len(self.slots))
+        said = {name: event.facts[name] for name in ("run_slots", "store_slots")}
+        assert said == {"run_slots": of_run, "store_slots": len(self.slots)}
         assert of_run < limits.max_parallel_agents
         assert len(self.slots) < limits.store_limit
         assert of_run < (stage.limit or 10**6)
         assert stage.parallel or of_run == 0
         assert task.may_start, "nobody has let this attempt start"
         assert self._meets(event.task_id, run) == [], "declared files are kept apart"
-        task.attempts, task.approved = event.attempt, None
+        assert event.attempt == task.attempts + 1
+        task.attempts, task.approved, task.cancelling = event.attempt, None, False
         self.attempts.add(event.attempt_id)
         self.slots[event.attempt_id] = (record.run_id, event.task_id)
         task.status, task.attempt_id = "running", event.attempt_id
@@ -190,6 +253,8 @@ class Referee:
         task = run.now.tasks[event.task_id]
         ours = task.status == "running" and task.attempt_id == event.attempt_id
         assert ours != isinstance(event, ev.ResultDiscarded), "only what the state does not know is discarded"
+        if ours and (task.cancelling or run.now.cancelling):
+            assert isinstance(event, ev.TaskCompleted | ev.TaskCancelled), "what was to stop ends well or is cancelled"
         match event:
             case ev.TaskCompleted():
                 task.status = "completed"
@@ -198,22 +263,31 @@ class Referee:
             case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
                 task.status = "failed"
                 task.failures += event.__dict__.get("began", True)
+        if ours:
+            task.cancelling = False
 
     def _retry(self, event: ev.TaskRetryScheduled, run: RunHistory) -> None:
         task, before = run.now.tasks[event.task_id], self._before
         assert before is not None
         failed = before.event
-        assert isinstance(failed, ev.TaskFailed | ev.TaskTimedOut | ev.AttemptLost)
+        assert isinstance(failed, FAILURE)
         assert (failed.attempt_id, failed.task_id) == (event.attempt_id, event.task_id), "a retry follows its failure"
         assert failed.__dict__.get("retryable", True)
         assert event.failures == task.failures <= task.task.max_retries
         task.status, task.not_before_us = "queued", from_rfc3339(event.not_before)
-        assert task.not_before_us >= before.at_us
+        policy, wait_us = run.plan.settings.retry, 0.0
+        if failed.__dict__.get("began", True):
+            doublings = event.failures - 1 if policy.exponential else 0
+            wait_us = min(policy.delay_s * 2**doublings, policy.ceiling_s) * 1e6
+        assert wait_us <= event.wait_s * 1e6 <= 1.1 * wait_us + 1, "it rests as its policy says"
+        assert task.not_before_us >= before.at_us + round(event.wait_s * 1e6), "from its end on"
+        task.rests_until_us, task.rests_with = self._steady() + round(event.wait_s * 1e6), run.holder
 
     def _skip(self, event: ev.TaskSkipped, run: RunHistory) -> None:
         task, cause = run.now.tasks[event.task_id], run.now.tasks[event.because]
         assert task.status in ("pending", "queued", "blocked")
         assert cause.status in ("failed", "cancelled"), "a skip names what failed first"
+        assert not run.now.satisfied(event.because), "a failure that is allowed skips nothing"
         if event.reason == "dependency":
             assert event.because in self._causes(event.task_id, run)
         else:
@@ -240,29 +314,83 @@ class Referee:
         now = run.now
         match event:
             case ev.RunClaimed():
-                run.holder = event.holder["kind"]
+                assert event.epoch == run.epoch + 1, "a lease is told apart from the one before"
+                assert run.holder is None or not self._lives(run.holder), f"{run.holder} lives, and holds it"
+                run.holder, run.epoch = event.holder["kind"], event.epoch
             case ev.RunReleased():
+                assert event.epoch == run.epoch, "only who holds a run lets go of it"
                 run.holder = None
             case ev.RunStarted():
                 assert now.status == "submitted"
                 now.status, now.started = "running", True
             case ev.RunPaused():
-                now.status = "paused"
+                now.status, now.overdue = "paused", False  # Its reason is another one from here on.
             case ev.RunResumed():
                 now.status, now.cancelling = "running" if now.started else "submitted", False
-            case ev.RunCancelRequested():
-                now.cancelling = True
+            case ev.RunCancelRequested(reason=reason):
+                now.cancelling, now.overdue = True, reason == MAX_EXECUTION
             case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled():
                 assert now.status not in RUN_ENDED
                 assert now.of(*TASK_ENDED) == list(now.tasks), "a run ends when all of its tasks have"
                 assert run_id not in {of for of, _ in self.slots.values()}, "nothing of it holds a slot"
                 failed = [name for name in now.of("failed") if not now.tasks[name].task.allow_failure]
                 expected = "failed" if failed or now.of("skipped") else "completed"
-                expected = "cancelled" if now.cancelling else expected
+                if now.cancelling:
+                    expected = "failed" if now.overdue else "cancelled"
                 now.status = {ev.RunCompleted: "completed", ev.RunFailed: "failed", ev.RunCancelled: "cancelled"}[
                     type(event)
                 ]
                 assert now.status == expected
                 run.holder = None
+            case ev.DispatchThrottled() | ev.DispatchUnthrottled() | ev.WorkersScaled():
+                assert now.status == "running", "only what could start something waits for the machine"
             case _:
                 raise AssertionError(f"nobody should append {event!r} here")
+
+    def check_at_rest(self, run_id: str, now_us: int, due_us: int | None) -> None:
+        """What a tick of the process that holds a run has to leave: nothing that is due.
+
+        Args:
+            now_us: the time of the tick, as rests go.
+            due_us: when it wants to be called again.
+        """
+        run = self.runs[run_id]
+        now = run.now
+        if now.status in RUN_ENDED:
+            return
+        waiting = now.of("pending", "queued", "blocked")
+        if now.cancelling:
+            assert not waiting, "what has not started of a run that is cancelled never will"
+            return
+        for name in waiting:
+            assert not self._is_doomed(name, run), f"{name} can never start, and is not skipped"
+        if now.status != "running":
+            return
+        for name in now.of("pending", "queued"):
+            task = now.tasks[name]
+            if self._can_start(name, run, now_us):
+                full = task.status == "pending" and len(now.of("queued")) >= run.plan.settings.max_queue_size
+                assert full or self._is_full(name, run, run_id), f"{name} could start, and does not"
+            elif self._can_start(name, run, task.not_before_us):
+                assert due_us is not None, f"nobody wakes for {name}"
+                assert due_us <= task.not_before_us, f"{name} is woken too late"
+
+    def _is_full(self, name: str, run: RunHistory, run_id: str) -> bool:
+        """Whether some limit keeps a task from starting."""
+        of_run = sum(of == run_id for of, _ in self.slots.values())
+        settings, stage = run.plan.settings, run.plan.stages[run.now.tasks[name].task.stage]
+        limits = (settings.max_parallel_agents, stage.limit or 10**6, 10**6 if stage.parallel else 1)
+        return of_run >= min(limits) or len(self.slots) >= settings.store_limit
+
+    def _is_doomed(self, name: str, run: RunHistory) -> bool:
+        """Whether what a task needs, or a stage before it that fails fast, has failed for good."""
+        tasks, own = run.now.tasks, run.now.tasks[name].task
+        if any(tasks[one].status in TASK_ENDED and not run.now.satisfied(one) for one in own.dependencies):
+            return True
+        for number, stage in enumerate(run.plan.stages[: own.stage]):
+            inside = [task for task in tasks.values() if task.task.stage == number]
+            failed = any(task.status == "failed" and not task.task.allow_failure for task in inside)
+            over = all(task.status in TASK_ENDED for task in inside)
+            if stage.fail_fast and failed and over and stage.phase == run.plan.stages[own.stage].phase:
+                return True
+        return False

@@ -1,71 +1,42 @@
-"""Random plans, limits, ends, failures, pauses, cancellations, rollbacks, crashes and full disks: the rules always hold."""
+"""Random plans, limits, ends, failures, pauses, cancellations, rollbacks, forks, crashes and full disks: the rules always hold.
+
+A story that fails is cut down to the few steps that matter and says how it is told again (see ``stories``).
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from random import Random
-from unittest.mock import patch
+import pytest
+from stories import check, parts, story, tell
 
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
-from world import World, one_story
+from examples import first_seed, stories
 
-from examples import examples
-from parallel_agents.eventstore.chain import verify_rows
-from parallel_agents.eventstore.log import Log
-from parallel_agents.scheduler import dispatcher as dispatcher_module
-
-# A failure prints its seed. Nothing is shrunk: another seed is another story, a smaller one no simpler.
-STORIES = settings(max_examples=examples(8), deadline=None, phases=[Phase.explicit, Phase.generate])
-SEED = st.integers(0, 2**32)
+PARTS = 10
+SEEDS = parts(first_seed(), stories(300, 10_000), PARTS)
+TORN = parts(first_seed(), stories(60, 2000), PARTS)
 
 
-@contextmanager
-def simulated(seed: int) -> Iterator[World]:
-    """A world of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        world = World(Random(seed), Path(folder))
-        with one_story(world.holder_alive):
-            yield world
-        world.log.close()
-
-
-@STORIES
-@given(SEED)
-def test_whatever_happens_the_rules_hold_and_every_run_comes_to_its_end(seed: int) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seeds", SEEDS, ids=range(PARTS))
+def test_whatever_happens_the_rules_hold_and_every_run_comes_to_its_end(seeds: range) -> None:
     """The rules are the referee's, and what is checked after every tick."""
-    with simulated(seed) as world:
-        for _ in range(60):
-            world.step()
-        world.settle()
-        assert verify_rows(world.log.rows()).broken is None
+    for seed in seeds:
+        check(story("scheduler", seed))
 
 
-@STORIES
-@given(SEED, st.floats(0, 1))
-def test_any_prefix_of_a_log_is_a_state_to_go_on_from(seed: int, share: float) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seeds", TORN, ids=range(PARTS))
+def test_any_prefix_of_a_log_is_a_state_to_go_on_from(seeds: range) -> None:
     """Cut anywhere, also in the middle of a commit; whatever ran is lost, and everything comes to its end."""
-    with simulated(seed) as world:
-        for _ in range(40):
-            world.step()
-        cut = round(share * world.log.last_seq())
-        while is_part_of_a_rollback(world.log, cut + 1):
-            cut += 1
-        world.log._writer.execute("DELETE FROM events WHERE seq > ?", (cut,))
-        world.log.close()
-        later = World(Random(seed), world.folder, first_pid=100)
-        with patch.object(dispatcher_module, "holder_alive", later.holder_alive):
-            later.now_us = world.now_us
-            later.set_back_us = later.referee.set_back_us = world.set_back_us
-            later.referee.look()
-            later.settle()
-        later.log.close()
+    for seed in seeds:
+        check(story("torn", seed))
 
 
-def is_part_of_a_rollback(log: Log, seq: int) -> bool:
-    """Whether an event only completes what a rollback, a few events before, has begun."""
-    row = log.row(seq)
-    return row is not None and "rolled" in row.body and row.type in ("TaskQueued", "RunPaused")
+def test_much_happens_in_the_stories() -> None:
+    """All that a run without agents and files can go through, or the rules would hold of nothing."""
+    told = sum((tell(story("scheduler", seed)) for seed in range(40)), start=tell(story("scheduler", 40)))
+    assert told.keys() >= {
+        "AttemptLost", "ResultDiscarded", "RunCancelled", "RunClaimed", "RunCompleted", "RunFailed", "RunForked", "RunPaused",
+        "RunReleased", "RunResumed", "RunRolledBack", "TaskBlocked", "TaskCancelRequested", "TaskCancelled",
+        "TaskCompleted", "TaskFailed", "TaskReopened", "TaskRetryScheduled", "TaskSkipped", "TaskTimedOut",
+        "TaskUnblocked",
+    }  # fmt: skip

@@ -6,145 +6,60 @@ import contextlib
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
+from moody_log import Mood, new_log
+from processes import SECOND_US, Killed, Machine, MachineRunner
 from referee import RUN_ENDED, TASK_ENDED, Referee
 
-from parallel_agents import steer
-from parallel_agents import submit as submit_module
-from parallel_agents import travel as travel_module
+from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.chain import verify_rows
 from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.events import Event
-from parallel_agents.eventstore.log import Draft, Log
-from parallel_agents.eventstore.record import Recorded
+from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler.decide_past import decide_rollback
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
-from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome, Runner
+from parallel_agents.scheduler.runners.protocol import Outcome, Runner
 from parallel_agents.submit import submit
 
-SECOND_US = 1_000_000
 START_US = 1_700_000_000 * SECOND_US
+HOUR_US = 3600 * SECOND_US
 WAITING = {
     "dependencies", "stage", "not_before", "no_slot", "lower_rank", "one_by_one", "queue_full", "blocked", "scope",
 }  # fmt: skip
-
-
-class Killed(BaseException):
-    """The process of a dispatcher ends in the middle of what it does."""
-
-
-class Machine:
-    """What outlives dispatchers: attempts that run, and what the ended ones left in their folders."""
-
-    def __init__(self) -> None:
-        self.running: dict[str, Launch] = {}
-        self.exit_files: dict[str, Ended] = {}
-        self.revoked: set[str] = set()
-        self.asked_to_stop: set[str] = set()
-
-    def start(self, launch: Launch) -> None:
-        """No attempt runs twice, and no two of one task at once."""
-        assert launch.attempt_id not in self.running
-        assert launch.attempt_id not in self.exit_files
-        assert launch.attempt_id not in self.revoked
-        self.running[launch.attempt_id] = launch
-
-    def end(self, attempt_id: str, outcome: Outcome, error: str | None, *, retryable: bool = True) -> None:
-        """One ends, and leaves its exit file."""
-        del self.running[attempt_id]
-        self.exit_files[attempt_id] = Ended(attempt_id, outcome, error=error, retryable=retryable)
-
-
-class MachineRunner:
-    """The runner of one dispatcher: tells of the ends of what it started or adopted, each once."""
-
-    name = "shell"
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.mine: set[str] = set()
-        self.dies_in: int | None = None  # So many starts from now.
-
-    def start(self, launch: Launch) -> None:
-        """Begin."""
-        if self.dies_in is not None:
-            if self.dies_in == 0:
-                raise Killed
-            self.dies_in -= 1
-        self.machine.start(launch)
-        self.mine.add(launch.attempt_id)
-
-    def adopt(self, launches: Iterable[Launch]) -> None:
-        """What neither runs nor left an exit file is lost, and must never start any more."""
-        for launch in launches:
-            self.mine.add(launch.attempt_id)
-            if launch.attempt_id not in self.machine.running and launch.attempt_id not in self.machine.exit_files:
-                self.machine.revoked.add(launch.attempt_id)
-                self.machine.exit_files[launch.attempt_id] = Ended(launch.attempt_id, "lost", began=False)
-
-    def stop(self, attempt_id: str, *, timed_out: bool = False, grace_s: float = 3.0) -> None:
-        """Ask; when it listens is up to the machine."""
-        self.machine.asked_to_stop.add(attempt_id)
-
-    def poll(self) -> list[Ended]:
-        """What has ended: read anew from its file each time, as a file is."""
-        found = [attempt_id for attempt_id in self.machine.exit_files if attempt_id in self.mine]
-        self.mine -= set(found)
-        return [replace(self.machine.exit_files[attempt_id]) for attempt_id in found]
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class MoodyLog(Log):
-    """Refuses a commit now and then, and keeps what each commit held."""
-
-    refuses = False
-
-    def transact(self, decide: Callable[[Draft], None], *, actor: str | None = None) -> list[Recorded]:
-        """As a log does, or not at all. In what a dispatcher commits, ends come before starts."""
-
-        def then_fail(draft: Draft) -> None:
-            decide(draft)
-            raise StoreError("the disk is full")
-
-        if self.refuses and actor is not None:
-            self.refuses = False
-            return super().transact(then_fail, actor=actor)
-        made = super().transact(decide, actor=actor)
-        started = False
-        for record in made:
-            started |= isinstance(record.event, ev.TaskStarted)
-            ended = isinstance(record.event, ev.TaskCompleted | ev.TaskFailed | ev.TaskTimedOut | ev.AttemptLost)
-            assert not (started and ended), "ends precede starts in a commit"
-        return made
+MOODS: Final[tuple[Mood, ...]] = ("refuses", "is unsure", "dies before", "dies after", "is overtaken")
 
 
 @contextmanager
-def one_story(holder_alive: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
-    """The process table is the world's, and ids count up, so that a seed tells one story."""
+def one_story(holder_alive: Callable[[dict[str, Any]], bool], make_ids: Sequence[str] = ()) -> Iterator[None]:
+    """The process table is the world's, ids count up, and snapshots are taken often, so that a seed tells one story.
+
+    Args:
+        make_ids: more modules that make ids.
+    """
     numbers = itertools.count(1)
 
     def new_ids(count: int) -> list[str]:
         return [f"id{next(numbers):08}" for _ in range(count)]
 
-    with (
-        patch.object(dispatcher_module, "holder_alive", holder_alive),
-        patch.object(dispatcher_module, "new_ids", new_ids),
-        patch.object(submit_module, "new_id", lambda: new_ids(1)[0]),
-        patch.object(travel_module, "new_id", lambda: new_ids(1)[0]),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(dispatcher_module, "holder_alive", holder_alive))
+        stack.enter_context(patch.object(dispatcher_module, "new_ids", new_ids))
+        stack.enter_context(patch.object(dispatcher_module, "SNAPSHOT_EVERY", 7))
+        for name in ("submit", "travel", *make_ids):
+            stack.enter_context(patch(f"parallel_agents.{name}.new_id", lambda: new_ids(1)[0]))
         yield
 
 
@@ -154,29 +69,43 @@ class Inhabited(ABC):
     def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
         self.random = random
         self.folder = folder
-        self.now_us = START_US
-        self.set_back_us = 0  # By how much in all somebody has set the clock back.
-        self.log = MoodyLog(folder / "events.db", clock=lambda: self.now_us, environ={})
-        self.log._writer.execute("PRAGMA synchronous = OFF")
+        self.now_us = START_US  # On the wall's clock.
+        self.machine = self.new_machine()
+        self.log = new_log(folder, lambda: self.now_us)
+        self.log.meanwhile = self.others_go_on
         self.alive: set[int] = set()  # Pids.
         self.dispatchers: list[Dispatcher] = []
+        self.ticking: list[Dispatcher] = []  # One, and within its sleep another one.
         self.calm = False  # Nothing goes wrong any more.
         self._pids = first_pid - 1
+
+    def new_machine(self) -> Machine:
+        """What its attempts run on."""
+        return Machine()
 
     def holder_alive(self, holder: dict[str, Any]) -> bool:
         """What the process table says."""
         return holder["pid"] in self.alive
 
+    def time_passes(self, by_us: int) -> None:
+        """On both clocks; the one of the wall alone may be set back."""
+        self.now_us += by_us
+        self.machine.go_on(max(0, by_us))
+
     @abstractmethod
     def new_dispatcher(self) -> None:
         """A process that takes whatever nobody holds."""
 
-    def begin(self, runners: Mapping[str, Runner], **more: Any) -> None:
+    @abstractmethod
+    def tick(self, dispatcher: Dispatcher) -> None:
+        """One tick, and everything that must hold after it."""
+
+    def begin_process(self, runners: Mapping[str, Runner], **more: Any) -> None:
         """Such a process, with its runners."""
         self._pids += 1
         made = Dispatcher(
             self.log, runners, kind=f"process {self._pids}", takes_all=True, clock=lambda: self.now_us,
-            draw=self.random.random, environ={}, steady=lambda: self.now_us + self.set_back_us, **more,
+            draw=lambda: self.random.random(), environ={}, steady=lambda: self.machine.now_us, **more,
         )  # fmt: skip
         made._me = {"pid": self._pids, "start_time": 1, "boot_id": "b", "kind": f"process {self._pids}"}
         self.alive.add(self._pids)
@@ -185,9 +114,24 @@ class Inhabited(ABC):
     def kill(self, dispatcher: Dispatcher) -> None:
         """Its attempts go on; somebody else comes if nobody is left."""
         self.alive.discard(dispatcher._me["pid"])
-        self.dispatchers.remove(dispatcher)
+        if dispatcher in self.dispatchers:
+            self.dispatchers.remove(dispatcher)
         if not self.dispatchers:
             self.new_dispatcher()
+
+    def others_go_on(self) -> None:
+        """Whoever has just committed sleeps so long that it is taken for dead, and its runs are taken over."""
+        if not self.ticking or self.calm:
+            return
+        sleeper = self.ticking[-1]
+        self.alive.discard(sleeper._me["pid"])
+        others = [one for one in self.dispatchers if one is not sleeper and one._me["pid"] in self.alive]
+        if not others:
+            self.new_dispatcher()
+            others = self.dispatchers[-1:]
+        for _ in range(2):
+            self.time_passes(2 * SECOND_US)
+            self.tick(others[0])
 
 
 class World(Inhabited):
@@ -195,13 +139,31 @@ class World(Inhabited):
 
     def __init__(self, random: Random, folder: Path, *, first_pid: int = 1) -> None:
         super().__init__(random, folder, first_pid=first_pid)
-        self.referee = Referee(self.log)
-        self.machine = Machine()
+        self.referee = self.new_referee()
+        self._looked_at: dict[str, tuple[int, int]] = {}  # By run: by which process, at which event.
+        self.unreadable_after: int | None = None  # So many reads of the next tick go well.
         self.new_dispatcher()
+
+    def new_referee(self) -> Referee:
+        """Who reads its log."""
+        return Referee(self.log, self.lives, lambda: self.machine.now_us)
+
+    def lives(self, name: str) -> bool:
+        """Whether a process of that name is taken for alive."""
+        return int(name.removeprefix("process ")) in self.alive
 
     def new_dispatcher(self) -> None:
         """With a runner of commands."""
-        self.begin({"shell": MachineRunner(self.machine)})
+        self.begin_process({"shell": MachineRunner(self.machine)})
+
+    def others_go_on(self) -> None:
+        """What was committed before counts from then on."""
+        self.referee.look()
+        super().others_go_on()
+
+    def begin(self) -> None:
+        """There is a run."""
+        self._submits()
 
     def random_plan(self) -> Plan:
         """Up to nine tasks in up to three stages, with tight limits."""
@@ -223,65 +185,88 @@ class World(Inhabited):
                     priority=random.choice(["critical", "high", "medium", "low"]), stage=stage,
                     allow_failure=random.random() < 0.2, max_retries=random.randint(0, 2),
                     files=random.choice([(), (), ("a",), ("b",), ("a", "b")]),
-                    approval=random.choice([None, None, None, "required"]),
+                    approval=random.choice([None, None, None, "required"]), timeout_s=random.choice([20.0, 60.0, 600.0]),
                 )
             )  # fmt: skip
         settings = RunSettings(
             max_parallel_agents=random.randint(1, 4), store_limit=random.randint(1, 5),
-            max_queue_size=random.choice([1, 2, 100]), max_execution_s=31_536_000.0,
-            retry=RetryPolicy(delay_s=random.choice([0.0, 2.0])),
+            max_queue_size=random.choice([1, 2, 100]), max_execution_s=random.choice([31_536_000.0] * 4 + [120.0]),
+            retry=RetryPolicy(delay_s=random.choice([0.0, 2.0]), exponential=random.random() < 0.8, ceiling_s=3.0),
         )  # fmt: skip
         return Plan(name="simulated", stages=stages, tasks=tuple(tasks), settings=settings)
 
     def step(self) -> None:
         """One thing happens, then one dispatcher ticks, mostly."""
         random = self.random
-        passes_us = round(random.choice([0, 0.1, 1, 3, -5 if not self.calm else 1]) * SECOND_US)
-        self.now_us += passes_us
-        self.set_back_us += max(0, -passes_us)
-        self.referee.set_back_us = self.set_back_us
+        far = 700 if self.machine.hanging & self.machine.running.keys() else 1
+        self.time_passes(round(random.choice([0, 0.1, 1, 3, far if self.calm else -5]) * SECOND_US))
         happens = random.choice(
             [self._ends, self._ends, self._ends, self._steers, self._submits, self._breaks, self._idles]
         )
         happens()
         if self.calm or random.random() < 0.7:
             self.tick(random.choice(self.dispatchers))
+        self.machine.check()
 
     def tick(self, dispatcher: Dispatcher) -> None:
         """One tick, and everything that must hold after it."""
         try:
-            dispatcher.tick()
-        except StoreError:
-            self.referee.look()
-            return
-        except Killed:
-            self.kill(dispatcher)
+            due = self._called(dispatcher)
+        except (StoreError, Killed) as error:
+            self._looked_at.clear()
+            if isinstance(error, Killed):
+                self.kill(dispatcher)
             self.referee.look()
             return
         self.referee.look()
-        for run_id, held in dispatcher.held.items():
-            read = Projector(self.log, use_snapshots=False).state(run_id)
-            assert plain(held.state) == plain(read), "what is held is what the log says"
-            self._check_at_rest(read)
-        of_task: dict[tuple[str, str], int] = {}
+        self._check_processes()
+        if dispatcher._seen == self.log.last_seq():  # Else others have gone on while it slept.
+            for run_id in dispatcher.held:
+                self.check_at_rest(dispatcher, run_id, due)
+
+    def _called(self, dispatcher: Dispatcher) -> int | None:
+        self.ticking.append(dispatcher)
+        self.log.reads_left, self.unreadable_after = self.unreadable_after, None
+        try:
+            return dispatcher.tick()
+        finally:
+            self.ticking.pop()
+            self.log.reads_left = None
+
+    def _check_processes(self) -> None:
+        """Whatever a run counts on exists, and nothing of a task runs twice."""
+        of_task: Counter[tuple[str, str]] = Counter()
         for launch in self.machine.running.values():
-            key = (launch.run_id, launch.task_id)
-            of_task[key] = of_task.get(key, 0) + (launch.attempt_id in self._known(launch.run_id))
+            assert launch.attempt_id in self.referee.slots, f"{launch.attempt_id} runs, and no event says so"
+            if launch.attempt_id in self._known(launch.run_id):
+                of_task[launch.run_id, launch.task_id] += 1
         assert max(of_task.values(), default=0) <= 1, "no two attempts of one task run at once"
 
     def _known(self, run_id: str) -> set[str | None]:
         return {task.attempt_id for task in self.referee.runs[run_id].now.tasks.values() if task.status == "running"}
 
-    def _check_at_rest(self, state: RunState) -> None:
-        """A tick leaves nothing undone, says an agenda made from the log alone; and every task left has its reason."""
-        now = self.referee.runs[state.run_id].now
-        assert state.ended or now.of(*TASK_ENDED) != list(now.tasks) or self._slots(state.run_id), (
-            "it should have ended"
-        )
-        now_us = max(self.now_us, self.referee._at_us)
-        facts = Facts(len(self.referee.slots), self._slots(state.run_id))
-        fresh = copy.deepcopy(state)
-        assert plan(fresh, Agenda(fresh), copy.copy(facts), now_us) == Decision()
+    def check_at_rest(self, dispatcher: Dispatcher, run_id: str, due: int | None) -> None:
+        """A tick leaves nothing undone, says the referee."""
+        held = dispatcher.held[run_id].state
+        assert held.ended or not self.should_have_ended(run_id), "it should have ended"
+        now_us = dispatcher._rests_now_us
+        self.referee.check_at_rest(run_id, now_us, None if due is None else due - self.now_us + now_us)
+        for attempt_id, (of, name) in self.referee.slots.items():
+            if of == run_id and attempt_id in self.machine.running:
+                self._check_told(attempt_id, run_id, name)
+        facts = dispatcher._facts(held, now_us)
+        assert (facts.store_slots, facts.run_slots) == (len(self.referee.slots), self._slots(run_id)), "slots leak"
+        looked_at = (dispatcher._me["pid"], self.log.last_seq())
+        if self._looked_at.get(run_id) != looked_at:
+            self._looked_at[run_id] = looked_at
+            self._check_by_the_log(held, facts, now_us)
+
+    def _check_by_the_log(self, held: RunState, facts: Facts, now_us: int) -> None:
+        """What is held is what the log says; a plan made from that alone has nothing to do, and a reason for each task."""
+        run_id = held.run_id
+        state = Projector(self.log, use_snapshots=False).state(run_id)
+        assert plain(held) == plain(state), "what is held is what the log says"
+        assert plain(Projector(self.log).state(run_id)) == plain(state), "and what snapshots say"
         for name, task in state.tasks.items():
             code = why_not(state, name, facts, now_us).code
             if task.status in TASK_ENDED or task.status == "running":
@@ -292,6 +277,20 @@ class World(Inhabited):
                 assert code == "run_ended"
             else:
                 assert code in WAITING, (name, code)
+        assert plan(state, Agenda(state), copy.copy(facts), now_us) == Decision()
+
+    def should_have_ended(self, run_id: str) -> bool:
+        """Whether nothing of a run is left."""
+        now = self.referee.runs[run_id].now
+        return now.of(*TASK_ENDED) == list(now.tasks) and not self._slots(run_id)
+
+    def _check_told(self, attempt_id: str, run_id: str, name: str) -> None:
+        """What must not go on has been asked to stop; what may has not."""
+        now = self.referee.runs[run_id].now
+        task, asked = now.tasks[name], self.machine.asked_to_stop.get(attempt_id)
+        undone = (task.status, task.attempt_id) != ("running", attempt_id)
+        if undone or now.cancelling or task.cancelling:
+            assert asked is not None, f"{attempt_id} is to stop, and nobody has told it"
 
     def _slots(self, run_id: str) -> int:
         return sum(of == run_id for of, _ in self.referee.slots.values())
@@ -300,17 +299,27 @@ class World(Inhabited):
         """Nothing happens."""
 
     def _ends(self) -> None:
-        """Some attempts end, well or not; those that were asked to stop listen, mostly."""
-        for attempt_id in list(self.machine.running):  # Never by id: ids are random, and a seed must tell one story.
-            if attempt_id in self.machine.asked_to_stop and self.random.random() < 0.7:
-                self.machine.end(attempt_id, "stopped", "stopped")
-            elif self.random.random() < 0.5:
-                kind = self.random.random()
+        """Some attempts end, well or not, hang or vanish; those that were asked to stop listen, mostly."""
+        machine, random = self.machine, self.random
+        for attempt_id in list(machine.running):  # Never by id: ids are random, and a seed must tell one story.
+            if attempt_id in machine.hanging:
+                continue
+            if attempt_id in machine.asked_to_stop and random.random() < 0.7:
+                machine.stops(attempt_id)
+            elif random.random() < 0.5:
+                kind = random.random()
                 if self.calm or kind < 0.6:
-                    self.machine.end(attempt_id, "exited", None)
+                    machine.end(attempt_id, "exited", None)
+                elif kind < 0.67:
+                    machine.hanging.add(attempt_id)
+                elif kind < 0.74:
+                    machine.vanish(attempt_id)
                 else:
-                    outcome: Outcome = self.random.choice(["exited", "exited", "timed_out", "lost"])
-                    self.machine.end(attempt_id, outcome, "trouble", retryable=self.random.random() < 0.8)
+                    outcome: Outcome = random.choice(["exited", "exited", "timed_out", "lost"])
+                    again = (
+                        outcome == "timed_out" or random.random() < 0.8
+                    )  # A time that was up says nothing of the task.
+                    machine.end(attempt_id, outcome, "trouble", retryable=again)
 
     def _submits(self) -> None:
         """One more run, up to three."""
@@ -333,7 +342,13 @@ class World(Inhabited):
             lambda: steer.retry(self.log, run_id, [name]),
             lambda: self._blocks(run_id, name),
             lambda: self._rolls_back(run_id),
-            lambda: steer.cancel(self.log, run_id) if self.random.random() < 0.3 else None,
+            lambda: self._rolls_back(run_id),
+            lambda: self._forks(run_id),
+            lambda: (
+                steer.cancel(self.log, run_id, grace_s=self.random.choice([3.0, 0.0]))
+                if self.random.random() < 0.3
+                else None
+            ),
         ]
         with contextlib.suppress(NotAllowed):
             self.random.choice(choices)()
@@ -355,49 +370,80 @@ class World(Inhabited):
         self.append(run_id, ev.TaskUnblocked(task_id=name, attempt=number))
 
     def _rolls_back(self, run_id: str) -> None:
-        """As DESIGN 6 says: one commit, the requeueing of what ran there, and a pause unless that was the end."""
+        """To any of its moments, undone ones among them."""
         run = self.referee.runs[run_id]
-        target = self.random.randint(min(run.after), self.log.last_seq())
-        there = run.after[max(seq for seq in run.after if seq <= target)]
-        events: list[Event] = [ev.RunRolledBack(to_seq=target)]
-        events += [ev.TaskQueued(task_id=name, reason="rolled_back") for name in there.of("running")]
-        events += [ev.RunPaused(reason="rolled back")] if there.status not in RUN_ENDED else []
-        self.append(run_id, *events)
+        target, projector = self.random.choice(list(run.after)), Projector(self.log)
+        self.append(run_id, *decide_rollback(projector.state(run_id), projector.state(run_id, target), target))
+
+    def _forks(self, run_id: str) -> None:
+        """Another run goes on from any moment of this one, with other limits now and then."""
+        if len(self.referee.runs) < 5:
+            settings = self.random.choice([{}, {}, {"max_parallel_agents": "1"}, {"task.max_retries": "1"}])
+            travel.fork(self.log, run_id, self.random.choice(list(self.referee.runs[run_id].after)), settings)
 
     def append(self, run_id: str, *events: Event) -> None:
         """Somebody appends."""
         self.log.append(run_id, Projector(self.log).state(run_id).version, events)
 
     def _breaks(self) -> None:
-        """A dispatcher dies, at rest or in the middle of a tick, freezes, or meets a full disk; another comes."""
+        """A dispatcher dies, at rest or anywhere in a tick, sleeps, or meets a disk that refuses; clocks are set."""
         if self.calm:
             return
         victim = self.random.choice(self.dispatchers)
         runner = victim.runners["shell"]
         assert isinstance(runner, MachineRunner)
-        match self.random.randrange(6):
+        match self.random.randrange(10):
             case 0:
                 self.kill(victim)
             case 1:
                 runner.dies_in = self.random.randrange(3)
             case 2:
-                self.alive.discard(victim._me["pid"])  # It only sleeps, but everybody takes it for dead.
-            case 3:
-                self.log.refuses = True
-            case 4:
-                victim.leave()
+                self.sleeps(victim)
+            case 3 | 4 | 5:
+                self.log.mood = self.random.choice(MOODS)
+            case 6:
+                with contextlib.suppress(Killed):
+                    victim.leave()
                 self.kill(victim)
-            case 5:
+            case 7:
                 self.new_dispatcher()
+            case 8:
+                self._breaks_badly()
+            case 9:
+                self.unreadable_after = self.random.randrange(4)
+
+    def sleeps(self, dispatcher: Dispatcher) -> None:
+        """Everybody takes it for dead, but it goes on after a while."""
+        self.alive.discard(dispatcher._me["pid"])
+
+    def _breaks_badly(self) -> None:
+        """The machine starts anew, its clock is set, or all snapshots are lost."""
+        match self.random.randrange(4):
+            case 0:
+                for attempt_id in list(self.machine.running):
+                    self.machine.vanish(attempt_id)
+                for one in list(self.dispatchers):
+                    self.kill(one)
+            case 1 | 2:
+                self.now_us += self.random.choice([-24, -1, 1, 24]) * HOUR_US
+            case 3:
+                self.log._writer.execute("DELETE FROM snapshots")
 
     def kill(self, dispatcher: Dispatcher) -> None:
         """What it has said before counts."""
         self.referee.look()
         super().kill(dispatcher)
 
+    def finish(self) -> Counter[str]:
+        """Every run comes to its end, and the log is what was written."""
+        self.settle()
+        assert verify_rows(self.log.rows()).broken is None
+        return Counter(type(one.event).__name__ for one in self.log.read())
+
     def settle(self, steps: int = 400) -> None:
         """From here on nothing goes wrong, every person answers, and every run must come to its end."""
-        self.calm, self.log.refuses = True, False
+        self.calm, self.log.mood, self.unreadable_after = True, "", None
+        self.now_us = max(self.now_us, self.referee.at_us)
         for one in self.dispatchers:
             runner = one.runners["shell"]
             assert isinstance(runner, MachineRunner)
@@ -407,6 +453,7 @@ class World(Inhabited):
                 for name in run.now.of("blocked"):
                     if run.now.status not in RUN_ENDED:
                         self._answers(run_id, name)
+                self.referee.look()
                 if run.now.status == "paused" and not run.now.cancelling:
                     steer.resume(self.log, run_id)
             self.referee.look()
@@ -415,7 +462,52 @@ class World(Inhabited):
             self.step()
         else:
             raise AssertionError(f"not settled: {[(r.now.status, r.holder) for r in self.referee.runs.values()]}")
-        assert not self.machine.running.keys() & self.referee.slots.keys()
+        assert not self.machine.running, "no process is left"
+
+
+class TornWorld(World):
+    """One whose log is cut off anywhere at its end, also in the middle of a commit; somebody goes on from there."""
+
+    def finish(self) -> Counter[str]:
+        """Whatever ran is lost, and everything comes to its end."""
+        cut = round(self.random.random() * self.log.last_seq())
+        while is_completed_by(self.log, cut + 1):
+            cut += 1
+        self.log._writer.execute("DELETE FROM events WHERE seq > ?", (cut,))
+        self.log._writer.execute("DELETE FROM snapshots WHERE seq > ?", (cut,))
+        self.log.close()
+        later = World(self.random, self.folder, first_pid=100)
+        self.log = later.log
+        with patch.object(dispatcher_module, "holder_alive", later.holder_alive):
+            later.now_us = self.now_us
+            later.referee.torn = cut
+            later.referee.look()
+            return later.finish()
+
+
+def is_completed_by(log: Log, seq: int) -> bool:
+    """Whether an event only completes what a rollback or a fork, a few events before, has begun."""
+    row = log.row(seq)
+    said = row is not None and ("rolled" in row.body or "forked" in row.body)
+    return said and row is not None and row.type in ("TaskQueued", "RunPaused")
+
+
+@contextmanager
+def simulated(random: Random, folder: Path) -> Iterator[World]:
+    """A world of its own."""
+    world = World(random, folder)
+    with one_story(world.holder_alive):
+        yield world
+    world.log.close()
+
+
+@contextmanager
+def torn(random: Random, folder: Path) -> Iterator[World]:
+    """One that is going to be torn."""
+    world = TornWorld(random, folder)
+    with one_story(world.holder_alive):
+        yield world
+    world.log.close()
 
 
 def plain(state: RunState) -> dict[str, Any]:

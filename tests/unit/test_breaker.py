@@ -149,13 +149,26 @@ def test_a_trial_that_ends_without_telling_anything_makes_room_for_another() -> 
 def test_what_began_before_a_circuit_opened_neither_opens_nor_closes_it() -> None:
     """It fails at no cost; and that it ends well says nothing of what starts now."""
     paper = Paper()
-    early = [paper.start() for _ in range(5)]
+    early = [paper.start() for _ in range(6)]
     paper.wait(1)
     for attempt in early[:3]:
         paper.fail(attempt)
     assert paper.fail(early[3]) == Said(free=True)
     paper.succeed(early[4])
     assert paper.standing == "open"
+    paper.wait(30)
+    trial = paper.start()
+    assert paper.fail(early[5]) == Said(free=True)
+    paper.succeed(trial)
+    assert paper.standing == "closed"
+
+
+def test_a_retry_that_starts_with_the_failure_before_it_shows_that_its_runner_works() -> None:
+    """Both are in one commit, and ends come before starts."""
+    paper = Paper()
+    paper.fail()
+    paper.succeed(paper.start())
+    assert paper.circuits == {}
 
 
 def test_one_that_works_between_failures_closes_what_was_counted() -> None:

@@ -148,6 +148,10 @@ def test_a_trial_that_runs_for_a_while_has_shown_enough(scene: Steady) -> None:
     assert scene.circuits()[-1] == "CircuitHalfOpened"
     scene.runner.alive[trial] = 7
     scene.wait(1)
+    del scene.runner.alive[trial]  # Nobody can tell for a moment.
+    scene.wait(1)
+    scene.runner.alive[trial] = 7
+    scene.wait(1)
     scene.wait(PROOF_US / SECOND_US - 1)
     assert len(scene.runner.launched) == 4
     scene.wait(1)
@@ -244,6 +248,10 @@ def test_another_client_stands_in_for_one_that_is_broken(tmp_path: Path) -> None
     scene.runner.end("a", "b", "c", **CRASH)
     scene.tick()
     assert sorted(one.task_id for one in codex.launched) == ["a", "b", "c"]
+    codex.end("a", "b", "c", **CRASH)
+    scene.tick()
+    assert [limit["runner"] for limit in scene.limits()] == ["claude", "codex"]
+    assert len(codex.launched) == 3
     scene.log.close()
 
 

@@ -10,8 +10,8 @@ from parallel_agents.eventstore.submission import FileSettings, Gate
 from parallel_agents.scheduler.runners.protocol import FAILURES
 from parallel_agents.scheduler.work import Gated, Work
 
-COUNTED = {"agent", "no_change", "infrastructure", "overload", "rate_limit", "configuration", "memory"}
-FINAL = {"authentication", "spend_cap", "configuration", "memory"}  # The same again would end the same way.
+COUNTED = {"agent", "no_change", "infrastructure", "overload", "rate_limit", "configuration", "memory", "output"}
+FINAL = {"authentication", "spend_cap", "configuration", "memory", "output"}  # The same again would end the same way.
 OF_PROVIDERS = {"overload", "rate_limit", "usage_limit", "authentication", "spend_cap"}
 
 

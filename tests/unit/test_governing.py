@@ -28,6 +28,7 @@ from parallel_agents.scheduler.governing import (
 )
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
 from parallel_agents.scheduler.plan import Facts, plan, why_not
+from parallel_agents.scheduler.throttle import decide_eased
 
 GOVERNED: dict[str, Any] = {
     "max_cpu_percent": 80.0,
@@ -104,6 +105,22 @@ def test_above_the_limit_of_the_processors_nothing_starts_but_what_keeps_the_run
     assert run.tick() == ["c"]
 
 
+@pytest.mark.parametrize(("limit", "threshold", "below"), [(100.0, 90.0, 81.0), (None, 60.0, 54.0), (70.0, 90.0, 70.0)])
+def test_starts_that_were_throttled_go_on_where_there_is_room_again(
+    limit: float | None, threshold: float, below: float
+) -> None:
+    """A tenth below the threshold, and not above the limit: or each sample would stop or release them."""
+    run = governed("a", max_cpu_percent=limit, throttle_cpu_percent=threshold)
+    run.machine = machine(2, cpu=below + 0.1)
+    assert run.why("a") == ("cpu" if limit == below else "due")
+    run.add(ev.DispatchThrottled(reason="busy", code="cpu"))
+    assert run.why("a") == "cpu"
+    assert decide_eased(run.state, run.machine, 0) == []
+    run.machine = machine(2, cpu=below)
+    assert decide_eased(run.state, run.machine, 0) == [ev.DispatchUnthrottled(code="cpu")]
+    assert run.tick() == ["a"]
+
+
 def test_what_runs_of_others_counts_for_the_least() -> None:
     """Two processes of another run are going on already."""
     run = governed("a")
@@ -129,6 +146,11 @@ def test_callables_are_not_governed_and_pass_what_is() -> None:
     run.machine = machine(2, cpu=95.0)
     assert run.tick() == ["b"]
     assert (run.why("a"), run.why("c")) == ("cpu", "cpu")
+    processes = [task("large", agent_type="large"), task("small", agent_type="small")]
+    run = Governed(plan_of(*processes, tasks[1], **GOVERNED))
+    run.state.callables = True
+    run.machine = Machine(running=1, taken_bytes=2500 * MEGABYTE, needs=needs(large=2000, small=10))
+    assert run.tick() == ["b"]
 
 
 def test_a_process_that_would_not_fit_waits_and_says_what_its_kind_has_needed() -> None:

@@ -13,6 +13,7 @@ from paper import task
 
 from parallel_agents import look
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.needs import KEPT, KINDS, Needs, fold
 from parallel_agents.projections.projector import Projector
@@ -153,6 +154,18 @@ def test_what_attempts_have_needed_before_decides_how_many_run_at_once(scene: Lo
     assert scene.second()[-1] == "TaskStarted c"
 
 
+def test_a_wait_for_memory_is_told_when_it_lasts_and_until_it_is_over(scene: Loaded) -> None:
+    """Once; while nothing has ended nothing has changed."""
+    scene.submit(task("first", agent_type="writer"), **GOVERNED)
+    scene.second()
+    scene.end("first", peak_memory_bytes=1500 * MB)
+    scene.submit(*(task(name, agent_type="writer") for name in "abc"), **GOVERNED)
+    scene.second()
+    assert scene.seconds(30, 5.0) == ["DispatchThrottled"]
+    scene.end("b", peak_memory_bytes=1500 * MB)
+    assert scene.second()[-2:] == ["DispatchUnthrottled", "TaskStarted c"]
+
+
 def test_attempts_that_use_more_memory_than_all_may_throttle_the_run(scene: Loaded, warned: list[str]) -> None:
     """It goes on once they are a tenth below the limit. A warning comes first, once."""
     scene.submit(*(task(name) for name in "abc"), **{**GOVERNED, "max_parallel_agents": 2})
@@ -220,12 +233,18 @@ def test_a_commit_that_is_refused_leaves_nothing_behind(scene: Loaded) -> None:
     """What was folded ahead of the log is read anew, needs included."""
     run_id = scene.submit(*(task(name) for name in "abc"), **GOVERNED)
     scene.log.refusals = 1
-    with pytest.raises(Exception, match="the disk is full"):
+    with pytest.raises(StoreError):
         scene.second(95.0)
     scene.second(95.0)
     assert scene.types(of="TaskStarted") == ["TaskStarted a", "TaskStarted b"]
     assert scene.types(of="Dispatch") == ["DispatchThrottled"]
     assert scene.state(run_id).throttled.keys() == {"cpu"}
+    scene.end("a", peak_memory_bytes=MB)
+    scene.log.refusals = 1
+    with pytest.raises(StoreError):
+        scene.second(95.0)
+    scene.second(95.0)
+    assert scene.dispatcher.governor._needs == Projector(scene.log).needs()
 
 
 def test_a_plan_without_limits_is_dispatched_at_any_load(scene: Loaded) -> None:

@@ -122,6 +122,10 @@ def test_the_end_of_an_attempt_ends_that_it_is_stuck() -> None:
     assert run.state.tasks["a"].stuck is None
     run.add(stuck)
     assert run.state.tasks["a"].stuck is None
+    run.now_us += 10 * SECOND_US
+    assert run.tick() == ["a"]
+    run.add(stuck)
+    assert run.state.tasks["a"].stuck is None
 
 
 def test_a_snapshot_knows_of_it() -> None:

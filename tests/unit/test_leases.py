@@ -10,9 +10,12 @@ from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep as upkeep_module
 from parallel_agents.scheduler.dispatcher import Progress
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.submit import submit
@@ -344,6 +347,36 @@ def test_a_snapshot_that_cannot_be_kept_holds_nothing_up(scene: Scene, monkeypat
     assert scene.state(run_id).status == "completed"
 
 
+def test_a_dispatcher_leaves_snapshots_of_the_store_while_it_lives(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes after it was killed finds them; that they cannot be kept holds nothing up."""
+    for module in (upkeep_module, projector_module):
+        monkeypatch.setattr(module, "KEEP_EVERY", 2)
+    scene.submit(task("a"))
+    scene.tick()
+    kept = [fold.newest_seq(scene.log) for fold in (RUNS, OCCUPANCY, SPEND)]
+    assert kept == [scene.log.last_seq()] * 3
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk failed")
+
+    monkeypatch.setattr(scene.dispatcher.projector, "keep_up", full)
+    scene.runner.end("a")
+    scene.tick()
+    assert scene.runner.tasks() == ["a"]
+
+
+def test_a_long_log_is_folded_before_the_store_is_locked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would have to wait for it to commit."""
+    monkeypatch.setattr(projector_module, "KEEP_EVERY", 1)
+    monkeypatch.setattr(scene.dispatcher._upkeep, "after_tick", lambda *_, **__: None)
+    scene.submit(task("a"))
+    before = scene.log.last_seq()
+    scene.tick()
+    assert [fold.newest_seq(scene.log) for fold in (RUNS, OCCUPANCY, SPEND)] == [before] * 3
+
+
 def test_a_listener_that_fails_holds_nothing_up(scene: Scene) -> None:
     """Nor the other listeners."""
     heard: list[list[Recorded]] = []
@@ -424,6 +457,7 @@ def test_what_was_taken_unasked_is_handed_back_and_not_taken_again(scene: Scene)
         scene.now_us += 2 * SECOND_US
         scene.tick()
         assert list(scene.dispatcher.held) == [own]
+    assert len(scene.types(of="RunClaimed")) == 3  # By who died, and ours of both: not one more.
     assert scene.runner.stops == []
     released = scene.last(ev.RunReleased)
     assert released.left

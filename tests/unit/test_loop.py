@@ -255,3 +255,42 @@ def test_a_loop_that_shall_survives_a_store_that_refuses(ticker: Ticker, monkeyp
             loop.wait(lambda: False, DEADLINE_S)
     finally:
         loop.stop()
+
+
+def test_between_ticks_nothing_is_under_way(ticker: Ticker) -> None:
+    """Who wants to stop waits for the tick that runs, and no other begins until it is over."""
+    begun, may_end, inside = threading.Event(), threading.Event(), threading.Event()
+
+    def at_tick() -> None:
+        begun.set()
+        may_end.wait(DEADLINE_S)
+
+    ticker.at_tick = at_tick
+    loop = Loop(ticker)
+    try:
+        loop.start()
+        assert begun.wait(DEADLINE_S)
+
+        def stop() -> None:
+            with loop.between_ticks():
+                inside.set()
+                ticks.append(ticker.ticks)
+                over.wait(DEADLINE_S)
+                ticks.append(ticker.ticks)
+
+        ticks: list[int] = []
+        over = threading.Event()
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        assert not inside.wait(0.05)  # It may be slow to come; it must not come at all.
+        may_end.set()
+        assert inside.wait(DEADLINE_S)
+        for _ in range(3):
+            loop.wake()
+        over.set()
+        stopping.join(DEADLINE_S)
+        assert ticks[0] == ticks[1]
+        wait_until(lambda: ticker.ticks > ticks[1], "the tick that was asked for meanwhile")
+    finally:
+        may_end.set()
+        loop.stop()

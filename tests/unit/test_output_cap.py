@@ -116,6 +116,8 @@ def test_a_reader_passes_over_what_is_gone_and_loses_no_last_line(tmp_path: Path
     expected = [*range(cut.begin // 100), *range(cut.end // 100, 30_010), int(b"7" * 99)]
     assert numbers(list(Tail(printer.path).finish())) == expected
     assert numbers(list(behind.finish())) == expected[10:]
+    first = next(kept_pieces(str(printer.path), cut.end - 700))
+    assert (first.cut, first.end) == (700, cut.end)  # Of what this reader had still to read.
 
 
 def test_a_line_that_is_cut_in_two_is_no_line(tmp_path: Path) -> None:

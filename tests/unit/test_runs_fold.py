@@ -75,12 +75,22 @@ def test_a_holder_is_not_taken_back_by_a_rollback() -> None:
     assert summary(claimed, ev.RunReleased(epoch=3)).holder is None
 
 
+def test_a_run_is_left_until_somebody_takes_it() -> None:
+    """What becomes of it then has nothing to do with who left it, also where it is opened again after its end."""
+    claimed = ev.RunClaimed(holder=HOLDER, epoch=1)
+    assert summary(claimed, ev.RunReleased(epoch=1, left=True)).left
+    assert not summary(claimed, ev.RunReleased(epoch=2, left=True)).left
+    assert not summary(claimed, ev.RunReleased(epoch=1)).left
+    taken = [claimed, ev.RunReleased(epoch=1, left=True), ev.RunClaimed(holder=HOLDER, epoch=2)]
+    assert not summary(*taken, ev.RunFailed(counts={}), ev.RunResumed()).left
+
+
 def test_events_of_a_run_that_was_never_submitted_list_nothing() -> None:
     """Such as those of the store itself."""
     assert fold_all([Recorded(1, "store", 1, 1, "ana", ev.RunPaused())]) == {}
 
 
-def test_slots_are_held_from_start_to_end_and_by_whom(tmp_path: Path) -> None:
+def test_slots_are_held_from_start_to_end(tmp_path: Path) -> None:
     """As of now and as of any seq, over all runs that have not ended."""
     with Log(tmp_path / "events.db") as log:
         projector = Projector(log)
@@ -90,7 +100,6 @@ def test_slots_are_held_from_start_to_end_and_by_whom(tmp_path: Path) -> None:
         log.append("alpha", 4, [ev.RunRolledBack(to_seq=7), ev.TaskQueued(task_id="dig", reason="rolled_back")])
         held = projector.occupancy()
         assert (held.slots, held.of_run("alpha"), held.of_run("beta")) == ({"one": "alpha"}, 1, 0)
-        assert held.leases["beta"].holder == HOLDER
         log.append("alpha", 6, [ev.ResultDiscarded(task_id="dig", attempt_id="one", reason="undone")])
         assert projector.occupancy().of_run("alpha") == 0
         assert projector.occupancy(upto=8).of_run("alpha") == 1

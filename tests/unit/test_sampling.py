@@ -13,7 +13,8 @@ import pytest
 from waiting import wait_until
 
 from parallel_agents.eventstore.sqlite import _file_system_of
-from parallel_agents.scheduler import sampling
+from parallel_agents.scheduler import resources, sampling
+from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.process import MARKER, end_processes, family
 from parallel_agents.scheduler.resources import Sampler
 
@@ -68,6 +69,21 @@ def test_what_has_escaped_from_its_parents_is_measured(attempt: int, tmp_path: P
     assert sampler.used(name) is None
 
 
+def test_what_a_child_has_used_that_ended_before_the_first_sample_counts(tmp_path: Path) -> None:
+    """Its parent has waited for it."""
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    script = f"'{sys.executable}' -c '{burn}'; touch '{tmp_path}/burnt'; exec sleep 600"
+    started = subprocess.Popen(["sh", "-c", script])
+    try:
+        wait_until((tmp_path / "burnt").exists, "the end of the child")
+        sampler = Sampler(lambda: {"a": started.pid})
+        sampler.sample()
+        assert 0.4 < sampler.load().attempts["a"].cpu_s < 5  # Told in hundredths, of each part cut.
+    finally:
+        started.kill()
+        started.wait()
+
+
 def test_an_attempt_that_has_gone_keeps_what_it_had_used(attempt: int) -> None:
     """For its end; the load of the machine does not name it any more."""
     name = f"sampled-{os.getpid()}"
@@ -79,6 +95,32 @@ def test_an_attempt_that_has_gone_keeps_what_it_had_used(attempt: int) -> None:
     sampler.sample()
     assert dict(sampler.load().attempts) == {}
     assert sampler.used(name) == usage
+
+
+def test_an_attempt_that_was_sampled_by_somebody_else_keeps_its_peaks(
+    attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is asked for once, and of none that is young."""
+    name, asked = f"sampled-{os.getpid()}", []
+    earlier = Usage(peak_memory_bytes=10**12, peak_open_files=3, peak_cpu_percent=1000.0, disk_written_bytes=10**12)
+
+    def tell(attempt_id: str) -> Usage:
+        asked.append(attempt_id)
+        return earlier
+
+    monkeypatch.setattr(resources, "_ADOPTED_S", 3600.0)
+    young = Sampler(lambda: {name: attempt}, earlier=tell)
+    young.sample()
+    assert (asked, young.load().attempts[name].peak_memory_bytes < 10**12) == ([], True)
+    monkeypatch.setattr(resources, "_ADOPTED_S", -1.0)
+    sampler = Sampler(lambda: {name: attempt}, earlier=tell)
+    sampler.sample()
+    sampler.sample()
+    usage = sampler.load().attempts[name]
+    assert asked == [name]
+    assert (usage.peak_memory_bytes, usage.peak_cpu_percent, usage.disk_written_bytes) == (10**12, 1000.0, 10**12)
+    assert usage.peak_open_files > 30
+    assert usage.memory_bytes < 10**12
 
 
 def test_the_machine_is_measured_where_nothing_runs() -> None:

@@ -48,6 +48,8 @@ def test_a_point_has_the_mean_of_its_span_and_its_peaks() -> None:
     samples = [(60.0 + second, usage(10.0 * second, 100 - second, second % 4, second)) for second in range(10)]
     [point] = points_of(series, samples)
     assert point == Point(69 * SECOND_US, 10.0, 45.0, 100, 3, 9)
+    [after] = points_of(series, [(70.0, usage(2.0, 50, 1, 9))])
+    assert after == Point(70 * SECOND_US, 1.0, 2.0, 50, 1, 9), "what came before is not in it"
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 400), st.integers(0, 2**40), st.floats(0, 100)), max_size=80))
@@ -156,8 +158,9 @@ def test_a_store_without_the_table_has_no_points_and_gets_it_with_the_first(stor
     assert usage_samples.read(store, "run", "a1") == []
     assert usage_samples.remove(store, "run") == 0
     usage_samples.write(store, [("run", "a1", POINT), ("run", "a2", POINT._replace(at_us=1))])
-    usage_samples.write(store, [("run", "a1", POINT._replace(at_us=1)), ("other", "a1", POINT)])
-    assert usage_samples.read(store, "run", "a1") == [POINT._replace(at_us=1), POINT]
+    first = POINT._replace(at_us=1, memory_bytes=10**9)
+    usage_samples.write(store, [("run", "a1", first), ("other", "a1", POINT)])
+    assert usage_samples.read(store, "run", "a1") == [first, POINT]
     assert usage_samples.remove(store, "run") == 3
     assert usage_samples.read(store, "run", "a1") == []
     assert usage_samples.read(store, "other", "a1") == [POINT]
@@ -166,6 +169,14 @@ def test_a_store_without_the_table_has_no_points_and_gets_it_with_the_first(stor
     assert usage_samples.read(store, "other", "a1") == []
     with Log(store, create=False) as log:
         assert list(log.rows()) == []
+
+
+def test_the_peaks_of_an_attempt_outlive_whoever_sampled_it(store: Path) -> None:
+    """Each measure's own, whenever that was."""
+    assert usage_samples.peaks(store, "run", "a1") is None
+    usage_samples.write(store, [("run", "a1", POINT), ("run", "a1", Point(SECOND_US, 1.0, 99.0, 5, 300, 2))])
+    found = usage_samples.peaks(store, "run", "a1")
+    assert found == Point(5 * SECOND_US, 1.0, 99.0, 4096, 300, 512)
 
 
 def test_whoever_writes_to_the_log_goes_first(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

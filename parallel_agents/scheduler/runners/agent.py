@@ -49,7 +49,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.folder import PROMPT as PROMPT
-from parallel_agents.scheduler.runners.limits import MEMORY
+from parallel_agents.scheduler.runners.limits import MEMORY, OUTPUT
 from parallel_agents.scheduler.runners.protocol import Ended, Errand, Fault, Launch, Outcome, Talk
 from parallel_agents.scheduler.runners.shell import ShellRunner
 from parallel_agents.scheduler.runners.steps import STEPS, wrap
@@ -379,7 +379,7 @@ class AgentRunner:
         )  # fmt: skip
         if one.errand.setup and ((read_object(folder, STEPS) or {}).get("setup") or {}).get("error"):
             return replace(ended, kind="infrastructure")  # What it was to find is not there; it never began.
-        if ended.kind == MEMORY and not done:
+        if ended.kind in (MEMORY, OUTPUT) and not done:
             return ended
         if one.cut == SILENCE and verdict.error is not None:
             said = f"it gave no sign for {one.errand.silence_s:g} s and was stopped"

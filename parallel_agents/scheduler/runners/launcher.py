@@ -22,7 +22,6 @@ from parallel_agents.scheduler.runners.limits import NO_LIMITS, Limits
 NICE: Final = 5
 """How much lower than ours the priority of attempts is, so that a person's own programs come first."""
 
-_OOM_SCORE: Final = "300"  # Where memory runs out, the kernel ends something of an attempt before a person's program.
 _CANNOT_EXECUTE: Final = 126  # As shells say it.
 _PROCESS_BYTES: Final = 400
 
@@ -56,7 +55,6 @@ class Attempt:
         "status",
         "stdin_fd",
         "timeout_s",
-        "too_much",
         "unsent",
         "why",
     )
@@ -89,7 +87,6 @@ class Attempt:
         self.stdin_fd = -1  # Our end of its standard input, where it is talked to.
         self.unsent = b""  # What it is still to be told there.
         self.interrupt = b""  # What asks it there to stop.
-        self.too_much = ""  # Why it is being ended, where it prints more than there may be.
 
 
 class CannotStart(Exception):
@@ -227,19 +224,9 @@ class Launcher:
                 attempt.group = make_group(home, attempt.attempt_id, attempt.limits, self.processors)
 
     def lower(self, pid: int) -> None:
-        """Let a command that has just begun come after what a person does: in turns of the processors, and for memory.
-
-        Where the kernel shares the processors out by session, only the priority of the session counts against others.
-        """
+        """Let a command that has just begun come after what a person does. The rest of that is done by its first sample."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, self.nice)
-        for name, value in (("autogroup", str(self.nice)), ("oom_score_adj", _OOM_SCORE)):
-            with contextlib.suppress(OSError):
-                fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(fd, value.encode())
-                finally:
-                    os.close(fd)
 
     def stdin_for(self, attempt: Attempt, order: dict[str, Any], fds: list[int]) -> int:
         """The standard input of a command: a file, a pipe that we hold the other end of, or nothing.

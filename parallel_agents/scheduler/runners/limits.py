@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 MEMORY: Final = "memory"
 """The kind of the failure of an attempt that has used more memory than it may."""
+OUTPUT: Final = "output"
+"""The same where it has printed more than there may be, and none of that could be given back to the disk."""
 
 _MEGABYTE: Final = 1_000_000
 

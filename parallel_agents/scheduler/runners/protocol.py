@@ -31,9 +31,10 @@ FAILURES = {
     "authentication": "no key, or a wrong one",
     "spend_cap": "the account has no money left, or a cap of the provider's is reached",
     "memory": "it used more memory than one attempt may",
+    "output": "it printed more than is kept, on a disk where the rest cannot be given back",
     "configuration": "no such model, a wrong argument: it would fail the same way again",
 }
-"""Why an attempt of an agent failed. Of others only ``memory`` is told."""
+"""Why an attempt of an agent failed. Of others only ``memory`` and ``output`` are told."""
 
 Fault = Literal["", "runner", "installation"]
 """What of a runner is to blame: it broke in some way, or it is not there (any more), or not able to begin."""

@@ -53,7 +53,7 @@ from parallel_agents.scheduler.runners.folder import (
     write_whole,
 )
 from parallel_agents.scheduler.runners.launcher import Attempt, CannotStart, Launcher
-from parallel_agents.scheduler.runners.limits import MEMORY, too_much
+from parallel_agents.scheduler.runners.limits import MEMORY, OUTPUT, too_much
 from parallel_agents.scheduler.runners.output_cap import Output, TooMuch
 from parallel_agents.scheduler.runners.talking import Talking
 
@@ -340,9 +340,7 @@ class Supervisor:
         try:
             output.look(self.now_s())
         except TooMuch as error:
-            if not attempt.too_much:
-                attempt.too_much = str(error)
-                self.stop(attempt.attempt_id, "exited", 0.0)
+            self.stop(attempt.attempt_id, "limit", 0.0, {"kind": OUTPUT, "error": str(error)})
 
     def reap(self) -> None:
         """Collect every child that has ended: a command, or an orphan that fell to us."""
@@ -492,9 +490,7 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(attempt.status)
         errors = [attempt.error] if attempt.error else []
         killed = bool(attempt.group) and code != 0 and attempt.cause == "exited" and was_killed(attempt.group)
-        if attempt.too_much and attempt.cause == "exited":
-            errors.insert(0, attempt.too_much)
-        elif attempt.cause == "timed_out":
+        if attempt.cause == "timed_out":
             errors.insert(0, f"timed out after {attempt.timeout_s:g} s")
         elif attempt.cause == "stopped":
             errors.insert(0, "stopped")
@@ -509,8 +505,6 @@ class Supervisor:
         if killed or attempt.cause == "limit":
             ended["kind"], ended["retryable"] = attempt.why.get("kind", MEMORY), False
         ended["exit_code"] = code
-        if attempt.too_much:
-            ended["retryable"] = False  # It would only fill the disk again.
         ended["started_at_us"] = attempt.started_at_us
         ended["ended_at_us"] = attempt.ended_at_us
         ended["cpu_s"] = round(attempt.cpu_s, 6)

@@ -1,0 +1,56 @@
+"""Folds of the whole store are the same from snapshots and from nothing, whoever wrote them and whenever they went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_histories import HISTORIES, SEED, generated
+
+from parallel_agents.eventstore.log import Log
+from parallel_agents.projections import projector as projector_module
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
+
+LONG = st.sampled_from([60, 200])  # Sessions that are gone on with, and slots of a run that has ended, are rare.
+
+
+@HISTORIES
+@given(SEED, LONG)
+def test_what_a_reader_is_told_is_the_same_with_and_without_snapshots(seed: int, events: int) -> None:
+    """After every event, at the end and at a moment before, with snapshots at any distance, some taken away again."""
+    random = Random(seed)
+    with (
+        generated(random, events) as (made, _),
+        TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        Log(Path(folder, "growing.db"), environ={}) as log,
+    ):
+        with_snapshots, without = Projector(log), Projector(log, use_snapshots=False)
+        for run_id, event in made.events:
+            log.transact(lambda draft, run_id=run_id, event=event: draft.add(run_id, event) and None)
+            patch.setattr(projector_module, "KEEP_EVERY", random.choice([1, 5, 20]))
+            for upto in (None, random.randint(1, log.last_seq())):
+                assert with_snapshots.runs(upto) == without.runs(upto)
+                assert with_snapshots.occupancy(upto) == without.occupancy(upto)
+                assert with_snapshots.spend(upto) == without.spend(upto)
+            if random.random() < 0.1:
+                log._writer.execute("DELETE FROM snapshots WHERE projection = ?", [random.choice(["runs", "spend"])])
+        assert RUNS.newest_seq(log) or SPEND.newest_seq(log)
+
+
+@HISTORIES
+@given(SEED, LONG)
+def test_a_snapshot_of_the_store_holds_the_whole_fold(seed: int, events: int) -> None:
+    """Also of runs that have ended, and it goes on in the same way."""
+    with generated(Random(seed), events) as (_, log):
+        end = log.last_seq()
+        for fold in (RUNS, OCCUPANCY, SPEND):
+            for seq in range(0, end + 1, 7):
+                state = fold.state(log, seq)
+                assert fold.load(fold.dump(state)) == state
+                assert fold.state(log, end, (seq, fold.load(fold.dump(state)))) == fold.state(log, end)
