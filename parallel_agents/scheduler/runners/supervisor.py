@@ -63,8 +63,14 @@ _GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, 
 _LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
 _LONGEST_REST_MS: Final = 2000.0  # Else nobody could tell afterwards that we were stopped meanwhile.
 _TIMEOUT_GRACE_S: Final = 3.0
+_OF_A_DISK: Final = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+)  # Mended without a word of the plan's changing.
 _TRANSIENT: Final = frozenset(
-    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
+    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EINTR, *_OF_A_DISK)
 )
 _WRITE_AGAIN_S: Final = 0.5  # Between two tries to write down an end that the disk did not take.
 _LINUX: Final = sys.platform.startswith("linux")
