@@ -109,7 +109,7 @@ class Engine:
         if self._sampler is None:
             from parallel_agents.scheduler.watching import Watch  # Runs of callables need none.
 
-            self._watch = Watch(self.log.path, self._launches, self._end)
+            self._watch = Watch(self.log.path, self._launches, self._end, self.log.check_in_place)
             self._sampler = Sampler(self._pids, look=self._watch.look, earlier=self._watch.earlier)
             self._sampler.start()
 

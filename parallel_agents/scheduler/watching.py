@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parallel_agents.eventstore import usage_samples
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.usage_samples import Point
 from parallel_agents.scheduler.enforcing import Ender, Enforcer
 from parallel_agents.scheduler.machine_load import Usage
 from parallel_agents.scheduler.runners.control_groups import control_group_home, sweep
@@ -20,19 +21,28 @@ class Watch:
 
     Args:
         launches: of the attempts that live, by id.
+        check: raises where the store's files were removed or replaced. A connection that is opened then would make a new
+            write-ahead log, and the log's own be lost.
     """
 
-    def __init__(self, store: Path, launches: Callable[[], Mapping[str, Launch]], end: Ender) -> None:
+    def __init__(
+        self, store: Path, launches: Callable[[], Mapping[str, Launch]], end: Ender, check: Callable[[], None]
+    ) -> None:
         self._store = store
+        self._check = check
         self._launches: Mapping[str, Launch] = {}
         self._ask = launches
         self._enforcer = Enforcer(lambda: {name: one.limits for name, one in self._launches.items() if one.limits}, end)
         self._keeper = SeriesKeeper(
-            lambda points: usage_samples.write(store, points),
+            self._write,
             lambda: {name: one.run_id for name, one in self._launches.items()},
         )
         if (home := control_group_home().path) is not None:
             sweep(home)  # Of attempts whose supervisor was killed.
+
+    def _write(self, points: Sequence[tuple[str, str, Point]]) -> None:
+        self._check()
+        usage_samples.write(self._store, points)
 
     def look(self, attempts: Mapping[str, Usage], members: Mapping[str, list[Row]]) -> None:
         """Limits come first: what uses too much may be using more."""

@@ -63,8 +63,14 @@ _GIVE_UP_S: Final = 5.0  # After SIGKILL: a process in an uninterruptible call, 
 _LOOK_S: Final = 0.02  # Between two looks at processes that were killed.
 _LONGEST_REST_MS: Final = 2000.0  # Else nobody could tell afterwards that we were stopped meanwhile.
 _TIMEOUT_GRACE_S: Final = 3.0
+_OF_A_DISK: Final = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+)  # Mended without a word of the plan's changing.
 _TRANSIENT: Final = frozenset(
-    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EINTR)
+    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY, errno.EINTR, *_OF_A_DISK)
 )
 _WRITE_AGAIN_S: Final = 0.5  # Between two tries to write down an end that the disk did not take.
 _LINUX: Final = sys.platform.startswith("linux")
@@ -92,7 +98,7 @@ class Supervisor:
         self.must_ring = False
         self.abandoned: set[int] = set()  # Orphans that nothing ended.
         self.unwritten: list[tuple[Attempt, bytes]] = []  # Ends that the disk did not take; their locks are held.
-        self.write_at = 0.0  # When that is tried again (monotonic).
+        self.write_at = 0.0  # When that is tried again, by `now_s`.
         self.identity = own_identity()
         self.wake_fd = _catch_signals()
         self.poller = select.poll()
@@ -215,7 +221,7 @@ class Supervisor:
         written = not write or _is_written(attempt, content)
         if not written:
             self.unwritten.append((attempt, content))
-            self.write_at = time.monotonic() + _WRITE_AGAIN_S
+            self.write_at = self.now_s() + _WRITE_AGAIN_S
         if self.link is None:
             self.must_ring = True
         else:
@@ -224,7 +230,7 @@ class Supervisor:
 
     def write_again(self) -> None:
         """Write down the ends that the disk did not take before."""
-        self.write_at = time.monotonic() + _WRITE_AGAIN_S
+        self.write_at = self.now_s() + _WRITE_AGAIN_S
         left = []
         for attempt, content in self.unwritten:
             if _is_written(attempt, content):
