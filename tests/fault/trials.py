@@ -49,6 +49,7 @@ class Trial(Scratch):
         shutil.copytree(template, root, symlinks=True)
         self.environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
         self.ran = root.parent / f"{root.name}.ran"
+        self.ran.unlink(missing_ok=True)  # Of another trial of that name.
         tasks = [self.task("one"), self.task("two", "one", then="echo 2 >two"), self.task("three")]
         self.written = self.plan(*tasks, defaults={"max_retries": 2})
 
