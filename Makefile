@@ -2,7 +2,8 @@
 # All paths are relative: a checkout may lie anywhere, in a folder with spaces too. Plain enough for GNU Make 3.81.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# Most tests wait for processes: more of them than there are processors.
+WORKERS ?= 4
 
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 

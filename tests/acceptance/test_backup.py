@@ -384,6 +384,7 @@ def test_nothing_is_restored_under_a_daemon_or_under_a_run_in_the_foreground(
     whole(repo)
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_busy_store_is_of_one_moment(cli: Scratch, file: Path, tmp_path: Path) -> None:
     """Whatever an event of it names is in it, while a daemon starts, merges and ends tasks all the time."""
     versioned(cli, {"README.md": "hello\n"})

@@ -112,7 +112,10 @@ class Scene:
     @property
     def alive(self) -> bool:
         """Whether the program's process is there."""
-        return psutil.pid_exists(self.pid) and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        try:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
     @property
     def attempt_lives(self) -> bool:
@@ -227,7 +230,7 @@ def cli(tmp_path: Path) -> Iterator[Scratch]:
 def parameters() -> Iterator[object]:
     """One for each cell. Programs that share their code with another one are left to the long run of all tests."""
     for what, program, cell in CELLS:
-        marks = [pytest.mark.slow] if program in ("resume", "wait", "run --detach") else []
+        marks = [pytest.mark.slow] if program in ("resume", "wait", "attach", "run --detach") else []
         yield pytest.param(what, program, cell, id=f"{program}-{what}".replace(" ", "_"), marks=marks)
 
 

@@ -205,7 +205,8 @@ class World(Store):
 
     def supervisor_of(self, daemon: subprocess.Popen[str]) -> ProcessIdentity:
         """The supervisor that a daemon has, before it has had anything to do."""
-        [pid] = wait_until(lambda: descendants([daemon.pid]), "a supervisor")
+        wait_until(lambda: len(descendants([daemon.pid])) == 1, "a supervisor")  # Probes come and go at first.
+        [pid] = descendants([daemon.pid])
         who = identity_of(pid)
         assert who is not None
         return who

@@ -91,6 +91,7 @@ def test_a_backup_on_a_disk_that_fails_leaves_the_one_before_it(finished: Trial,
     assert len(tried) > 3
 
 
+@pytest.mark.slow
 def test_a_restore_on_a_disk_that_fails_can_be_said_again(finished: Trial, made: Path, tmp_path: Path) -> None:
     """What it leaves is no store, or the whole one."""
     tried = list(

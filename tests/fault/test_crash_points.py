@@ -459,12 +459,19 @@ SLOW: dict[Scene, dict[str, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-def _cases(table: dict[Scene, dict[str, tuple[int, ...]]]) -> list[object]:
-    return [
-        pytest.param(scene, At(point, count), id=f"{scene.__name__}-{point}:{count}")
+def _cases(table: dict[Scene, dict[str, tuple[int, ...]]], *, one_in: int = 1) -> list[object]:
+    """A case for each line of a table. All but one in so many are left to the long run of all tests."""
+    lines = [
+        (scene, At(point, count))
         for scene, points in table.items()
         for point, counts in points.items()
         for count in counts
+    ]
+    return [
+        pytest.param(
+            scene, at, id=f"{scene.__name__}-{at.point}:{at.count}", marks=[pytest.mark.slow] if number % one_in else []
+        )
+        for number, (scene, at) in enumerate(lines)
     ]
 
 
@@ -488,7 +495,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     shutil.rmtree(outside, ignore_errors=True)
 
 
-@pytest.mark.parametrize(("scene", "at"), _cases(CASES))
+@pytest.mark.parametrize(("scene", "at"), _cases(CASES, one_in=3))
 def test_nothing_is_lost_and_nothing_is_done_twice_wherever_a_process_is_killed(
     world: World, scene: Scene, at: At
 ) -> None:

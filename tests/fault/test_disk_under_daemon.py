@@ -109,7 +109,9 @@ def refused_and_mended(watched: Watched, mend: Callable[[], None], *words: str) 
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=errno.errorcode.get)
-@pytest.mark.parametrize("calls", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "calls", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_daemon_goes_on_when_its_disk_is_mended(
     trial: Trial, made: Path, tmp_path: Path, error: int, calls: int
 ) -> None:

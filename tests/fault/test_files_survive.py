@@ -228,6 +228,7 @@ def test_a_run_ends_only_when_its_branch_stands_where_its_log_says(files: Files)
     files.check_clean(run_id)
 
 
+@pytest.mark.slow
 def test_a_run_ends_although_the_ref_of_its_last_checkpoint_cannot_be_made(files: Files) -> None:
     """It is tried, and told of: a run that never ended would be worse."""
     run_id = files.submit_files([task("a", "echo a > a", max_retries=0)])

@@ -16,7 +16,7 @@ from parallel_agents.projections.projector import Projector
 
 PARTS = 6
 SEEDS = parts(first_seed(), stories(6, 200), PARTS)
-IN_MEMORY = parts(first_seed(), stories(60, 2000), PARTS)
+IN_MEMORY = parts(first_seed(), stories(30, 2000), PARTS)
 
 
 @pytest.mark.timeout(3600)

@@ -8,7 +8,7 @@ from stories import check, parts, story
 from examples import first_seed, stories
 
 PARTS = 6
-SEEDS = parts(first_seed(), stories(60, 2000), PARTS)
+SEEDS = parts(first_seed(), stories(40, 2000), PARTS)
 
 
 @pytest.mark.timeout(3600)

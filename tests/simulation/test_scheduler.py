@@ -12,7 +12,7 @@ from examples import first_seed, stories
 
 PARTS = 10
 SEEDS = parts(first_seed(), stories(300, 10_000), PARTS)
-TORN = parts(first_seed(), stories(60, 2000), PARTS)
+TORN = parts(first_seed(), stories(30, 2000), PARTS)
 
 
 @pytest.mark.timeout(3600)
