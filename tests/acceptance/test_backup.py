@@ -276,6 +276,7 @@ def elsewhere(repo: Scratch, tmp_path: Path) -> Scratch:
     return other
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_run_that_goes_on_can_go_on_elsewhere_and_nothing_of_the_first_is_touched(
     cli: Scratch, file: Path, tmp_path: Path
 ) -> None:
@@ -346,6 +347,7 @@ def test_an_attempt_that_lives_is_adopted_by_the_store_that_is_restored_in_its_p
     whole(cli)
 
 
+@pytest.mark.slow
 def test_an_attempt_that_the_backup_does_not_know_is_not_orphaned(cli: Scratch, file: Path, tmp_path: Path) -> None:
     """It was started after the backup; nobody would answer for it. Its run is named."""
     versioned(cli, {"README.md": "hello\n"})

@@ -151,6 +151,7 @@ def test_a_checkout_without_links_makes_the_same_wheel(
         assert {one.filename: one.CRC for one in other.infolist()} == {one.filename: one.CRC for one in ours.infolist()}
 
 
+@pytest.mark.slow
 def test_a_checkout_without_links_can_be_tested(checkout_without_links: Path) -> None:
     """Every module of it can be imported, and every test of it collected."""
     assert run(sys.executable, "-c", IMPORT_ALL, cwd=checkout_without_links).strip() == str(checkout_without_links)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from scratch import Scratch, wait_until
 
 GOVERNED = (
@@ -33,6 +34,7 @@ def foreign_program() -> Iterator[None]:
         work.wait()
 
 
+@pytest.mark.slow
 def test_a_busy_machine_holds_starts_back_and_says_so_and_the_run_ends_all_the_same(cli: Scratch) -> None:
     """With a foreign program that never stops: beside the one attempt that runs nothing starts, and then one at a time."""
     for name in GOVERNED:

@@ -228,9 +228,9 @@ def cli(tmp_path: Path) -> Iterator[Scratch]:
 
 
 def parameters() -> Iterator[object]:
-    """One for each cell. Programs that share their code with another one are left to the long run of all tests."""
+    """One for each cell. All but two programs are left to the long run of all tests."""
     for what, program, cell in CELLS:
-        marks = [pytest.mark.slow] if program in ("resume", "wait", "attach", "run --detach") else []
+        marks = [pytest.mark.slow] if program not in ("run", "daemon start") else []
         yield pytest.param(what, program, cell, id=f"{program}-{what}".replace(" ", "_"), marks=marks)
 
 

@@ -94,6 +94,7 @@ def answers(log: Log) -> object:
     return lines, look.status(log, "alpha"), files
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_any_step_nothing_is_lost_and_the_next_call_ends_it(tmp_path: Path) -> None:
     """Before calls that change the disk or the store, the first eight and every fourth, until one comes through."""

@@ -147,6 +147,7 @@ def test_an_attempt_within_its_limit_goes_on(store: Store) -> None:
     assert end.peak_memory_bytes > 400_000_000, "all that is resident, as a sample sees it"
 
 
+@pytest.mark.slow
 @WITHOUT_GROUPS
 def test_a_hog_of_the_processors_comes_after_others(store: Store) -> None:
     """With all that it starts, sessions of their own included; it is not ended. The share is one that any hog exceeds."""

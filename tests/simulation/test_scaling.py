@@ -50,6 +50,7 @@ def test_under_steady_load_the_pool_does_not_oscillate(seed: int) -> None:
     assert machine.started > 2
 
 
+@pytest.mark.slow
 @STORIES
 @given(SEED)
 def test_when_load_falls_the_pool_comes_back_to_its_most(seed: int) -> None:
