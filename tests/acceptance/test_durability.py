@@ -220,6 +220,7 @@ def test_a_plan_of_thousands_is_submitted_looked_at_and_steered(cli: Scratch) ->
     assert cli.event_count() > MANY
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_hundred_runs_to_its_end(cli: Scratch) -> None:
     """Eight at once, with failures among them: the summary is what the log says."""
     tasks = [shell(f"t{number}", "exit 3" if number % 20 == 7 else ":", allow_failure=True) for number in range(100)]

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from typing import Any
 
+import pytest
 from scratch import Scratch, shell, until_file, wait_until
 
 
@@ -74,6 +75,7 @@ def test_what_a_second_run_took_over_is_let_go_of_at_its_own_end(cli: Scratch) -
     assert cli.ours() == {}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_alone_what_was_submitted_paused_or_left_to_a_daemon(cli: Scratch) -> None:
     """And a run that a living process dispatches. Of the paused ones only what still runs is looked after."""
     submitted = cli.quick("submit", cli.plan(shell("a", "true"), name="submitted")).out.strip()

@@ -361,6 +361,7 @@ def open_each(opened: Callable[[str], Log], addresses: list[str], start: Any, re
     results.put(errors)
 
 
+@pytest.mark.slow
 def test_eight_processes_may_make_the_same_store_at_the_same_moment(backend: SqliteBackend) -> None:
     """Fifteen times over: each of them can use it, none is told that it is locked."""
     stores = [backend.another(f"store{index}") for index in range(15)]

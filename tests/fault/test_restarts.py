@@ -191,7 +191,7 @@ def clocked(store: Store, shift: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("first_days", [-1, 1])
+@pytest.mark.parametrize("first_days", [-1, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_clock_that_is_set_by_days_ends_nothing_and_holds_nothing_up(store: Store, first_days: int) -> None:
     """While an attempt runs, while another one rests before its retry, and between two daemons, one of which is killed."""
     shift = store.folder / "shift"

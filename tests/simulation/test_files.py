@@ -35,6 +35,7 @@ def test_no_work_is_lost_or_merged_twice_whatever_happens_to_whom(seeds: range) 
         check(story("memory", seed))
 
 
+@pytest.mark.slow
 def test_much_happens_to_files_in_the_stories() -> None:
     """All that a run with files can go through, or the rules would hold of nothing."""
     told = sum((tell(story("memory", seed)) for seed in range(30)), start=tell(story("memory", 30)))
