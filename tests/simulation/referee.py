@@ -244,7 +244,7 @@ class Referee:
         task.attempts, task.approved, task.cancelling = event.attempt, None, False
         self.attempts.add(event.attempt_id)
         self.slots[event.attempt_id] = (record.run_id, event.task_id)
-        task.status, task.attempt_id = "running", event.attempt_id
+        task.status, task.attempt_id, task.not_before_us = "running", event.attempt_id, 0  # Its rest is over for good.
 
     def _end(self, event: ev.Event, run: RunHistory, run_id: str) -> None:
         assert isinstance(event, END_OF_ATTEMPT)
@@ -368,10 +368,10 @@ class Referee:
             return
         for name in now.of("pending", "queued"):
             task = now.tasks[name]
+            full = task.status == "pending" and len(now.of("queued")) >= run.plan.settings.max_queue_size
             if self._can_start(name, run, now_us):
-                full = task.status == "pending" and len(now.of("queued")) >= run.plan.settings.max_queue_size
                 assert full or self._is_full(name, run, run_id), f"{name} could start, and does not"
-            elif self._can_start(name, run, task.not_before_us):
+            elif not full and self._can_start(name, run, task.not_before_us):  # Else it is looked at when there is room.
                 assert due_us is not None, f"nobody wakes for {name}"
                 assert due_us <= task.not_before_us, f"{name} is woken too late"
 
