@@ -371,7 +371,9 @@ class Referee:
             full = task.status == "pending" and len(now.of("queued")) >= run.plan.settings.max_queue_size
             if self._can_start(name, run, now_us):
                 assert full or self._is_full(name, run, run_id), f"{name} could start, and does not"
-            elif not full and self._can_start(name, run, task.not_before_us):  # Else it is looked at when there is room.
+            elif not full and self._can_start(
+                name, run, task.not_before_us
+            ):  # Else it is looked at when there is room.
                 assert due_us is not None, f"nobody wakes for {name}"
                 assert due_us <= task.not_before_us, f"{name} is woken too late"
 
