@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Most tests wait for processes: more of them than there are processors.
-WORKERS ?= 6
+WORKERS ?= 4
 
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 
