@@ -16,7 +16,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import InvalidUsage, ParallelAgentsError, StoreError, UnknownEvent, nearest
 from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.log import Draft, Log, digest_of, wall_clock_us
-from parallel_agents.eventstore.record import Recorded, decode, new_id, rfc3339
+from parallel_agents.eventstore.record import Recorded, decode_brief, new_id, rfc3339
 from parallel_agents.eventstore.submission import Plan, load_plan
 from parallel_agents.project import Project
 from parallel_agents.projections import runs as runs_fold
@@ -117,9 +117,8 @@ def remove(log: Log, schedule_id: str, reason: str = "") -> None:
 def schedules(log: Log, upto: int | None = None) -> dict[str, Schedule]:
     """The schedules of a store, oldest first."""
     found: dict[str, Schedule] = {}
-    for row in log.rows(0, log.last_seq() if upto is None else upto, run_id=STORE_RUN):
-        if row.type in fold.FOLDED:
-            fold.fold(found, decode(row))
+    for brief in log.briefs(STORE_RUN, 0, upto, where=f"type IN {fold.FOLDED}"):
+        fold.fold(found, decode_brief(STORE_RUN, brief))
     return found
 
 
