@@ -159,6 +159,8 @@ def drain(store: Path, tell: Callable[[list[str]], None]) -> DaemonInfo:
                 break
             time.sleep(_DRAIN_LOOK_S)
         left = [name for name in told or () if name in _running(log)]
+        if told != [] and not left:
+            tell([])
     if left:
         raise DaemonFailed(
             f"daemon {pid} ended before it had drained: {', '.join(left)} still running",

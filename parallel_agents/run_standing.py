@@ -23,6 +23,7 @@ from parallel_agents.scheduler.process import ProcessIdentity, holder_alive, is_
 from parallel_agents.scheduler.runners.folder import EXIT, LOCK, PROCESS, read_object
 
 _SQLITE = b"SQLite format 3\0"
+_BESIDE = ("-wal", "-shm", "-journal")  # What SQLite keeps beside a database, under its name.
 
 
 class Place(NamedTuple):
@@ -75,7 +76,9 @@ def known_runs(log: Log | None, near: Iterable[Path], own: Path) -> KnownRuns:
     elsewhere: dict[str, Path] = {}
     unreadable = []
     for store in sorted(set(near)):
-        if not _is_sqlite(store) or (own.exists() and os.path.samefile(store, own)):
+        # Ours is told first, by its name and not by its content: whoever closes a file that SQLite has open in the same
+        # process gives up SQLite's locks on it (POSIX), and another process would then remove the write-ahead log.
+        if store.name.endswith(_BESIDE) or _same(store, own) or not _is_sqlite(store):
             continue
         found = _runs_in(store)
         if found is None:
@@ -84,6 +87,13 @@ def known_runs(log: Log | None, near: Iterable[Path], own: Path) -> KnownRuns:
             elsewhere |= dict.fromkeys(found, store)
     summaries = {} if log is None else Projector(log).runs()
     return KnownRuns(summaries, elsewhere, tuple(unreadable))
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -9,8 +9,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
+from urllib.parse import unquote
 
 from parallel_agents.cli import main
 
@@ -40,6 +43,34 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+def open_files() -> Iterator[str]:
+    """What this process has open, where the system tells."""
+    folder = "/proc/self/fd"
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        with suppress(OSError):
+            yield os.readlink(f"{folder}/{name}")
+
+
+def keep_locks() -> Callable[[str, tuple[Any, ...]], None]:
+    """A hook that lets nobody but SQLite open a store, or what lies beside it, in a process that has it open.
+
+    Whoever closes such a file gives up all of SQLite's locks on it: POSIX locks belong to the process.
+    """
+    connected: set[str] = set()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "sqlite3.connect":
+            connected.add(os.path.realpath(unquote(str(args[0]).removeprefix("file://").partition("?")[0])))
+        elif event == "open" and isinstance(args[0], str) and ".db" in args[0]:
+            store = os.path.realpath(args[0])
+            for end in ("-wal", "-shm", "-journal"):
+                store = store.removesuffix(end)
+            if store in connected and store in set(open_files()):
+                raise AssertionError(f"{args[0]} is opened beside SQLite, whose locks end when it is closed")
+
+    return hook
+
+
 def carry_out(request: dict[str, Any]) -> None:
     """Be the command: never returns."""
     code = 127
@@ -53,6 +84,7 @@ def carry_out(request: dict[str, Any]) -> None:
         os.environ.update(request["environment"])
         time.tzset()
         os.chdir(request["cwd"])
+        sys.addaudithook(keep_locks())
         main.main(request["words"])
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 1
