@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -24,24 +25,24 @@ class HistoryPage:
     """Prints events as they come.
 
     Args:
-        undone: seqs that a rollback has undone.
+        undone: whether an event, told by its run and its seq, is undone.
         with_run: say of which run each is.
     """
 
-    def __init__(self, *, undone: frozenset[int], with_run: bool) -> None:
+    def __init__(self, *, undone: Callable[[str, int], bool], with_run: bool) -> None:
         self._undone = undone
         self._with_run = with_run
         self._console = console()
-        self._headed = False
+        self.lines = 0
         self._failed: dict[str, dict[str, Any]] = {}  # By attempt: what was said of an agent's failure.
 
     def print(self, event: dict[str, Any]) -> None:
         """One line."""
-        if not self._headed:
-            self._headed = True
+        if not self.lines:
             run = f"{'RUN':<11} " if self._with_run else ""
             self._console.print(Text(f"{'SEQ':>6}  {'TIME':<12}  {run}{'EVENT':<20} {'TASK':<16} WHAT", style="bold"))
-        undone = event["seq"] in self._undone
+        self.lines += 1
+        undone = self._undone(event["run_id"], event["seq"])
         style = SIGNS[_AFTER[event["type"]]][1] if event["type"] in _AFTER else ""
         line = Text(f"{event['seq']:>6}  {local_time(event['at'], precise=True):<12}  ")
         if self._with_run:
