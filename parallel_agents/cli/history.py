@@ -75,7 +75,7 @@ def history(
                     continue
                 sys.stdout.write(json_text(look.history_row(row)) + "\n")
             return
-        from parallel_agents.cli.sentences import HistoryPage
+        from parallel_agents.cli.history_page import HistoryPage
 
         page = HistoryPage(undone=look.undone(log, upto, run_id), with_run=all_runs)
         for row in rows:

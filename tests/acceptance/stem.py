@@ -27,6 +27,8 @@ for module in (
     "pages",
     "reading",
     "running",
+    "history",
+    "history_page",
     "sentences",
     "steering",
 ):
