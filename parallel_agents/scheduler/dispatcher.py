@@ -38,6 +38,7 @@ from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
+from parallel_agents.scheduler.redecide import THEN, facts_to_record, kept_from_more
 from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
@@ -530,8 +531,10 @@ class Dispatcher:
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
+                told = facts_to_record(facts, draft.at_us, self._rests_now_us, run_id)
                 decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
-                self._carry_out(draft, run_id, held.state, decision, started)
+                then = kept_from_more(decision) if len(levels) == 1 else None
+                self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
@@ -570,7 +573,9 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, self._rests_now_us), started)
+            told = facts_to_record(facts, draft.at_us, self._rests_now_us, run_id)
+            decision = plan(state, held.agenda, facts, self._rests_now_us)
+            self._carry_out(draft, run_id, state, decision, started, told, kept_from_more(decision))
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
@@ -589,14 +594,21 @@ class Dispatcher:
                 self._add(draft, run_id, event)
 
     def _carry_out(
-        self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]]
-    ) -> None:
+        self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]],
+        told: dict[str, Any], then: str | None,
+    ) -> None:  # fmt: skip
+        """Append what was decided, with what it was decided on.
+
+        Args:
+            told, then: see ``redecide``; the latter is None where others come between this decision and the next one.
+        """
         for skip in decision.skips:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         self.governor.note(state, decision)
-        attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
+        left = sum(what == "start" for what, _ in decision.steps)
+        attempt_ids = iter(new_ids(left))
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)
@@ -610,7 +622,10 @@ class Dispatcher:
                 runner = runner_name(state.tasks[task_id].task)
                 granted = decision.grants.get(task_id)
                 there = decision.rooms.get(task_id)
-                figures = {} if there is None else there.figures
+                figures = told if there is None else {**there.figures, **told}
+                left -= 1
+                if not left:
+                    figures = {**figures, THEN: then}
                 start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted, figures)
                 events.append(start)
                 if (tried := self.breakers.tried(start, draft.at_us)) is not None:

@@ -26,6 +26,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
 
+from parallel_agents.projections.projector import Projector
+from parallel_agents.replaying import redecide
+
 SHRINK_S: Final = 60.0  # How long a test spends on cutting a story down.
 AGAIN: Final = "python tests/simulation/stories.py"
 WORLDS: Final = {
@@ -88,8 +91,17 @@ def tell(one: Story, look: Callable[[Told], None] = lambda world: None) -> Count
             world.step()
         world.random = Random(f"{one.seed} end")
         happened = world.finish()
+        if one.world != "torn":  # What a commit decided is not judged where only a part of it is there.
+            decide_again(world)
         look(world)
         return happened
+
+
+def decide_again(world: Told) -> None:
+    """The scheduler, run again on what each decision of the story was made on, decides the same."""
+    for run_id in Projector(world.log).runs():
+        found = redecide(world.log, run_id).divergence
+        assert found is None, f"run {run_id}: {found}"
 
 
 def digest(one: Story) -> str:
