@@ -203,7 +203,7 @@ class Dispatcher:
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
-            self._rests_now_us = self._rests.look(draft.at_us, self._clock(), self._steady())
+            self._rests_now_us = self._rests.look(draft.at_us, draft.last_at_us, self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()

@@ -48,22 +48,28 @@ class RestClock:
     """Now, as far as the rests before retries go.
 
     The time of events stands still after the clock was set back, until it has caught up. Rests go on meanwhile, by the steady
-    clock, from that same time: so whoever begins one must take this time as its beginning.
+    clock, from the time that it gave when the last event was appended: so whoever begins one must take its time as the beginning.
+    A time that it gave and that no event tells of is forgotten once the clock is set back: nobody else has ever seen it.
     """
 
-    now_us: int = 0
-    looked_us: int = 0  # By the steady clock.
+    now_us: int = 0  # What it gave last,
+    at_us: int = 0  # for an event of that time,
+    looked_us: int = 0  # and when that was by the steady clock.
+    kept_us: int = 0  # The last of these times that an event tells of,
+    kept_looked_us: int = 0  # and when it gave that.
 
-    def look(self, at_us: int, clock_us: int, steady_us: int) -> int:
-        """Now, in microseconds since the epoch; never before what it gave last.
+    def look(self, at_us: int, last_at_us: int, steady_us: int) -> int:
+        """Now, in microseconds since the epoch; never before what it gave when the last event was appended.
 
         Args:
-            at_us: the time of the next event.
-            clock_us: what the machine says that it is; earlier than that where it was set back.
+            at_us: the time of the next event; that of the last one where the clock is behind.
+            last_at_us: the time of the last event.
             steady_us: by a clock that nobody sets.
         """
-        passed_us, self.looked_us = steady_us - self.looked_us, steady_us
-        if self.now_us and (clock_us < at_us or at_us < self.now_us):
-            self.now_us += passed_us
-        self.now_us = max(self.now_us, at_us)
-        return self.now_us
+        if last_at_us >= self.at_us:
+            self.kept_us, self.kept_looked_us = self.now_us, self.looked_us
+        now_us = at_us
+        if self.kept_us and (at_us == last_at_us or at_us < self.now_us):
+            now_us = max(at_us, self.kept_us + steady_us - self.kept_looked_us)
+        self.now_us, self.at_us, self.looked_us = now_us, at_us, steady_us
+        return now_us
