@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import psutil
 from any_load import AT_ANY_LOAD
 from waiting import DEADLINE_S as DEADLINE_S
+from waiting import line_with as line_with
+from waiting import next_line as next_line
 from waiting import wait_until as wait_until
 
 from parallel_agents.eventstore.doorbell import doorbell_prefix
@@ -71,10 +73,9 @@ class Stem:
     def ask(self, request: Mapping[str, Any]) -> int:
         """Carry out one command line; its exit code."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self._lock:
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            return int(self._process.stdout.readline())
+            return int(next_line(self._process.stdout))
 
 
 @cache

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from scratch import Scratch, shell, until_file, wait_until
+from scratch import Scratch, line_with, shell, until_file, wait_until
 
 
 def run_of(cli: Scratch, name: str) -> str:
@@ -31,21 +31,13 @@ def killed_run(cli: Scratch, *tasks: Any, name: str = "first") -> str:
     return run_of(cli, name)
 
 
-def until_said(process: Any, what: str) -> str:
-    """The first line that a process says on stderr with these words in it."""
-    for line in iter(process.stderr.readline, ""):
-        if what in line:
-            return str(line)
-    raise AssertionError(f"it never said {what!r}")
-
-
 def test_a_second_run_goes_on_with_the_run_of_one_that_was_killed(cli: Scratch) -> None:
     """With the very attempt that ran, and with what comes after it; both are said in one line each."""
     first = killed_run(
         cli, shell("slow", f"echo x >> slow.txt; {until_file('go')}"), shell("then", "echo x >> then.txt", "slow")
     )
     second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
-    line = until_said(second, first)
+    line = line_with(first, second.stderr)
     assert line == f"run {first} was left in the middle by a process that is gone; it goes on here as well\n"
     cli.write("go", "")
     found = cli.until(lambda found: found["status"] == "completed", "the first run's end", first)
@@ -121,7 +113,7 @@ def test_ctrl_c_hands_back_what_was_taken_over(cli: Scratch) -> None:
     """Nothing of it starts any more, although what runs of our own is waited for."""
     first = killed_run(cli, shell("slow", until_file("go")), shell("then", "true", "slow"))
     second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
-    until_said(second, "left in the middle")
+    line_with("left in the middle", second.stderr)
     cli.until_running("own", run=run_of(cli, "second"))
     second.send_signal(signal.SIGINT)
     wait_until(lambda: cli.quick("runs", "--json").data[0]["holder"] is None, "the first run to be handed back")
@@ -141,7 +133,7 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
     draining = cli.start("daemon", "stop", "--drain", "--json")
-    assert until_said(draining, "waiting") == f"waiting for 1 running: {run}/slow\n"
+    assert line_with("waiting", draining.stderr) == f"waiting for 1 running: {run}/slow\n"
     found = wait_until(
         lambda: (d := cli.quick("daemon", "status", "--json").data)["draining_since"] and d, "the draining"
     )
@@ -170,14 +162,14 @@ def test_a_drain_survives_who_asked_for_it_and_a_second_stop_detaches(cli: Scrat
     cli.quick("daemon", "start")
     cli.until_running("slow")
     asking = cli.start("daemon", "stop", "--drain")
-    until_said(asking, "waiting")
+    line_with("waiting", asking.stderr)
     asking.send_signal(signal.SIGINT)
     said = cli.said_by(asking)
     assert said.code == 130
     assert "goes on draining; `parallel-agents daemon stop` has it detach at once" in said.err
     assert cli.quick("daemon", "status", "--json").data["draining_since"]
     again = cli.start("daemon", "stop", "--drain")
-    until_said(again, "waiting")
+    line_with("waiting", again.stderr)
     cli.quick("daemon", "stop")
     said = cli.said_by(again)
     assert said.code == 1
@@ -207,7 +199,7 @@ def test_a_daemon_that_is_killed_while_it_drains_loses_nothing(cli: Scratch) -> 
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
     asking = cli.start("daemon", "stop", "--drain")
-    until_said(asking, "waiting")
+    line_with("waiting", asking.stderr)
     os.kill(pid, signal.SIGKILL)
     assert cli.said_by(asking).code == 1
     assert cli.quick("daemon", "start", "--json").data["draining_since"] is None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from scratch import DEADLINE_S, Scratch, in_state, shell, until_file, wait_until
+from scratch import DEADLINE_S, Scratch, in_state, line_with, next_line, shell, until_file, wait_until
 from terminal import on_terminal
 from versioned import git, versioned
 
@@ -132,7 +132,7 @@ def test_what_was_submitted_waits_until_somebody_dispatches(cli: Scratch) -> Non
     assert said.out == ""
     assert "has not ended after 0.5 s: it is submitted" in said.err
     waiting, following = cli.start("wait", "--json"), cli.start("attach", run[:6])
-    assert "no process dispatches run" in waiting.stderr.readline()
+    assert "no process dispatches run" in next_line(waiting.stderr)
     cli.quick("daemon", "start")
     waited, followed = cli.said_by(waiting), cli.said_by(following)
     assert (waited.code, followed.code) == (1, 1)
@@ -257,10 +257,8 @@ def test_a_run_that_waits_for_slots_says_who_has_them(cli: Scratch) -> None:
     cli.until_running(*(f"t{number}" for number in range(5)))
     cli.quick("daemon", "stop")
     waiting = cli.start("run", cli.plan(shell("patient", "true"), name="patient"))
-    for line in iter(waiting.stderr.readline, ""):
-        if "5 of them" in line:
-            assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
-            break
+    line = line_with("5 of them", waiting.stderr)
+    assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
     assert "no slot: 5 of 5" in cli.quick("why", "patient").out
     cli.quick("cancel", held)
     assert cli.said_by(waiting).code == 0
@@ -396,8 +394,8 @@ def test_following_goes_on_until_the_end_and_no_longer(cli: Scratch) -> None:
     running = cli.start("run", plan)
     cli.until_running("a")
     history, logs = cli.start("history", "--follow", "--json"), cli.start("logs", "a", "--follow")
-    assert "RunSubmitted" in history.stdout.readline()
-    assert logs.stdout.readline() == "one\n"
+    assert "RunSubmitted" in next_line(history.stdout)
+    assert next_line(logs.stdout) == "one\n"
     cli.write("go", "")
     assert cli.said_by(running).code == 0
     assert logs.stdout.read() == "two\n"
@@ -413,7 +411,7 @@ def test_following_what_a_task_writes_waits_for_its_start(cli: Scratch) -> None:
     running = cli.start("run", plan)
     cli.until(lambda found: in_state(found, "skipped") == {"c"}, "c to be skipped")
     logs = cli.start("logs", "b", "--follow")
-    assert "waiting" in logs.stderr.readline()
+    assert "waiting" in next_line(logs.stderr)
     cli.write("go", "")
     assert cli.said_by(logs).out == "at last\n"
     assert cli.said_by(running).code == 1

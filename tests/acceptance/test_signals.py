@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from keyboard import Keyboard
-from scratch import Scratch, shell, until_file, wait_until
+from scratch import Scratch, line_with, shell, until_file, wait_until
 
 PAPER = Path(__file__).parents[2] / "docs" / "signals.md"
 KEYS = {"Ctrl-C": "\x03", "Ctrl-C twice": "\x03", "Ctrl-\\": "\x1c", "Ctrl-Z": "\x1a"}
@@ -164,9 +164,7 @@ class Scene:
         assert self.attempt_lives
         run_id = self.run["run_id"]
         other = self.cli.start("run", self.cli.plan(shell("own", until_file("on")), name="other"))
-        for line in iter(other.stderr.readline, ""):
-            if "left in the middle" in line:
-                break
+        line_with("left in the middle", other.stderr)
         self.finish()
         self.cli.until(lambda found: found["status"] == "completed", "its end", str(run_id))
         self.cli.write("on", "")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from daemons import DAEMON, Store, gone, task, wait_until
+from waiting import line_with, next_line
 
 from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
@@ -172,10 +173,8 @@ def test_a_daemon_whose_disk_is_full_loses_no_end_and_goes_on_when_there_is_room
     wait_until(lambda: store.lines("lines") == ["a"], "the first task")
     limit = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     (store.folder / "go").touch()
-    assert daemon.stderr is not None
-    refused = 0
-    while refused < 2:
-        refused += "the store refuses" in daemon.stderr.readline()
+    for _ in range(2):
+        line_with("the store refuses", daemon.stderr)
     assert store.state(run_id).tasks["a"].status == "running"
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, limit)
     assert store.ended(run_id) == "completed"
@@ -187,8 +186,7 @@ def test_a_run_whose_holder_dies_is_taken_over(store: Store) -> None:
     """By the daemon that runs, as soon as the holder is gone, and not before."""
     store.daemon()
     claimer = store.start(CLAIMER, HERE)
-    assert claimer.stdout is not None
-    run_id = claimer.stdout.readline().strip()
+    run_id = next_line(claimer.stdout).strip()
     marker = store.submit(task("other", "true"))
     store.ended(marker)
     assert store.state(run_id).status == "submitted"

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from waiting import next_line
 
 from examples import examples
 from parallel_agents.eventstore import events as ev
@@ -223,8 +224,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.kills += 1
         words = [sys.executable, str(USER), str(self.path), run_id, str(self.version(run_id)), str(commits)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as user:
-            assert user.stdout is not None
-            said = [user.stdout.readline().strip() for _ in range(commits + 1)]
+            said = [next_line(user.stdout).strip() for _ in range(commits + 1)]
             user.send_signal(signal.SIGKILL)
         before = self.version(run_id)
         assert said == [*(str(before + number + 1) for number in range(commits)), "half"]
