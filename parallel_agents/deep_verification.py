@@ -102,29 +102,49 @@ def _changed_document(digest: str) -> Finding:
 def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str, int], told: Told) -> Iterator[Finding]:
     """Compare what readers are given, and every stored snapshot, with a fold of every event from the first one on."""
     kept: dict[str, list[Snapshot]] = {}
-    for one in audit.snapshots(log.path):
-        if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:  # Others are read by nobody.
-            kept.setdefault(one.run_id, []).append(one)
+    for one in _readable(log, end):
+        kept.setdefault(one.run_id, []).append(one)
     looked_at["runs"], looked_at["snapshots"] = len(runs), sum(map(len, kept.values()))
     for run_id in kept.keys() - runs.keys():
         yield Finding("snapshots", "error", f"there are snapshots of run {run_id}, which the log does not know", _DROP)
     for number, (run_id, summary) in enumerate(runs.items()):
         told("runs", number, len(runs))
-        snapshots = kept.get(run_id, [])
-        states = _refolded(log, run_id, [*(one.seq for one in snapshots), end])
-        for one in snapshots:
-            if not _same(log, one, states[one.seq]):
-                detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
-                yield Finding("snapshots", "error", detail, _DROP)
-        now = states[end]
-        read = Projector(log).state(run_id, end)
-        differing = _differing(st.dump(read), st.dump(now))
-        if differing and not any(not _same(log, one, states[one.seq]) for one in snapshots):
-            detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
-            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
-        if summary.status != now.status:
-            detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
-            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+        yield from _folds_of(log, run_id, summary, kept.get(run_id, []), end)
+
+
+def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
+    """What does not match of one run's folds: as they are read, and as they are stored, against a fold of every event.
+
+    Returns:
+        The findings, and how many snapshots were looked at.
+    """
+    snapshots = [one for one in _readable(log, end) if one.run_id == run_id]
+    summary = Projector(log).runs(end)[run_id]
+    return list(_folds_of(log, run_id, summary, snapshots, end)), len(snapshots)
+
+
+def _readable(log: Log, end: int) -> Iterator[Snapshot]:
+    """The snapshots of runs that somebody may read."""
+    for one in audit.snapshots(log.path):
+        if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:
+            yield one
+
+
+def _folds_of(log: Log, run_id: str, summary: RunSummary, snapshots: list[Snapshot], end: int) -> Iterator[Finding]:
+    states = _refolded(log, run_id, [*(one.seq for one in snapshots), end])
+    for one in snapshots:
+        if not _same(log, one, states[one.seq]):
+            detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
+            yield Finding("snapshots", "error", detail, _DROP)
+    now = states[end]
+    read = Projector(log).state(run_id, end)
+    differing = _differing(st.dump(read), st.dump(now))
+    if differing and not any(not _same(log, one, states[one.seq]) for one in snapshots):
+        detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
+        yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+    if summary.status != now.status:
+        detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
+        yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
 
 
 _DROP = """a snapshot is only a cache: `sqlite3 STORE "DELETE FROM snapshots"` loses nothing"""

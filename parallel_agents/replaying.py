@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore.events import RunClaimed, RunForked, RunRolledBack, RunSubmitted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, Row, decode
@@ -19,6 +20,7 @@ from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.scheduler.accounts import has_agents
 from parallel_agents.scheduler.circuits import read_circuits
 from parallel_agents.scheduler.redecide import Around, Divergence, Judged, Redecider
+from parallel_agents.verification import verify
 
 REPORT_EVERY = 2_000  # Events between two reports of progress.
 
@@ -73,7 +75,7 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
                 else:
                     state = st.fold(state, record, log.blob)
                 if isinstance(record.event, RunClaimed):
-                    around.actor = record.actor
+                    around.actor = str(record.event.holder.get("kind"))
                 if isinstance(record.event, RunSubmitted | RunForked) and has_agents(state):
                     around.spend = projector.spend(first[0] - 1)
                     around.agent_type = _agent_types(projector, end)
@@ -112,10 +114,38 @@ def _agent_types(projector: Projector, end: int) -> Callable[[str, str], str]:
     return agent_type
 
 
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as scripts read it."""
-    return {
-        "decisions": dict(sorted(verdict.decisions.items())),
+def prove(log: Log, run_id: str, told: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """The proof of one run: that its record is whole, that it is read as it was written, that it would be decided the same.
+
+    What comes later is not judged where what it stands on does not hold.
+
+    Args:
+        told: told of progress: what is looked at, how much of it is done, and how much there is.
+    Returns:
+        ``{"run_id", "ok", "chain", "folds", "decisions"}``. ``chain`` is what ``verify`` gives. ``folds``:
+        ``{"ok", "snapshots", "findings"}``. ``decisions``: ``{"ok", "same": {type: count}, "sampled": {type: count},
+        "divergence": {"seq", "type", "field", "recorded", "now"} | None}``. The last two are None where they were not
+        looked at.
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    end = log.last_seq()
+    if next(log.briefs(run_id, 0, end), None) is None:
+        raise unknown_run(log, run_id)
+    chain = verify(log, lambda done, total: told("events", done, total))
+    found: dict[str, Any] = {"run_id": run_id, "ok": False, "chain": chain, "folds": None, "decisions": None}
+    if not chain["ok"]:
+        return found
+    findings, snapshots = check_folds(log, run_id, end)
+    found["folds"] = {
+        "ok": not findings, "snapshots": snapshots, "findings": [finding._asdict() for finding in findings],
+    }  # fmt: skip
+    verdict = redecide(log, run_id, end, lambda done, total: told("decisions", done, total))
+    found["decisions"] = {
+        "ok": verdict.divergence is None,
+        "same": dict(sorted(verdict.decisions.items())),
         "sampled": dict(sorted(verdict.sampled.items())),
         "divergence": None if verdict.divergence is None else verdict.divergence._asdict(),
     }
+    found["ok"] = found["folds"]["ok"] and found["decisions"]["ok"]
+    return found

@@ -43,6 +43,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "timeline": ("looking", "Draw a run as bars over time."),
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
+        "replay": ("replay", "Look at a past run as it went, or prove that it would go so again."),
     },
     "Keep files": {
         "checkpoints": ("checkpointing", "List the checkpoints of a run, and those made by hand."),
@@ -90,7 +91,7 @@ OTHER_WORDS = {
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip
-LATER = ("replay", "debug", "export", "import")
+LATER = ("debug", "export", "import")
 
 
 class Verbs(click.Group):

@@ -38,7 +38,7 @@ from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
-from parallel_agents.scheduler.redecide import THEN, facts_to_record, kept_from_more
+from parallel_agents.scheduler.redecide import facts_to_record, kept_from_more
 from parallel_agents.scheduler.resources import FreeSpace
 from parallel_agents.scheduler.run_time import RestClock, RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
@@ -533,7 +533,7 @@ class Dispatcher:
                 facts = self._facts(held.state, draft.at_us)
                 told = facts_to_record(facts, draft.at_us, self._rests_now_us, run_id)
                 decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
-                then = kept_from_more(decision) if len(levels) == 1 else None
+                then = kept_from_more(decision, priority if len(levels) > 1 else None)
                 self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
@@ -595,12 +595,12 @@ class Dispatcher:
 
     def _carry_out(
         self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]],
-        told: dict[str, Any], then: str | None,
+        told: dict[str, Any], then: dict[str, Any],
     ) -> None:  # fmt: skip
         """Append what was decided, with what it was decided on.
 
         Args:
-            told, then: see ``redecide``; the latter is None where others come between this decision and the next one.
+            told, then: for the facts of its starts, and for those of the last of them; see ``redecide``.
         """
         for skip in decision.skips:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
@@ -625,7 +625,7 @@ class Dispatcher:
                 figures = told if there is None else {**there.figures, **told}
                 left -= 1
                 if not left:
-                    figures = {**figures, THEN: then}
+                    figures = {**figures, **then}
                 start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted, figures)
                 events.append(start)
                 if (tried := self.breakers.tried(start, draft.at_us)) is not None:

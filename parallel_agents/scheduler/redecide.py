@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
+from parallel_agents.eventstore.submission import PRIORITIES
 from parallel_agents.projections import status as st
 from parallel_agents.projections.circuits import Circuits
 from parallel_agents.projections.needs import Need, Needs
@@ -37,7 +38,8 @@ from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import APPROVAL, REBASE_ROUNDS
 
 NO_SLOT: Final = 1 << 60
-"""Slots that are taken where a decision is judged that started nothing: whatever kept it from that is recorded nowhere."""
+"""Slots that are taken where a decision is judged that started nothing, and something that is recorded nowhere kept it from
+that."""
 RESTED: Final = "rested_us"
 """Among the facts of a start: the time that rests were over by, where that is not the time of its event."""
 LIVE: Final = "live_usd_micros"
@@ -45,8 +47,9 @@ LIVE: Final = "live_usd_micros"
 WORKING: Final = "working"
 """The types of the agents at work, where attempts of other runs were among them."""
 THEN: Final = "then"
-"""Of the last start of a decision: what kept it from starting more but its own rules. Empty: nothing did; None: others came
-in between."""
+"""Of the last start of a decision: what kept it from starting more but its own rules. Empty: nothing did."""
+LEVEL: Final = "level"
+"""Beside that: only tasks of at most this rank of priority were let start, since several runs share the slots by it."""
 
 _SAMPLED: Final = frozenset(
     {
@@ -97,6 +100,7 @@ class Redecider:
         self._judged = judged
         self._agenda: Agenda | None = None
         self._state: RunState | None = None
+        self._upto = 0  # The last event that was judged together with one before it.
 
     def judge(self, state: RunState, commit: Sequence[Recorded], at: int, around: Around) -> Divergence | None:
         """Decide again what the event at a place decided, if it is the first one of a decision.
@@ -113,8 +117,8 @@ class Redecider:
             return None
         match record.event:
             case _ if is_planned(record.event, state):
-                if at and _follows(commit, at) and is_planned(commit[at - 1].event, state, as_before=True):
-                    return None  # Judged with the first of them.
+                if record.seq <= self._upto:
+                    return None
                 return self._judge_plan(state, planned(commit, at, state), around)
             case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
                 return self._judge_end(state, commit, at, around)
@@ -144,13 +148,17 @@ class Redecider:
 
     def _judge_plan(self, state: RunState, batch: Sequence[Recorded], around: Around) -> Divergence | None:
         """What one look at a run has led to: skips, cancellations, and what is queued, blocked and started."""
-        facts, now_us = facts_at(state, batch, around), moment_of(state, batch)
+        facts, now_us, level = facts_at(state, batch, around), moment_of(state, batch), _level_of(batch)
         if self._agenda is None or self._state is not state:
             self._agenda, self._state = Agenda(state), state
-        decision = plan(state, self._agenda, facts, now_us)
-        if _steps(decision)[: len(batch)] != [_step(record) for record in batch]:
+        decision = plan(state, self._agenda, facts, now_us, priority=level)
+        same = _common(_steps(decision), [_step(record) for record in batch])
+        if same <= _last_start(batch):
+            self._upto = batch[-1].seq
             return self._judge_one_by_one(state, batch, around)
-        state.touched.update(name for _, name in _steps(decision)[len(batch) :])  # It is to think of these anew.
+        batch = batch[:same]  # What follows may be of the next look.
+        self._upto = batch[-1].seq
+        state.touched.update(name for _, name in _steps(decision)[same:])  # It is to think of these anew.
         starts = facts_at(state, batch, around)
         for record in batch:
             said = self._judge_step(state, record, decision, starts)
@@ -158,7 +166,7 @@ class Redecider:
                 return said
             if isinstance(record.event, ev.TaskStarted):
                 starts.run_slots, starts.store_slots = starts.run_slots + 1, starts.store_slots + 1
-        return _started_too_little(batch[-1], decision, len(batch))
+        return _started_too_little(batch[_last_start(batch)], decision, len(batch))
 
     def _judge_one_by_one(self, state: RunState, batch: Sequence[Recorded], around: Around) -> Divergence | None:
         """The same where several looks have led to it: each step is to be the first of its kind that is due then."""
@@ -166,14 +174,15 @@ class Redecider:
         state = _copied(state)
         started: list[ev.TaskStarted] = []
         for place, record in enumerate(batch):
-            facts = facts_at(state, batch[place:], around, started)
-            agenda = Agenda(state)
-            decision = plan(state, agenda, facts, moment_of(state, batch[place:]))
-            wanted = _step(record)
-            first = next((step for step in _steps(decision) if step[0] == wanted[0]), None)
-            if first != wanted:
+            rest, wanted = batch[place:], _step(record)
+            decision = _first_look(state, facts_at(state, rest, around, started), rest, _level_of(batch))
+            if _next_of(decision, wanted[0]) != wanted and wanted[0] in ("queue", "block"):
+                pressed = _first_look(state, Facts(NO_SLOT, NO_SLOT), rest, _level_of(batch))
+                decision = pressed if _next_of(pressed, wanted[0]) == wanted else decision
+            if (found := _next_of(decision, wanted[0])) != wanted:
                 self._judged.decisions[type(record.event).__name__] += 1
-                return Divergence(record.seq, type(record.event).__name__, "task_id", wanted[1], first and first[1])
+                now = None if found is None else found[1]
+                return Divergence(record.seq, type(record.event).__name__, "task_id", wanted[1], now)
             said = self._judge_step(state, record, decision, facts_at(state, batch[place:], around, started))
             if said is not None:
                 return said
@@ -208,22 +217,22 @@ class Redecider:
         if task_id is None:
             return None  # Work that a person has settled: it did not run any more.
         retry = _after(commit, at, event.attempt_id)
-        recorded = None if retry is None else _fields(retry)
         task = state.tasks[task_id]
         if _to_be_resolved(state, task, commit, at):
-            again = {"failures": task.failures, "wait_s": 0.0, "jitter_s": 0.0}
-            return self._same(record, {"retry": True, **_only(recorded, again)}, {"retry": True, **again})
+            told = None if retry is None else (retry.failures, retry.wait_s)
+            return self._same(record, {"retry": told}, {"retry": (task.failures, 0.0)})
         ended = _as_it_ended(event, task, retry, around)
+        ended.retryable = ended.retryable and not _has_spent_its_own(state, task, around)
         draw = _draw(state, task, retry)
         made = decide_end(state, ended, _decided_at_us(record, retry), draw)
-        said = self._same(record, {"type": type(event).__name__}, {"type": type(made[0]).__name__})
-        if said is not None:
+        again = next((one for one in made if isinstance(one, ev.TaskRetryScheduled)), None)
+        said = self._same(
+            record, {"type": type(event).__name__, "retry": retry is not None},
+            {"type": type(made[0]).__name__, "retry": again is not None},
+        )  # fmt: skip
+        if said is not None or retry is None or again is None:
             return said
-        again_now = next((one for one in made if isinstance(one, ev.TaskRetryScheduled)), None)
-        if retry is None or again_now is None:
-            return self._same(record, {"retry": retry is not None}, {"retry": again_now is not None})
-        after = commit[at + 1 + _place_after(commit, at, event.attempt_id)]
-        return self._same(after, recorded or {}, _fields(again_now))
+        return self._same(commit[_place_after(commit, at, event.attempt_id)], _fields(retry), _fields(again))
 
     def _judge_stopped(self, state: RunState, record: Recorded) -> Divergence | None:
         event = record.event
@@ -241,6 +250,18 @@ class Redecider:
         if made is None or type(made) is not type(record.event):
             return self._same(record, {"type": name}, {"type": made and type(made).__name__})
         return self._same(record, _fields(record.event), _fields(made))
+
+
+def _first_look(state: RunState, facts: Facts, batch: Sequence[Recorded], level: int) -> Decision:
+    """A plan of the state alone, whatever was looked at before."""
+    touched, broken = set(state.touched), set(state.broken)
+    decision = plan(state, Agenda(state), facts, moment_of(state, batch), priority=level)
+    state.touched, state.broken = touched, broken
+    return decision
+
+
+def _next_of(decision: Decision, kind: str) -> tuple[str, str] | None:
+    return next((step for step in _steps(decision) if step[0] == kind), None)
 
 
 def facts_to_record(facts: Facts, at_us: int, rested_us: int, own: str) -> dict[str, Any]:
@@ -261,19 +282,19 @@ def facts_to_record(facts: Facts, at_us: int, rested_us: int, own: str) -> dict[
     return told
 
 
-def kept_from_more(decision: Decision) -> str:
-    """What kept a decision from starting more but its own rules; empty where nothing did."""
-    if decision.pressed is not None:
-        return decision.pressed.code
-    return next((held.code for held in decision.held.values()), "")
-
-
-def is_planned(event: Event, state: RunState, *, as_before: bool = False) -> bool:
-    """Whether an event is a step of a plan: decided by looking at the run as a whole.
+def kept_from_more(decision: Decision, level: int | None = None) -> dict[str, Any]:
+    """What the last start of a decision says of its end.
 
     Args:
-        as_before: whether it may also be what comes in between the steps of one.
+        level: of priority, where others share the slots by that.
     """
+    held = next((one.code for one in decision.held.values()), "")
+    then = {THEN: held if decision.pressed is None else decision.pressed.code}
+    return then if level is None else {**then, LEVEL: level}
+
+
+def is_planned(event: Event, state: RunState) -> bool:
+    """Whether an event is a step of a plan: decided by looking at the run as a whole."""
     match event:
         case ev.TaskSkipped() | ev.TaskStarted():
             return True
@@ -283,22 +304,39 @@ def is_planned(event: Event, state: RunState, *, as_before: bool = False) -> boo
             return attempt_id is None and reason == APPROVAL
         case ev.TaskCancelled(attempt_id=attempt_id):
             return state.cancel_requested and (attempt_id is None or attempt_id not in state.running)
-        case ev.CheckpointCreated(kind=kind):
-            return as_before and kind == "before_attempt"
         case _:
             return False
 
 
 def planned(commit: Sequence[Recorded], at: int, state: RunState) -> list[Recorded]:
-    """The steps that follow one another in a commit, from a place on, without the checkpoints between them."""
+    """The steps from a place on that one look at the run may have led to, without the checkpoints between them.
+
+    They end with the first event that is something else or of another run, and with what follows the start that says that it
+    was the last one, if that is no start.
+    """
     found: list[Recorded] = []
+    last = False
     for place in range(at, len(commit)):
-        record = commit[place]
-        if not is_planned(record.event, state, as_before=True) or (found and not _follows(commit, place)):
+        event = commit[place].event
+        if found and not _follows(commit, place):
             break
-        if not isinstance(record.event, ev.CheckpointCreated):
-            found.append(record)
+        if isinstance(event, ev.CheckpointCreated) and event.kind == "before_attempt":
+            continue
+        if not is_planned(event, state) or (last and not isinstance(event, ev.TaskQueued | ev.TaskBlocked)):
+            break
+        found.append(commit[place])
+        last = last or (isinstance(event, ev.TaskStarted) and THEN in event.facts)
     return found
+
+
+def _common(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> int:
+    """How many steps two lists begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _last_start(batch: Sequence[Recorded]) -> int:
+    """The place of the last start; 0 where there is none."""
+    return max((at for at, one in enumerate(batch) if isinstance(one.event, ev.TaskStarted)), default=0)
 
 
 def _follows(commit: Sequence[Recorded], place: int) -> bool:
@@ -318,6 +356,11 @@ def moment_of(state: RunState, batch: Sequence[Recorded]) -> int:
     return max(batch[0].at_us, *(state.tasks[one.task_id].not_before_us or 0 for one in taken_up), 0)
 
 
+def _level_of(batch: Sequence[Recorded]) -> int:
+    event = batch[_last_start(batch)].event
+    return event.facts.get(LEVEL, len(PRIORITIES)) if isinstance(event, ev.TaskStarted) else len(PRIORITIES)
+
+
 def facts_at(
     state: RunState, batch: Sequence[Recorded], around: Around, started: Sequence[ev.TaskStarted] = ()
 ) -> Facts:
@@ -327,13 +370,10 @@ def facts_at(
         started: by the same decision, before the batch.
     """
     starts = [record.event for record in batch if isinstance(record.event, ev.TaskStarted)]
-    run_slots, at_us = around.occupancy.of_run(state.run_id) + len(started), batch[0].at_us
-    if not starts:
-        return Facts(NO_SLOT, run_slots)
-    facts = Facts(len(around.occupancy.slots) + len(started), run_slots)
-    running = {*around.occupancy.slots, *(one.attempt_id for one in started)}
+    facts = Facts(len(around.occupancy.slots) + len(started), around.occupancy.of_run(state.run_id) + len(started))
+    at_us, running = batch[0].at_us, {*around.occupancy.slots, *(one.attempt_id for one in started)}
     facts.circuits = circuits_of.facts_of(around.circuits, state, running, at_us)
-    known = starts[0].facts
+    known = starts[0].facts if starts else {}
     if governing.limited(state.plan.settings) and "processes" in known:
         facts.machine = _machine(state, starts)
     if around.spend is not None:
@@ -433,25 +473,19 @@ def _fields(event: Event) -> dict[str, Any]:
     return {name: getattr(event, name) for name in type(event).model_fields}
 
 
-def _only(fields: Mapping[str, Any] | None, names: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: (fields or {}).get(name) for name in names}
-
-
 def _place_after(commit: Sequence[Recorded], at: int, attempt_id: str) -> int:
-    for place, record in enumerate(commit[at + 1 :]):
-        if isinstance(record.event, ev.TaskRetryScheduled) and record.event.attempt_id == attempt_id:
+    """Where in the commit the retry is told that an end has led to; -1: there is none."""
+    for place in range(at + 1, len(commit)):
+        event = commit[place].event
+        if isinstance(event, ev.TaskRetryScheduled) and event.attempt_id == attempt_id:
             return place
     return -1
 
 
 def _after(commit: Sequence[Recorded], at: int, attempt_id: str) -> ev.TaskRetryScheduled | None:
-    """The retry that an end has led to: it is in the same commit."""
     place = _place_after(commit, at, attempt_id)
-    if place < 0:
-        return None
-    found = commit[at + 1 + place].event
-    assert isinstance(found, ev.TaskRetryScheduled)
-    return found
+    found = commit[place].event
+    return found if place >= 0 and isinstance(found, ev.TaskRetryScheduled) else None
 
 
 def _to_be_resolved(state: RunState, task: TaskState, commit: Sequence[Recorded], at: int) -> bool:
@@ -490,6 +524,15 @@ def _as_it_ended(
                 event.attempt_id, "exited", error=event.error, retryable=event.retryable, kind=event.kind, free=free,
                 resumable=event.resumable, provider="told" if event.kind == "usage_limit" and spared else "",
             )  # fmt: skip
+
+
+def _has_spent_its_own(state: RunState, task: TaskState, around: Around) -> bool:
+    """Whether a task's own budget is spent, so that no attempt of it could start again."""
+    name, budgets = task.task.task_id, state.plan.budgets
+    limit = state.task_budgets.get(name, task.task.budget_usd_micros)
+    if around.spend is None or limit is None or not (budgets.enabled and budgets.pause):
+        return False
+    return around.spend.by_task[state.run_id, name] >= limit
 
 
 def _draw(state: RunState, task: TaskState, retry: ev.TaskRetryScheduled | None) -> float:

@@ -24,7 +24,7 @@ from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.governing import limited, machine_of, width
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Facts, plan, why_not
-from parallel_agents.scheduler.redecide import RESTED, THEN
+from parallel_agents.scheduler.redecide import LEVEL, RESTED, THEN
 from parallel_agents.scheduler.runners.protocol import Outcome
 
 MB = 1_000_000
@@ -110,7 +110,7 @@ class GovernedWorld(World):
             state = projector.state(record.run_id, record.seq - 1)
             slots, limits, facts = projector.occupancy(record.seq - 1), state.plan.settings, record.event.facts
             if not limited(limits):
-                assert facts.keys() - {THEN, RESTED} == {"run_slots", "store_slots"}
+                assert facts.keys() - {THEN, LEVEL, RESTED} == {"run_slots", "store_slots"}
                 continue
             self.happened["starts"] += 1
             busy, cpu, free = len(slots.slots), self.load.cpu_percent, self.load.available_bytes
