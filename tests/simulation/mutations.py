@@ -36,6 +36,7 @@ class Mutation:
 
 
 STORE: Final = "simulation/test_store_machine.py"
+DECIDED: Final = "compat/test_decided_again.py"
 MUTATIONS: Final = (
     # When an attempt is followed by another one.
     Mutation(
@@ -302,6 +303,35 @@ MUTATIONS: Final = (
     Mutation(
         "a run ends before its branch follows", "scheduler/run_files.py",
         "or known.foreign is not None or known.answered == state.integration", "or True", "memory", stories=200,
+    ),
+    # What the frozen histories of earlier schedulers are decided by.
+    Mutation(
+        "the next scheduler tries once more", "scheduler/retry.py",
+        "failures <= max_retries", "failures <= max_retries + 1", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler rests longer", "scheduler/retry.py",
+        "min(failures - 1, 64)", "min(failures, 64)", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler ranks the shortest path first", "scheduler/plan.py",
+        "-tail[task.task_id], index)", "tail[task.task_id], index)", DECIDED, quick=True,
+    ),
+    Mutation(
+        "the next scheduler lets one more task run", "scheduler/plan.py",
+        "facts.run_slots >= settings.max_parallel_agents", "facts.run_slots > settings.max_parallel_agents", DECIDED, quick=True,
+    ),
+    Mutation(
+        "the next scheduler lets one less task run", "scheduler/plan.py",
+        "facts.run_slots >= settings.max_parallel_agents", "facts.run_slots + 1 >= settings.max_parallel_agents", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler has a longer queue", "scheduler/plan.py",
+        "room = state.plan.settings.max_queue_size", "room = 1 + state.plan.settings.max_queue_size", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler needs no approval twice", "scheduler/plan.py",
+        "task.approved_attempt != task.attempts + 1", "task.attempts == 0 and task.approved_attempt is None", DECIDED,
     ),
 )  # fmt: skip
 
