@@ -27,6 +27,7 @@ class TaskNow:
     status: str = "pending"
     attempt_id: str | None = None
     failures: int = 0
+    granted: int = 0  # Failures that a retry was granted after. It stands in a fork whose own limit is lower.
     not_before_us: int = 0
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
@@ -37,6 +38,11 @@ class TaskNow:
     def may_start(self) -> bool:
         """Whether no person has to be asked."""
         return self.task.approval != "required" or self.approved == self.attempts + 1
+
+    @property
+    def may_be_tried(self) -> bool:
+        """Whether it has not failed too often."""
+        return self.failures <= max(self.task.max_retries, self.granted)
 
 
 @dataclass
@@ -177,7 +183,7 @@ class Referee:
                 task = now.tasks[name]
                 assert task.status in ("failed", "cancelled", "skipped")
                 task.status, task.failures, task.not_before_us, task.approved = "pending", 0, 0, None
-                task.cancelling = False
+                task.granted, task.cancelling = 0, False
             case ev.TaskBlocked(task_id=name):
                 now.tasks[name].status = "blocked"
             case ev.TaskUnblocked(task_id=name):
@@ -232,7 +238,7 @@ class Referee:
         rested = self._rest_us(task, run, record.at_us) <= 0 or not _measured(task, run)
         assert rested or record.seq <= self.torn, "it still rests"
         self._check_ready(event.task_id, run)
-        assert task.failures <= task.task.max_retries, "it was tried too often"
+        assert task.may_be_tried, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
         limits, stage = run.plan.settings, run.plan.stages[task.task.stage]
         of_run = sum(run_id == record.run_id for run_id, _ in self.slots.values())
@@ -277,7 +283,9 @@ class Referee:
         assert isinstance(failed, FAILURE)
         assert (failed.attempt_id, failed.task_id) == (event.attempt_id, event.task_id), "a retry follows its failure"
         assert failed.__dict__.get("retryable", True)
-        assert event.failures == task.failures <= task.task.max_retries
+        assert event.failures == task.failures
+        assert task.may_be_tried
+        task.granted = task.failures
         task.status, task.not_before_us = "queued", from_rfc3339(event.not_before)
         policy, wait_us = run.plan.settings.retry, 0.0
         if failed.__dict__.get("began", True):

@@ -9,6 +9,7 @@ import pytest
 from dispatching import START_US, Scene
 from paper import SECOND_US, task
 
+from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.record import rfc3339
@@ -145,3 +146,22 @@ def test_a_rest_is_no_shorter_by_what_its_commit_has_waited_for_the_store(
     scene.now_us += 1
     scene.tick()
     assert scene.runner.tasks() == ["a", "a"]
+
+
+def test_a_retry_that_was_granted_is_made_in_a_fork_too_that_grants_fewer(scene: Scene) -> None:
+    """Its own limit counts from the next failure on."""
+    run_id = scene.submit(task("a", max_retries=3))
+    for _ in range(2):
+        scene.tick()
+        scene.runner.end("a", error="exit code 1")
+        scene.tick()
+        scene.now_us += 60 * SECOND_US
+    child = travel.fork(scene.log, run_id, scene.log.last_seq(), {"task.max_retries": "1"})["run_id"]
+    steer.cancel(scene.log, run_id)
+    steer.resume(scene.log, child)
+    scene.dispatcher.hold(child)
+    scene.tick()
+    assert scene.statuses(child) == {"a": "running"}
+    scene.runner.end("a", error="exit code 1")
+    scene.tick()
+    assert scene.statuses(child) == {"a": "failed"}
