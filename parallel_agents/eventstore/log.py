@@ -68,7 +68,6 @@ class Draft:
     """The events of one commit, numbered and chained as they are added, so that they can be folded before the commit.
 
     Attributes:
-        last_at_us: the time of the last event of the log; 0 where there is none.
         at_us: the time of every event in it; never before the last event of the log, even if the clock went back.
         seq: of the last event, this draft's included.
     """
@@ -77,8 +76,8 @@ class Draft:
         self._log = log
         self._redacted = log._redactor.event
         self._actor = actor
-        self.seq, self.prev_hash, self.last_at_us = log._tail
-        self.at_us = max(log._clock(), self.last_at_us)
+        self.seq, self.prev_hash, last_at = log._tail
+        self.at_us = max(log._clock(), last_at)
         self.rows: list[tuple[object, ...]] = []  # As in ``Row``; made for the database alone.
         self.recorded: list[Recorded] = []
         self.blobs: dict[str, bytes] = {}

@@ -38,9 +38,10 @@ from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
-from parallel_agents.scheduler.redecide import facts_to_record, kept_from_more
+from parallel_agents.scheduler.redecide import RESTED, facts_to_record, kept_from_more
 from parallel_agents.scheduler.resources import FreeSpace
-from parallel_agents.scheduler.run_time import RestClock, RunTime
+from parallel_agents.scheduler.rests import Rests
+from parallel_agents.scheduler.run_time import RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.upkeep import Upkeep
@@ -96,8 +97,8 @@ class Dispatcher:
         self._times: dict[
             str, RunTime
         ] = {}  # Of the runs that are held, and of those that a failed commit took from us.
-        self._rests = RestClock()
-        self._rests_now_us = 0
+        self._rest_ends: dict[str, dict[str, int]] = {}  # Of the same runs, as ``Rests`` has them.
+        self._steady_us = (0, 0)  # Of this tick, before and after the time of its events was read.
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._asked: set[str] = set()  # Those that were ever asked for by name.
@@ -200,10 +201,11 @@ class Dispatcher:
         started: list[tuple[str, str]] = []
         adopted: list[str] = []
         fresh: list[Recorded] = []
+        steady_us = self._steady()
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
-            self._rests_now_us = self._rests.look(draft.at_us, draft.last_at_us, self._steady())
+            self._steady_us = (steady_us, self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -349,6 +351,7 @@ class Dispatcher:
         known = self._times.get(run_id)
         if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
             self._times[run_id] = RunTime.of(state, self._steady())
+        self._rest_ends.setdefault(run_id, {})
         files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(state)
@@ -356,6 +359,7 @@ class Dispatcher:
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
         self._times.pop(run_id, None)
+        self._rest_ends.pop(run_id, None)
         self.governor.lose(run_id)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
@@ -378,6 +382,7 @@ class Dispatcher:
                 self._take(run_id)
             else:
                 record = draft.add(run_id, claim)
+                self._rest_ends.pop(run_id, None)  # Where a claim of it failed, by a time that no event tells of.
                 self._take(run_id)
                 self._fold(record)
                 reach("claim.drafted")
@@ -417,6 +422,7 @@ class Dispatcher:
                     continue
                 if held.agents:
                     ended = self._settled(draft, held.state, ended)
+                self._rest_ends[run_id].pop(attempt_id, None)  # Of a commit that failed: its rest is yet to begin.
                 task = held.state.tasks[held.state.running[attempt_id]]
                 ended, said = self.breakers.judged(held.state, task, ended, draft.at_us)
                 if said is not None:
@@ -425,10 +431,10 @@ class Dispatcher:
                     ended = checked(held.state, task, ended)
                     if held.agents:
                         ended = decide.attributed(task, ended)
-                    events += decide.decide_end(held.state, ended, self._rests_now_us, self._draw())
+                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
-                self._add_all(draft, run_id, decide_work(held.state, ended, work, self._rests_now_us, self._draw()))
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
@@ -531,8 +537,8 @@ class Dispatcher:
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
-                told = facts_to_record(facts, draft.at_us, self._rests_now_us, run_id)
-                decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
+                told = facts_to_record(facts, run_id)
+                decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
                 then = kept_from_more(decision, priority if len(levels) > 1 else None)
                 self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
@@ -573,19 +579,23 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            told = facts_to_record(facts, draft.at_us, self._rests_now_us, run_id)
-            decision = plan(state, held.agenda, facts, self._rests_now_us)
+            told = facts_to_record(facts, run_id)
+            decision = plan(state, held.agenda, facts, draft.at_us)
             self._carry_out(draft, run_id, state, decision, started, told, kept_from_more(decision))
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
         run_id = state.run_id
-        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), rests=self.rests_of(run_id))
         facts.circuits = self.breakers.facts(state, self._occupancy.slots, now_us)
         facts.machine = self.governor.machine(state)
         if self.accounts.spend is not None and self.held[run_id].agents:
             facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
         return facts
+
+    def rests_of(self, run_id: str) -> Rests:
+        """Those of a run that is held, as of this tick."""
+        return Rests(*self._steady_us, self._rest_ends[run_id])
 
     def _look_at_budgets(self, draft: Draft, run_id: str, state: RunState) -> None:
         facts = self._facts(state, draft.at_us).agents
@@ -623,6 +633,8 @@ class Dispatcher:
                 granted = decision.grants.get(task_id)
                 there = decision.rooms.get(task_id)
                 figures = told if there is None else {**there.figures, **told}
+                if (rest_us := state.tasks[task_id].not_before_us) is not None and rest_us > draft.at_us:
+                    figures = {**figures, RESTED: True}
                 left -= 1
                 if not left:
                     figures = {**figures, **then}
@@ -683,8 +695,8 @@ class Dispatcher:
             due.append(closed)
         now_us = self._clock()
         for run_id, held in self.held.items():
-            if (rested_us := held.agenda.next_due_us(held.state)) is not None:
-                due.append(now_us + rested_us - self._rests_now_us)
+            if (left_us := held.agenda.next_rest_us(held.state)) is not None:
+                due.append(now_us + left_us)
             left_us = decide.time_left_us(held.state, self._times[run_id].used_us)
             if left_us is not None and not (held.agents and self.accounts.waits(held.state, now_us)):
                 due.append(now_us + left_us)

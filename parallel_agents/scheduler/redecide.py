@@ -33,6 +33,7 @@ from parallel_agents.scheduler.decide import (
     decide_start,
 )
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
+from parallel_agents.scheduler.rests import Rests
 from parallel_agents.scheduler.retry import JITTER
 from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.scheduler.work import APPROVAL, REBASE_ROUNDS
@@ -40,8 +41,8 @@ from parallel_agents.scheduler.work import APPROVAL, REBASE_ROUNDS
 NO_SLOT: Final = 1 << 60
 """Slots that are taken where a decision is judged that started nothing, and something that is recorded nowhere kept it from
 that."""
-RESTED: Final = "rested_us"
-"""Among the facts of a start: the time that rests were over by, where that is not the time of its event."""
+RESTED: Final = "rested"
+"""Among the facts of a start: that its rest was over by a steady clock, although it is not by the time of its event."""
 LIVE: Final = "live_usd_micros"
 """What running agents were seen to have spent beyond what the log says, by attempt, where there was any."""
 WORKING: Final = "working"
@@ -148,10 +149,11 @@ class Redecider:
 
     def _judge_plan(self, state: RunState, batch: Sequence[Recorded], around: Around) -> Divergence | None:
         """What one look at a run has led to: skips, cancellations, and what is queued, blocked and started."""
-        facts, now_us, level = facts_at(state, batch, around), moment_of(state, batch), _level_of(batch)
+        facts, level = facts_at(state, batch, around), _level_of(batch)
+        state.touched |= _rested(state, batch)  # Or the agenda has them at rest.
         if self._agenda is None or self._state is not state:
             self._agenda, self._state = Agenda(state), state
-        decision = plan(state, self._agenda, facts, now_us, priority=level)
+        decision = plan(state, self._agenda, facts, batch[0].at_us, priority=level)
         same = _common(_steps(decision), [_step(record) for record in batch])
         if same <= _last_start(batch):
             self._upto = batch[-1].seq
@@ -177,7 +179,8 @@ class Redecider:
             rest, wanted = batch[place:], _step(record)
             decision = _first_look(state, facts_at(state, rest, around, started), rest, _level_of(batch))
             if _next_of(decision, wanted[0]) != wanted and wanted[0] in ("queue", "block"):
-                pressed = _first_look(state, Facts(NO_SLOT, NO_SLOT), rest, _level_of(batch))
+                none = replace(facts_at(state, rest, around, started), store_slots=NO_SLOT)
+                pressed = _first_look(state, none, rest, _level_of(batch))
                 decision = pressed if _next_of(pressed, wanted[0]) == wanted else decision
             if (found := _next_of(decision, wanted[0])) != wanted:
                 self._judged.decisions[type(record.event).__name__] += 1
@@ -255,7 +258,7 @@ class Redecider:
 def _first_look(state: RunState, facts: Facts, batch: Sequence[Recorded], level: int) -> Decision:
     """A plan of the state alone, whatever was looked at before."""
     touched, broken = set(state.touched), set(state.broken)
-    decision = plan(state, Agenda(state), facts, moment_of(state, batch), priority=level)
+    decision = plan(state, Agenda(state), facts, batch[0].at_us, priority=level)
     state.touched, state.broken = touched, broken
     return decision
 
@@ -264,15 +267,13 @@ def _next_of(decision: Decision, kind: str) -> tuple[str, str] | None:
     return next((step for step in _steps(decision) if step[0] == kind), None)
 
 
-def facts_to_record(facts: Facts, at_us: int, rested_us: int, own: str) -> dict[str, Any]:
+def facts_to_record(facts: Facts, own: str) -> dict[str, Any]:
     """What a decision is about to be made on that neither the log nor its starts say: to be kept in their facts.
 
     Args:
-        at_us: the time of the events that it leads to.
-        rested_us: the time by which rests are over.
         own: the run.
     """
-    told: dict[str, Any] = {} if rested_us == at_us else {RESTED: rested_us}
+    told: dict[str, Any] = {}
     if facts.agents is not None:
         books = facts.agents.books
         if live := {attempt_id: spent for attempt_id, spent in books.live.items() if spent}:
@@ -344,16 +345,16 @@ def _follows(commit: Sequence[Recorded], place: int) -> bool:
     return commit[place].seq == commit[place - 1].seq + 1
 
 
-def moment_of(state: RunState, batch: Sequence[Recorded]) -> int:
-    """The time by which rests were over, microseconds since the epoch.
+def _rested(state: RunState, batch: Sequence[Recorded]) -> set[str]:
+    """The tasks whose rest was over by a steady clock, although it is not by the time of events.
 
-    Where it is not recorded (nothing was started, or an older release wrote it), whatever was taken up had rested.
+    Where that is not recorded (it was not started, or an older release wrote it), whatever was taken up had rested.
     """
     starts = [record.event for record in batch if isinstance(record.event, ev.TaskStarted)]
-    if any(THEN in start.facts for start in starts):
-        return int(next((start.facts[RESTED] for start in starts if RESTED in start.facts), batch[0].at_us))
-    taken_up = (record.event for record in batch if isinstance(record.event, ev.TaskStarted | ev.TaskBlocked))
-    return max(batch[0].at_us, *(state.tasks[one.task_id].not_before_us or 0 for one in taken_up), 0)
+    told = any(THEN in start.facts for start in starts)
+    found = {start.task_id for start in starts if start.facts.get(RESTED) or not told}
+    found |= {record.event.task_id for record in batch if isinstance(record.event, ev.TaskBlocked)}
+    return {name for name in found if (state.tasks[name].not_before_us or 0) > batch[0].at_us}
 
 
 def _level_of(batch: Sequence[Recorded]) -> int:
@@ -371,6 +372,8 @@ def facts_at(
     """
     starts = [record.event for record in batch if isinstance(record.event, ev.TaskStarted)]
     facts = Facts(len(around.occupancy.slots) + len(started), around.occupancy.of_run(state.run_id) + len(started))
+    ends = {state.tasks[name].attempt_id or "": 0 for name in _rested(state, batch)}
+    facts.rests = Rests(now_us=1, since_us=2, ends_us=ends)  # All others go on resting.
     at_us, running = batch[0].at_us, {*around.occupancy.slots, *(one.attempt_id for one in started)}
     facts.circuits = circuits_of.facts_of(around.circuits, state, running, at_us)
     known = starts[0].facts if starts else {}
@@ -544,7 +547,7 @@ def _draw(state: RunState, task: TaskState, retry: ev.TaskRetryScheduled | None)
 
 
 def _decided_at_us(record: Recorded, retry: ev.TaskRetryScheduled | None) -> int:
-    """When a rest began: at the time of its event, or later where the clock was set back meanwhile."""
+    """When a rest began: at the time of its event, or later where an older release wrote it and the clock had been set back."""
     if retry is None:
         return record.at_us
     return max(record.at_us, from_rfc3339(retry.not_before) - round(retry.wait_s * 1e6))

@@ -133,13 +133,14 @@ class GovernedWorld(World):
         needs = projector.needs()
         assert dispatcher.governor._needs in (None, needs), "what it has learned is what the log says"
         machine = machine_of(self.load, slots, needs, dispatcher.attempts.launched)
+        now_us = max(self.now_us, self.referee.at_us)
         for priority in range(4):
             for run_id in dispatcher.held:
                 state = projector.state(run_id)
-                facts = Facts(len(slots.slots), slots.of_run(run_id))
+                facts = Facts(len(slots.slots), slots.of_run(run_id), rests=dispatcher.rests_of(run_id))
                 facts.machine = machine if limited(state.plan.settings) else None
                 fresh = copy.deepcopy(state)
-                decision = plan(fresh, Agenda(state), facts, dispatcher._rests_now_us, priority=priority)
+                decision = plan(fresh, Agenda(state), facts, now_us, priority=priority)
                 assert (decision.steps, decision.skips, decision.cancels) == ([], [], [])
                 if decision.pressed is not None:
                     self.happened[decision.pressed.code] += 1
@@ -148,12 +149,13 @@ class GovernedWorld(World):
         """Every task that is left has its reason, as far as another process can tell."""
         state, slots = Projector(self.log).state(run_id), Projector(self.log).occupancy()
         assert state.ended or not self.should_have_ended(run_id)
-        facts = Facts(len(slots.slots), slots.of_run(run_id))
+        facts = Facts(len(slots.slots), slots.of_run(run_id), rests=dispatcher.rests_of(run_id))
+        now_us = max(self.now_us, self.referee.at_us)
         if limited(state.plan.settings):
             facts.machine = machine_of(MachineLoad(), slots, Projector(self.log).needs())
         for name, task in state.tasks.items():
             if task.status not in TASK_ENDED and task.status != "running" and not state.ended:
-                code = why_not(state, name, facts, dispatcher._rests_now_us).code
+                code = why_not(state, name, facts, now_us).code
                 assert code in WAITING | {"paused", "cpu", "memory", "workers", "due", "approval"}, (name, code)
 
     def finish(self) -> Counter[str]:

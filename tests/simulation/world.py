@@ -249,7 +249,7 @@ class World(Inhabited):
         """A tick leaves nothing undone, says the referee."""
         held = dispatcher.held[run_id].state
         assert held.ended or not self.should_have_ended(run_id), "it should have ended"
-        now_us = dispatcher._rests_now_us
+        now_us = max(self.now_us, self.referee.at_us)
         self.referee.check_at_rest(run_id, now_us, None if due is None else due - self.now_us + now_us)
         for attempt_id, (of, name) in self.referee.slots.items():
             if of == run_id and attempt_id in self.machine.running:

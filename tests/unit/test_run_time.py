@@ -8,7 +8,7 @@ from paper import SECOND_US, PaperRun, plan_of, task
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.scheduler.awake import LONGEST_S, AwakeClock
-from parallel_agents.scheduler.run_time import RestClock, RunTime
+from parallel_agents.scheduler.run_time import RunTime
 
 seconds = strategies_of.floats(0.0, 1e5)
 
@@ -47,44 +47,3 @@ def test_what_a_run_has_used_is_gone_on_with_by_who_takes_it_over() -> None:
     run = PaperRun(plan_of(task("a")))
     run.add(ev.RunReleased(epoch=1, used_s=2.5))
     assert RunTime.of(run.state, 100).look(run.state, 100 + SECOND_US, waits=False) == 3_500_000
-
-
-set_by_us = strategies_of.just(0) | strategies_of.integers(-(10**7), 10**7) | strategies_of.integers(-(10**12), 10**12)
-looks = strategies_of.tuples(strategies_of.integers(0, 10**7), set_by_us, strategies_of.booleans())
-
-
-@given(strategies_of.lists(looks, min_size=1))
-def test_rests_go_on_whatever_is_done_to_the_clock(steps: list[tuple[int, int, bool]]) -> None:
-    """Their time is never behind that of the events, nor behind what has passed since one that tells of it.
-
-    Nor before either, but for what has passed: a time that no event tells of is forgotten.
-    """
-    wall_us, steady_us, last_at_us = 2 * 10**15, 0, 2 * 10**15
-    clock = RestClock()
-    before_us = told_us = clock.look(last_at_us, last_at_us, steady_us)
-    since_us = 0
-    for passed_us, set_us, appends in steps:
-        steady_us += passed_us
-        since_us += passed_us
-        wall_us += passed_us + set_us
-        at_us = max(last_at_us, wall_us)  # As the log has it.
-        now_us = clock.look(at_us, last_at_us, steady_us)
-        assert max(at_us, told_us) <= now_us <= max(at_us, told_us + since_us)
-        if at_us == last_at_us or at_us < before_us:
-            assert now_us >= told_us + since_us
-        before_us = now_us
-        if appends or at_us == last_at_us:
-            last_at_us, told_us, since_us = at_us, now_us, 0
-
-
-def test_rests_follow_the_time_of_events_where_nobody_set_the_clock() -> None:
-    """To the microsecond, so that a replay can tell."""
-    clock = RestClock()
-    assert [clock.look(at_us, at_us - 10, 7 * at_us) for at_us in (10, 20, 30)] == [10, 20, 30]
-
-
-def test_a_time_of_rests_that_no_event_tells_of_is_forgotten_when_the_clock_is_set_back() -> None:
-    """Two looks saw the clock a day ahead, and nothing was appended."""
-    clock = RestClock()
-    looks = [(1000, 990, 0), (1010, 1000, 10), (9000, 1000, 20), (9010, 1000, 30), (1000, 1000, 40), (1050, 1000, 50)]
-    assert [clock.look(*look) for look in looks] == [1000, 1010, 9000, 9010, 1040, 1050]
