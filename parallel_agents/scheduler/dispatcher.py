@@ -660,7 +660,9 @@ class Dispatcher:
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state
-                self.progress[run_id] = Progress(state.status, len(state.running), decide.is_stuck(state))
+                # An attempt that a rollback has undone is no part of the state any more, and runs until it is stopped.
+                stuck = decide.is_stuck(state) and self._occupancy.of_run(run_id) == 0
+                self.progress[run_id] = Progress(state.status, len(state.running), stuck)
                 if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, len(state.tasks)):
                     held.snapshot_seq_count = 0
                     self._save_snapshot(state)

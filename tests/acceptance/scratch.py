@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,23 @@ class Scratch:
             "GIT_CEILING_DIRECTORIES": os.path.realpath(root.parent),  # Whatever repository the tests lie in.
         }
         self._started: list[subprocess.Popen[str]] = []
+        self._kept: tuple[Path, dict[str, str]] | None = None
+
+    def keep(self) -> Scratch:
+        """Keep a copy of the project as it is now, for the many tests that begin there (see ``anew``); gives itself."""
+        folder = shutil.copytree(self.root, self.root.with_name(f"{self.root.name} as it was kept"), symlinks=True)
+        self._kept = folder, dict(self.environment)
+        return self
+
+    def anew(self) -> Iterator[Scratch]:
+        """What a fixture yields for a test: the project as it was kept, in the place where it was made."""
+        assert self._kept is not None
+        folder, environment = self._kept
+        shutil.rmtree(self.root)
+        shutil.copytree(folder, self.root, symlinks=True)
+        self.environment = dict(environment)
+        yield self
+        self.close()
 
     @property
     def store(self) -> Path:
@@ -203,16 +221,37 @@ class Scratch:
 
     def events(self, run: str = "latest", *more: str) -> list[dict[str, Any]]:
         """The history of a run."""
-        return self("history", run, "--json", *more).lines
+        return self.quick("history", run, "--json", *more).lines
+
+    def sparing(self, look: Callable[[], Any]) -> Callable[[], Any]:
+        """The same look, taken anew only where there are other events than before, or a while has passed.
+
+        To count them costs a fiftieth of a look, and whoever waits takes nothing from what is waited for.
+        """
+        seen, found, due = -1, None, 0.0
+
+        def spared() -> Any:
+            nonlocal seen, found, due
+            try:
+                count = self.event_count()
+            except sqlite3.Error:
+                count = -1  # The store is being made, or is gone.
+            if count != seen or count < 0 or time.monotonic() > due:
+                found = look()
+                seen, due = count, time.monotonic() + 0.2
+            return found
+
+        return spared
 
     def until(self, condition: Callable[[dict[str, Any]], Any], what: str, run: str = "latest") -> dict[str, Any]:
         """Wait until the status of a run satisfies a condition; that status."""
 
-        def look() -> dict[str, Any] | None:
+        def status() -> dict[str, Any] | None:
             said = self.quick("status", run, "--json", code=None)
-            return said.data if said.code == 0 and condition(said.data) else None
+            return said.data if said.code == 0 else None
 
-        found: dict[str, Any] = wait_until(look, what)
+        look = self.sparing(status)
+        found: dict[str, Any] = wait_until(lambda: (seen := look()) and condition(seen) and seen, what)
         return found
 
     def until_running(self, *task_ids: str, run: str = "latest") -> dict[str, Any]:
@@ -252,6 +291,7 @@ class Scratch:
             if process.poll() is None:
                 process.kill()
             process.communicate(timeout=DEADLINE_S)
+        self._started.clear()
         left = self.ours()
         for signum in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + 2.0

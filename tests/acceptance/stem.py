@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,22 +16,24 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
+from pydantic import BaseModel
+
+import parallel_agents
 from parallel_agents.cli import main
 
-for module in (
-    "bars",
-    "checkpointing",
-    "daemon",
-    "dry_run",
-    "keeping",
-    "looking",
-    "pages",
-    "reading",
-    "running",
-    "sentences",
-    "steering",
-):
-    import_module(f"parallel_agents.cli.{module}")
+# What a verb imports when it is needed, it would import anew in every fork.
+for module in pkgutil.walk_packages(parallel_agents.__path__, "parallel_agents."):
+    import_module(module.name)
+
+
+def build(model: type[BaseModel]) -> None:
+    """Make the validators of all models that are made from one, which is put off until they are first used."""
+    for one in model.__subclasses__():
+        one.model_rebuild()
+        build(one)
+
+
+build(BaseModel)
 
 
 def serve() -> None:
@@ -98,6 +101,6 @@ def carry_out(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for module in sys.argv[1:]:
-        import_module(module)
+    for name in sys.argv[1:]:
+        import_module(name)
     serve()

@@ -55,13 +55,13 @@ def test_what_a_second_run_took_over_is_let_go_of_at_its_own_end(cli: Scratch) -
     """It does not wait for it. What runs goes on, the next run takes it over again, and so on to the end."""
     first = killed_run(cli, shell("slow", f"echo x >> slow.txt; {until_file('go')}"), shell("then", "true", "slow"))
     for number in range(2):
-        said = cli("run", cli.plan(shell("own", "true"), name=f"other-{number}"))
+        said = cli.quick("run", cli.plan(shell("own", "true"), name=f"other-{number}"))
         hint = f"`parallel-agents resume {first}` or `parallel-agents daemon start` goes on"
         assert f"run {first} has not ended; {hint}\n" in said.err
         assert cli.quick("status", first, "--json").data["tasks"][0]["status"] == "running"
     assert cli.quick("runs", "--json").data[0]["holder"] is None
     cli.write("go", "")
-    assert cli("resume", first).out.startswith(f"run {first} completed: 2/2")
+    assert cli.quick("resume", first).out.startswith(f"run {first} completed: 2/2")
     assert (cli.root / "slow.txt").read_text() == "x\n"
     assert claims(cli, first) == ["run"] * 4
     assert cli.ours() == {}
@@ -73,22 +73,22 @@ def test_a_run_leaves_alone_what_was_submitted_paused_or_left_to_a_daemon(cli: S
     submitted = cli.quick("submit", cli.plan(shell("a", "true"), name="submitted")).out.strip()
     killed = killed_run(cli, shell("slow", until_file("go")), shell("then", "true", "slow"), name="paused")
     cli.quick("pause", killed)
-    cli("run", cli.plan(shell("own", "true"), name="one"))
+    cli.quick("run", cli.plan(shell("own", "true"), name="one"))
     assert claims(cli, killed) == ["run", "run"]
     cli.write("go", "")
     wait_until(lambda: not any("until [ -e go ]" in words for words in cli.ours().values()), "its attempt to end")
-    said = cli("run", cli.plan(shell("own", "true"), name="two"))
+    said = cli.quick("run", cli.plan(shell("own", "true"), name="two"))
     assert f"run {killed} was left in the middle" in said.err
     found = cli.quick("status", killed, "--json").data
     assert (found["status"], [task["status"] for task in found["tasks"]]) == ("paused", ["completed", "pending"])
-    assert "left in the middle" not in cli("run", cli.plan(shell("own", "true"), name="three")).err
+    assert "left in the middle" not in cli.quick("run", cli.plan(shell("own", "true"), name="three")).err
     cli.quick("daemon", "start")
     stopped = cli.quick(
         "submit", cli.plan(shell("held", until_file("go-on")), shell("then", "true", "held"), name="stopped")
     )
     cli.until_running("held", run=stopped.out.strip())
     cli.quick("daemon", "stop")
-    assert "left in the middle" not in cli("run", cli.plan(shell("own", "true"), name="four")).err
+    assert "left in the middle" not in cli.quick("run", cli.plan(shell("own", "true"), name="four")).err
     assert claims(cli, stopped.out.strip()) == ["daemon"]
     assert claims(cli, submitted) == ["daemon"]
     cli.quick("cancel", stopped.out.strip())
@@ -116,14 +116,15 @@ def test_ctrl_c_hands_back_what_was_taken_over(cli: Scratch) -> None:
     line_with("left in the middle", second.stderr)
     cli.until_running("own", run=run_of(cli, "second"))
     second.send_signal(signal.SIGINT)
-    wait_until(lambda: cli.quick("runs", "--json").data[0]["holder"] is None, "the first run to be handed back")
+    handed_back = cli.sparing(lambda: cli.quick("runs", "--json").data[0]["holder"] is None)
+    wait_until(handed_back, "the first run to be handed back")
     cli.write("go", "")
     cli.write("on", "")
     said = cli.said_by(second)
     assert said.code == 130
     assert f"`parallel-agents resume {first}`" in said.err
     assert cli.quick("status", first, "--json").data["tasks"][1]["status"] == "pending"
-    assert cli("resume", first).code == 0
+    assert cli.quick("resume", first).code == 0
     assert cli.ours() == {}
 
 
@@ -153,7 +154,7 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     assert [task["status"] for task in tasks] == ["completed", "queued"]
     assert cli.ours() == {}
     assert cli.quick("status", late.out.strip(), "--json").data["status"] == "submitted"
-    assert cli("resume", run).code == 0
+    assert cli.quick("resume", run).code == 0
 
 
 def test_a_drain_survives_who_asked_for_it_and_a_second_stop_detaches(cli: Scratch) -> None:

@@ -134,6 +134,8 @@ def test_status_at_every_event_is_what_the_events_until_then_say(story: Story) -
         assert {name: found[name] for name in ("status", "started_at", "ended_at", "seq")} == {
             name: wanted[name] for name in ("status", "started_at", "ended_at", "seq")
         }
+        if event["type"].startswith("Checkpoint"):
+            continue  # These two know nothing of it.
         (line,) = story.cli.quick("runs", "--json", "--at", str(seq)).data
         assert (line["run_id"], line["status"]) == (story.run_id, wanted["status"])
         queue = story.cli.quick("queue", "--json", "--at", str(seq)).data if wanted["ended_at"] is None else []

@@ -87,7 +87,7 @@ class Scene:
         self.cli.until_running("slow")
         if self.program in ("attach", "wait"):
             return int(wait_until(self._command_pid, "the command"))
-        holder = wait_until(lambda: self.cli.quick("runs", "--json").data[0]["holder"], "a holder")
+        holder = wait_until(self.cli.sparing(lambda: self.cli.quick("runs", "--json").data[0]["holder"]), "a holder")
         return int(holder["pid"])
 
     def _command_pid(self) -> int:
@@ -177,7 +177,7 @@ class Scene:
         run_id = self.run["run_id"]
         assert "left in the middle" not in self.cli("run", self.cli.plan(shell("own", "true"), name="other")).err
         self.finish()
-        assert self.cli("resume", str(run_id)).code == 0
+        assert self.cli.quick("resume", str(run_id)).code == 0
 
     def ends(self, code: str) -> None:
         """Is gone, and its run goes on where it did."""
@@ -226,9 +226,11 @@ def cli(tmp_path: Path) -> Iterator[Scratch]:
 
 
 def parameters() -> Iterator[object]:
-    """One for each cell. All but two programs are left to the long run of all tests."""
+    """One for each cell. All but two programs are left to the long run of all tests, and all keys but one that one ignores."""
+    ignored = ("Ctrl-C twice", "Ctrl-\\", "Ctrl-Z")
     for what, program, cell in CELLS:
-        marks = [pytest.mark.slow] if program not in ("run", "daemon start") else []
+        short = program == "run" or (program == "daemon start" and what not in ignored)
+        marks = [] if short else [pytest.mark.slow]
         yield pytest.param(what, program, cell, id=f"{program}-{what}".replace(" ", "_"), marks=marks)
 
 

@@ -154,8 +154,8 @@ def project(make_project: Callable[[str], Scratch]) -> Scratch:
     """A project with two runs: one that failed, one that nobody has started."""
     scratch = make_project("wrong input")
     plan = scratch.plan(shell("build", "exit 3"), shell("check", "true", "build"))
-    scratch("run", plan, code=1)
-    scratch("submit", plan)
+    scratch.quick("run", plan, code=1)
+    scratch.quick("submit", plan)
     return scratch
 
 
@@ -315,7 +315,7 @@ def test_files_that_are_no_store_are_said_to_be_none_and_stay_as_they_are(projec
             check_refusal(project.quick("--store", name, *words, code=2), wanted)
         assert path.read_bytes() == content
     (project.root / "empty folder").mkdir()
-    check_refusal(project("--store", "empty folder", "history", code=3), ("no store", "empty folder/events.db"))
+    check_refusal(project.quick("--store", "empty folder", "history", code=3), ("no store", "empty folder/events.db"))
     assert not list((project.root / "empty folder").iterdir())
 
 
@@ -352,9 +352,9 @@ def test_a_wrong_configuration_names_its_file_and_line_and_stops_no_reading(proj
         check_refusal(project.quick("submit", "plan.json", code=2), (str(path), *wanted))
         path.unlink()
     path = project.write(".claude/config/parallel-agents-config.json", '{"maxParallelAgents": 3,}')
-    check_refusal(project("run", "plan.json", code=2), (str(path), "line 1", "no JSON"))
-    assert project("status", "--json").data["name"] == "plan"
-    assert any(finding["level"] == "error" for finding in project("doctor", "--json", code=1).data)
+    check_refusal(project.quick("run", "plan.json", code=2), (str(path), "line 1", "no JSON"))
+    assert project.quick("status", "--json").data["name"] == "plan"
+    assert any(finding["level"] == "error" for finding in project.quick("doctor", "--json", code=1).data)
     path.unlink()
     assert project.event_count() == before
 
