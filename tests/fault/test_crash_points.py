@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, GATE, At, World, kill_group
+from crashing import GATE, At, World, kill_group
 from daemons import wait_until
 from fakeagent.installing import install
 
@@ -209,7 +209,7 @@ def scheduled(world: World, at: At) -> None:
     long_ago_us = wall_clock_us() - 400 * DAY_US
     with Log(world.path, clock=lambda: long_ago_us) as log:
         schedules.add(log, plan, Project.find(start=world.folder), cron="0 0 1 1 *", zone="UTC")
-    daemon = (COMMAND, "daemon", "run")
+    daemon = ("daemon", "run")
     world.dies(at, *daemon)
     next_one = world.begin(None, *daemon)
     [run_id] = wait_until(lambda: list(Projector(world.log).runs()), "the run")

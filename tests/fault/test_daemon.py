@@ -7,13 +7,12 @@ import json
 import resource
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import DAEMON, Store, gone, task, wait_until
+from daemons import DAEMON, Process, Store, gone, task, wait_until
 from waiting import line_with, next_line
 
 from parallel_agents import steer
@@ -246,7 +245,7 @@ def test_a_run_is_paused_resumed_and_retried_from_another_process(store: Store) 
     assert store.lines("lines") == ["a", "b", "b", "c"]
 
 
-def put_to_sleep(store: Store, daemon: subprocess.Popen[str]) -> None:
+def put_to_sleep(store: Store, daemon: Process) -> None:
     """At a moment when it is not in the middle of a transaction, which would lock everybody out."""
     with contextlib.closing(sqlite3.connect(store.path, isolation_level=None, timeout=0.1)) as probe:
         while True:

@@ -11,6 +11,7 @@ STEPS are numbers and ranges, as in 3,7,12-15; without them the story is told at
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -84,7 +85,8 @@ def tell(one: Story, look: Callable[[Told], None] = lambda world: None) -> Count
     Args:
         look: is shown the world at the end.
     """
-    with tempfile.TemporaryDirectory() as folder, _opened(one.world, one.seed, Path(folder)) as world:
+    within = os.environ.get("PYTEST_DEBUG_TEMPROOT")  # Where the other tests write.
+    with tempfile.TemporaryDirectory(dir=within) as folder, _opened(one.world, one.seed, Path(folder)) as world:
         world.begin()
         for number in one.steps:
             world.random = Random(f"{one.seed} {number}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 from histories import ENDED, RUN_ENDED, Generator, Model, store
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from in_memory import temporary
 
 from examples import examples
 from parallel_agents.eventstore import events as ev
@@ -48,7 +48,7 @@ def generated(random: Random, events: int, runs: int = 2) -> Iterator[tuple[Gene
     made = Generator(random, runs)
     made.grow(events)
     with (
-        tempfile.TemporaryDirectory() as folder,
+        temporary() as folder,
         Log(Path(folder) / "events.db", clock=lambda: next(clock), environ={}) as log,
     ):
         log._writer.execute("PRAGMA synchronous = OFF")

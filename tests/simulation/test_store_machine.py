@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from in_memory import TEMPROOT
 from waiting import next_line
 
 from examples import examples
@@ -44,7 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def opens(self) -> None:
         """Three that know nothing of each other."""
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=os.environ.get(TEMPROOT)))
         self.path = self.folder / "events.db"
         self.now_us = 10**15
         self.logs = [self.opened() for _ in range(3)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_memory import temporary
 from test_histories import HISTORIES, SEED, generated
 
 from parallel_agents.eventstore.log import Log
@@ -26,7 +26,7 @@ def test_what_a_reader_is_told_is_the_same_with_and_without_snapshots(seed: int,
     random = Random(seed)
     with (
         generated(random, events) as (made, _),
-        TemporaryDirectory() as folder,
+        temporary() as folder,
         pytest.MonkeyPatch.context() as patch,
         Log(Path(folder, "growing.db"), environ={}) as log,
     ):
