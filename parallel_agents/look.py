@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from parallel_agents.attempt_details import details
 from parallel_agents.attempt_files import CUT, cut_bytes
 from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
-from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun
+from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
@@ -22,11 +22,11 @@ from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
 from parallel_agents.machine_waits import machine_in_log, machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import Span, timeline
+from parallel_agents.projections.undone import undone_spans
 from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
@@ -391,68 +391,14 @@ def wait_ended(log: Log, run_ids: Sequence[str], *, timeout_s: float) -> list[st
     return left
 
 
-def history(
-    log: Log,
-    run_id: str | None,
-    *,
-    upto: int | None = None,
-    types: Sequence[str] = (),
-    task_id: str | None = None,
-    follow: bool = False,
-) -> Iterator[Row | None]:
-    """The events of a run, or of all runs, oldest first.
+def undone(log: Log, upto: int | None = None, run_id: str | None = None) -> Callable[[str, int], bool]:
+    """Tells of a run and a seq whether that event is undone, as of a moment.
 
     Args:
-        run_id: None for every run.
-        types: only these; none means all.
-        task_id: only events that name this task.
-        follow: go on with what is appended, until the run has ended; before each wait, None is given.
+        run_id: only of this run; None: of all.
     """
-    seq = 0
-    listener = log.doorbell.listen() if follow else None
-    try:
-        while True:
-            end = log.last_seq() if upto is None else upto
-            for row in log.rows(seq, end, run_id=run_id):
-                seq = row.seq
-                if (not types or row.type in types) and (task_id is None or _names(row, task_id)):
-                    yield row
-            if not follow or (run_id is not None and has_ended(log, run_id) and log.last_seq() == end):
-                return
-            yield None
-            wait_for_bell(listener, POLL_S)
-    finally:
-        if listener is not None:
-            listener.close()
-
-
-def check_event_type(name: str) -> None:
-    """Refuse what is no type of event.
-
-    Raises:
-        InvalidUsage: there is no such type.
-    """
-    if name not in EVENT_TYPES:
-        raise InvalidUsage(f"there is no type of event {name!r}", hint=nearest(name, EVENT_TYPES))
-
-
-def check_task(log: Log, run_id: str, task_id: str, upto: int | None = None) -> None:
-    """Refuse a task that the run does not have.
-
-    Raises:
-        UnknownTask: the run holds no such task.
-    """
-    task_of(Projector(log).state(run_id, upto), task_id)
-
-
-def undone_seqs(log: Log, run_id: str, upto: int | None = None) -> frozenset[int]:
-    """The events of a run that rollbacks have undone."""
-    records = Projector(log).records(run_id, upto)
-    if not any(isinstance(record.event, RunRolledBack) for record in records):
-        return frozenset()
-    kept, _ = effective(records)
-    rollbacks = {record.seq for record in records if isinstance(record.event, RunRolledBack)}
-    return frozenset(record.seq for record in records) - {record.seq for record in kept} - rollbacks
+    spans = undone_spans(log, log.last_seq() if upto is None else upto, run_id)
+    return lambda run, seq: run in spans and spans[run].holds(seq)
 
 
 def attempt(

@@ -37,7 +37,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "runs": ("looking", "List the runs."),
         "status": ("looking", "Show a run and its tasks."),
         "queue": ("looking", "Show what waits for a slot, in the order in which it will start."),
-        "history": ("reading", "Show what happened, event by event."),
+        "history": ("history", "Show what happened, event by event."),
         "logs": ("reading", "Print what a task's attempt wrote."),
         "show": ("looking", "Show one task's whole life."),
         "timeline": ("looking", "Draw a run as bars over time."),

@@ -355,6 +355,19 @@ class Log:
                 finally:
                     reader.text_factory = str
 
+    def ask(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """What a query over the tables gives. For this room: everybody else has the questions that have names."""
+        return self._fetch(query, values)
+
+    def rows_where(self, condition: str, values: Sequence[object], *, order: str = "seq", limit: int = -1) -> list[Row]:
+        """Rows that a condition fits, with their bodies, in an order; all at once.
+
+        Args:
+            condition, order: literal; what comes from outside stands in ``values``.
+        """
+        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY {order} LIMIT ?"
+        return self._select(query, (*values, limit))
+
     def _select(self, query: str, values: Sequence[object]) -> list[Row]:
         return list(map(Row._make, self._whole(self._fetch(query, values))))
 
@@ -508,6 +521,33 @@ class Log:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
             writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
+            writer.execute("COMMIT")
+            return True
+        return False
+
+    def keep(
+        self, table: str, stands: tuple[str, list[tuple[Any, ...]]], statements: Sequence[tuple[str, Sequence[object]]]
+    ) -> bool:
+        """Go on with a cache that has a table of its own, in one commit. Never waits for another writer.
+
+        Args:
+            table: the statement that makes the table where it is missing.
+            stands: a query, and what it has to give: else somebody else went on with it meanwhile, and nothing is written.
+            statements: each with the rows that it is for.
+        Returns:
+            Whether it was written. Who could not write it leaves it to the next.
+        """
+        with self._at_once() as writer:
+            if writer is None:
+                return False
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute(table)
+            query, expected = stands
+            if writer.execute(query).fetchall() != expected:
+                writer.execute("ROLLBACK")
+                return False
+            for statement, rows in statements:
+                writer.executemany(statement, cast("Sequence[Any]", rows))
             writer.execute("COMMIT")
             return True
         return False

@@ -8,6 +8,7 @@ from functools import wraps
 from hashlib import sha256
 from typing import ParamSpec, TypeVar
 
+from parallel_agents.eventstore import blocks
 from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
@@ -57,6 +58,7 @@ class RunView:
 
 
 _OF_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, IndexError, AssertionError)
+_BLOCKS_CAUGHT_UP = 400  # 100,000 events, in some tenths of a second; what is left is left to who asks.
 _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")
 
@@ -197,11 +199,13 @@ class Projector:
 
     @_blames
     def keep_up(self) -> None:
-        """Make new snapshots of what is folded over the whole store, where the old ones are far behind."""
+        """Make new snapshots of what is folded over the whole store, and tell what its blocks hold, where that is far behind."""
         end = self.log.last_seq()
         self._keep_up(RUNS, end)
         self._keep_up(OCCUPANCY, end)
         self._keep_up(SPEND, end)
+        if end - blocks.covered(self.log) >= blocks.KEEP_EVERY:
+            blocks.catch_up(self.log, at_most=_BLOCKS_CAUGHT_UP)
 
     def _keep_up(self, fold: StoreWide[State], end: int) -> None:
         if end - fold.newest_seq(self.log) >= KEEP_EVERY:
