@@ -14,7 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-from parallel_agents.checkpoint.blaming import Written, between, is_uncommitted, written
+from parallel_agents.checkpoint.blaming import Written, between, is_acyclic, is_uncommitted, written
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.eventstore import events as ev
@@ -239,15 +239,24 @@ class Authorship:
         Args:
             more: commits, and what else they come from.
         """
-        extra = {**self._extra, **self._squashed, **(more or {})}
-        if not extra:
-            return {}
-        there = written(repository, [*extra, *extra.values()])
-        return {
-            commit: [*there[commit].parents, source]
-            for commit, source in extra.items()
-            if commit in there and source in there and source not in there[commit].parents
-        }
+        surely = {**self._extra, **self._squashed}
+        for extra in ({**surely, **(more or {})}, surely):
+            if not extra:
+                break
+            graph = between(repository, [*extra, *extra.values()], self._before_all(repository))
+            there = written(repository, extra.values())
+            found = {
+                commit: [*graph[commit].parents, source]
+                for commit, source in extra.items()
+                if commit in graph and source in there and source not in graph[commit].parents
+            }
+            if is_acyclic({**{commit: one.parents for commit, one in graph.items()}, **found}):
+                return found
+        return {}  # Dates of commits can be anything, and git would go round for ever.
+
+    def _before_all(self, repository: Repository) -> list[str]:
+        """The commit that the first run of a repository began with: nothing that led to it is of any run."""
+        return [run.base for run in self.sources(repository) if run.base is not None][:1]
 
     def identify(self, repository: Repository, commits: Iterable[str]) -> dict[str, Written]:
         """See to it that ``claims`` holds whatever of these commits a run has made; gives what they say of themselves."""
@@ -273,8 +282,7 @@ class Authorship:
         runs = self.sources(repository)
         names = {run.run_id for run in runs}
         works = [one for one in self.attempts.values() if one.work is not None and one.run_id in names]
-        first = next((run.base for run in runs if run.base), None)
-        graph = between(repository, (one.work or "" for one in works), [first] if first else [])
+        graph = between(repository, (one.work or "" for one in works), self._before_all(repository))
         bases = {run.base for run in runs}
         for attempt in works:
             claim = self.claims.get(attempt.work or "")
@@ -296,16 +304,37 @@ class Authorship:
         Args:
             said: as ``identify`` gave it.
         """
-        found = {}
         known = self._squashed.keys() | self._extra.keys()
+        known |= {commit for snapshots in self._snapshots.values() for _, commit in snapshots}
+        asked: dict[str, list[str | None]] = {}
         for commit, one in said.items():
             claim = self.claims.get(commit)
             if len(one.parents) > 1 or commit in known or (claim is not None and claim.attempt_id is not None):
                 continue
             if claim is not None and claim.joined == "run":
-                line = self.runs[claim.run_id].line
-            else:
-                line = self.shared_files(repository, one.at_s * 1_000_000 + 999_999)
-            if line is not None and line != commit:
+                asked[commit] = [self.runs[claim.run_id].line]
+            else:  # Git counts whole seconds, so what was kept in the same one may be older or younger.
+                asked[commit] = [self.shared_files(repository, one.at_s * 1_000_000 + more) for more in (999_999, 0)]
+        lines = {line for one in asked.values() for line in one if line is not None}
+        if not lines:
+            return {}
+        graph = between(repository, [*asked, *lines], self._before_all(repository))
+        before = {line: self._ancestors(graph, line) for line in lines}
+        found = {}
+        for commit, choice in asked.items():
+            line = next((line for line in choice if line is not None and commit not in before[line]), None)
+            if line is not None and commit in graph:
                 found[commit] = line
         return found
+
+    def _ancestors(self, graph: Mapping[str, Written], commit: str) -> set[str]:
+        """A commit and what leads to it, by what was in a shared directory too."""
+        seen, left = {commit}, [commit]
+        while left:
+            at = left.pop()
+            more = (self._extra.get(at), self._squashed.get(at))
+            for parent in (*(graph[at].parents if at in graph else ()), *filter(None, more)):
+                if parent not in seen:
+                    seen.add(parent)
+                    left.append(parent)
+        return seen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -139,6 +140,15 @@ def _listed(repository: Repository, options: Sequence[str], commits: Iterable[st
             commit, at, parents, author, summary, *trailers = fields
             found[commit] = Written(commit, int(at), tuple(parents.split()), author, summary, *trailers)
     return found
+
+
+def is_acyclic(parents: Mapping[str, Sequence[str]]) -> bool:
+    """Whether no commit leads to itself, as git itself never finds out when it is given other parents."""
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError:
+        return False
+    return True
 
 
 def added_lines(repository: Repository, pairs: Mapping[str, str]) -> dict[str, dict[str, int | Binary]]:

@@ -43,7 +43,7 @@ def lineage(
         _spend(ctx, word, run, here, as_json, at)
         return
     if word is None:
-        raise click.UsageError("PATH is missing; or say --spend")
+        raise click.UsageError("a PATH is missing; or say --spend")
     if here:
         raise InvalidUsage("--here goes with --spend", hint="a file is looked at here unless --run is said")
     from parallel_agents import lineage as made_by
