@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 from parallel_agents.checkpoint.git import GitFailed, decoded, encoded
 from parallel_agents.checkpoint.repository import Repository
 
-# The graph of commits that git keeps in a file would hide the parents that are given here.
-_SETTINGS: Final = ("-c", "core.commitGraph=false", "-c", "blame.ignoreRevsFile=")
+# The graph of commits that git keeps in a file would hide the parents that are given here. An empty name takes back all
+# files of revisions to ignore, but not in a setting: those are sorted, and it would come first.
+_BLAME: Final = ("-c", "core.commitGraph=false", "blame", "--porcelain", "--no-textconv", "--ignore-revs-file=")
 _HEADER: Final = re.compile(rb"([0-9a-f]{40,64}) \d+ (\d+)(?: \d+)?\n")
 _HUNK: Final = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 _TRAILERS: Final = ("Run", "Task", "Attempt")
@@ -73,7 +74,7 @@ def blame(
         None where there is no such file.
     """
     git = repository.git(repository.top if rev is None else None)
-    words = [*_SETTINGS, "blame", "--porcelain", "--no-textconv"]
+    words = [*_BLAME]
     stdin = b""
     if grafts:
         words += ["-S", "/dev/stdin"]
