@@ -43,6 +43,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "timeline": ("looking", "Draw a run as bars over time."),
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
+        "lineage": ("lineage", "Say which attempt, model and money made a file or a line."),
         "replay": ("replay", "Look at a past run as it went, or prove that it would go so again."),
     },
     "Keep files": {
@@ -85,6 +86,7 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "blame": "lineage", "annotate": "lineage",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
