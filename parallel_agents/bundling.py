@@ -24,13 +24,15 @@ BUNDLES = "bundles"
 
 
 def bundles(
-    log: Log, project: Project, places: dict[str, Place], named: dict[str, Named], scratch: Path, told: Told
-) -> tuple[list[dict[str, Any]], list[str]]:
+    log: Log, project: Project, places: dict[str, Place], named: dict[str, Named], scratch: Path, told: Told, *,
+    branches: bool = True,
+) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
     """A bundle for each repository in which some runs have refs, and what could not be had.
 
     Args:
         log: the store itself.
         places, named: of the runs.
+        branches: also with what somebody else has put on a run's branch.
     """
     unusable: list[tuple[str, str, str]] = []
     repositories = repositories_of(project, places, unusable)
@@ -42,6 +44,8 @@ def bundles(
     for number, one in enumerate(repositories.values()):
         told("repositories", number, len(repositories))
         held = refs_of(log, one, named)
+        if not branches:
+            held = {ref: commit for ref, commit in held.items() if ref.startswith(OUR_REFS)}
         if held:
             file = scratch / f"{number}.bundle"
             bundle(one, file, held)
