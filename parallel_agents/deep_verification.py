@@ -28,7 +28,7 @@ from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
 from parallel_agents.projections import status as st
 from parallel_agents.projections.effective import kept_positions
-from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.projector import Projector, placed
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
@@ -165,9 +165,11 @@ def _refolded(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
     """The state of a run as a reader saw it at some events, by one event after the other and from nothing."""
     last = max(moments)
     if not log.rolled_back(run_id, 0, last):
-        return _in_one_pass(log, run_id, moments)
-    briefs = list(log.briefs(run_id, 0, last))
-    return {moment: _effective(log, run_id, [one for one in briefs if one[0] <= moment]) for moment in moments}
+        found = _in_one_pass(log, run_id, moments)
+    else:
+        briefs = list(log.briefs(run_id, 0, last))
+        found = {moment: _effective(log, run_id, [one for one in briefs if one[0] <= moment]) for moment in moments}
+    return {moment: placed(log, state) for moment, state in found.items()}
 
 
 def _in_one_pass(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
@@ -234,7 +236,7 @@ def _files(
             done += 1
             dispatched = run_id in runs and runs[run_id].holder is not None and holder_alive(runs[run_id].holder or {})
             yield from _refs_of_run(repository, run_id, named[run_id], gone, dispatched=dispatched)
-            if run_id in runs and not dispatched:
+            if run_id in runs and not dispatched and log.carried is None:  # An imported run has no branch here.
                 yield from _branch(log, repository, run_id, named[run_id], end)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from parallel_agents.around import before_of
 from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore.events import RunClaimed, RunForked, RunRolledBack, RunSubmitted
 from parallel_agents.eventstore.log import Log
@@ -52,7 +53,11 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
     if first is None:
         raise unknown_run(log, run_id, upto)
     projector = Projector(log, use_snapshots=False)
-    around = Around(projector.occupancy(first[0] - 1), read_circuits(log, first[0] - 1))
+    elsewhere = None if log.carried is None else before_of(log.carried.around)
+    if elsewhere is None:
+        around = Around(projector.occupancy(first[0] - 1), read_circuits(log, first[0] - 1))
+    else:
+        around = Around(elsewhere.occupancy, elsewhere.circuits)
     verdict, judged = Verdict(), Judged()
     state, decider = st.initial(run_id), Redecider(judged)
     done = 0
@@ -77,8 +82,8 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
                 if isinstance(record.event, RunClaimed):
                     around.actor = str(record.event.holder.get("kind"))
                 if isinstance(record.event, RunSubmitted | RunForked) and has_agents(state):
-                    around.spend = projector.spend(first[0] - 1)
-                    around.agent_type = _agent_types(projector, end)
+                    around.spend = projector.spend(first[0] - 1) if elsewhere is None else elsewhere.spend
+                    around.agent_type = _agent_types(projector, end, {} if elsewhere is None else elsewhere.agent_types)
             _fold(around, record)
     return _counted(verdict, judged)
 
@@ -101,9 +106,13 @@ def _fold(around: Around, record: Recorded) -> None:
         spend_fold.fold(around.spend, record)
 
 
-def _agent_types(projector: Projector, end: int) -> Callable[[str, str], str]:
-    """The agent type of a task, of any run."""
-    known: dict[str, dict[str, str]] = {}
+def _agent_types(projector: Projector, end: int, told: dict[str, dict[str, str]]) -> Callable[[str, str], str]:
+    """The agent type of a task, of any run.
+
+    Args:
+        told: by run and task, of runs that the log does not hold.
+    """
+    known = dict(told)
 
     def agent_type(run_id: str, task_id: str) -> str:
         if run_id not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.checkouts import open_repository
 from parallel_agents.scheduler.decide_past import changes, decide_fork, decide_rollback
+from parallel_agents.scheduler.environment import recorded_environment
 
 _ENDS = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 STOP_S = 15.0  # How long attempts that were undone are waited for; whoever dispatches next goes on with it.
@@ -248,11 +250,12 @@ def _follow(log: Log, state: RunState) -> str | None:
     return None
 
 
-def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[str, Any]:
+def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str], *, into: Log | None = None) -> dict[str, Any]:
     """A new run that goes on from the state of another one at an event; completed work is kept, the old run untouched.
 
     Args:
         settings: overrides as texts, such as ``{"max_parallel_agents": "8", "build.timeout_s": "60"}``.
+        into: the store that the new run is of, where the old one was imported.
     Returns:
         ``{"run_id", "parent", "seq", "status"}``.
     Raises:
@@ -264,6 +267,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
         raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
     there, now = projector.state(run_id, seq), projector.state(run_id)
     there.workdir, there.repository = now.workdir, now.repository  # It may have been moved since.
+    if log.carried is not None:
+        _make_at_home(there, redacted=log.carried.redacted)
     if there.callables:
         raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
     plan, overrides = overridden(there, settings)
@@ -273,6 +278,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
     plan_digest, state_digest = digest_of(content), digest_of(snapshot)
     child = new_id()
     events = decide_fork(there, seq, plan, plan_digest, state_digest, overrides)
+    if log.carried is not None:  # No run of this store says where its files are.
+        events.append(ev.RunMoved(workdir=there.workdir, repository=there.repository))
     checkpoint_id = _hold_for_fork(there, child)
     if checkpoint_id is not None:
         label = f"fork of {run_id} at event {seq}"
@@ -280,10 +287,28 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
             ev.CheckpointCreated(checkpoint_id=checkpoint_id, kind="before_run", label=label, commit=there.integration)
         )
     reach("fork.held")
-    log.append(child, 0, events, blobs={plan_digest: content, state_digest: snapshot})
+    home = log if into is None else into
+    blobs = {plan_digest: content, state_digest: snapshot}
+    if into is not None:  # The state names the plan that it is of.
+        blobs[there.plan_digest] = log.blob(there.plan_digest)
+    home.append(child, 0, events, blobs=blobs)
     reach("fork.appended")
-    follow_branch(log, child)
-    return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(log).state(child).status}
+    follow_branch(home, child)
+    return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(home).state(child).status}
+
+
+def _make_at_home(there: RunState, *, redacted: bool) -> None:
+    """Let a state of another machine be one of this.
+
+    Raises:
+        NotAllowed: what its tasks were to do did not come along.
+    """
+    if redacted:
+        raise NotAllowed(
+            f"run {there.run_id} was exported without commands, prompts and files, so nothing can go on from it",
+            hint="ask for an export without --redact",
+        )
+    there.environment = recorded_environment(os.environ)
 
 
 def _hold_for_fork(there: RunState, child: str) -> str | None:

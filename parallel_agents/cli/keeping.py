@@ -10,19 +10,26 @@ import click
 
 from parallel_agents import ChainBroken
 from parallel_agents.cli.progress import told_of_progress
-from parallel_agents.cli.scene import json_option, opened, print_json, project_of, store_option
+from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
 
 
 @click.command()
+@run_argument
 @click.option("--deep", is_flag=True, help="Also every fold against a rebuild, refs and commits against events.")
 @json_option
 @store_option
 @click.pass_context
-def verify(ctx: click.Context, deep: bool, as_json: bool) -> int:
-    """Check that the log is what was written: its chain, and the plans that it names. Exit code 8 where it is not."""
+def verify(ctx: click.Context, run: str | None, deep: bool, as_json: bool) -> int:
+    """Check that the log is what was written: its chain, and the plans that it names. Exit code 8 where it is not.
+
+    RUN says which store: an imported run has one of its own.
+    """
+    from parallel_agents import look
     from parallel_agents.verification import verify as check
 
     with opened(ctx) as log, told_of_progress() as told:
+        if run is not None:
+            look.resolve_run(log, run)
         if deep:
             from parallel_agents.deep_verification import verify_deeply
 
@@ -37,6 +44,8 @@ def verify(ctx: click.Context, deep: bool, as_json: bool) -> int:
     if found["ok"]:
         if not as_json:
             click.echo(f"ok: {found['events']} events, the chain holds; its head is {found['head']}")
+            if found.get("carried"):
+                click.echo(_part(found["carried"]))
         for name in found["missing_archives"]:
             click.echo(f"archive {name} is not there: only the digests of its events are proved", err=True)
         return 0
@@ -50,6 +59,16 @@ def verify(ctx: click.Context, deep: bool, as_json: bool) -> int:
         raise ChainBroken(f"archives are not what was written: {named}", hint="restore them from a backup")
     digests = ", ".join(digest[:12] for digest in found["missing_plans"])
     raise ChainBroken(f"plans are gone or changed: {digests}", hint="restore the store from a backup")
+
+
+def _part(of: dict[str, Any]) -> str:
+    """Which part of another store's chain an imported run is proved by."""
+    less = (
+        f"; of {of['reduced']:,} only the envelope is proved, not what came along of their content"
+        if of["reduced"]
+        else ""
+    )
+    return f"they are events {of['first']:,} to {of['head_seq']:,} of the store that run {of['run_id']} came from{less}"
 
 
 def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:

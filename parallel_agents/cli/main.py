@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -73,6 +74,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
         "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
+        "export": ("carrying", "Write one run to a file that another machine can prove, replay and fork."),
+        "import": ("carrying", "Bring a run in that was exported elsewhere, to look at it and to fork it."),
         "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
@@ -93,7 +96,7 @@ OTHER_WORDS = {
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
 }  # fmt: skip
-LATER = ("debug", "export", "import")
+LATER = ("debug",)
 
 
 class Verbs(click.Group):
@@ -108,7 +111,7 @@ class Verbs(click.Group):
         for group in VERBS.values():
             if cmd_name in group:
                 module = import_module(f"parallel_agents.cli.{group[cmd_name][0]}")
-                command: click.Command = getattr(module, cmd_name)
+                command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
                 command.short_help = group[cmd_name][1]
                 return command
         return None

@@ -109,7 +109,11 @@ def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[st
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         seq = look.status(log, run_id)["seq"] if at is None else travel.target_of(log, run_id, at).seq
-        made = travel.fork(log, run_id, seq, given)
+        if log.carried is None:
+            made = travel.fork(log, run_id, seq, given)
+        else:
+            with project_of(ctx).open(create=True, actor="cli") as own:
+                made = travel.fork(log, run_id, seq, given, into=own)
     if as_json:
         print_json(made)
         return

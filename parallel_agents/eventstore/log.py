@@ -17,10 +17,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore import carried as carried_run
 from parallel_agents.eventstore.archive import ELSEWHERE, Archives
+from parallel_agents.eventstore.carried import Carried
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
+from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
@@ -164,6 +166,15 @@ class Log:
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
+        self._carried: Carried | bool | None = False  # Not asked for yet.
+
+    @property
+    def carried(self) -> Carried | None:
+        """What the store says of the run that was imported into it; None for a store that runs are dispatched from."""
+        if isinstance(self._carried, bool):
+            found = self._fetch("SELECT value FROM store WHERE key = ?", (carried_run.KEY,))
+            self._carried = carried_run.read(found)
+        return self._carried
 
     def close(self) -> None:
         """Give the connections back. The last process to do so lets SQLite fold its write-ahead log."""
@@ -229,6 +240,11 @@ class Log:
         one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
         reach("log.before-append")
+        if self.carried is not None:
+            raise NotAllowed(
+                f"run {self.carried.run_id} was imported, and is only looked at",
+                hint=f"`parallel-agents fork {self.carried.run_id}` makes a run of your own that goes on from it",
+            )
         with self._lock:
             writer = self._writer
             with explained(self.path):

@@ -106,7 +106,7 @@ class Projector:
         state = self._state_at(run_id, end)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
-        return state
+        return placed(self.log, state)
 
     def _state_at(self, run_id: str, upto: int) -> RunState:
         base = self._from_snapshot(run_id, upto)
@@ -292,6 +292,13 @@ class Projector:
                 f"{text!r} is neither an event's number nor a time", hint="such as 412, or 2026-03-01T12:00:00Z"
             ) from None
         return self.log.seq_at(at_us)
+
+
+def placed(log: Log, state: RunState) -> RunState:
+    """The state, with the places where the files of an imported run are here. Its events name those of another machine."""
+    if log.carried is not None and state.run_id == log.carried.run_id:
+        state.workdir, state.repository = log.carried.workdir, log.carried.repository
+    return state
 
 
 def unknown_run(log: Log, run_id: str, upto: int | None = None) -> UnknownRun:
