@@ -34,22 +34,6 @@ def build(model: type[BaseModel]) -> None:
 
 
 build(BaseModel)
-for module in (
-    "bars",
-    "checkpointing",
-    "daemon",
-    "dry_run",
-    "keeping",
-    "looking",
-    "pages",
-    "reading",
-    "running",
-    "history",
-    "history_page",
-    "sentences",
-    "steering",
-):
-    import_module(f"parallel_agents.cli.{module}")
 
 
 def serve() -> None:
