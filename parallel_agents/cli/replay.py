@@ -111,8 +111,8 @@ class _Past:
 
 def _retell(log: Any, run_id: str, upto: int | None, speed: float | None, *, as_json: bool) -> int:
     from parallel_agents import retelling
+    from parallel_agents.cli.history_page import HistoryPage
     from parallel_agents.cli.live import LiveView
-    from parallel_agents.cli.sentences import HistoryPage
     from parallel_agents.look import history_row
 
     began_us, ended_us = retelling.span_us(log, run_id, upto)
