@@ -128,7 +128,7 @@ def _retell(log: Any, run_id: str, upto: int | None, speed: float | None, *, as_
                 past.state = moment.state
                 view.told(moment.records)
         return 0
-    page = HistoryPage(undone=frozenset(), with_run=False)
+    page = HistoryPage(undone=lambda run, seq: False, with_run=False)
     for moment in told:
         if as_json:
             click.echo(json_text(retelling.as_json(moment, began_us)))
