@@ -214,6 +214,8 @@ def test_a_directory_without_git_and_one_that_runs_share_are_followed_through_wh
         ("attempt", latest(cli), "two"), ("uncommitted", None, None),
     ]  # fmt: skip
     assert "no run: not committed when run" in cli.quick("lineage", "f").out
+    show = cli.quick("lineage", "f:4", "--json").data["story"]["commands"][-1]
+    assert show.startswith(f"git --git-dir={cli.store.parent}/shadow.git show ")
     cli("run", cli.plan(shell("none", "true"), workspace="none"))
     for words in (["f", "--run", latest(cli)], ["--spend"]):
         refused = cli.quick("lineage", *words, "--json", code=2).complaint
