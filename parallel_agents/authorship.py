@@ -100,8 +100,10 @@ class Authorship:
         self._places: dict[str, Path | None] = {}
         self._walked: set[Path] = set()
         self._asked: set[str] = set()  # Attempts whose conflict waits for a person.
-        for row in log.rows(0, upto, where=_TYPES):
-            self._learn(decode(row))
+        begun = _with_files(log, upto)  # Whatever else a store holds need not be decoded.
+        for row in log.rows(min(begun.values(), default=0) - 1, upto, where=_TYPES) if begun else ():
+            if row.run_id in begun:
+                self._learn(decode(row))
 
     def _learn(self, record: Recorded) -> None:
         match record.event:
@@ -338,3 +340,17 @@ class Authorship:
                     seen.add(parent)
                     left.append(parent)
         return seen
+
+
+def _with_files(log: Log, upto: int | None) -> dict[str, int]:
+    """The runs whose files are kept, with the seqs of their first events."""
+    found: dict[str, int] = {}
+    for record in log.run_level(upto):
+        match record.event:
+            case ev.RunSubmitted(base_commit=str()):
+                found[record.run_id] = record.seq
+            case ev.RunForked(parent=parent) if parent in found:
+                found[record.run_id] = record.seq
+            case _:
+                pass
+    return found

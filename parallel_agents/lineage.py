@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -96,7 +97,7 @@ def lineage(
         "parts": parts,
     }
     if first is not None and begin == end and parts[0]["attempt_id"] is not None:
-        answer["story"] = story(log, tasks, parts[0], upto)
+        answer["story"] = _story(log, tasks, parts[0], upto, place.repository)
     return answer
 
 
@@ -281,7 +282,7 @@ def _who(known: Authorship, tasks: _Tasks, seen: Seen, commit: str) -> dict[str,
     }
 
 
-def story(log: Log, tasks: _Tasks, part: dict[str, Any], upto: int | None) -> dict[str, Any]:
+def _story(log: Log, tasks: _Tasks, part: dict[str, Any], upto: int | None, repository: Repository) -> dict[str, Any]:
     """What else the log says of the attempt that made a line: what it was asked, why this model, who let it in."""
     run_id, task_id, attempt_id = part["run_id"], part["task_id"], part["attempt_id"]
     records = Projector(log).records(run_id, upto)
@@ -314,6 +315,7 @@ def story(log: Log, tasks: _Tasks, part: dict[str, Any], upto: int | None) -> di
             found["outcome"], found["undone"] = span.outcome, span.undone
     state = tasks.state(run_id)
     task = state.tasks.get(task_id)
+    git = f"git --git-dir={shlex.quote(str(repository.git_dir))}" if repository.shadow else "git"
     reviewers = [state.tasks[name] for name in state.dependents.get(task_id, ()) if name in state.tasks]
     return {
         **found,
@@ -325,6 +327,6 @@ def story(log: Log, tasks: _Tasks, part: dict[str, Any], upto: int | None) -> di
         "commands": [
             f"parallel-agents show {run_id} {task_id}",
             f"parallel-agents why {run_id} {task_id}",
-            f"git show {part['commit'][:12]}",
+            f"{git} show {part['commit'][:12]}",
         ],
     }

@@ -21,7 +21,7 @@ _KEPT: Final = {
 
 
 @click.command()
-@click.argument("word", required=False, metavar="PATH[:LINE|:FROM-TO]", type=click.Path())
+@click.argument("word", required=False, metavar="[PATH[:LINE|:FROM-TO]]", type=click.Path())
 @click.option("--run", metavar="RUN", shell_complete=complete_run, help="Look at a run's files, not at yours.")
 @click.option(
     "--spend", is_flag=True, help="Divide what a run has cost: lines that are left, and all else. Without PATH."

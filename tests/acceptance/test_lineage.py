@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakeagent.installing import install
-from scratch import Scratch, shell
+from scratch import Scratch, shell, until_file
 from versioned import git, versioned
 
 DEAR = "usage 1000000 20000 0 0"
@@ -214,6 +214,8 @@ def test_a_directory_without_git_and_one_that_runs_share_are_followed_through_wh
         ("attempt", latest(cli), "two"), ("uncommitted", None, None),
     ]  # fmt: skip
     assert "no run: not committed when run" in cli.quick("lineage", "f").out
+    show = cli.quick("lineage", "f:4", "--json").data["story"]["commands"][-1]
+    assert show.startswith(f"git --git-dir={cli.store.parent}/shadow.git show ")
     cli("run", cli.plan(shell("none", "true"), workspace="none"))
     for words in (["f", "--run", latest(cli)], ["--spend"]):
         refused = cli.quick("lineage", *words, "--json", code=2).complaint
@@ -233,15 +235,21 @@ def test_what_a_shared_run_left_is_its_own_before_and_after_the_user_commits_it(
 
 
 def test_a_conflict_that_a_person_settled_is_told_as_theirs(cli: Scratch) -> None:
-    """The lines that they wrote; those of either side stay whose they were. Work that a rollback took back is undone."""
+    """The lines that they wrote; those of either side stay whose they were. A fork has them all from its parent."""
     versioned(cli, {"f": "1\n2\n3\n"})
-    scripts = [shell(name, f"sleep 0; printf '{name}\\n2\\n{name}\\n' > f") for name in ("a", "b")]
+    met = [f"touch {cli.root}/home/{name}; {until_file(f'{cli.root}/home/{other}')}" for name, other in ("ab", "ba")]
+    scripts = [
+        shell(name, f"{wait}; printf '{name}\\n2\\n{name}\\n' > f") for name, wait in zip("ab", met, strict=True)
+    ]
     cli("run", cli.plan(*scripts), code=5)
     (one,) = cli.quick("conflicts", "--json").data
     other = one["other_task_id"]
     cli.write("settled.txt", f"both\n2\n{other}\n")
     cli.quick("resolve", one["task_id"], "--file", f"f={cli.root}/settled.txt")
     cli("resume", code=None)
-    assert [(part[2], part[3]) for part in makers(cli, "f", "--run", "latest")] == [
-        ("settled", one["task_id"]), ("commit", None), ("attempt", other),
-    ]  # fmt: skip
+    run, expected = latest(cli), [("settled", one["task_id"]), ("commit", None), ("attempt", other)]
+    assert [part[2:4] for part in makers(cli, "f", "--run", run)] == expected
+    fork = cli.quick("fork", run, "--json").data["run_id"]
+    assert [part[2:4] for part in makers(cli, "f", "--run", fork)] == expected
+    assert cli.quick("lineage", "f", "--run", fork, "--json").data["parts"][0]["run_id"] == run
+    assert cli.quick("lineage", "--spend", fork, "--json").data["attempts"] == []

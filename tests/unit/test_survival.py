@@ -104,6 +104,40 @@ def test_every_line_is_of_the_attempt_that_wrote_it(seed: int, tmp_path: Path, m
     run.close()
 
 
+def test_what_an_agent_found_or_merged_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes nothing makes no line; of what another one's commits lead to, only those made meanwhile are its own."""
+    run = HandmadeRun(tmp_path, monkeypatch)
+    run.start("a")
+    run.end("a", {})
+    assert [part["by"] for part in lineage(run.log, run.project, "f")["parts"]] == ["commit"]
+    run.start("b")
+    top = run.repository.top
+
+    def commit(branch: str, name: str) -> None:
+        user_git(top, "switch", "-qc", branch, run.base)
+        (top / name).write_text(f"{name}\n")
+        user_git(top, "add", "-A")
+        user_git(top, "commit", "-qm", name)
+
+    with monkeypatch.context() as earlier:
+        earlier.setenv("GIT_COMMITTER_DATE", "2020-01-01T00:00:00Z")
+        commit("old", "theirs")
+    commit("work", "own")
+    user_git(top, "merge", "-q", "--no-ff", "-m", "both", "old")
+    work = user_git(top, "rev-parse", "HEAD")
+    run.add(
+        ev.TaskCompleted(task_id="b", attempt_id="b1", duration_s=1.0, commit=work),
+        ev.CheckpointCreated(
+            checkpoint_id="wb1", kind="after_attempt", commit=work, task_id="b", attempt_id="b1", changed=2
+        ),
+    )
+    made = {
+        name: lineage(run.log, run.project, name, run.run_id)["parts"][0]["task_id"] for name in ("own", "theirs", "f")
+    }
+    assert made == {"own": "b", "theirs": None, "f": None}
+    run.close()
+
+
 def test_work_that_never_came_in_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conflict, a rollback, a review that adds nothing, a picture that counts as one line, an unknown price."""
     run = HandmadeRun(tmp_path, monkeypatch, task("a"), task("b"), task("c"), task("d"), conflicts="abort")
