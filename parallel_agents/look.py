@@ -10,7 +10,6 @@ from typing import Any
 from parallel_agents.archived import at_hand, is_kept
 from parallel_agents.attempt_details import details
 from parallel_agents.attempt_files import CUT, cut_bytes
-from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun
 from parallel_agents.eventstore.events import EVENT_TYPES
@@ -18,8 +17,8 @@ from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
-from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
-from parallel_agents.machine_waits import machine_in_log, machine_waits
+from parallel_agents.held_back import money_and_waits
+from parallel_agents.machine_waits import machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
@@ -27,12 +26,12 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.projections.undone import undone_spans
-from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
-from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
+from parallel_agents.scheduler.plan import Agenda, outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import PROMPT
+from parallel_agents.standpoint import facts_at, now_of
 
 LATEST = "latest"
 
@@ -172,8 +171,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     """What waits for a slot, in the order in which it will start, run by run, with the reason why it waits."""
     projector = Projector(log)
     end = log.last_seq() if upto is None else upto
-    row = log.row(end) if upto is not None else None
-    now_us = row.at_us if row is not None else wall_clock_us()
+    now_us = now_of(log, upto)
     slots = projector.occupancy(end)
     chosen = [run_id] if run_id is not None else [
         name for name, run in projector.runs(upto).items() if run.status not in st.ENDED
@@ -182,10 +180,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     for name in chosen:
         state = projector.state(name, end)
         agenda = Agenda(state)
-        agents = facts_of(projector, state, now_us, end)
-        circuits = circuit_facts(log, state, slots.slots, now_us, end)
-        machine = machine_in_log(projector, state, slots, end)
-        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits, machine=machine)
+        facts = facts_at(projector, state, slots, now_us, end)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -204,47 +199,6 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
                 }
             )
     return lines
-
-
-def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
-    """Why a task stands where it stands, by the scheduler's own reasons, and the events that made it so."""
-    projector = Projector(log)
-    end = log.last_seq() if upto is None else upto
-    state = projector.state(run_id, end)
-    task = task_of(state, task_id)
-    row = log.row(end)
-    now_us = wall_clock_us() if upto is None or row is None else row.at_us
-    slots = projector.occupancy(end)
-    agents = facts_of(projector, state, now_us, end)
-    circuits = circuit_facts(log, state, slots.slots, now_us, end)
-    machine = machine_in_log(projector, state, slots, end)
-    facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
-    reason = why_not(state, task_id, facts, now_us)
-    touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
-    answer = {
-        "run_id": run_id,
-        "task_id": task_id,
-        "seq": state.seq,
-        "status": task.status,
-        "code": reason.code,
-        "why": reason.text,
-        "tasks": list(reason.tasks),
-        "events": [{"seq": row.seq, "type": row.type} for row in touching[-5:]],
-        "look": looking_command(run_id, task),
-        "settle": settling_command(run_id, task),
-    }
-    if agents is not None:
-        answer |= why_of_task(state, task, agents.books.spend, now_us, reason.code)
-    if reason.code == CIRCUIT_OPEN:
-        answer |= why_of_circuit(state, task, circuits)
-    held = projector.runs(end)[run_id].holder
-    if upto is None and not state.ended and (held is None or not holder_alive(held)):
-        answer["note"] = "no process dispatches this run; `parallel-agents daemon start` or `resume` does"
-    return answer
-
-
-def _names(row: Row, task_id: str) -> bool:
-    return f'"task_id":"{task_id}"' in row.body
 
 
 def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:

@@ -259,14 +259,20 @@ def cost(
 
 @click.command()
 @task_arguments
+@click.option("--before", metavar="OTHER", help="Say why it was put before this task of the run, or that it was not.")
 @reading
 @click.pass_context
-def why(ctx: click.Context, words: tuple[str, ...], as_json: bool, at: str | None) -> None:
-    """Say why a task does not run, or what became of it, by the scheduler's own reasons."""
+def why(ctx: click.Context, words: tuple[str, ...], before: str | None, as_json: bool, at: str | None) -> None:
+    """Say why a task does not run, or what became of it and why, by the scheduler's own reasons.
+
+    Each answer names the events that it stands on.
+    """
+    from parallel_agents.why import why as reasons_of
+
     run, task_id = run_and_task(words)
     with opened(ctx) as log:
         upto = look.moment(log, at)
-        found = look.why(log, look.resolve_run(log, run, upto), task_id, upto)
+        found = reasons_of(log, look.resolve_run(log, run, upto), task_id, upto, before=before)
     if as_json:
         print_json(found)
         return

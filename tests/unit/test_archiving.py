@@ -26,6 +26,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.runners.output_cap import Cut, kept_pieces, write_cut
 from parallel_agents.travel import fork
 from parallel_agents.verification import verify
+from parallel_agents.why import why
 
 PLAN = Plan(name="house", workspace="none", tasks=(Task(task_id="dig"), Task(task_id="build")))
 OUTPUT = "It is dug. " * 40
@@ -94,7 +95,7 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
         "cost": costs.cost(log, run_id, None, None),
         "checkpoints": list_of(log, run_id),
         "all checkpoints": list_of(log, None),
-        "why": look.why(log, run_id, "build"),
+        "why": why(log, run_id, "build"),
         "stdout": _stdout(log, run_id),
         "runs": look.runs(log),
     }
