@@ -65,7 +65,7 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
     RUN is an id, the beginning of one, or "latest", which it also is when left out.
     """
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
     if as_json:
@@ -86,7 +86,7 @@ def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) ->
     lines: list[dict[str, Any]] = []
     if run is not None or project.store.exists() or store_is_named(ctx) or at is not None:
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment(log, at) if run is None else look.moment_of_run(log, at, run)
             lines = look.queue(log, look.resolve_run(log, run, upto) if run is not None else None, upto)
     if as_json:
         print_json(lines)
@@ -134,7 +134,7 @@ def show(
     if prompt and usage:
         raise InvalidUsage("--prompt and --usage exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         if prompt:
             text = look.prompt_of(log, run_id, task_id, number, upto)
@@ -173,7 +173,7 @@ def _show_usage(log: Any, run_id: str, task_id: str, number: int | None, upto: i
 def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
     """Draw a run as bars over time: waits light, attempts dark, undone work crossed."""
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         spans = look.timeline_of(log, run_id, upto)
         if as_json:
@@ -204,8 +204,8 @@ def cost(
     if whole and run is not None:
         raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
         everything = whole or (run is None and by == "run")
+        upto = look.moment(log, at) if everything else look.moment_of_run(log, at, run)
         run_id = None if everything else look.resolve_run(log, run, upto)
         if as_csv and by is None:
             found: Any = costs.lines(log, run_id, upto)
@@ -232,7 +232,7 @@ def why(ctx: click.Context, words: tuple[str, ...], as_json: bool, at: str | Non
     """Say why a task does not run, or what became of it, by the scheduler's own reasons."""
     run, task_id = run_and_task(words)
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         found = look.why(log, look.resolve_run(log, run, upto), task_id, upto)
     if as_json:
         print_json(found)

@@ -9,10 +9,10 @@ from hashlib import sha256
 from typing import ParamSpec, TypeVar
 
 from parallel_agents.eventstore.archive import ELSEWHERE
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.errors import UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief, from_rfc3339
+from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
@@ -266,32 +266,11 @@ class Projector:
             raise unknown_run(self.log, run_id, upto)
         return found
 
-    def moment(self, text: str) -> int:
-        """The seq that ``--at`` names: a seq, or the last one at or before a time (local where it has no zone).
-
-        Raises:
-            UnknownEvent: it lies past the end of the log or before its start.
-            InvalidUsage: it is neither a seq nor a time.
-        """
-        last = self.log.last_seq()
-        if text.removeprefix("-").isdecimal():
-            seq = int(text) if len(text) <= 20 else 0  # Python converts no number of thousands of digits.
-            if not 1 <= seq <= last:
-                raise UnknownEvent(
-                    f"there is no event {text[:40]}", hint=f"the log holds events 1 to {last}" if last else ""
-                )
-            return seq
-        try:
-            at_us = from_rfc3339(text)
-        except ValueError:
-            raise InvalidUsage(
-                f"{text!r} is neither an event's number nor a time", hint="such as 412, or 2026-03-01T12:00:00Z"
-            ) from None
-        return self.log.seq_at(at_us)
-
 
 def unknown_run(log: Log, run_id: str, upto: int | None = None) -> UnknownRun:
-    """The error for a run that is not there, with the nearest that is."""
+    """The error for a run that is not there, with the nearest that is, or that it had not begun by then."""
+    if upto is not None and (first := next(log.briefs(run_id), None)) is not None:
+        return UnknownRun(f"run {run_id} had not begun at event {upto}", hint=f"its first event is {first[0]}")
     known = list(Projector(log).runs(upto))
     hint = nearest(run_id, known) if known else "`parallel-agents run PLAN` makes the first one"
     return UnknownRun(f"there is no run {run_id!r}" + (f" at event {upto}" if upto is not None else ""), hint=hint)
