@@ -7,6 +7,7 @@ which this began, and of its refs only what must be there already.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from parallel_agents.findings import Finding
 from parallel_agents.housekeeping import repositories_of
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
+from parallel_agents.projections import at_hand
 from parallel_agents.projections import status as st
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.projector import Projector, placed
@@ -126,20 +128,18 @@ def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
 def _readable(log: Log, end: int) -> Iterator[Snapshot]:
     """The snapshots of runs that somebody may read."""
     for one in audit.snapshots(log.path):
-        if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:
+        if (one.projection, one.version) in _READ and one.seq <= end:
             yield one
 
 
 def _folds_of(log: Log, run_id: str, summary: RunSummary, snapshots: list[Snapshot], end: int) -> Iterator[Finding]:
-    states = _refolded(log, run_id, [*(one.seq for one in snapshots), end])
-    for one in snapshots:
-        if not _same(log, one, states[one.seq]):
-            detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
-            yield Finding("snapshots", "error", detail, _DROP)
-    now = states[end]
+    wrong, now = _refolded(log, run_id, snapshots, end)
+    for one in wrong:
+        detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
+        yield Finding("snapshots", "error", detail, _DROP)
     read = Projector(log).state(run_id, end)
     differing = _differing(st.dump(read), st.dump(now))
-    if differing and not any(not _same(log, one, states[one.seq]) for one in snapshots):
+    if differing and not wrong:
         detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
         yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
     if summary.status != now.status:
@@ -161,25 +161,24 @@ def _store_wide(log: Log) -> Iterator[Finding]:
             yield Finding("snapshots", "error", f"the snapshot of {fold.name} is not what the events say", _DROP)
 
 
-def _refolded(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
-    """The state of a run as a reader saw it at some events, by one event after the other and from nothing."""
-    last = max(moments)
-    if not log.rolled_back(run_id, 0, last):
-        found = _in_one_pass(log, run_id, moments)
-    else:
-        briefs = list(log.briefs(run_id, 0, last))
-        found = {moment: _effective(log, run_id, [one for one in briefs if one[0] <= moment]) for moment in moments}
-    return {moment: placed(log, state) for moment, state in found.items()}
+_READ = {(st.NAME, st.VERSION), (at_hand.NAME, at_hand.VERSION)}
 
 
-def _in_one_pass(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
-    state, found, waiting = st.initial(run_id), dict[int, RunState](), sorted(moments)
-    for brief in log.briefs(run_id, 0, waiting[-1]):
-        while brief[0] > waiting[0]:
-            moment = waiting.pop(0)
-            found[moment] = st.load(run_id, st.dump(state), log.blob)  # The fold goes on changing it.
-        st.fold(state, decode_brief(run_id, brief), log.blob)
-    return {**found, **dict.fromkeys(waiting, state)}
+def _refolded(log: Log, run_id: str, snapshots: list[Snapshot], end: int) -> tuple[list[Snapshot], RunState]:
+    """Fold a run by one event after the other and from nothing: which snapshots are not what it was then, and what it is now."""
+    state, wrong, waiting = st.initial(run_id), list[Snapshot](), sorted(snapshots, key=lambda one: one.seq)
+    past: list[Brief] = []  # Where a rollback comes, it begins anew with what counts of these.
+    rolled_back = log.rolled_back(run_id, 0, end)
+    for brief in log.briefs(run_id, 0, end):
+        while waiting and brief[0] > waiting[0].seq:
+            wrong += [one for one in (waiting.pop(0),) if not _same(log, one, state)]
+        if rolled_back:
+            past.append(brief)
+        if brief[2] == RunRolledBack.__name__:
+            state = _effective(log, run_id, past)
+        else:
+            st.fold(state, decode_brief(run_id, brief), log.blob)
+    return [*wrong, *(one for one in waiting if not _same(log, one, state))], placed(log, state)
 
 
 def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
@@ -197,8 +196,10 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
 
 def _same(log: Log, one: Snapshot, state: RunState) -> bool:
     try:
+        if one.projection == at_hand.NAME:
+            return not at_hand.differing(one.state, state)
         return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))
-    except (ParallelAgentsError, ValueError, KeyError, TypeError):
+    except (ParallelAgentsError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return False
 
 

@@ -96,7 +96,7 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
     from parallel_agents import imported
 
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
         if log.carried is not None:
@@ -119,7 +119,7 @@ def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) ->
     lines: list[dict[str, Any]] = []
     if run is not None or project.store.exists() or store_is_named(ctx) or at is not None:
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment(log, at) if run is None else look.moment_of_run(log, at, run)
             lines = look.queue(log, look.resolve_run(log, run, upto) if run is not None else None, upto)
     if as_json:
         print_json(lines)
@@ -167,7 +167,7 @@ def show(
     if prompt and usage:
         raise InvalidUsage("--prompt and --usage exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         if prompt:
             text = look.prompt_of(log, run_id, task_id, number, upto)
@@ -206,7 +206,7 @@ def _show_usage(log: Any, run_id: str, task_id: str, number: int | None, upto: i
 def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
     """Draw a run as bars over time: waits light, attempts dark, undone work crossed."""
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         spans = look.timeline_of(log, run_id, upto)
         if as_json:
@@ -237,8 +237,8 @@ def cost(
     if whole and run is not None:
         raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
         everything = whole or (run is None and by == "run")
+        upto = look.moment(log, at) if everything else look.moment_of_run(log, at, run)
         run_id = None if everything else look.resolve_run(log, run, upto)
         if as_csv and by is None:
             found: Any = costs.lines(log, run_id, upto)
@@ -271,7 +271,7 @@ def why(ctx: click.Context, words: tuple[str, ...], before: str | None, as_json:
 
     run, task_id = run_and_task(words)
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         found = reasons_of(log, look.resolve_run(log, run, upto), task_id, upto, before=before)
     if as_json:
         print_json(found)

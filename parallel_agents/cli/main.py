@@ -69,7 +69,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Go back": {
         "rollback": ("travelling", "Take a run back to an event or a checkpoint: queue and files together."),
         "fork": ("travelling", "Start a new run from the past of another one."),
-        "diff": ("travelling", "Say what lies between two moments of a run."),
+        "diff": ("travelling", "Say what lies between two moments of a run, or between two runs."),
+        "files": ("laying_out", "List the files of a moment of a run, or lay them out in a new folder."),
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),

@@ -63,7 +63,7 @@ def replay(
 
     if not verifying:
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment_of_run(log, at, run)
             return _retell(log, look.resolve_run(log, run, upto), upto, speed, as_json=as_json)
     for option, given in (("--speed", speed), ("--at", at)):
         if given is not None:

@@ -35,7 +35,11 @@ def json_option(command: F) -> F:
 
 def reading(command: F) -> F:
     """The options of a verb that only looks: ``--json`` and ``--at``."""
-    at = click.option("--at", metavar="SEQ|TIME", help="As it was at an event or a time (local without zone).")
+    at = click.option(
+        "--at",
+        metavar="MOMENT",
+        help="As it was then: at an event (412), a time (local without zone, or as '2 hours ago'), or a checkpoint.",
+    )
     return store_option(json_option(at(command)))
 
 

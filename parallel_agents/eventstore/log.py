@@ -24,6 +24,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
+from parallel_agents.eventstore.of_task import MAKE_TASK_INDEX, OF_TASK, TASK_INDEX
 from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
@@ -42,6 +43,9 @@ _PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
 _COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
+_BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
+_OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
@@ -166,6 +170,7 @@ class Log:
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
+        self._has_task_index = False  # Once it is there, it stays.
         self._carried: Carried | bool | None = False  # Not asked for yet.
 
     @property
@@ -406,9 +411,7 @@ class Log:
         end = self.last_seq() if upto is None else upto
         while True:
             chunk = self._fetch(
-                "SELECT seq, version, type, at, body FROM events WHERE run_id = ? AND version > ?"
-                f" AND seq <= ?{condition}"
-                " ORDER BY version LIMIT ?",
+                f"{_BRIEF} AND version > ? AND seq <= ?{condition} ORDER BY version LIMIT ?",
                 (run_id, after_version, end, _CHUNK),
             )
             yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
@@ -418,12 +421,46 @@ class Log:
 
     def rolled_back(self, run_id: str, after_version: int = 0, upto: int | None = None) -> bool:
         """Whether a rollback is among the events that ``briefs`` would give."""
+        by_run = f"run_id = ? AND {OF_TASK} IS NULL" if self.has_task_index else f"{RUN_LEVEL} AND +run_id = ?"
         found = self._fetch(
-            f"SELECT 1 FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack' AND +run_id = ? AND version > ?"
-            " AND seq <= ? LIMIT 1",
+            f"SELECT 1 FROM events WHERE {by_run} AND type = 'RunRolledBack' AND version > ? AND seq <= ? LIMIT 1",
             (run_id, after_version, 2**62 if upto is None else upto),
         )
         return bool(found)
+
+    @property
+    def has_task_index(self) -> bool:
+        """Whether the events of one task can be found without looking through its run. A newly made store has the index."""
+        if not self._has_task_index:
+            self._has_task_index = bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = ?", (TASK_INDEX,)))
+        return self._has_task_index
+
+    def make_task_index(self) -> None:
+        """Give a store of an older release the index. A second for a million events, in which nobody can append."""
+        with self._lock, explained(self.path):
+            self._writer.execute(MAKE_TASK_INDEX)
+
+    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None) -> list[Brief]:
+        """The events of a run that name a task, oldest first: some microseconds where there is the index for it."""
+        end = 2**62 if upto is None else upto
+        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
+        elsewhere = [  # By its length: of a body that is said to be '' SQLite would not see that the index fits.
+            row
+            for row in self._whole(self._fetch(f"{_OF_NO_TASK} AND length(body) = 0", (run_id, end)), 4, run_id)
+            if f'"task_id":"{task_id}"' in row[4]
+        ]
+        if elsewhere:
+            found = sorted(found + elsewhere, key=itemgetter(1))
+        return cast("list[Brief]", found)
+
+    def taskless_briefs(self, run_id: str, upto: int | None = None, *, where: str) -> list[Brief]:
+        """The events of a run that name no task, oldest first.
+
+        Args:
+            where: a literal condition on the row, which no event whose body was moved to an archive fulfils.
+        """
+        end = 2**62 if upto is None else upto
+        return cast("list[Brief]", self._fetch(f"{_OF_NO_TASK} AND {where} ORDER BY version", (run_id, end)))
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""

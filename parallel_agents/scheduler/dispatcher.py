@@ -24,8 +24,9 @@ from parallel_agents.eventstore.submission import uncollected
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.at_hand import Writer, is_worth_one
 from parallel_agents.projections.occupancy import Occupancy
-from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
+from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
@@ -346,7 +347,8 @@ class Dispatcher:
         self.accounts.open(state)
         self.governor.open(state)
         self._taken.add(run_id)
-        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
+        light = Writer(state) if is_worth_one(state) else None
+        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state), light=light)
         self._free_runs.discard(run_id)
         known = self._times.get(run_id)
         if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
@@ -663,9 +665,7 @@ class Dispatcher:
                 # An attempt that a rollback has undone is no part of the state any more, and runs until it is stopped.
                 stuck = decide.is_stuck(state) and self._occupancy.of_run(run_id) == 0
                 self.progress[run_id] = Progress(state.status, len(state.running), stuck)
-                if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, len(state.tasks)):
-                    held.snapshot_seq_count = 0
-                    self._save_snapshot(state)
+                self._upkeep.keep_snapshots(held, fresh)
                 if state.ended and self._occupancy.of_run(run_id) == 0:
                     ended.append(run_id)
             elif run_id in self._summaries:
@@ -682,12 +682,6 @@ class Dispatcher:
             if self.attempts.files is not None:
                 self.attempts.files.go_on(self.held[run_id].state)
             self._lose(run_id)
-
-    def _save_snapshot(self, state: RunState) -> None:
-        try:
-            self.projector.save_snapshot(state)
-        except StoreError as error:  # A cache; and what was just decided is still to be started.
-            trouble.warn("no snapshot of run {}: {}", state.run_id, error)
 
     def _next_due(self) -> int | None:
         due = self.attempts.due()

@@ -182,8 +182,14 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "event zero": (("status", "--at", "0"), 3, ("no event 0", "1 to ")),
     "negative event": (("status", "--at", "-1"), 3, ("no event -1", "1 to ")),
     "time before the first event": (("status", "--at", "2001-01-01T00:00:00Z"), 3, ("at or before", "history")),
-    "no moment": (("status", "--at", "yesterday"), 2, ("'yesterday'", "412", "2026-03-01T12:00:00Z")),
-    "no moment of the list": (("runs", "--at", ""), 2, ("''", "412")),
+    "words that name no moment": (("status", "--at", "someday"), 3, ("'someday'",)),
+    "time that has not come": (("status", "--at", "2999-01-01T00:00:00Z"), 3, ("not come yet", "now is")),
+    "day that has not come": (("runs", "--at", "2999-01-01"), 3, ("not come yet", "now is")),
+    "day before the first event": (("status", "--at", "2001-01-01"), 3, ("at or before", "history")),
+    "words for a time before the first event": (("status", "--at", "300 weeks ago"), 3, ("at or before", "history")),
+    "time outside of the calendar": (("status", "--at", "999999999 weeks ago"), 3, ("outside of the calendar",)),
+    "no moment of the list": (("runs", "--at", ""), 2, ("''", "412", "'2 hours ago'")),
+    "budgets of the past cannot be set": (("budget", "--at", "1", "--budget", "5"), 2, ("--budget", "--at")),
     "cost of all runs and of one": (("cost", "latest", "--all"), 2, ("--all", "exclude")),
     "unknown grouping": (("cost", "--by", "hour"), 2, ("'hour'", "'day'")),
     "flag without a value": (("run", "plan.json", "--set", "maxParallelAgents"), 2, ("maxParallelAgents", "KEY=VALUE")),
@@ -376,7 +382,7 @@ def test_words_that_would_move_a_cursor_come_back_as_escapes(project: Scratch) -
     colour = "\x1b[31mred\x07"
     shown = {
         ("status", colour): 3, ("show", "latest", colour): 3, (colour,): 2, ("run", colour): 2,
-        ("--store", colour, "status"): 3, ("history", "--type", colour): 2, ("status", "--at", colour): 2,
+        ("--store", colour, "status"): 3, ("history", "--type", colour): 2, ("status", "--at", colour): 3,
         ("run", "plan.json", "--set", f"{colour}=1"): 2, ("runs", f"--{colour}"): 2,
     }  # fmt: skip
     for words, code in shown.items():

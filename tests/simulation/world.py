@@ -25,9 +25,11 @@ from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
+from parallel_agents.projections import at_hand
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep
 from parallel_agents.scheduler.decide_past import decide_rollback
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
@@ -57,7 +59,9 @@ def one_story(holder_alive: Callable[[dict[str, Any]], bool], make_ids: Sequence
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(dispatcher_module, "holder_alive", holder_alive))
         stack.enter_context(patch.object(dispatcher_module, "new_ids", new_ids))
-        stack.enter_context(patch.object(dispatcher_module, "SNAPSHOT_EVERY", 7))
+        stack.enter_context(patch.object(upkeep, "SNAPSHOT_EVERY", 7))
+        stack.enter_context(patch.object(upkeep, "LIGHT_EVERY", 5))
+        stack.enter_context(patch.object(at_hand, "NEAR", 4))  # Of a run of more tasks there are light snapshots too.
         for name in ("submit", "travel", *make_ids):
             stack.enter_context(patch(f"parallel_agents.{name}.new_id", lambda: new_ids(1)[0]))
         yield
