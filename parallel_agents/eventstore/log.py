@@ -22,10 +22,14 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
-from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.links import GENESIS, Stored, event_hash
+from parallel_agents.eventstore.record import MAX_BODY, Brief, Recorded, Row, decode, encode
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
+from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, fetched, open_store
+from parallel_agents.eventstore.stored_rows import COLUMNS as _COLUMNS
+from parallel_agents.eventstore.stored_rows import FIRST as _FIRST
+from parallel_agents.eventstore.stored_rows import in_chunks
 from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_bytes
 from parallel_agents.version import RELEASE
 
@@ -37,13 +41,11 @@ _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
 _INCREMENTAL = 2  # As SQLite names it.
 _PAGES_AT_ONCE = 2000
-_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
-_COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
+_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
-_FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
 
 
 def digest_of(content: bytes) -> str:
@@ -340,20 +342,13 @@ class Log:
             first = chunk[-1][place] + 1
             left = None if left is None else left - len(chunk)
 
+    def chunks(self, after: int = 0, upto: int | None = None) -> Iterator[list[Stored]]:
+        """All rows as they stand in the table, oldest first, some thousands at a time: for who looks at every one of them."""
+        return in_chunks(self._fetch, after, self.last_seq() if upto is None else upto)
+
     def _fetch(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         with self._lock, explained(self.path):
-            reader = self._reader
-            try:
-                return reader.execute(query, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" not in str(error):
-                    raise
-                # A damaged text is read as the bytes that it is now, so that `verify` can name its event.
-                reader.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-                try:
-                    return reader.execute(query, values).fetchall()
-                finally:
-                    reader.text_factory = str
+            return fetched(self._reader, query, values)
 
     def _select(self, query: str, values: Sequence[object]) -> list[Row]:
         return list(map(Row._make, self._whole(self._fetch(query, values))))
