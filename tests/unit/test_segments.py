@@ -67,7 +67,7 @@ def test_parts_that_are_joined_say_what_the_whole_says(log: Log, seq: int, colum
         column
     )
     changed: dict[str, Any] = {"version": 9, "at": 5, "body": '{"reason":"x"}', "actor": "somebody"}
-    rows[seq - 1][place] = changed.get(column, bytes(32))
+    rows[seq - 1][place] = changed.get(column, b"\1" * 32)
     if forged:
         for number in range(seq - 1, EVENTS):
             row = rows[number]
