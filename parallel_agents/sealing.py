@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from parallel_agents.eventstore.chain import scrubbed_by
 from parallel_agents.eventstore.errors import ChainBroken, InvalidUsage, NotAllowed
+from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.seal_keys import fingerprint, public_bytes, public_text
@@ -71,6 +73,9 @@ class Checked:
     release: str
     fingerprint: str
     trusted_by: str | None  # The file or the fingerprint that the user trusts.
+    scrubbed_since: list[
+        int
+    ]  # Events that it covers and whose bodies were changed since: it proves their digests alone.
 
     def as_data(self) -> dict[str, Any]:
         """As scripts read it."""
@@ -189,9 +194,19 @@ def _checked(
         before = max((other.seq for other in held if other.seq < one.seq), default=0)
         what += f"; what was changed lies between events {before + 1} and {one.seq}"
     mark = fingerprint(one.key)
+    since = (
+        []
+        if code
+        else sorted(
+            seq
+            for seq, by in scrubbed_by(log.rows(run_id=STORE_RUN, where="type = 'SecretScrubbed'")).items()
+            if seq <= one.seq < by
+        )
+    )
     return Checked(
         file=one.name, ok=not code, code=code, what=what, hint=hint, store=one.store, seq=one.seq, head=one.head,
         at=one.at, release=one.release, fingerprint=mark, trusted_by=trusted.get(mark),
+        scrubbed_since=since,
     )  # fmt: skip
 
 

@@ -101,6 +101,10 @@ def _of_seal(one: dict[str, Any], events: int) -> str:
         return f"{click.style('✗', fg='red')} {'seal':<10} {one['what']}"
     since = events - one["seq"]
     rest = f"; the {since:,} since are proved by the chain alone" if since > 0 else ""
+    if one["scrubbed_since"]:
+        rest += (
+            f"; the bodies of {_listed(one['scrubbed_since'])} were changed since to remove a secret, as the log says"
+        )
     sealed = f"events 1 to {one['seq']:,} are those of {one['at']}, by {one['file']} and the key {one['fingerprint']}"
     return f"{click.style('✓', fg='green')} {'seal':<10} {sealed}{rest}"
 
@@ -116,8 +120,11 @@ def _say_aside(found: dict[str, Any]) -> None:
     for name in found["missing_archives"]:
         click.echo(f"archive {name} is not there: only the digests of its events are proved", err=True)
     if found["scrubbed"]:
-        shown = ", ".join(map(str, found["scrubbed"][:_SHOWN])) + (", ..." if len(found["scrubbed"]) > _SHOWN else "")
-        click.echo(f"changed to remove a secret, as the log says: events {shown}", err=True)
+        click.echo(f"changed to remove a secret, as the log says: events {_listed(found['scrubbed'])}", err=True)
+
+
+def _listed(events: Sequence[int]) -> str:
+    return ", ".join(map(str, events[:_SHOWN])) + (", ..." if len(events) > _SHOWN else "")
 
 
 def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:

@@ -71,6 +71,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
         "seal": ("proving", "Sign what the log is now, to find a history that was rewritten as a whole."),
+        "scrub": ("scrubbing", "Remove a secret that was found later from the log and from files."),
         "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
         "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
@@ -90,7 +91,7 @@ OTHER_WORDS = {
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
-    "sign": "seal", "attest": "seal",
+    "sign": "seal", "attest": "seal", "redact": "scrub", "purge": "scrub",
 }  # fmt: skip
 LATER = ("replay", "debug", "export", "import")
 

@@ -59,6 +59,15 @@ def scrubs(rows: Iterable[Row]) -> dict[int, tuple[str, str]]:
     return found
 
 
+def scrubbed_by(rows: Iterable[Row]) -> dict[int, int]:
+    """Which ``SecretScrubbed`` is the last one that names an event: seq of that event -> its own seq."""
+    found = {}
+    for row in rows:
+        for seq in scrubs([row]):
+            found[seq] = row.seq
+    return found
+
+
 def missing_blobs(digests: Iterable[str], blob: Callable[[str], bytes]) -> list[str]:
     """The digests whose blob is not there, or holds other bytes."""
     wrong = []

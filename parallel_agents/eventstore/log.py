@@ -83,6 +83,7 @@ class Draft:
         self.rows: list[tuple[object, ...]] = []  # As in ``Row``; made for the database alone.
         self.recorded: list[Recorded] = []
         self.blobs: dict[str, bytes] = {}
+        self.changes: list[tuple[str, tuple[object, ...]]] = []
         self.versions: dict[str, int] = {}
 
     def version(self, run_id: str) -> int:
@@ -133,6 +134,18 @@ class Draft:
     def add_blob(self, digest: str, content: bytes) -> None:
         """Keep a document under its digest, in the same commit."""
         self.blobs[digest] = content
+
+    def replace_body(self, seq: int, body: str) -> None:
+        """Put another body in the place of one that holds a secret. An event of this draft has to say so."""
+        self.changes.append(("UPDATE events SET body = ? WHERE seq = ?", (body, seq)))
+
+    def drop_blob(self, digest: str) -> None:
+        """Forget a document that no event names any more."""
+        self.changes.append(("DELETE FROM blobs WHERE digest = ?", (digest,)))
+
+    def drop_snapshots(self) -> None:
+        """Forget all snapshots: what they say may not be what the events say any more."""
+        self.changes.append(("DELETE FROM snapshots", ()))
 
 
 class Log:
@@ -242,9 +255,11 @@ class Log:
                 draft = Draft(self, actor or self.actor)
                 decide(draft)  # Out of `explained`: its own errors are not the store's.
                 with explained(self.path):
-                    if not draft.rows:
+                    if not draft.rows and not draft.changes:
                         writer.execute("ROLLBACK")
                         return []
+                    for statement, values in draft.changes:
+                        writer.execute(statement, values)
                     if draft.blobs:
                         writer.executemany(_INSERT_BLOB, draft.blobs.items())
                     writer.executemany(_INSERT, draft.rows)
@@ -558,6 +573,22 @@ class Log:
                     writer.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             pages = before - writer.execute("PRAGMA page_count").fetchone()[0]
             return int(pages) * int(writer.execute("PRAGMA page_size").fetchone()[0])
+
+    def overwrite_deleted(self) -> None:
+        """From here on, what this log deletes or replaces is overwritten with zeros in the database's file."""
+        with self._lock, explained(self.path):
+            self._writer.execute("PRAGMA secure_delete = ON")
+
+    def rewrite(self) -> bool:
+        """Rewrite the database's file from what the tables hold and empty the write-ahead log, so that nothing else is left.
+
+        Returns:
+            Whether that was done: False where somebody goes on looking at an old moment of the store.
+        """
+        with self._lock, explained(self.path):
+            self._writer.execute("VACUUM")
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
 
     def fold_write_ahead_log(self, above_bytes: int = LIMIT_BYTES) -> bool:
         """Copy the write-ahead log into the database and empty it, where it is larger than that. Waits for nobody.
