@@ -23,9 +23,10 @@ from parallel_agents.bundling import BUNDLES, bundles
 from parallel_agents.eventstore.chain import scrubs
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import ChainBroken, NotAllowed, ParallelAgentsError, UnknownEvent
+from parallel_agents.eventstore.links import event_hash
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Row, event_hash, rfc3339
+from parallel_agents.eventstore.record import Row, rfc3339
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.packing import Kind, Told, put_in_place, room_for, written
 from parallel_agents.project import Project

@@ -74,6 +74,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
+        "seal": ("proving", "Sign what the log is now, to find a history that was rewritten as a whole."),
+        "scrub": ("scrubbing", "Remove a secret that was found later from the log and from files."),
         "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
         "export": ("carrying", "Write one run to a file that another machine can prove, replay and fork."),
         "import": ("carrying", "Bring a run in that was exported elsewhere, to look at it and to fork it."),
@@ -96,6 +98,7 @@ OTHER_WORDS = {
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
+    "sign": "seal", "attest": "seal", "redact": "scrub", "purge": "scrub",
 }  # fmt: skip
 LATER = ("debug",)
 

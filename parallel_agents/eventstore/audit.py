@@ -67,6 +67,36 @@ def wrong_blobs(path: Path) -> Iterator[str]:
                 yield str(digest)
 
 
+def blobs(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Every document under its digest."""
+    with opened_to_read(path) as connection:
+        yield from connection.execute("SELECT digest, bytes FROM blobs")
+
+
+def snapshot_states(path: Path) -> Iterator[bytes]:
+    """The states of all snapshots, one by one."""
+    with opened_to_read(path) as connection:
+        yield from (state for (state,) in connection.execute("SELECT state FROM snapshots"))
+
+
+def bodies_with(path: Path, text: str, *types: str) -> Iterator[tuple[int, str, str, bytes]]:
+    """Events (seq, type, body, digest) in whose stored bodies a text stands, or any ``\\u`` of JSON, or that are of a type."""
+    holders = ", ".join("?" for _ in types)
+    query = (
+        "SELECT seq, type, body, body_digest FROM events"
+        f" WHERE instr(body, ?) OR instr(body, '\\u') OR type IN ({holders}) ORDER BY seq"
+    )
+    with opened_to_read(path) as connection:
+        yield from connection.execute(query, (text, *types))
+
+
+def envelopes_with(path: Path, text: str) -> list[int]:
+    """The events in whose envelopes a text stands."""
+    query = "SELECT seq FROM events WHERE instr(run_id, ?) OR instr(actor, ?) OR instr(type, ?) ORDER BY seq"
+    with opened_to_read(path) as connection:
+        return [seq for (seq,) in connection.execute(query, (text, text, text))]
+
+
 def run_level(path: Path) -> Iterator[Recorded]:
     """The events about runs as a whole."""
     query = f"SELECT seq, run_id, version, type, at, actor, body FROM events WHERE {RUN_LEVEL} ORDER BY seq"

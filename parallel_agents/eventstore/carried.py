@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from parallel_agents.eventstore.record import event_hash
+from parallel_agents.eventstore.links import event_hash
 
 KEY: Final = "carried"
 """The row of the table ``store`` that says of which run it is."""

@@ -24,11 +24,15 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
+from parallel_agents.eventstore.links import GENESIS, Stored, event_hash
 from parallel_agents.eventstore.of_task import MAKE_TASK_INDEX, OF_TASK, TASK_INDEX
-from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.record import MAX_BODY, Brief, Recorded, Row, decode, encode
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
+from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, fetched, open_store
+from parallel_agents.eventstore.stored_rows import COLUMNS as _COLUMNS
+from parallel_agents.eventstore.stored_rows import FIRST as _FIRST
+from parallel_agents.eventstore.stored_rows import in_chunks
 from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_bytes
 from parallel_agents.version import RELEASE
 
@@ -40,8 +44,7 @@ _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
 _INCREMENTAL = 2  # As SQLite names it.
 _PAGES_AT_ONCE = 2000
-_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
-_COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
+_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
@@ -49,7 +52,6 @@ _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
-_FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
 
 
 def digest_of(content: bytes) -> str:
@@ -87,6 +89,7 @@ class Draft:
         self.rows: list[tuple[object, ...]] = []  # As in ``Row``; made for the database alone.
         self.recorded: list[Recorded] = []
         self.blobs: dict[str, bytes] = {}
+        self.changes: list[tuple[str, tuple[object, ...]]] = []
         self.versions: dict[str, int] = {}
 
     def version(self, run_id: str) -> int:
@@ -137,6 +140,18 @@ class Draft:
     def add_blob(self, digest: str, content: bytes) -> None:
         """Keep a document under its digest, in the same commit."""
         self.blobs[digest] = content
+
+    def replace_body(self, seq: int, body: str) -> None:
+        """Put another body in the place of one that holds a secret. An event of this draft has to say so."""
+        self.changes.append(("UPDATE events SET body = ? WHERE seq = ?", (body, seq)))
+
+    def drop_blob(self, digest: str) -> None:
+        """Forget a document that no event names any more."""
+        self.changes.append(("DELETE FROM blobs WHERE digest = ?", (digest,)))
+
+    def drop_snapshots(self) -> None:
+        """Forget all snapshots: what they say may not be what the events say any more."""
+        self.changes.append(("DELETE FROM snapshots", ()))
 
 
 class Log:
@@ -261,9 +276,11 @@ class Log:
                 draft = Draft(self, actor or self.actor)
                 decide(draft)  # Out of `explained`: its own errors are not the store's.
                 with explained(self.path):
-                    if not draft.rows:
+                    if not draft.rows and not draft.changes:
                         writer.execute("ROLLBACK")
                         return []
+                    for statement, values in draft.changes:
+                        writer.execute(statement, values)
                     if draft.blobs:
                         writer.executemany(_INSERT_BLOB, draft.blobs.items())
                     writer.executemany(_INSERT, draft.rows)
@@ -361,20 +378,13 @@ class Log:
             first = chunk[-1][place] + 1
             left = None if left is None else left - len(chunk)
 
+    def chunks(self, after: int = 0, upto: int | None = None) -> Iterator[list[Stored]]:
+        """All rows as they stand in the table, oldest first, some thousands at a time: for who looks at every one of them."""
+        return in_chunks(self._fetch, after, self.last_seq() if upto is None else upto)
+
     def _fetch(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         with self._lock, explained(self.path):
-            reader = self._reader
-            try:
-                return reader.execute(query, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" not in str(error):
-                    raise
-                # A damaged text is read as the bytes that it is now, so that `verify` can name its event.
-                reader.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-                try:
-                    return reader.execute(query, values).fetchall()
-                finally:
-                    reader.text_factory = str
+            return fetched(self._reader, query, values)
 
     def ask(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """What a query over the tables gives. For this room: everybody else has the questions that have names."""
@@ -656,6 +666,22 @@ class Log:
                     writer.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             pages = before - writer.execute("PRAGMA page_count").fetchone()[0]
             return int(pages) * int(writer.execute("PRAGMA page_size").fetchone()[0])
+
+    def overwrite_deleted(self) -> None:
+        """From here on, what this log deletes or replaces is overwritten with zeros in the database's file."""
+        with self._lock, explained(self.path):
+            self._writer.execute("PRAGMA secure_delete = ON")
+
+    def rewrite(self) -> bool:
+        """Rewrite the database's file from what the tables hold and empty the write-ahead log, so that nothing else is left.
+
+        Returns:
+            Whether that was done: False where somebody goes on looking at an old moment of the store.
+        """
+        with self._lock, explained(self.path):
+            self._writer.execute("VACUUM")
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
 
     def fold_write_ahead_log(self, above_bytes: int = LIMIT_BYTES) -> bool:
         """Copy the write-ahead log into the database and empty it, where it is larger than that. Waits for nobody.

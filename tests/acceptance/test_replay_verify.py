@@ -11,7 +11,7 @@ from hashlib import sha256
 import pytest
 from scratch import Scratch, shell
 
-from parallel_agents.eventstore.record import GENESIS, event_hash
+from parallel_agents.eventstore.links import GENESIS, event_hash
 
 
 @pytest.fixture

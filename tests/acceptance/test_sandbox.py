@@ -10,7 +10,7 @@ import pytest
 from scratch import Scratch, in_state, shell, until_file, wait_until
 from versioned import git, versioned
 
-from parallel_agents.scheduler.sandbox import problem
+from parallel_agents.scheduler.sandbox import before_command, places, problem
 
 SANDBOX = "PARALLEL_AGENTS_SAFETY_FEATURES__SANDBOX"
 
@@ -90,6 +90,31 @@ def test_in_a_shared_directory_the_store_is_kept_from_it(cli: Scratch, tmp_path:
     cli.quick("run", cli.plan(shell("a", script), workspace="none"))
     assert cli.quick("logs", "a").out == ""
     assert (cli.root / "mine.txt").read_text() == "mine\n"
+
+
+def test_behind_bwrap_the_key_that_the_log_is_sealed_with_is_nowhere(cli: Scratch, tmp_path: Path) -> None:
+    """Or an agent could change the log and seal it anew."""
+    behind(cli, "bwrap", tmp_path)
+    cli("run", cli.plan(shell("a", "true"), workspace="none"))
+    cli.quick("seal", "--out", "seal.json")
+    cli("run", cli.plan(shell("a", "ls -A ~/.config/parallel-agents/keys; cat ~/.config/parallel-agents/keys/seal.pem"),
+                        workspace="none"), code=1)  # fmt: skip
+    assert cli.quick("logs", "a").out.splitlines()[:1] != ["seal.pem"]
+    assert "PRIVATE KEY" not in cli.quick("logs", "a").out
+    assert cli.quick("verify", "--against", "seal.json").code == 0
+
+
+def test_the_key_is_hidden_behind_all_that_is_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wherever the user's configuration lies; a folder that is not there is not to be hidden."""
+    where = places("/work", "/attempt", "/store", "a", {"HOME": str(tmp_path)})
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    assert "--tmpfs" not in before_command(("bwrap",), where)
+    folders = [tmp_path / "xdg/parallel-agents/keys", tmp_path / ".config/parallel-agents/keys"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    words = before_command(("bwrap",), where)
+    hidden = [word for folder in folders for word in ("--tmpfs", str(folder))]
+    assert list(words[-len(hidden) - 3 :]) == [*hidden, "--chdir", "/work", "--"]
 
 
 def test_words_of_ones_own_go_before_the_command(cli: Scratch) -> None:

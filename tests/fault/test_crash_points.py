@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -28,6 +29,7 @@ from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
 DAY_US = 86_400_000_000
+SECRET = "correct-horse-battery"
 Scene = Callable[[World, At], None]
 
 
@@ -382,6 +384,34 @@ def giving_up(world: World, at: At) -> None:
     assert set(left) == {world.state(run_id).integration}
 
 
+def scrubbing(world: World, at: At) -> None:
+    """Somebody removes a secret from two runs, one of them archived: said again, no byte of it is left."""
+    runs = [world.plan(world.task(name, description=f"say {SECRET}"), workspace="none") for name in ("a", "b")]
+    for run_id in runs:
+        assert world.run_to_end(run_id) == "completed"
+    for printed in world.path.parent.glob("runs/*/*/*/stdout.log"):
+        printed.write_text(f"{SECRET}\n")
+    world.cli("archive", runs[0])
+    world.cli("seal", "--out", str(world.outside / "seal"))
+    (world.outside / "secret").write_text(SECRET)
+    words = ("scrub", "--text-from", str(world.outside / "secret"), "--yes")
+    world.cli(*words, at=at)
+    if at.point not in ("scrub.files-overwritten", "scrub.rewritten"):
+        assert held_secret(world)
+    world.cli(*words)
+    assert held_secret(world) == []
+    assert not list(world.path.parent.rglob("*scrub*"))
+    world.cli("verify", "--against", str(world.outside / "seal"))
+
+
+def held_secret(world: World) -> list[str]:
+    """The files in which its bytes stand; another process looks, because to close a store's file gives up SQLite's locks."""
+    done = subprocess.run(["grep", "-rlaF", SECRET, world.path.parent], capture_output=True, text=True)
+    with closing(sqlite3.connect(world.path)) as store:
+        pages = store.execute("PRAGMA freelist_count").fetchone()[0]
+    return done.stdout.splitlines() + ["free pages"] * (pages > 0)
+
+
 # Where each point lies, as scenes with the times at which it is reached there.
 CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     working: {
@@ -428,6 +458,10 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},
     clearing_away: {"gc.before-removal": (1,), "gc.kept": (1,), "gc.removed": (1,)},
     giving_up: {"gc.dropping": (1,), "refs.before-drop": (1,), "refs.dropped": (1,)},
+    scrubbing: {
+        "scrub.prepared": (1,), "log.in-transaction": (1,), "scrub.recorded": (1,), "scrub.archives-replaced": (1,),
+        "scrub.files-overwritten": (1,), "scrub.rewritten": (1,),
+    },
 }  # fmt: skip
 # The same points, each time that they are reached there, and those that take a while to come to.
 SLOW: dict[Scene, dict[str, tuple[int, ...]]] = {
