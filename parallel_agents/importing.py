@@ -41,7 +41,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.verification import verify
 
-_RUN_ID: Final = re.compile(r"[a-z][a-z2-7]{9}\Z")
+_RUN_ID: Final = re.compile(r"(?!store\Z)[a-z][a-z0-9]{1,39}\Z")  # It becomes a folder, and part of refs.
 _LINE: Final = {"seq": int, "run_id": str, "version": int, "type": str, "at_us": int, "actor": str, "digest": str}
 _ENVELOPE: Final = tuple(name for name in _LINE if name != "digest")
 _TOO_LARGE: Final = 1 << 62  # For a column of SQLite.
