@@ -32,6 +32,7 @@ from parallel_agents.eventstore.events import RunForked, RunSubmitted
 from parallel_agents.eventstore.location import FILE, files_home, make_home
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import decode_validated, rfc3339
+from parallel_agents.eventstore.sqlite import explained
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.exporting import DOCUMENTS, EVENTS, KIND, OUTPUTS, ExportFailed
 from parallel_agents.named_commits import Named, named_commits
@@ -315,7 +316,10 @@ def _clones(
 
 
 def _put(home: Path, target: Path) -> None:
-    with closing(sqlite3.connect(home / FILE)) as connection:  # Until now a part of it may lie beside it.
+    with (
+        explained(target),
+        closing(sqlite3.connect(home / FILE)) as connection,
+    ):  # Until now a part of it may lie beside it.
         connection.execute("PRAGMA journal_mode = DELETE")
     with open(home / FILE, "rb") as file:
         os.fsync(file.fileno())

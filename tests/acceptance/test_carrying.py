@@ -348,3 +348,35 @@ def test_an_imported_run_that_is_changed_afterwards_is_found(story: Story, here:
             connection.execute(f"UPDATE {table} SET at = at - 1 WHERE seq = ?", (seq,))
             connection.commit()
     here.quick("verify", story.run)
+
+
+def test_a_disk_that_takes_no_more_is_told_and_nothing_half_is_left(
+    story: Story, here: Scratch, tmp_path: Path
+) -> None:
+    """Wherever in the writing it happens."""
+    file = tmp_path / "run.tar.gz"
+    for blocks in (1, 8, 40, 100):  # Of 512 bytes, that a file may have; a store has some hundred of them.
+        script = f'ulimit -f {blocks}; exec "$@"'
+        said = story.there("export", story.run, "-o", str(file), code=None, script=script)
+        assert said.code in (0, 2)
+        assert file.exists() == (said.code == 0)
+        assert [path.name for path in tmp_path.glob(".run*")] == []
+        file.unlink(missing_ok=True)
+        said = here("import", str(story.file), code=2, script=script)
+        assert said.err.startswith("error: ")
+        nothing_came(here)
+    here.quick("import", str(story.file))
+
+
+def test_an_archived_run_is_carried_whole(cli: Scratch, here: Scratch, tmp_path: Path) -> None:
+    """Bodies and outputs are taken out of its archive."""
+    cli("run", cli.plan(shell("one", "echo said; echo hush; seq 200")))
+    run = cli.quick("runs", "--json").data[0]["run_id"]
+    body = cli.quick("history", run, "--json").lines
+    cli.quick("archive", run)
+    file = tmp_path / "run.tar.gz"
+    cli.quick("export", run, "-o", str(file))
+    here.quick("import", str(file))
+    assert here.quick("history", run, "--json").lines == body
+    assert here.quick("logs", run, "one").out.startswith("said\nhush\n")
+    assert here.quick("verify", run, "--json").data["ok"]
