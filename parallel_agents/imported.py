@@ -41,17 +41,19 @@ def store_of(store: Path, run_id: str) -> Path:
     return folder_of(store) / run_id / FILE
 
 
-def meant(store: Path, named: str | None) -> Path | None:
+def meant(store: Path, named: str, *, whole: bool = False) -> Path | None:
     """The store of the imported run that a text means: its id, or at least four characters that it begins with.
 
+    Args:
+        whole: nothing but an id counts.
     Raises:
         InvalidUsage: it fits several runs.
     """
-    if named is None or len(named) < LEAST:
+    if len(named) < LEAST:
         return None
     found = [one for one in stores(store) if one.parent.name.startswith(named)]
-    if not found or store_of(store, named) in found:
-        return store_of(store, named) if found else None
+    if whole or not found or store_of(store, named) in found:
+        return store_of(store, named) if store_of(store, named) in found else None
     own = _own(store, named)
     if len(found) + len(own) > 1:
         ids = sorted([*own, *(one.parent.name for one in found)])

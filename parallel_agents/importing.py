@@ -32,6 +32,7 @@ from parallel_agents.eventstore.events import RunForked, RunSubmitted
 from parallel_agents.eventstore.location import FILE, files_home, make_home
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import decode_validated, rfc3339
+from parallel_agents.eventstore.sqlite import explained
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.exporting import DOCUMENTS, EVENTS, KIND, OUTPUTS, ExportFailed
 from parallel_agents.named_commits import Named, named_commits
@@ -41,7 +42,7 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.verification import verify
 
-_RUN_ID: Final = re.compile(r"[a-z][a-z2-7]{9}\Z")
+_RUN_ID: Final = re.compile(r"(?!store\Z)[a-z][a-z0-9]{1,39}\Z")  # It becomes a folder, and part of refs.
 _LINE: Final = {"seq": int, "run_id": str, "version": int, "type": str, "at_us": int, "actor": str, "digest": str}
 _ENVELOPE: Final = tuple(name for name in _LINE if name != "digest")
 _TOO_LARGE: Final = 1 << 62  # For a column of SQLite.
@@ -315,7 +316,10 @@ def _clones(
 
 
 def _put(home: Path, target: Path) -> None:
-    with closing(sqlite3.connect(home / FILE)) as connection:  # Until now a part of it may lie beside it.
+    with (
+        explained(target),
+        closing(sqlite3.connect(home / FILE)) as connection,
+    ):  # Until now a part of it may lie beside it.
         connection.execute("PRAGMA journal_mode = DELETE")
     with open(home / FILE, "rb") as file:
         os.fsync(file.fileno())

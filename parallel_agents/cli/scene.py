@@ -109,12 +109,13 @@ def _imported(ctx: click.Context, project: Project) -> Any:
         NotAllowed: the command is one that changes runs.
     """
     words: Sequence[str] = ctx.params.get("words") or ()
-    run = ctx.params.get("run") or (words[0] if len(words) > 1 else None)
+    run = ctx.params.get("run") or (words[0] if words else None)
     if not isinstance(run, str) or not (project.store.parent / "imported").is_dir():
         return None
     from parallel_agents import imported
 
-    store = imported.meant(project.store, run)
+    # Of one word among several that may as well be a task or a moment, only all of an id means a run.
+    store = imported.meant(project.store, run, whole=len(words) == 1)
     if store is None:
         return None
     log = imported.open_store(store)

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from parallel_agents.eventstore.links import event_hash
+from parallel_agents.eventstore.sqlite import explained
 
 KEY: Final = "carried"
 """The row of the table ``store`` that says of which run it is."""
@@ -106,8 +107,10 @@ def fill(path: Path, links: Iterable[Link], blobs: Iterable[tuple[str, bytes]], 
 
     Args:
         links: all rows from the run's first one on, as they follow each other; hashes are worked out.
+    Raises:
+        StoreError: it cannot be written.
     """
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_SKELETON)

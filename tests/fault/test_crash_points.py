@@ -315,6 +315,26 @@ def forking(world: World, at: At) -> None:
     assert world.state(parent) == before
 
 
+def carrying(world: World, at: At) -> None:
+    """Somebody exports a run and imports it into another store: the file, and the run, are there whole or not at all."""
+    run_id, _ = _ended_run(world)
+    file, other = world.outside / "run.tar.gz", str(world.outside / "other" / "events.db")
+    out, into = ("export", run_id, "-o", str(file)), ("import", str(file), "--store", other)
+    if at.point.startswith("export"):
+        world.cli(*out, at=at)
+        assert not file.exists()
+        world.cli(*out)
+        world.cli(*into)
+    else:
+        world.cli(*out)
+        world.cli(*into, at=at)
+        came = json.loads(world.cli("runs", "--imported", "--json", "--store", other))
+        assert [line["run_id"] for line in came] == [run_id] * (at.point == "import.placed")
+        if not came:
+            world.cli(*into)
+    assert json.loads(world.cli("verify", run_id, "--deep", "--json", "--store", other))["ok"]
+
+
 def approving(world: World, at: At) -> None:
     """Somebody lets a task start: they have said it, although they were not told so."""
     run_id = world.plan(world.task("a", approval="required"), workspace="none")
@@ -453,6 +473,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     keeping: {"checkpoint.held": (1,)},
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},
+    carrying: {"export.written": (1,), "import.checked": (1,), "import.held": (1,), "import.placed": (1,)},
     approving: {"answer.appended": (1,)},
     resolving: {"resolve.held": (1,), "answer.appended": (1,)},
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},
