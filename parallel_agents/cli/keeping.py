@@ -87,7 +87,7 @@ def _seals(against: Sequence[Path], trust_key: Sequence[str]) -> tuple[list[Seal
 def _say(found: dict[str, Any], *, as_json: bool) -> int:
     """Print the verdict; the first thing that is wrong is the error."""
     for one in () if as_json else found.get("seals", ()):
-        click.echo(_of_seal(one, found["events"]))
+        click.echo(_of_seal(one, found))
     if found["broken"] is not None:
         seq, what = found["broken"]["seq"], found["broken"]["what"]
         raise ChainBroken(
@@ -108,17 +108,19 @@ def _say(found: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
-def _of_seal(one: dict[str, Any], events: int) -> str:
+def _of_seal(one: dict[str, Any], found: dict[str, Any]) -> str:
     """What a seal proves, or that it does not fit, in a line."""
     if not one["ok"]:
         return f"{click.style('✗', fg='red')} {'seal':<10} {one['what']}"
-    since = events - one["seq"]
+    part = found.get("carried") or {"first": 1, "head_seq": found["events"]}  # Of another store's log, or all of ours.
+    since = part["head_seq"] - one["seq"]
     rest = f"; the {since:,} since are proved by the chain alone" if since > 0 else ""
     if one["scrubbed_since"]:
         rest += (
             f"; the bodies of {_listed(one['scrubbed_since'])} were changed since to remove a secret, as the log says"
         )
-    sealed = f"events 1 to {one['seq']:,} are those of {one['at']}, by {one['file']} and the key {one['fingerprint']}"
+    which = f"events {part['first']:,} to {one['seq']:,}"
+    sealed = f"{which} are those of {one['at']}, by {one['file']} and the key {one['fingerprint']}"
     return f"{click.style('✓', fg='green')} {'seal':<10} {sealed}{rest}"
 
 
@@ -159,7 +161,7 @@ def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:
         click.echo(f"{'':<13}{click.style(one['hint'], dim=True)}")
     seals = found.get("seals", [])
     for one in () if as_json else seals:
-        click.echo(_of_seal(one, found["events"]))
+        click.echo(_of_seal(one, found))
         if not one["ok"]:
             click.echo(f"{'':<13}{click.style(one['hint'], dim=True)}")
     wrong = sum(one["level"] == "error" for one in findings) + sum(not one["ok"] for one in seals)

@@ -155,6 +155,16 @@ def stored_links(path: Path) -> Iterator[tuple[Link, bytes, bytes | None]]:
             yield Link(seq, run_id, version, type_, at_us, actor, digest, body, reduced is not None), link, reduced
 
 
+def hash_at(path: Path, about: Carried, seq: int) -> bytes | None:
+    """The hash of an event of the store that the run came from; None where that did not come along."""
+    if seq == about.first - 1:
+        return bytes.fromhex(about.before)
+    with explained(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        query = "SELECT hash FROM events WHERE seq = ? UNION ALL SELECT hash FROM skeleton WHERE seq = ?"
+        found = connection.execute(query, (seq, seq)).fetchone()
+    return found[0] if found is not None else None
+
+
 def follow(
     links: Iterable[tuple[Link, bytes, bytes | None]], about: Carried, scrubbed: dict[int, tuple[str, str]]
 ) -> Followed:

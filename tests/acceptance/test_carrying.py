@@ -380,3 +380,36 @@ def test_an_archived_run_is_carried_whole(cli: Scratch, here: Scratch, tmp_path:
     assert here.quick("history", run, "--json").lines == body
     assert here.quick("logs", run, "one").out.startswith("said\nhush\n")
     assert here.quick("verify", run, "--json").data["ok"]
+
+
+def test_a_seal_of_the_store_that_a_run_came_from_proves_it_elsewhere(
+    cli: Scratch, here: Scratch, tmp_path: Path
+) -> None:
+    """Whatever lies between the run's last event and the seal; one of before the run says nothing of it."""
+
+    def sealed(name: str) -> tuple[str, str]:
+        cli.quick("seal", "--out", str(tmp_path / name))
+        return "--against", str(tmp_path / name)
+
+    cli("run", cli.plan(shell("one", "true")))
+    early = sealed("early.json")
+    cli("run", cli.plan(shell("two", "true"), shell("three", "true", "two")))
+    run = cli.quick("runs", "--json").data[-1]["run_id"]
+    cli("run", cli.plan(shell("four", "true")))
+    late = sealed("late.json")
+    key = next(one["fingerprint"] for one in cli.quick("verify", *late, "--json").data["seals"])
+    cli("run", cli.plan(shell("five", "true")))
+    cli.quick("export", run, "-o", str(tmp_path / "run.tar.gz"))
+    store = Path(here.quick("import", str(tmp_path / "run.tar.gz"), "--json").data["store"])
+    trusting = ("--trust-key", key)
+    (said,) = here.quick("verify", run, *late, *trusting, "--json").data["seals"]
+    assert (said["ok"], said["code"]) == (True, "")
+    assert "the key" in here.quick("verify", run, *late, *trusting).out
+    cut = cli.quick("history", run, "--json").lines[0]["seq"]
+    (said,) = here.quick("verify", run, *early, *trusting, "--json", code=None).data["seals"]
+    sealed_at = {name: json.loads((tmp_path / name).read_text())["seq"] for name in ("early.json", "late.json")}
+    assert said["ok"] == (sealed_at["early.json"] == cut - 1)
+    with closing(connect(store)) as connection:
+        connection.execute("UPDATE skeleton SET hash = zeroblob(32) WHERE seq = ?", (sealed_at["late.json"],))
+        connection.commit()
+    here.quick("verify", run, *late, *trusting, code=8)
