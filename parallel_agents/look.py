@@ -16,7 +16,7 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, Unknow
 from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
+from parallel_agents.eventstore.record import Recorded, Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import money_and_waits
 from parallel_agents.machine_waits import machine_waits
@@ -252,15 +252,11 @@ def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, up
         return (folder / path.name).read_text("utf-8", "replace")
 
 
-def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
-    """One task's whole life: what it was asked, every attempt with its files, what became of it."""
-    view = Projector(log).view(run_id, upto)
-    task = task_of(view.state, task_id)
-    spec = task.task
+def _attempts(log: Log, run_id: str, task_id: str, records: Sequence[Recorded]) -> list[dict[str, Any]]:
+    """Every attempt of a task with its files."""
     folder = attempts_folder(log.path) / run_id / task_id
-    records = Projector(log).records(run_id, upto)
     more = details(records)
-    attempts = [
+    return [
         {
             **_span(span),
             "folder": str(folder / span.attempt_id),
@@ -271,6 +267,19 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         for span in timeline(records)
         if span.task_id == task_id
     ]
+
+
+def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
+    """One task's whole life: what it was asked, every attempt with its files, what became of it, and who waited for it."""
+    from parallel_agents import task_life
+    from parallel_agents.why import past_of
+
+    end = log.last_seq() if upto is None else upto
+    view = Projector(log).view(run_id, upto)
+    task = task_of(view.state, task_id)
+    spec = task.task
+    records = Projector(log).records(run_id, upto)
+    spans = undone_spans(log, end, run_id).get(run_id)
     return {
         "run_id": run_id,
         **task_line(task, view.cost, run_id),
@@ -285,7 +294,12 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         "stage": view.state.plan.stages[spec.stage].name,
         "workdir": view.state.workdir,
         "dependents": list(view.state.dependents.get(task_id, ())),
-        "attempt_list": attempts,
+        "attempt_list": _attempts(log, run_id, task_id, records),
+        "checkpoints": task_life.checkpoints_of(records, task_id, spans),
+        "conflicts": task_life.conflicts_of(log, run_id, task_id, upto),
+        "waited_for": task_life.waited_for(view.state, records, task_id, now_of(log, upto)),
+        "past": past_of(log, run_id, task_id, end),
+        "events": task_life.events_of(records, task_id, spans),
     }
 
 
@@ -379,7 +393,9 @@ def attempt(
         UnknownTask: the run holds no such task.
         UnknownEvent: the task has no attempt of that number.
     """
-    attempts = show(log, run_id, task_id, upto)["attempt_list"]
+    records = Projector(log).records(run_id, upto)
+    task_of(Projector(log).state(run_id, upto), task_id)
+    attempts = _attempts(log, run_id, task_id, records)
     if number is None:
         return attempts[-1] if attempts else None
     for one in reversed(attempts):
@@ -394,11 +410,9 @@ def wait_for_attempt(log: Log, run_id: str, task_id: str) -> dict[str, Any] | No
     listener = log.doorbell.listen()
     try:
         while True:
-            found = show(log, run_id, task_id)
-            if found["attempt_list"]:
-                first: dict[str, Any] = found["attempt_list"][-1]
-                return first
-            if found["status"] in st.ENDED or has_ended(log, run_id):
+            if (found := attempt(log, run_id, task_id)) is not None:
+                return found
+            if Projector(log).state(run_id).tasks[task_id].status in st.ENDED or has_ended(log, run_id):
                 return None
             wait_for_bell(listener, POLL_S)
     finally:

@@ -150,7 +150,7 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None, *, before:
         "events": _named(_events_of(evidence, state, task_id, reason)),
         "look": looking_command(run_id, task),
         "settle": settling_command(run_id, task),
-        "past": [one.as_data() for one in _past(evidence, task_id)],
+        "past": _past(evidence, task_id),
     }
     answer |= _what_helps(here, task, reason)
     held = projector.runs(end)[run_id].holder
@@ -168,9 +168,15 @@ def _what_helps(here: Standpoint, task: TaskState, reason: Reason) -> dict[str, 
     return found
 
 
-def _past(evidence: _Evidence, task_id: str) -> Iterable[Any]:
+def past_of(log: Log, run_id: str, task_id: str, end: int) -> list[dict[str, Any]]:
+    """What befell a task up to a moment: why it was blocked, skipped, tried again, run again and run on its model."""
+    return _past(_Evidence(log, run_id, end), task_id)
+
+
+def _past(evidence: _Evidence, task_id: str) -> list[dict[str, Any]]:
     records = sorted([*evidence.all_of(task_id), *evidence.rollbacks()], key=lambda one: one.seq)
-    return tellings(records, evidence.spans, lambda name, seq: evidence.last(name, _ENDS, seq))
+    found = tellings(records, evidence.spans, lambda name, seq: evidence.last(name, _ENDS, seq))
+    return [one.as_data() for one in found]
 
 
 def _events_of(evidence: _Evidence, state: RunState, task_id: str, reason: Reason) -> list[Recorded]:
@@ -227,7 +233,10 @@ def _why_before(
     if task_id == other_id:
         raise InvalidUsage(f"{task_id} cannot be put before itself", hint="name two tasks of the run")
     both = (task_id, other_id)
-    starts = {name: one for name in both if (one := evidence.last(name, (ev.TaskStarted,))) is not None}
+    begun = {name: [one for one in evidence.of(name) if isinstance(one.event, ev.TaskStarted)] for name in both}
+    # Of two that have started the first starts are compared; else the last one of that which has is why the other waits.
+    place = 0 if all(begun.values()) else -1
+    starts = {name: found[place] for name, found in begun.items() if found}
     began = min(starts, key=lambda name: starts[name].seq) if starts else None
     at = here
     if began is not None:  # What was decided before it in the same commit is in that state: the plan had seen it, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
@@ -181,13 +182,19 @@ def why_page(found: dict[str, Any]) -> None:
         parts.append(Text(f"note: {found['note']}", style="yellow"))
     if found.get("past"):
         parts.append(Text("before that:", style="bold"))
-    for one in found.get("past", ()):
+    drawing.show(*parts, *past_lines(found.get("past", ())))
+
+
+def past_lines(past: Iterable[dict[str, Any]]) -> list[Text]:
+    """What befell a task, a line each, with its events."""
+    lines = []
+    for one in past:
         line = Text(f"  {_PAST[one['what']]}: {drawing.one_line(one['why'])}" + (" (undone)" if one["undone"] else ""))
         line.append(f"  [{_named(one['events'])}]", "dim")
         if one["undone"]:
             line.stylize("dim")
-        parts.append(line)
-    drawing.show(*parts)
+        lines.append(line)
+    return lines
 
 
 _PAST = {

@@ -143,3 +143,32 @@ def test_who_follows_gets_what_fits_as_it_comes(cli: Scratch) -> None:
     said = cli.said_by(following)
     assert (said.code, [(one["type"], one["data"]["task_id"]) for one in said.lines]) == (0, [("TaskCompleted", "b")])
     assert cli.said_by(running).code == 0
+
+
+def test_show_tells_what_befell_a_task_and_who_waited_for_it(told: Told) -> None:
+    """On a page and as data."""
+    found = told.cli.quick("show", "build", "--json", "--at", str(told.end)).data
+    assert {one["task_id"] for one in found["waited_for"]} == {"check", "paint"}
+    assert [one["seq"] for one in found["events"]] == told.which(task_id="build")
+    page = told.cli.quick("show", "build", "--at", str(told.end)).out
+    assert "  waiting  check (failed) waited for it" in page
+    page = told.cli.quick("show", "check", "--at", str(told.end)).out
+    assert "what befell it\n  tried again: it failed: exit code 3: no such luck, and has failed once  [" in page
+
+
+def test_why_names_its_events_on_a_page_and_as_data(told: Told) -> None:
+    """Of what stands, of what was before, and of what was put before what."""
+    failed = told.which(type="TaskFailed")
+    found = told.cli.quick("why", "check", "--json", "--at", str(told.end)).data
+    assert (found["code"], found["events"][-1]) == ("failed", {"seq": failed[-1], "type": "TaskFailed"})
+    assert [one["what"] for one in found["past"]] == ["retried", "again"]
+    page = told.cli.quick("why", "check", "--at", str(told.end)).out
+    assert f"{failed[-1]} TaskFailed" in page
+    assert "  ran again: attempt 1 failed: exit code 3: no such luck; it was to rest" in page
+    before = told.cli.quick("why", "check", "--before", "paint", "--json", "--at", str(told.end)).data
+    assert (before["first"], before["code"]) == ("check", "plan_order")
+    assert "check was started before paint: both have priority medium" in (
+        told.cli.quick("why", "check", "--before", "paint", "--at", str(told.end)).out
+    )
+    assert "did you mean 'paint'?" in told.cli.quick("why", "check", "--before", "pant", code=3).err
+    assert "name two tasks" in told.cli.quick("why", "check", "--before", "check", code=2).err
