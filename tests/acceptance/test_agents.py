@@ -142,7 +142,7 @@ def test_a_used_up_allowance_is_waited_for_by_all_and_can_be_lifted(agents: Scra
         {"task_id": "c", "command": ["true"]},
     )  # fmt: skip
     assert agents.quick("limits", "--json", code=3).complaint["code"] == "unknown_run"
-    running = agents.start("run", plan, "--json")
+    running = agents.begin("run", plan, "--json")
     found = agents.until(lambda found: found["limits"] and in_state(found, "completed") == {"c"}, "the limit to be met")
     (limit,) = found["limits"]
     assert (limit["provider"], limit["kind"], limit["stated"]) == ("anthropic", "usage_limit", True)
@@ -169,7 +169,7 @@ def test_a_budget_can_be_seen_and_changed_while_a_run_goes_on(agents: Scratch) -
     go = agents.root / "home" / "go"
     wait = f"run until [ -e {go} ]; do sleep 0.02; done"
     plan = agents.plan(agent("a", wait, "say ok"), {"task_id": "c", "command": ["true"]}, budget_usd=5)
-    running = agents.start("run", plan, "--json")
+    running = agents.begin("run", plan, "--json")
     agents.until_running("a")
     agents.quick("budget", "--budget", "7.5", "--task-budget", "a=2")
     found = agents.quick("budget", "--json").data["budgets"]

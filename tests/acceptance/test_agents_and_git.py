@@ -22,7 +22,7 @@ def files_of(cli: Scratch, run_id: str) -> list[str]:
 def begun(cli: Scratch, tmp_path: Path, *more: dict[str, Any]) -> tuple[Any, str, Path]:
     """A run whose first task waits, the run's id, and the file that lets it go on."""
     go = tmp_path / "go"
-    command = cli.start("run", cli.plan(shell("a", f"echo a > a; {until_file(str(go))}"), *more))
+    command = cli.begin("run", cli.plan(shell("a", f"echo a > a; {until_file(str(go))}"), *more))
     return command, cli.until_running("a")["run_id"], go
 
 
@@ -48,7 +48,7 @@ def test_an_agent_without_its_git_file_takes_nothing_of_the_users_branch_back(cl
     """Its work is what it changed, whatever the user has committed meanwhile."""
     versioned(cli, {"f": "1\n"})
     go = tmp_path / "go"
-    command = cli.start("run", cli.plan(shell("a", f"rm .git; echo a > a; {until_file(str(go))}")))
+    command = cli.begin("run", cli.plan(shell("a", f"rm .git; echo a > a; {until_file(str(go))}")))
     run_id = cli.until_running("a")["run_id"]
     cli.write("users", "u\n")
     git(cli, "add", "users")
@@ -113,7 +113,7 @@ def test_work_outlives_a_project_that_is_moved_while_it_is_done(cli: Scratch, tm
     """Who missed it first decides what becomes of the attempt; its work is held by a ref or set aside, whatever comes after."""
     versioned(cli, {"f": "1\n"})
     go, pids = tmp_path / "go", tmp_path / "pids"
-    command = cli.start("run", cli.plan(shell("a", f"echo $$ > a; echo $$ >> {pids}; {until_file(str(go))}")))
+    command = cli.begin("run", cli.plan(shell("a", f"echo $$ > a; echo $$ >> {pids}; {until_file(str(go))}")))
     run_id = cli.until_running("a")["run_id"]
     wait_until(pids.exists, "the attempt to have written")
     names = ("refs/parallel-agents", "refs/heads/parallel-agents")
@@ -141,7 +141,7 @@ def test_two_runs_at_once_in_one_repository_are_in_nobodys_way(cli: Scratch) -> 
         cli.plan(*(shell(f"t{at}", f"echo $PARALLEL_AGENTS_PORT > {name}{at}") for at in range(3)), name=name)
         for name in ("one", "two")
     ]
-    for command in [cli.start("run", plan) for plan in plans]:
+    for command in [cli.begin("run", plan) for plan in plans]:
         assert cli.said_by(command).code == 0
     runs = {run["name"]: run["run_id"] for run in cli.quick("runs", "--json").data}
     for name, run_id in runs.items():

@@ -406,7 +406,7 @@ def test_nothing_is_restored_under_a_daemon_or_under_a_run_in_the_foreground(
     repo.quick("daemon", "start")
     assert "daemon stop" in repo.quick("restore", str(file), "--yes", code=2).err
     repo.quick("daemon", "stop")
-    running = repo.start("run", repo.plan(shell("wait", until_file(f"{tmp_path}/go")), name="waiting"))
+    running = repo.begin("run", repo.plan(shell("wait", until_file(f"{tmp_path}/go")), name="waiting"))
     repo.until_running("wait")
     said = repo.quick("restore", str(file), "--yes", code=2)
     assert f"process {running.pid} dispatches run" in said.err

@@ -197,7 +197,7 @@ def test_in_place_running_attempts_of_the_directory_are_not_disturbed(repo: Scra
     """Until they have ended."""
     repo.write(".gitignore", "home/\n*.json\ngo\n")
     repo.quick("checkpoint", "create", "start")
-    process = repo.start("run", repo.plan(shell("worker", until_file("go")), workspace="shared"), "--json")
+    process = repo.begin("run", repo.plan(shell("worker", until_file("go")), workspace="shared"), "--json")
     repo.until_running("worker")
     said = repo.quick("checkpoint", "restore", "start", "--in-place", "--yes", "--json", code=2).complaint
     assert (said["code"], "/worker" in said["message"]) == ("in_use", True)

@@ -56,7 +56,7 @@ def test_a_run_waits_for_a_client_that_is_gone_and_goes_on_when_it_is_back(
     whole = client.read_bytes()
     rest = [agent(f"t{number}", "say ok", dependencies=["first"], max_retries=2) for number in range(4)]
     first = agent("first", f"run {way.format(client=client)}", "say ok")
-    run = cli.start("run", cli.plan(first, *rest))
+    run = cli.begin("run", cli.plan(first, *rest))
     wait_until(cli.sparing(lambda: cli.store.exists() and opened(cli)), "the circuit to open")
     assert words in opened(cli)[0]["reason"]
     assert opened(cli)[0]["failures"] == 3
@@ -85,7 +85,7 @@ def test_doctor_names_a_broken_runner_and_a_person_can_clear_it(cli: Scratch, cl
     rest = [agent(f"t{number}", "say ok", dependencies=["first"]) for number in range(3)]
     cli.write("parallel-agents.toml", "[safety_features.circuit_breaker]\nreset_timeout = 900\n" + AT_ONCE)
     whole = client.read_bytes()
-    run = cli.start("run", cli.plan(agent("first", f"run rm {client}", "say ok"), *rest, defaults={"max_retries": 3}))
+    run = cli.begin("run", cli.plan(agent("first", f"run rm {client}", "say ok"), *rest, defaults={"max_retries": 3}))
     wait_until(cli.sparing(lambda: cli.store.exists() and opened(cli)), "the circuit to open")
     assert "circuit claude" in cli.quick("doctor").out
     assert cli.quick("why", "t0", "--json").data["settle"] == "parallel-agents limits --clear claude"

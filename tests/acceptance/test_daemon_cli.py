@@ -104,7 +104,7 @@ def test_a_daemon_that_is_killed_twice_runs_no_task_twice_and_leaves_none_out(cl
 
 def test_a_daemon_takes_the_runs_that_nobody_holds_and_no_others(cli: Scratch) -> None:
     """The process that was started with a run keeps it."""
-    mine = cli.start("run", cli.plan(shell("a", until_file("go")), name="mine"), "--json")
+    mine = cli.begin("run", cli.plan(shell("a", until_file("go")), name="mine"), "--json")
     cli.until_running("a")
     cli.quick("daemon", "start")
     other = cli.quick("submit", cli.plan(shell("b", "true"), name="other")).out.strip()

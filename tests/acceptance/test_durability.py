@@ -131,7 +131,7 @@ def test_a_run_that_keeps_no_files_stops_where_the_store_takes_nothing_and_can_b
     cli.store.parent.mkdir()
     with mounted(cli.store.parent, "1m"):
         tasks = (shell("first", until_file("go")), shell("second", "true", "first"))
-        process = cli.start("run", cli.plan(*tasks, workspace="none"))
+        process = cli.begin("run", cli.plan(*tasks, workspace="none"))
         cli.until_running("first")
         run = cli.quick("status", "--json").data["run_id"]
         other = cli.store.parent / "other"
@@ -155,7 +155,7 @@ def test_a_run_that_keeps_no_files_stops_where_the_store_takes_nothing_and_can_b
 def test_a_store_that_is_removed_under_a_run_is_missed(cli: Scratch) -> None:
     """By the process that dispatches, which would go on writing where nobody can read; a daemon does not stay for ever."""
     plan = cli.plan(shell("a", f"{until_file('go')}; sleep 0.1"))
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
     cli.until_running("a")
     shutil.rmtree(cli.store.parent)
     said = cli.said_by(process)

@@ -134,7 +134,7 @@ def test_two_at_once_remove_everything_once(repo: Scratch) -> None:
     """One of them may be told that somebody else is at it; what nobody had kept is kept by one checkpoint."""
     checkout = failed_run(repo)
     (checkout / "afterthought").write_text("mine\n")
-    both = [repo.start("gc", "--yes", "--older-than", "0", "--json") for _ in range(2)]
+    both = [repo.begin("gc", "--yes", "--older-than", "0", "--json") for _ in range(2)]
     said = [repo.said_by(process) for process in both]
     assert {one.code for one in said} <= {0, 2}
     assert [one.complaint["message"] for one in said if one.code and "somebody else is cleaning" not in one.err] == []
@@ -148,7 +148,7 @@ def test_nothing_starts_while_the_disk_has_less_than_the_limit(repo: Scratch) ->
     """The run waits and says why; one that keeps no files goes on; the limit is the one of its submission."""
     repo.write(".claude/config/parallel-agents-config.json", json.dumps(LIMIT))
     tasks = [shell("a", "touch ran"), shell("b", "true")]
-    waiting = repo.start("run", repo.plan(*tasks))
+    waiting = repo.begin("run", repo.plan(*tasks))
     run_id = repo.until(lambda found: found["status"] == "running", "the run to begin")["run_id"]
     told = wait_until(
         lambda: repo.quick("history", run_id, "--type", "DispatchThrottled", "--json").lines, "it to be told"
@@ -174,7 +174,7 @@ def test_a_run_that_waits_for_a_person_keeps_its_checkouts(repo: Scratch) -> Non
     """It has not ended, however long that takes."""
     flag = str(repo.root / "flags" / "go")
     (repo.root / "flags").mkdir()
-    slow = repo.start("run", repo.plan(shell("slow", f"echo x > x; {until_file(flag)}")))
+    slow = repo.begin("run", repo.plan(shell("slow", f"echo x > x; {until_file(flag)}")))
     repo.until_running("slow")
     assert repo.quick("gc", "--older-than", "0", "--dry-run", "--json").data["items"] == []
     repo.quick("pause", "latest")

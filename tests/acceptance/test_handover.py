@@ -24,7 +24,7 @@ def claims(cli: Scratch, run: str) -> list[str]:
 
 def killed_run(cli: Scratch, *tasks: Any, name: str = "first") -> str:
     """A run whose process was killed while its task ``slow`` was running."""
-    process = cli.start("run", cli.plan(*tasks, name=name))
+    process = cli.begin("run", cli.plan(*tasks, name=name))
     cli.until_running("slow")
     process.kill()
     process.communicate()
@@ -36,7 +36,7 @@ def test_a_second_run_goes_on_with_the_run_of_one_that_was_killed(cli: Scratch) 
     first = killed_run(
         cli, shell("slow", f"echo x >> slow.txt; {until_file('go')}"), shell("then", "echo x >> then.txt", "slow")
     )
-    second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
+    second = cli.begin("run", cli.plan(shell("own", until_file("on")), name="second"))
     line = line_with(first, second.stderr)
     assert line == f"run {first} was left in the middle by a process that is gone; it goes on here as well\n"
     cli.write("go", "")
@@ -98,7 +98,7 @@ def test_a_run_leaves_alone_what_was_submitted_paused_or_left_to_a_daemon(cli: S
 def test_a_killed_run_is_the_daemons_where_there_is_one(cli: Scratch) -> None:
     """A run beside it keeps to its own."""
     cli.quick("daemon", "start")
-    beside = cli.start("run", cli.plan(shell("own", until_file("on")), name="beside"))
+    beside = cli.begin("run", cli.plan(shell("own", until_file("on")), name="beside"))
     cli.until_running("own")
     first = killed_run(cli, shell("slow", until_file("go")))
     cli.write("go", "")
@@ -112,7 +112,7 @@ def test_a_killed_run_is_the_daemons_where_there_is_one(cli: Scratch) -> None:
 def test_ctrl_c_hands_back_what_was_taken_over(cli: Scratch) -> None:
     """Nothing of it starts any more, although what runs of our own is waited for."""
     first = killed_run(cli, shell("slow", until_file("go")), shell("then", "true", "slow"))
-    second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
+    second = cli.begin("run", cli.plan(shell("own", until_file("on")), name="second"))
     line_with("left in the middle", second.stderr)
     cli.until_running("own", run=run_of(cli, "second"))
     second.send_signal(signal.SIGINT)
@@ -133,7 +133,7 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     run = cli.quick("submit", cli.plan(shell("slow", until_file("go")), shell("then", "true", "slow"))).out.strip()
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
-    draining = cli.start("daemon", "stop", "--drain", "--json")
+    draining = cli.begin("daemon", "stop", "--drain", "--json")
     assert line_with("waiting", draining.stderr) == f"waiting for 1 running: {run}/slow\n"
     found = wait_until(
         lambda: (d := cli.quick("daemon", "status", "--json").data)["draining_since"] and d, "the draining"
@@ -162,14 +162,14 @@ def test_a_drain_survives_who_asked_for_it_and_a_second_stop_detaches(cli: Scrat
     run = cli.quick("submit", cli.plan(shell("slow", until_file("go")), shell("then", "true", "slow"))).out.strip()
     cli.quick("daemon", "start")
     cli.until_running("slow")
-    asking = cli.start("daemon", "stop", "--drain")
+    asking = cli.begin("daemon", "stop", "--drain")
     line_with("waiting", asking.stderr)
     asking.send_signal(signal.SIGINT)
     said = cli.said_by(asking)
     assert said.code == 130
     assert "goes on draining; `parallel-agents daemon stop` has it detach at once" in said.err
     assert cli.quick("daemon", "status", "--json").data["draining_since"]
-    again = cli.start("daemon", "stop", "--drain")
+    again = cli.begin("daemon", "stop", "--drain")
     line_with("waiting", again.stderr)
     cli.quick("daemon", "stop")
     said = cli.said_by(again)
@@ -199,7 +199,7 @@ def test_a_daemon_that_is_killed_while_it_drains_loses_nothing(cli: Scratch) -> 
     )
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
-    asking = cli.start("daemon", "stop", "--drain")
+    asking = cli.begin("daemon", "stop", "--drain")
     line_with("waiting", asking.stderr)
     os.kill(pid, signal.SIGKILL)
     assert cli.said_by(asking).code == 1

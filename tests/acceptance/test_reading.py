@@ -46,7 +46,7 @@ class Story:
         self.cli = scratch
         plan = scratch.plan(*TASKS, name="story", max_parallel_agents=3)
         quick = "--set=execution.retryPolicy.retryDelay=0.05"
-        process = scratch.start("run", plan, quick, env={"LANG": "C"})
+        process = scratch.begin("run", plan, quick, env={"LANG": "C"})
         scratch.until(lambda found: {"slow", "doomed"} <= in_state(found, "running"), "the slow ones to run")
         scratch.quick("pause", "--reason", f"lunch {COLOUR}")
         scratch.quick("cancel", "latest", "doomed", "--reason", f"no time {COLOUR}")

@@ -136,7 +136,7 @@ def test_what_was_submitted_waits_until_somebody_dispatches(cli: Scratch) -> Non
     said = cli.quick("wait", run, "--timeout", "0.5", code=6)
     assert said.out == ""
     assert "has not ended after 0.5 s: it is submitted" in said.err
-    waiting, following = cli.start("wait", "--json"), cli.start("attach", run[:6])
+    waiting, following = cli.begin("wait", "--json"), cli.begin("attach", run[:6])
     assert "no process dispatches run" in next_line(waiting.stderr)
     cli.quick("daemon", "start")
     waited, followed = cli.said_by(waiting), cli.said_by(following)
@@ -236,12 +236,12 @@ def test_a_run_that_was_killed_is_adopted_by_who_resumes_it(cli: Scratch) -> Non
     """With the very attempt that was running, and nothing twice."""
     slow = f"echo x >> second.txt; {until_file('go')}; echo end"
     plan = cli.plan(shell("first", "echo x >> first.txt"), shell("second", slow, "first"))
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
     attempt = cli.until_running("second")["tasks"][1]["attempt_id"]
     process.kill()
     process.communicate()
     assert "no process dispatches" in cli.quick("why", "second").out
-    resuming = cli.start("resume", "--json")
+    resuming = cli.begin("resume", "--json")
     claims = ("history", "--json", "--type", "RunClaimed")
     wait_until(cli.sparing(lambda: len(cli.quick(*claims).lines) == 2), "a new holder")
     cli.write("go", "")
@@ -259,7 +259,7 @@ def test_a_run_that_waits_for_slots_says_who_has_them(cli: Scratch) -> None:
     held = cli.quick("run", "--detach", hog).out.strip()
     cli.until_running(*(f"t{number}" for number in range(5)))
     cli.quick("daemon", "stop")
-    waiting = cli.start("run", cli.plan(shell("patient", "true"), name="patient"))
+    waiting = cli.begin("run", cli.plan(shell("patient", "true"), name="patient"))
     line = line_with("5 of them", waiting.stderr)
     assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
     assert "no slot: 5 of 5" in cli.quick("why", "patient").out
@@ -394,9 +394,9 @@ def test_much_output_and_output_that_is_no_text_are_kept_and_shown_as_well_as_th
 def test_following_goes_on_until_the_end_and_no_longer(cli: Scratch) -> None:
     """The history of a run, and what a task writes."""
     plan = cli.plan(shell("a", f"echo one; {until_file('go')}; echo two >&2"), shell("b", "true", "a"))
-    running = cli.start("run", plan)
+    running = cli.begin("run", plan)
     cli.until_running("a")
-    history, logs = cli.start("history", "--follow", "--json"), cli.start("logs", "a", "--follow")
+    history, logs = cli.begin("history", "--follow", "--json"), cli.begin("logs", "a", "--follow")
     assert "RunSubmitted" in next_line(history.stdout)
     assert next_line(logs.stdout) == "one\n"
     cli.write("go", "")
@@ -411,9 +411,9 @@ def test_following_what_a_task_writes_waits_for_its_start(cli: Scratch) -> None:
     plan = cli.plan(
         shell("a", until_file("go")), shell("b", "echo at last", "a"), shell("c", "true", "d"), shell("d", "false")
     )
-    running = cli.start("run", plan)
+    running = cli.begin("run", plan)
     cli.until(lambda found: in_state(found, "skipped") == {"c"}, "c to be skipped")
-    logs = cli.start("logs", "b", "--follow")
+    logs = cli.begin("logs", "b", "--follow")
     assert "waiting" in next_line(logs.stderr)
     cli.write("go", "")
     assert cli.said_by(logs).out == "at last\n"
@@ -446,7 +446,7 @@ def test_a_terminal_that_goes_away_leaves_its_run_to_others(cli: Scratch) -> Non
     assert left["status"] == "running"
     assert cli.quick("runs", "--json").data[0]["holder"] is None
     cli.write("go", "")
-    other = cli.start("run", cli.plan(shell("b", until_file("on")), name="other"))
+    other = cli.begin("run", cli.plan(shell("b", until_file("on")), name="other"))
     found = cli.until(lambda found: found["status"] == "completed", "its end", left["run_id"])
     assert found["tasks"][0]["attempts"] == 1
     cli.write("on", "")

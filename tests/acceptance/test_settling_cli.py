@@ -216,7 +216,7 @@ def test_who_dispatches_goes_on_at_once_when_the_conflict_is_settled(cli: Scratc
     plan = clashing(
         cli, "echo one > f", "echo two > f", slow, shell("heir", "cat f > heard", "two"), max_parallel_agents=3
     )
-    process = cli.start("run", plan, "--json")
+    process = cli.begin("run", plan, "--json")
     cli.until(lambda found: in_state(found, "blocked") == {"two"}, "the conflict")
     said = cli.quick("resolve", "two", "--take", "theirs")
     assert "goes on" in said.err

@@ -163,7 +163,7 @@ class Scene:
         self.ended_with(code)
         assert self.attempt_lives
         run_id = self.run["run_id"]
-        other = self.cli.start("run", self.cli.plan(shell("own", until_file("on")), name="other"))
+        other = self.cli.begin("run", self.cli.plan(shell("own", until_file("on")), name="other"))
         line_with("left in the middle", other.stderr)
         self.finish()
         self.cli.until(lambda found: found["status"] == "completed", "its end", str(run_id))

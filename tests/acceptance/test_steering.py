@@ -17,9 +17,9 @@ DAEMON = (pytest.param("run", marks=pytest.mark.slow), "daemon")
 def begin(cli: Scratch, dispatcher: str, plan: str, *more: str) -> Any:
     """Let a plan run, by the process of a kind; what follows it to its end."""
     if dispatcher == "run":
-        return cli.start("run", plan, *more, "--json")
+        return cli.begin("run", plan, *more, "--json")
     cli.quick("run", plan, *more, "--detach")
-    return cli.start("wait", "--json")
+    return cli.begin("wait", "--json")
 
 
 def kinds(cli: Scratch) -> list[str]:
@@ -104,7 +104,7 @@ def test_a_cancelled_run_that_nobody_dispatches_ends_too(cli: Scratch) -> None:
     cli.quick("submit", plan)
     cli.quick("cancel")
     assert cli.quick("status", "--json").data["counts"] == {"cancelled": 2}
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
     cli.until_running("a")
     process.kill()
     process.communicate()
@@ -133,7 +133,7 @@ def test_what_failed_is_retried_with_what_was_skipped_for_it(cli: Scratch) -> No
 
 def test_an_emergency_stop_ends_every_run_of_the_store(cli: Scratch) -> None:
     """Whoever dispatches them, without grace; the daemon stays."""
-    held = [cli.start("run", cli.plan(shell("a", "trap '' TERM; sleep 300"), name="mine"))]
+    held = [cli.begin("run", cli.plan(shell("a", "trap '' TERM; sleep 300"), name="mine"))]
     cli.until_running("a")
     cli.quick("submit", cli.plan(shell("b", "sleep 300"), name="daemon's"))
     cli.quick("daemon", "start")
@@ -155,7 +155,7 @@ def test_an_emergency_stop_ends_every_run_of_the_store(cli: Scratch) -> None:
 
 def test_on_a_terminal_a_cancellation_that_stops_attempts_is_asked_about(cli: Scratch) -> None:
     """No is the answer that changes nothing; --yes asks nothing."""
-    process = cli.start("run", cli.plan(shell("a", "sleep 300")))
+    process = cli.begin("run", cli.plan(shell("a", "sleep 300")))
     cli.until_running("a")
     before = cli.event_count()
 

@@ -134,7 +134,7 @@ def test_a_rollback_stops_what_runs_and_keeps_what_it_had_done(repo: Scratch) ->
     flags = repo.root / "flags"
     flags.mkdir()
     long = f"echo half > half; touch {flags}/begun; {until_file(f'{flags}/never')}"
-    process = repo.start("run", repo.plan(shell("one", "echo 1 > one"), shell("long", long, "one")))
+    process = repo.begin("run", repo.plan(shell("one", "echo 1 > one"), shell("long", long, "one")))
     wait_until(lambda: (flags / "begun").exists(), "the long task to begin")
     run = str(repo.quick("runs", "--json").data[-1]["run_id"])
     seq = seq_of(repo, run, "TaskCompleted", "one")
@@ -174,7 +174,7 @@ def test_a_shared_directory_is_not_taken_back_while_another_run_works_there(cli:
     cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "rm one", "one")))
     first = str(cli.quick("runs", "--json").data[-1]["run_id"])
     (cli.root / "flags").mkdir()
-    other = cli.start("run", cli.plan(shell("busy", until_file("flags/go")), name="other"))
+    other = cli.begin("run", cli.plan(shell("busy", until_file("flags/go")), name="other"))
     cli.until_running("busy")
     count = cli.event_count()
     refused = cli.quick("rollback", first, "--to", "before two", "--yes", code=2)

@@ -19,7 +19,7 @@ def test_what_an_attempt_uses_is_seen_from_its_begin_to_its_removal(cli: Scratch
     """Drawn, as JSON, in the summary of its task, as of an event; and the history is the same without it."""
     cli.write("holds.py", HOLDS)
     plan = cli.plan(shell("big", f"exec '{sys.executable}' holds.py"), shell("small", "true"), workspace="shared")
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
 
     def points() -> list[dict[str, int]]:
         said = cli.quick("show", "latest", "big", "--usage", "--json", code=None)
