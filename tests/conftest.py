@@ -13,7 +13,9 @@ from any_load import AT_ANY_LOAD
 from hypothesis import settings
 from in_memory import TEMPROOT, folder_for
 
-settings.register_profile("parallel-agents", deadline=None, print_blob=True)
+from examples import examples
+
+settings.register_profile("parallel-agents", deadline=None, print_blob=True, max_examples=examples(50))
 settings.load_profile("parallel-agents")
 
 # Variables of a hook that runs the tests would lead every git command to the developer's repository.

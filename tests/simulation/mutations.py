@@ -143,7 +143,7 @@ MUTATIONS: Final = (
     Mutation(
         "a slot is not freed when a result is discarded", "projections/occupancy.py",
         "_free(state, event.attempt_id)", "isinstance(event, ev.ResultDiscarded) or _free(state, event.attempt_id)",
-        "scheduler", quick=True,
+        "scheduler",
     ),
     Mutation(
         "the result of an attempt that was undone is not told", "scheduler/dispatcher.py",
@@ -278,7 +278,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a full disk holds starts back for ever", "scheduler/throttle.py",
-        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py", quick=True,
+        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py",
     ),
     Mutation(
         "a circuit opens one failure too late", "scheduler/breaker.py",
