@@ -116,23 +116,32 @@ def _line(file: File, step: Step | None) -> dict[str, Any]:
 
 def _steps(log: Log, run_id: str, upto: int) -> list[Step]:
     """The integration line that leads to a moment, oldest first; that of a fork begins with its parent's."""
-    records = [decode_brief(run_id, brief) for brief in log.briefs(run_id, 0, upto, where=_NAMES_FILES)]
-    targets = {at: one.event.to_seq for at, one in enumerate(records) if isinstance(one.event, ev.RunRolledBack)}
-    kept, _ = kept_positions([one.seq for one in records], targets)
-    steps: list[Step] = []
-    for record in (records[position] for position in kept):
-        match record.event:
-            case ev.RunSubmitted(base_commit=str(commit)):
-                steps = [Step(commit, run_id, record.seq)]
-            case ev.RunForked(parent=parent, seq=seq, commit=str(commit)):
-                steps = _steps(log, parent, seq) or [Step(commit, run_id, record.seq)]
-            case ev.TaskCompleted(commit=str(commit)) as event:
-                steps.append(Step(commit, run_id, record.seq, event.task_id, event.attempt_id))
-            case ev.CheckpointRestored(commit=str(commit)):
-                known = [at for at, step in enumerate(steps) if step.commit == commit]
-                steps = steps[: known[-1] + 1] if known else [*steps, Step(commit, run_id, record.seq)]
+    moves: list[Step] = []  # Of every event that leads to a commit; of a rollback without one.
+    inherited: list[Step] = []
+    targets: dict[int, int] = {}
+    for brief in log.briefs(run_id, 0, upto, where=_NAMES_FILES):  # Not as a list: their bodies are large.
+        seq, event = brief[0], decode_brief(run_id, brief).event
+        match event:
+            case ev.TaskCompleted(commit=str(commit)):
+                moves.append(Step(commit, run_id, seq, event.task_id, event.attempt_id))
+            case ev.RunSubmitted(base_commit=str(commit)) | ev.CheckpointRestored(commit=str(commit)):
+                moves.append(Step(commit, run_id, seq))
+            case ev.RunForked(parent=parent, commit=str(commit)):
+                moves.append(Step(commit, run_id, seq))
+                inherited = _steps(log, parent, event.seq)
+            case ev.RunRolledBack(to_seq=to_seq):
+                targets[len(moves)] = to_seq
+                moves.append(Step("", run_id, seq))
             case _:
                 pass
+    kept, _ = kept_positions([step.seq for step in moves], targets)
+    steps = list(inherited)
+    for step in (moves[position] for position in kept):
+        known = [at for at, one in enumerate(steps) if step.task_id is None and one.commit == step.commit]
+        if known:  # Files were restored to there, or a fork begins there.
+            del steps[known[-1] + 1 :]
+        else:
+            steps.append(step)
     return steps
 
 

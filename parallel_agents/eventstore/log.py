@@ -365,12 +365,15 @@ class Log:
                 who, by, place = " AND run_id = ?", "version", 2
         end = self.last_seq() if upto is None else upto
         first = after + 1 if after else _FIRST
+        # A run has no more versions than the log has events: SQLite need not look for early seqs beyond them.
+        within = " AND version <= ?" if place else ""
+        bounds = [end, end] if place else [end]
         left = limit
         while first <= end and (left is None or left > 0):
             size = _CHUNK if left is None else min(_CHUNK, left)
             chunk = self._fetch(
-                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{who}{where} ORDER BY {by} LIMIT ?",
-                [first, end, *key, size],
+                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{within}{who}{where} ORDER BY {by} LIMIT ?",
+                [first, *bounds, *key, size],
             )
             yield from chunk if stored else self._whole(chunk)
             if len(chunk) < size:
@@ -410,19 +413,22 @@ class Log:
             return self._archives.whole(rows, body, run_id)
 
     def briefs(
-        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = ""
+        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = "", after_seq: int = 0
     ) -> Iterator[Brief]:
         """What folds need of the rows of one run, from a version on and up to a seq.
 
         Args:
             where: a literal condition on the row; never built from input.
+            after_seq: the seq of that version, where it is known: then less has to be looked through for the end.
         """
         condition = f" AND {where}" if where else ""
         end = self.last_seq() if upto is None else upto
+        # By its versions, which are in the index that is read, or SQLite would look for rows of early seqs up to the run's end.
+        last = after_version + end - after_seq
         while True:
             chunk = self._fetch(
-                f"{_BRIEF} AND version > ? AND seq <= ?{condition} ORDER BY version LIMIT ?",
-                (run_id, after_version, end, _CHUNK),
+                f"{_BRIEF} AND version > ? AND version <= ? AND seq <= ?{condition} ORDER BY version LIMIT ?",
+                (run_id, after_version, last, end, _CHUNK),
             )
             yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
             if len(chunk) < _CHUNK:
@@ -476,8 +482,8 @@ class Log:
         """All rows of one run from a version on, up to a seq, by the run's own index."""
         end = 2**62 if upto is None else upto
         return self._select(
-            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
-            (run_id, after_version, end),
+            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version",
+            (run_id, after_version, end, end),
         )
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
@@ -487,8 +493,8 @@ class Log:
     def read_run(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Recorded]:
         """The same as ``run_rows``, decoded."""
         end = 2**62 if upto is None else upto
-        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version"
-        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end)))))
+        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version"
+        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end, end)))))
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""

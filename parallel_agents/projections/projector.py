@@ -112,8 +112,8 @@ class Projector:
     def _state_at(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
         base = self._from_snapshot(run_id, upto, light=light)
         if not self.log.rolled_back(run_id, base.version, upto):
-            return replay(base, self.log.briefs(run_id, base.version, upto), self.log.blob)
-        tail = list(self.log.briefs(run_id, base.version, upto))
+            return replay(base, self.log.briefs(run_id, base.version, upto, after_seq=base.seq), self.log.blob)
+        tail = list(self.log.briefs(run_id, base.version, upto, after_seq=base.seq))
         targets = {
             position: event.to_seq
             for position, brief in enumerate(tail)
