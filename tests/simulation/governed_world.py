@@ -24,9 +24,8 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.governing import limited, machine_of, width
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
-from parallel_agents.scheduler.plan import Agenda, Facts, plan, why_not
-from parallel_agents.scheduler.redecide import LEVEL, RESTED, THEN
 from parallel_agents.scheduler.plan import Agenda, Facts, outlook, plan, why_not
+from parallel_agents.scheduler.redecide import LEVEL, RESTED, THEN
 from parallel_agents.scheduler.runners.protocol import Outcome
 
 MB = 1_000_000
@@ -137,14 +136,10 @@ class GovernedWorld(World):
         now_us = max(self.now_us, self.referee.at_us)
         for priority in range(4):
             for run_id in dispatcher.held:
-                state = projector.state(run_id)
+                state = self.by_the_log(run_id)
                 facts = Facts(len(slots.slots), slots.of_run(run_id), rests=dispatcher.rests_of(run_id))
                 facts.machine = machine if limited(state.plan.settings) else None
-                fresh = copy.deepcopy(state)
-                decision = plan(fresh, Agenda(state), facts, now_us, priority=priority)
-                state = self.by_the_log(run_id)
-                facts = Facts(len(slots.slots), slots.of_run(run_id))
-                decision = plan(state, Agenda(state), facts, dispatcher._rests_now_us, priority=priority)
+                decision = plan(state, Agenda(state), facts, now_us, priority=priority)
                 assert (decision.steps, decision.skips, decision.cancels) == ([], [], [])
                 if decision.pressed is not None:
                     self.happened[decision.pressed.code] += 1
@@ -165,11 +160,10 @@ class GovernedWorld(World):
         now_us = max(self.now_us, self.referee.at_us)
         if limited(state.plan.settings):
             facts.machine = machine_of(MachineLoad(), slots, needs)
-        seen = outlook(state, facts, dispatcher._rests_now_us)
+        seen = outlook(state, facts, now_us)
         for name, task in state.tasks.items():
             if task.status not in TASK_ENDED and task.status != "running" and not state.ended:
-                code = why_not(state, name, facts, now_us).code
-                code = why_not(state, name, facts, dispatcher._rests_now_us, seen).code
+                code = why_not(state, name, facts, now_us, seen).code
                 assert code in WAITING | {"paused", "cpu", "memory", "workers", "due", "approval"}, (name, code)
 
     def finish(self) -> Counter[str]:

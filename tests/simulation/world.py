@@ -25,8 +25,7 @@ from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
-from parallel_agents.projections import at_hand
-from parallel_agents.projections import status
+from parallel_agents.projections import at_hand, status
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
@@ -295,7 +294,7 @@ class World(Inhabited):
     def by_the_log(self, run_id: str) -> RunState:
         """A state folded from the first event on, whenever the run has changed; every new snapshot has to agree with it."""
         upto = max(self.referee.runs[run_id].after)
-        snapshot = self.log.snapshot_seq(run_id, status.NAME, status.VERSION)
+        snapshot = max(self.log.snapshot_seq(run_id, fold.NAME, fold.VERSION) for fold in (status, at_hand))
         known = self._folded.get(run_id)
         if known is not None and (known.upto, known.snapshot) == (upto, snapshot):
             return known.state
