@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from parallel_agents.checkpoint import refs
+from parallel_agents.checkpoint.git import IDENTITY
 from parallel_agents.checkpoint.reaching import missing
 from parallel_agents.checkpoint.repository import OURS, Repository
 from parallel_agents.eventstore import audit
@@ -102,10 +103,17 @@ def _changed_document(digest: str) -> Finding:
 def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str, int], told: Told) -> Iterator[Finding]:
     """Compare what readers are given, and every stored snapshot, with a fold of every event from the first one on."""
     kept: dict[str, list[Snapshot]] = {}
+    ahead = Snapshot("", "", 0, log.last_seq(), b"")  # As the log is now; it may have grown since ``end``.
     for one in audit.snapshots(log.path):
+        ahead = max(ahead, one, key=lambda each: each.seq)
         if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:  # Others are read by nobody.
             kept.setdefault(one.run_id, []).append(one)
     looked_at["runs"], looked_at["snapshots"] = len(runs), sum(map(len, kept.values()))
+    if ahead.run_id:
+        what = (
+            f"the log ends with event {end}, and there is a snapshot of event {ahead.seq}: the end of the log is gone"
+        )
+        yield Finding("snapshots", "error", f"{what} (of run {ahead.run_id})", _OLDER)
     for run_id in kept.keys() - runs.keys():
         yield Finding("snapshots", "error", f"there are snapshots of run {run_id}, which the log does not know", _DROP)
     for number, (run_id, summary) in enumerate(runs.items()):
@@ -128,6 +136,9 @@ def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str,
 
 
 _DROP = """a snapshot is only a cache: `sqlite3 STORE "DELETE FROM snapshots"` loses nothing"""
+
+
+_OLDER = "restore a backup; `verify --against` a seal says from which event on"
 
 
 def _store_wide(log: Log) -> Iterator[Finding]:
@@ -302,9 +313,16 @@ def _branch(log: Log, repository: Repository, run_id: str, named: Named, end: in
         mend = f"{git} branch -f {name} {line}" if state.ended else f"`parallel-agents resume {run_id}`"
         yield Finding("branch", "error" if level == "error" else "warning", detail, mend)
     else:
+        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
+        if repository.git().text("log", "-1", "--format=%ce", stands) == IDENTITY[1]:
+            what = (
+                f"the branch {name} stands at {stands[:12]}, which we have made and no event names; its run stands at"
+            )
+            detail = f"{what} {line[:12]}: the end of the log is gone, or an older backup was brought back"
+            yield Finding("branch", "error", detail, mend)
+            return
         detail = f"somebody put {stands[:12]} on the branch {name}; its run stands at {line[:12]}"
         ours = not _beyond(repository, [line], {stands})
-        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
         yield Finding("branch", "warning" if ours else "error", detail, mend)
 
 
