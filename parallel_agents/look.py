@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallel_agents import moments
 from parallel_agents.archived import at_hand, is_kept
 from parallel_agents.attempt_details import details
 from parallel_agents.attempt_files import CUT, cut_bytes
-from parallel_agents.broken_runners import circuit_facts, why_of_circuit
 from parallel_agents.costs import usd
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
-from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun
+from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
+from parallel_agents.eventstore.record import Recorded, Row, as_json, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
-from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
-from parallel_agents.machine_waits import machine_in_log, machine_waits
+from parallel_agents.held_back import money_and_waits
+from parallel_agents.machine_waits import machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
 from parallel_agents.projections.timeline import Span, timeline
-from parallel_agents.scheduler.breaker import CIRCUIT_OPEN
+from parallel_agents.projections.undone import undone_spans
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
-from parallel_agents.scheduler.plan import Agenda, Facts, outlook, why_not
+from parallel_agents.scheduler.plan import Agenda, outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import PROMPT
+from parallel_agents.standpoint import facts_at, now_of
 
 LATEST = "latest"
 
@@ -46,12 +46,17 @@ def resolve_run(log: Log, named: str | None, upto: int | None = None) -> str:
     """
     known = list(Projector(log).runs(upto))
     if named is None or named == LATEST:
+        if not known and upto is not None:
+            raise UnknownRun(f"the store held no run at event {upto}", hint="`parallel-agents runs` lists those of now")
         if not known:
             raise UnknownRun("the store holds no run yet", hint="`parallel-agents run PLAN` makes one")
         return known[-1]
     if named in known:
         return named
     fitting = [run_id for run_id in known if run_id.startswith(named)] if named else []
+    if not fitting and named and upto is not None:
+        later = [run_id for run_id in Projector(log).runs() if run_id.startswith(named)]
+        named = later[0] if len(later) == 1 else named  # The error says that it had not begun.
     if len(fitting) > 1:
         shown = ", ".join(fitting[:5]) + (", ..." if len(fitting) > 5 else "")
         raise InvalidUsage(f"{named!r} fits {len(fitting)} runs", hint=f"type more of it: {shown}")
@@ -172,8 +177,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     """What waits for a slot, in the order in which it will start, run by run, with the reason why it waits."""
     projector = Projector(log)
     end = log.last_seq() if upto is None else upto
-    row = log.row(end) if upto is not None else None
-    now_us = row.at_us if row is not None else wall_clock_us()
+    now_us = now_of(log, upto)
     slots = projector.occupancy(end)
     chosen = [run_id] if run_id is not None else [
         name for name, run in projector.runs(upto).items() if run.status not in st.ENDED
@@ -182,10 +186,7 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     for name in chosen:
         state = projector.state(name, end)
         agenda = Agenda(state)
-        agents = facts_of(projector, state, now_us, end)
-        circuits = circuit_facts(log, state, slots.slots, now_us, end)
-        machine = machine_in_log(projector, state, slots, end)
-        facts = Facts(len(slots.slots), slots.of_run(name), agents, circuits, machine=machine)
+        facts = facts_at(projector, state, slots, now_us, end)
         seen = outlook(state, facts, now_us)
         waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
         for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
@@ -204,47 +205,6 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
                 }
             )
     return lines
-
-
-def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
-    """Why a task stands where it stands, by the scheduler's own reasons, and the events that made it so."""
-    projector = Projector(log)
-    end = log.last_seq() if upto is None else upto
-    state = projector.state(run_id, end)
-    task = task_of(state, task_id)
-    row = log.row(end)
-    now_us = wall_clock_us() if upto is None or row is None else row.at_us
-    slots = projector.occupancy(end)
-    agents = facts_of(projector, state, now_us, end)
-    circuits = circuit_facts(log, state, slots.slots, now_us, end)
-    machine = machine_in_log(projector, state, slots, end)
-    facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
-    reason = why_not(state, task_id, facts, now_us)
-    touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
-    answer = {
-        "run_id": run_id,
-        "task_id": task_id,
-        "seq": state.seq,
-        "status": task.status,
-        "code": reason.code,
-        "why": reason.text,
-        "tasks": list(reason.tasks),
-        "events": [{"seq": row.seq, "type": row.type} for row in touching[-5:]],
-        "look": looking_command(run_id, task),
-        "settle": settling_command(run_id, task),
-    }
-    if agents is not None:
-        answer |= why_of_task(state, task, agents.books.spend, now_us, reason.code)
-    if reason.code == CIRCUIT_OPEN:
-        answer |= why_of_circuit(state, task, circuits)
-    held = projector.runs(end)[run_id].holder
-    if upto is None and not state.ended and (held is None or not holder_alive(held)):
-        answer["note"] = "no process dispatches this run; `parallel-agents daemon start` or `resume` does"
-    return answer
-
-
-def _names(row: Row, task_id: str) -> bool:
-    return f'"task_id":"{task_id}"' in row.body
 
 
 def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:
@@ -292,15 +252,11 @@ def prompt_of(log: Log, run_id: str, task_id: str, number: int | None = None, up
         return (folder / path.name).read_text("utf-8", "replace")
 
 
-def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
-    """One task's whole life: what it was asked, every attempt with its files, what became of it."""
-    view = Projector(log).view(run_id, upto)
-    task = task_of(view.state, task_id)
-    spec = task.task
+def _attempts(log: Log, run_id: str, task_id: str, records: Sequence[Recorded]) -> list[dict[str, Any]]:
+    """Every attempt of a task with its files."""
     folder = attempts_folder(log.path) / run_id / task_id
-    records = Projector(log).records(run_id, upto)
     more = details(records)
-    attempts = [
+    return [
         {
             **_span(span),
             "folder": str(folder / span.attempt_id),
@@ -311,6 +267,19 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         for span in timeline(records)
         if span.task_id == task_id
     ]
+
+
+def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[str, Any]:
+    """One task's whole life: what it was asked, every attempt with its files, what became of it, and who waited for it."""
+    from parallel_agents import task_life
+    from parallel_agents.why import past_of
+
+    end = log.last_seq() if upto is None else upto
+    view = Projector(log).view(run_id, upto)
+    task = task_of(view.state, task_id)
+    spec = task.task
+    records = Projector(log).records(run_id, upto)
+    spans = undone_spans(log, end, run_id).get(run_id)
     return {
         "run_id": run_id,
         **task_line(task, view.cost, run_id),
@@ -325,7 +294,12 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         "stage": view.state.plan.stages[spec.stage].name,
         "workdir": view.state.workdir,
         "dependents": list(view.state.dependents.get(task_id, ())),
-        "attempt_list": attempts,
+        "attempt_list": _attempts(log, run_id, task_id, records),
+        "checkpoints": task_life.checkpoints_of(records, task_id, spans),
+        "conflicts": task_life.conflicts_of(log, run_id, task_id, upto),
+        "waited_for": task_life.waited_for(view.state, records, task_id, now_of(log, upto)),
+        "past": past_of(log, run_id, task_id, end),
+        "events": task_life.events_of(records, task_id, spans),
     }
 
 
@@ -341,8 +315,17 @@ def fields_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def moment(log: Log, text: str | None) -> int | None:
-    """The seq that ``--at`` names (see ``Projector.moment``); None where nothing was named."""
-    return None if text is None else Projector(log).moment(text)
+    """The seq that ``--at`` names where it is about the whole store (see ``moments``); None where nothing was named."""
+    return None if text is None else moments.in_store(log, text).seq
+
+
+def moment_of_run(log: Log, text: str | None, run: str | None) -> int | None:
+    """The same where it is about one run, whose checkpoint may be named.
+
+    Args:
+        run: what ``resolve_run`` takes; it is looked up only where the text is neither a number nor a time.
+    """
+    return None if text is None else moments.in_run(log, lambda: resolve_run(log, run), text).seq
 
 
 def time_of(log: Log, seq: int | None) -> int | None:
@@ -391,68 +374,14 @@ def wait_ended(log: Log, run_ids: Sequence[str], *, timeout_s: float) -> list[st
     return left
 
 
-def history(
-    log: Log,
-    run_id: str | None,
-    *,
-    upto: int | None = None,
-    types: Sequence[str] = (),
-    task_id: str | None = None,
-    follow: bool = False,
-) -> Iterator[Row | None]:
-    """The events of a run, or of all runs, oldest first.
+def undone(log: Log, upto: int | None = None, run_id: str | None = None) -> Callable[[str, int], bool]:
+    """Tells of a run and a seq whether that event is undone, as of a moment.
 
     Args:
-        run_id: None for every run.
-        types: only these; none means all.
-        task_id: only events that name this task.
-        follow: go on with what is appended, until the run has ended; before each wait, None is given.
+        run_id: only of this run; None: of all.
     """
-    seq = 0
-    listener = log.doorbell.listen() if follow else None
-    try:
-        while True:
-            end = log.last_seq() if upto is None else upto
-            for row in log.rows(seq, end, run_id=run_id):
-                seq = row.seq
-                if (not types or row.type in types) and (task_id is None or _names(row, task_id)):
-                    yield row
-            if not follow or (run_id is not None and has_ended(log, run_id) and log.last_seq() == end):
-                return
-            yield None
-            wait_for_bell(listener, POLL_S)
-    finally:
-        if listener is not None:
-            listener.close()
-
-
-def check_event_type(name: str) -> None:
-    """Refuse what is no type of event.
-
-    Raises:
-        InvalidUsage: there is no such type.
-    """
-    if name not in EVENT_TYPES:
-        raise InvalidUsage(f"there is no type of event {name!r}", hint=nearest(name, EVENT_TYPES))
-
-
-def check_task(log: Log, run_id: str, task_id: str, upto: int | None = None) -> None:
-    """Refuse a task that the run does not have.
-
-    Raises:
-        UnknownTask: the run holds no such task.
-    """
-    task_of(Projector(log).state(run_id, upto), task_id)
-
-
-def undone_seqs(log: Log, run_id: str, upto: int | None = None) -> frozenset[int]:
-    """The events of a run that rollbacks have undone."""
-    records = Projector(log).records(run_id, upto)
-    if not any(isinstance(record.event, RunRolledBack) for record in records):
-        return frozenset()
-    kept, _ = effective(records)
-    rollbacks = {record.seq for record in records if isinstance(record.event, RunRolledBack)}
-    return frozenset(record.seq for record in records) - {record.seq for record in kept} - rollbacks
+    spans = undone_spans(log, log.last_seq() if upto is None else upto, run_id)
+    return lambda run, seq: run in spans and spans[run].holds(seq)
 
 
 def attempt(
@@ -464,7 +393,9 @@ def attempt(
         UnknownTask: the run holds no such task.
         UnknownEvent: the task has no attempt of that number.
     """
-    attempts = show(log, run_id, task_id, upto)["attempt_list"]
+    records = Projector(log).records(run_id, upto)
+    task_of(Projector(log).state(run_id, upto), task_id)
+    attempts = _attempts(log, run_id, task_id, records)
     if number is None:
         return attempts[-1] if attempts else None
     for one in reversed(attempts):
@@ -479,11 +410,9 @@ def wait_for_attempt(log: Log, run_id: str, task_id: str) -> dict[str, Any] | No
     listener = log.doorbell.listen()
     try:
         while True:
-            found = show(log, run_id, task_id)
-            if found["attempt_list"]:
-                first: dict[str, Any] = found["attempt_list"][-1]
-                return first
-            if found["status"] in st.ENDED or has_ended(log, run_id):
+            if (found := attempt(log, run_id, task_id)) is not None:
+                return found
+            if Projector(log).state(run_id).tasks[task_id].status in st.ENDED or has_ended(log, run_id):
                 return None
             wait_for_bell(listener, POLL_S)
     finally:

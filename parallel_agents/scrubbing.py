@@ -21,7 +21,6 @@ from typing import Any
 import orjson
 
 from parallel_agents.archived import announced
-from parallel_agents.backup import flush_folder
 from parallel_agents.checkpoint.holding import commits_holding
 from parallel_agents.eventstore import audit
 from parallel_agents.eventstore.archive import archive_folder, digest_of_file
@@ -33,6 +32,7 @@ from parallel_agents.eventstore.location import attempts_folder, files_home
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.secret_spellings import Secret
 from parallel_agents.housekeeping import alone, repositories_of
+from parallel_agents.packing import flush_folder
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 from parallel_agents.run_standing import living_attempt, places_of

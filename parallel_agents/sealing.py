@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from parallel_agents.eventstore import carried
 from parallel_agents.eventstore.chain import scrubbed_by
 from parallel_agents.eventstore.errors import ChainBroken, InvalidUsage, NotAllowed
 from parallel_agents.eventstore.events import STORE_RUN
@@ -179,8 +180,8 @@ def check(log: Log, found: Mapping[str, Any], seals: Sequence[Seal], trusted: Ma
         trusted: fingerprint -> who says that its seals count.
     Returns:
         In the order of the seals. A code is ``signature`` (it was changed, or made up), ``unknown_key`` (whoever rewrote the
-        log may have made it), ``other_store``, ``shorter`` (events were cut off), ``chain`` (the log does not hold
-        together up to there) or ``rewritten``.
+        log may have made it), ``other_store``, ``shorter`` (events were cut off), ``before`` (an imported run
+        begins later), ``chain`` (the log does not hold together up to there) or ``rewritten``.
     """
     held = [one for one in seals if _code(log, found, one, trusted)[0] == ""]
     return [_checked(log, found, one, trusted, held) for one in seals]
@@ -222,7 +223,10 @@ def _code(log: Log, found: Mapping[str, Any], one: Seal, trusted: Mapping[str, s
     if mark not in trusted:
         whose = f"the seal {one.name} is signed with a key that nobody has vouched for: {mark}"
         return "unknown_key", whose, f"if you know that key to be the right one: --trust-key {mark}"
-    first = _hash_of(log, 1)
+    if log.carried is not None and one.seq < log.carried.first - 1:
+        begins = f"run {log.carried.run_id} begins with event {log.carried.first}, and its chain with it"
+        return "before", f"the seal {one.name} of event {one.seq} says nothing of it: {begins}", "take one of later on"
+    first = _hash_of(log, 1) if log.carried is None else one.store  # Its head tells well enough of which store it is.
     if first != one.store:
         begins = f"the seal {one.name} is of another store, or this one was rewritten from its first event on"
         return (
@@ -230,7 +234,7 @@ def _code(log: Log, found: Mapping[str, Any], one: Seal, trusted: Mapping[str, s
             f"{begins}: that begins with {one.store[:12]}, this with {(first or 'nothing')[:12]}",
             copy,
         )
-    broken, last = found["broken"], log.last_seq()
+    broken, last = found["broken"], log.last_seq() if log.carried is None else log.carried.head_seq
     if broken is not None and broken["seq"] <= one.seq:
         return "chain", f"the seal {one.name} of event {one.seq} says nothing: event {broken['seq']} was changed", copy
     if last < one.seq:
@@ -243,5 +247,8 @@ def _code(log: Log, found: Mapping[str, Any], one: Seal, trusted: Mapping[str, s
 
 def _hash_of(log: Log, seq: int) -> str | None:
     """The hash of an event, in hex; None where there is none."""
+    if log.carried is not None:
+        link = carried.hash_at(log.path, log.carried, seq)
+        return None if link is None else link.hex()
     row = next((row for chunk in log.chunks(seq - 1, seq) for row in chunk if row[0] == seq), None)
     return row[9].hex() if row is not None and isinstance(row[9], bytes) else None

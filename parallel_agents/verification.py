@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import orjson
 
 from parallel_agents.archived import Announced
-from parallel_agents.eventstore import segments
+from parallel_agents.eventstore import carried, segments
+from parallel_agents.eventstore.carried import Carried
 from parallel_agents.eventstore.chain import Verdict, missing_blobs, scrubs, verdict_of
 from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.links import Followed, judge_of
@@ -23,6 +24,7 @@ EVENTS_EACH = 100_000  # A process needs a tenth of a second to come; these take
 MOST_PROCESSES = 8
 _NAMING = ("RunSubmitted", "RunForked")  # Events about a run that name documents.
 
+T = TypeVar("T")
 Told = Callable[[int, int], None]
 
 
@@ -37,6 +39,8 @@ def verify(log: Log, progress: Told | None = None) -> dict[str, Any]:
         damage: the chain proves the digests of what it holds. ``scrubbed`` are the events whose bodies were changed to
         remove a secret, as the log says.
     """
+    if log.carried is not None:
+        return _verify_carried(log, log.carried, progress)
     scrubbed = scrubs(log.rows(run_id=STORE_RUN, where="type = 'SecretScrubbed'"))
     archives = Announced(log)
     verdict = follow_chain(log, scrubbed, archives, progress)
@@ -52,6 +56,37 @@ def verify(log: Log, progress: Told | None = None) -> dict[str, Any]:
         "missing_archives": archives.missing,
         "scrubbed": sorted(scrubbed),
     }
+
+
+def _verify_carried(log: Log, about: Carried, progress: Told | None) -> dict[str, Any]:
+    """The same of an imported run. ``carried`` says which part of the other store's chain was followed, and of how many
+    bodies only the envelope is proved, because something of them was left out."""
+    announced = scrubs(log.rows(where="type = 'SecretScrubbed'"))
+    links = _counted(carried.stored_links(log.path), about.head_seq - about.first + 1, progress)
+    followed = carried.follow(links, about, announced)
+    missing = missing_blobs(dict.fromkeys(_documents(log)), log.blob) if followed.broken is None else []
+    broken = None if followed.broken is None else {"seq": followed.broken[0], "what": followed.broken[1]}
+    return {
+        "ok": broken is None and not missing,
+        "events": followed.links,
+        "head": followed.head,
+        "broken": broken,
+        "missing_plans": missing,
+        "changed_archives": [],
+        "missing_archives": [],
+        "scrubbed": sorted(announced),
+        "carried": {
+            "run_id": about.run_id, "first": about.first, "last": about.last, "head_seq": about.head_seq,
+            "reduced": followed.reduced,
+        },
+    }  # fmt: skip
+
+
+def _counted(rows: Iterable[T], total: int, progress: Told | None) -> Iterator[T]:
+    for number, row in enumerate(rows, start=1):
+        if progress is not None and number % REPORT_EVERY == 0:
+            progress(number, total)
+        yield row
 
 
 def _documents(log: Log) -> Iterator[str]:

@@ -12,7 +12,7 @@ import click
 
 from parallel_agents import ChainBroken, InvalidUsage
 from parallel_agents.cli.progress import told_of_progress
-from parallel_agents.cli.scene import json_option, opened, print_json, project_of, store_option
+from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
 
 if TYPE_CHECKING:
     from parallel_agents.sealing import Seal
@@ -21,6 +21,7 @@ _SHOWN = 20  # Events of one kind.
 
 
 @click.command()
+@run_argument
 @click.option("--deep", is_flag=True, help="Also every fold against a rebuild, refs and commits against events.")
 @click.option(
     "--against",
@@ -35,18 +36,28 @@ _SHOWN = 20  # Events of one kind.
 @json_option
 @store_option
 @click.pass_context
-def verify(ctx: click.Context, deep: bool, against: tuple[Path, ...], trust_key: tuple[str, ...], as_json: bool) -> int:
+def verify(
+    ctx: click.Context,
+    run: str | None,
+    deep: bool,
+    against: tuple[Path, ...],
+    trust_key: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Check that the log is what was written: its chain, and the plans that it names. Exit code 8 where it is not.
 
     The chain shows what was changed by somebody who left the rest as it was. That all of it was written anew, or that its end
-    is gone, only a seal shows that was made before (`parallel-agents seal`).
+    is gone, only a seal shows that was made before (`parallel-agents seal`). RUN says which store: an imported run has its own.
     """
+    from parallel_agents import look
     from parallel_agents.verification import verify as check
 
     if trust_key and not against:
         raise InvalidUsage("--trust-key says whose seals count, and there is no seal", hint="add --against SEAL")
     seals, trusted = _seals(against, trust_key)
     with opened(ctx) as log, told_of_progress() as told:
+        if run is not None:
+            look.resolve_run(log, run)
         if deep:
             from parallel_agents.deep_verification import verify_deeply
 
@@ -76,7 +87,7 @@ def _seals(against: Sequence[Path], trust_key: Sequence[str]) -> tuple[list[Seal
 def _say(found: dict[str, Any], *, as_json: bool) -> int:
     """Print the verdict; the first thing that is wrong is the error."""
     for one in () if as_json else found.get("seals", ()):
-        click.echo(_of_seal(one, found["events"]))
+        click.echo(_of_seal(one, found))
     if found["broken"] is not None:
         seq, what = found["broken"]["seq"], found["broken"]["what"]
         raise ChainBroken(
@@ -91,21 +102,25 @@ def _say(found: dict[str, Any], *, as_json: bool) -> int:
     _refuse_seals(found)
     if not as_json:
         click.echo(f"ok: {found['events']} events, the chain holds; its head is {found['head']}")
+        if found.get("carried"):
+            click.echo(_part(found["carried"]))
     _say_aside(found)
     return 0
 
 
-def _of_seal(one: dict[str, Any], events: int) -> str:
+def _of_seal(one: dict[str, Any], found: dict[str, Any]) -> str:
     """What a seal proves, or that it does not fit, in a line."""
     if not one["ok"]:
         return f"{click.style('✗', fg='red')} {'seal':<10} {one['what']}"
-    since = events - one["seq"]
+    part = found.get("carried") or {"first": 1, "head_seq": found["events"]}  # Of another store's log, or all of ours.
+    since = part["head_seq"] - one["seq"]
     rest = f"; the {since:,} since are proved by the chain alone" if since > 0 else ""
     if one["scrubbed_since"]:
         rest += (
             f"; the bodies of {_listed(one['scrubbed_since'])} were changed since to remove a secret, as the log says"
         )
-    sealed = f"events 1 to {one['seq']:,} are those of {one['at']}, by {one['file']} and the key {one['fingerprint']}"
+    which = f"events {part['first']:,} to {one['seq']:,}"
+    sealed = f"{which} are those of {one['at']}, by {one['file']} and the key {one['fingerprint']}"
     return f"{click.style('✓', fg='green')} {'seal':<10} {sealed}{rest}"
 
 
@@ -127,6 +142,16 @@ def _listed(events: Sequence[int]) -> str:
     return ", ".join(map(str, events[:_SHOWN])) + (", ..." if len(events) > _SHOWN else "")
 
 
+def _part(of: dict[str, Any]) -> str:
+    """Which part of another store's chain an imported run is proved by."""
+    less = (
+        f"; of {of['reduced']:,} only the envelope is proved, not what came along of their content"
+        if of["reduced"]
+        else ""
+    )
+    return f"they are events {of['first']:,} to {of['head_seq']:,} of the store that run {of['run_id']} came from{less}"
+
+
 def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:
     """Print what was found, one thing below the other."""
     findings = found["findings"]
@@ -136,7 +161,7 @@ def _say_deep(found: dict[str, Any], *, as_json: bool) -> int:
         click.echo(f"{'':<13}{click.style(one['hint'], dim=True)}")
     seals = found.get("seals", [])
     for one in () if as_json else seals:
-        click.echo(_of_seal(one, found["events"]))
+        click.echo(_of_seal(one, found))
         if not one["ok"]:
             click.echo(f"{'':<13}{click.style(one['hint'], dim=True)}")
     wrong = sum(one["level"] == "error" for one in findings) + sum(not one["ok"] for one in seals)

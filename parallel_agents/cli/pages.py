@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
@@ -170,8 +171,7 @@ def why_page(found: dict[str, Any]) -> None:
     answer = Text(drawing.one_line(found["why"]))
     parts = [Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), answer])]
     if found["events"]:
-        named = ", ".join(f"{event['seq']} {event['type']}" for event in found["events"])
-        parts.append(Text(f"events: {named}", style="dim"))
+        parts.append(Text(f"events: {_named(found['events'])}", style="dim"))
     for what in ("look", "settle"):
         if found.get(what):
             parts.append(Text(f"{what}: {found[what]}", style="bold"))
@@ -180,4 +180,28 @@ def why_page(found: dict[str, Any]) -> None:
     parts += ways_lines({"ways_on": found.get("ways_on", [])})
     if found.get("note"):
         parts.append(Text(f"note: {found['note']}", style="yellow"))
-    drawing.show(*parts)
+    if found.get("past"):
+        parts.append(Text("before that:", style="bold"))
+    drawing.show(*parts, *past_lines(found.get("past", ())))
+
+
+def past_lines(past: Iterable[dict[str, Any]]) -> list[Text]:
+    """What befell a task, a line each, with its events."""
+    lines = []
+    for one in past:
+        line = Text(f"  {_PAST[one['what']]}: {drawing.one_line(one['why'])}" + (" (undone)" if one["undone"] else ""))
+        line.append(f"  [{_named(one['events'])}]", "dim")
+        if one["undone"]:
+            line.stylize("dim")
+        lines.append(line)
+    return lines
+
+
+_PAST = {
+    "again": "ran again", "model": "ran by", "retried": "tried again", "reopened": "opened again", "blocked": "blocked",
+    "unblocked": "went on", "skipped": "skipped", "cancelled": "cancelled",
+}  # fmt: skip
+
+
+def _named(events: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{event['seq']} {event['type']}" for event in events)

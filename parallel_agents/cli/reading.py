@@ -1,4 +1,4 @@
-"""Verbs that read what was written: history and logs."""
+"""What reads what attempts wrote: logs."""
 
 from __future__ import annotations
 
@@ -12,62 +12,11 @@ import click
 
 from parallel_agents import InvalidUsage, look
 from parallel_agents.archived import at_hand
-from parallel_agents.attempt_files import kept_pieces
-from parallel_agents.cli.harmless import Harmless, json_text
-from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, run_argument, task_arguments
+from parallel_agents.attempt_files import check_printed_by_then, kept_pieces
+from parallel_agents.cli.harmless import Harmless
+from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, task_arguments
 
 _POLL_S = 0.2  # Files say nothing when they grow.
-
-
-@click.command()
-@run_argument
-@click.option(
-    "--type", "types", metavar="T", multiple=True, help="Only events of this type, such as TaskFailed; repeatable."
-)
-@click.option("--task", "task_id", metavar="TASK", help="Only events that name this task.")
-@click.option("--all", "all_runs", is_flag=True, help="Every run of the store.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, until the run has ended.")
-@reading
-@click.pass_context
-def history(
-    ctx: click.Context,
-    run: str | None,
-    types: tuple[str, ...],
-    task_id: str | None,
-    all_runs: bool,
-    follow: bool,
-    as_json: bool,
-    at: str | None,
-) -> None:
-    """Show what happened, event by event, oldest first, undone events too.
-
-    With --json an event a line, as it stands in the log.
-    """
-    if run is not None and all_runs:
-        raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
-    if follow and at is not None:
-        raise InvalidUsage("--follow and --at exclude each other", hint="the past does not go on")
-    for name in types:
-        look.check_event_type(name)
-    with opened(ctx) as log:
-        upto = look.moment(log, at)
-        run_id = None if all_runs else look.resolve_run(log, run, upto)
-        if task_id is not None and run_id is not None:
-            look.check_task(log, run_id, task_id, upto)
-        lines = look.history(log, run_id, upto=upto, types=types, task_id=task_id, follow=follow)
-        if as_json:
-            for row in lines:
-                if row is None:
-                    sys.stdout.flush()
-                    continue
-                sys.stdout.write(json_text(look.history_row(row)) + "\n")
-            return
-        from parallel_agents.cli.sentences import HistoryPage
-
-        page = HistoryPage(undone=look.undone_seqs(log, run_id, upto) if run_id else frozenset(), with_run=all_runs)
-        for row in lines:
-            if row is not None:
-                page.print(look.history_row(row))
 
 
 @click.command()
@@ -91,7 +40,7 @@ def logs(
     if follow and (as_json or at is not None):
         raise InvalidUsage("--follow goes with neither --json nor --at", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         attempt = look.attempt(log, run_id, task_id, number, upto)
         if attempt is None and follow:
@@ -104,6 +53,8 @@ def logs(
                 click.echo(f"task {task_id} of run {run_id} has not been started yet", err=True)
             return
         with at_hand(log.path, Path(attempt["folder"])) as folder:
+            if upto is not None:
+                check_printed_by_then(folder, attempt, upto, look.time_of(log, upto) or 0)
             if as_json:
                 texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
                 found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from parallel_agents.cli import drawing
+from parallel_agents.cli.pages import past_lines
 
 _DESCRIPTION_LINES = 12
 _SUMMARY_LINES = 20
@@ -49,7 +50,7 @@ def show_page(found: dict[str, Any]) -> None:
     drawing.show(drawing.table(("", "…"), rows))
     if agents:
         for span in found["attempt_list"]:
-            drawing.show(*agent_attempt(span, found["attempt_list"]))
+            drawing.show(*agent_attempt(span, found["attempt_list"]), *_checkpoints(found, span["attempt_id"]))
     elif found["attempt_list"]:
         lines = [
             (
@@ -64,8 +65,54 @@ def show_page(found: dict[str, Any]) -> None:
         # The last column is not cut: half a path helps nobody.
         drawing.show(drawing.table(("TRY", "OUTCOME", "STARTED", "TOOK", "FILES"), lines, right=(0, 3)))
         drawing.show(
-            *(f"attempt {span['attempt']}: {_cut(span)}" for span in found["attempt_list"] if span["cut_bytes"])
+            *(f"attempt {span['attempt']}: {_cut(span)}" for span in found["attempt_list"] if span["cut_bytes"]),
+            *(
+                f"attempt {span['attempt']} changed {_changed(span)}"
+                for span in found["attempt_list"]
+                if span["changed"]
+            ),
         )
+        drawing.show(*_checkpoints(found))
+    drawing.show(*_conflicts(found), *_waited(found))
+    if found["past"]:
+        drawing.show(Text("what befell it", style="dim"), *past_lines(found["past"]))
+
+
+def _checkpoints(found: dict[str, Any], attempt_id: str | None = None) -> list[Text]:
+    """The checkpoints of an attempt, or of all of them, in a line."""
+    parts = [
+        f"{one['checkpoint_id']} {one['kind'].replace('_', ' ')} (event {one['seq']})"
+        + (" undone" if one["undone"] else "")
+        for one in found["checkpoints"]
+        if attempt_id in (None, one["attempt_id"])
+    ]
+    return [Text.assemble(("  checkpoints  ", "dim"), drawing.one_line(", ".join(parts)))] if parts else []
+
+
+def _conflicts(found: dict[str, Any]) -> list[Text]:
+    lines = []
+    for one in found["conflicts"]:
+        mine = one["task_id"] == found["task_id"]
+        other = one["other_task_id"] if mine else one["task_id"]
+        paths = ", ".join(path["path"] for path in one["paths"])
+        how = one["status"] + (f" by {one['how']}" if one["how"] else "")
+        whose = f"with {other or 'what was merged before'}" if mine else f"of {other} with its work"
+        said = f"{whose} over {paths}: {how} (event {one['seq']})"
+        lines.append(Text.assemble(("  conflict  ", "dim"), drawing.one_line(said)))
+    return lines
+
+
+def _waited(found: dict[str, Any]) -> list[Text]:
+    """Who needed it, and for how long they had to wait for it."""
+    lines = []
+    for one in found["waited_for"]:
+        if one["waited_s"] is None:
+            continue
+        alone = f", {drawing.duration(one['alone_s'])} of it for nothing else" if one["alone_s"] else ""
+        verb = "has waited for it for" if one["waits"] else "waited for it"
+        said = f"{one['task_id']} ({one['status']}) {verb} {drawing.duration(one['waited_s'])}{alone}"
+        lines.append(Text.assemble(("  waiting  ", "dim"), drawing.one_line(said)))
+    return lines
 
 
 def agent_attempt(span: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Text]:

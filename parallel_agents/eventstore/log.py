@@ -17,12 +17,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore import carried as carried_run
 from parallel_agents.eventstore.archive import ELSEWHERE, Archives
+from parallel_agents.eventstore.carried import Carried
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
+from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.links import GENESIS, Stored, event_hash
+from parallel_agents.eventstore.of_task import MAKE_TASK_INDEX, OF_TASK, TASK_INDEX
 from parallel_agents.eventstore.record import MAX_BODY, Brief, Recorded, Row, decode, encode
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
@@ -43,6 +46,9 @@ _INCREMENTAL = 2  # As SQLite names it.
 _PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
+_BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
+_OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
@@ -179,6 +185,16 @@ class Log:
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
+        self._has_task_index = False  # Once it is there, it stays.
+        self._carried: Carried | bool | None = False  # Not asked for yet.
+
+    @property
+    def carried(self) -> Carried | None:
+        """What the store says of the run that was imported into it; None for a store that runs are dispatched from."""
+        if isinstance(self._carried, bool):
+            found = self._fetch("SELECT value FROM store WHERE key = ?", (carried_run.KEY,))
+            self._carried = carried_run.read(found)
+        return self._carried
 
     def close(self) -> None:
         """Give the connections back. The last process to do so lets SQLite fold its write-ahead log."""
@@ -244,6 +260,11 @@ class Log:
         one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
         reach("log.before-append")
+        if self.carried is not None:
+            raise NotAllowed(
+                f"run {self.carried.run_id} was imported, and is only looked at",
+                hint=f"`parallel-agents fork {self.carried.run_id}` makes a run of your own that goes on from it",
+            )
         with self._lock:
             writer = self._writer
             with explained(self.path):
@@ -344,12 +365,15 @@ class Log:
                 who, by, place = " AND run_id = ?", "version", 2
         end = self.last_seq() if upto is None else upto
         first = after + 1 if after else _FIRST
+        # A run has no more versions than the log has events: SQLite need not look for early seqs beyond them.
+        within = " AND version <= ?" if place else ""
+        bounds = [end, end] if place else [end]
         left = limit
         while first <= end and (left is None or left > 0):
             size = _CHUNK if left is None else min(_CHUNK, left)
             chunk = self._fetch(
-                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{who}{where} ORDER BY {by} LIMIT ?",
-                [first, end, *key, size],
+                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{within}{who}{where} ORDER BY {by} LIMIT ?",
+                [first, *bounds, *key, size],
             )
             yield from chunk if stored else self._whole(chunk)
             if len(chunk) < size:
@@ -365,6 +389,19 @@ class Log:
         with self._lock, explained(self.path):
             return fetched(self._reader, query, values)
 
+    def ask(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """What a query over the tables gives. For this room: everybody else has the questions that have names."""
+        return self._fetch(query, values)
+
+    def rows_where(self, condition: str, values: Sequence[object], *, order: str = "seq", limit: int = -1) -> list[Row]:
+        """Rows that a condition fits, with their bodies, in an order; all at once.
+
+        Args:
+            condition, order: literal; what comes from outside stands in ``values``.
+        """
+        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY {order} LIMIT ?"
+        return self._select(query, (*values, limit))
+
     def _select(self, query: str, values: Sequence[object]) -> list[Row]:
         return list(map(Row._make, self._whole(self._fetch(query, values))))
 
@@ -376,21 +413,22 @@ class Log:
             return self._archives.whole(rows, body, run_id)
 
     def briefs(
-        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = ""
+        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = "", after_seq: int = 0
     ) -> Iterator[Brief]:
         """What folds need of the rows of one run, from a version on and up to a seq.
 
         Args:
             where: a literal condition on the row; never built from input.
+            after_seq: the seq of that version, where it is known: then less has to be looked through for the end.
         """
         condition = f" AND {where}" if where else ""
         end = self.last_seq() if upto is None else upto
+        # By its versions, which are in the index that is read, or SQLite would look for rows of early seqs up to the run's end.
+        last = after_version + end - after_seq
         while True:
             chunk = self._fetch(
-                "SELECT seq, version, type, at, body FROM events WHERE run_id = ? AND version > ?"
-                f" AND seq <= ?{condition}"
-                " ORDER BY version LIMIT ?",
-                (run_id, after_version, end, _CHUNK),
+                f"{_BRIEF} AND version > ? AND version <= ? AND seq <= ?{condition} ORDER BY version LIMIT ?",
+                (run_id, after_version, last, end, _CHUNK),
             )
             yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
             if len(chunk) < _CHUNK:
@@ -399,19 +437,53 @@ class Log:
 
     def rolled_back(self, run_id: str, after_version: int = 0, upto: int | None = None) -> bool:
         """Whether a rollback is among the events that ``briefs`` would give."""
+        by_run = f"run_id = ? AND {OF_TASK} IS NULL" if self.has_task_index else f"{RUN_LEVEL} AND +run_id = ?"
         found = self._fetch(
-            f"SELECT 1 FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack' AND +run_id = ? AND version > ?"
-            " AND seq <= ? LIMIT 1",
+            f"SELECT 1 FROM events WHERE {by_run} AND type = 'RunRolledBack' AND version > ? AND seq <= ? LIMIT 1",
             (run_id, after_version, 2**62 if upto is None else upto),
         )
         return bool(found)
+
+    @property
+    def has_task_index(self) -> bool:
+        """Whether the events of one task can be found without looking through its run. A newly made store has the index."""
+        if not self._has_task_index:
+            self._has_task_index = bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = ?", (TASK_INDEX,)))
+        return self._has_task_index
+
+    def make_task_index(self) -> None:
+        """Give a store of an older release the index. A second for a million events, in which nobody can append."""
+        with self._lock, explained(self.path):
+            self._writer.execute(MAKE_TASK_INDEX)
+
+    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None) -> list[Brief]:
+        """The events of a run that name a task, oldest first: some microseconds where there is the index for it."""
+        end = 2**62 if upto is None else upto
+        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
+        elsewhere = [  # By its length: of a body that is said to be '' SQLite would not see that the index fits.
+            row
+            for row in self._whole(self._fetch(f"{_OF_NO_TASK} AND length(body) = 0", (run_id, end)), 4, run_id)
+            if f'"task_id":"{task_id}"' in row[4]
+        ]
+        if elsewhere:
+            found = sorted(found + elsewhere, key=itemgetter(1))
+        return cast("list[Brief]", found)
+
+    def taskless_briefs(self, run_id: str, upto: int | None = None, *, where: str) -> list[Brief]:
+        """The events of a run that name no task, oldest first.
+
+        Args:
+            where: a literal condition on the row, which no event whose body was moved to an archive fulfils.
+        """
+        end = 2**62 if upto is None else upto
+        return cast("list[Brief]", self._fetch(f"{_OF_NO_TASK} AND {where} ORDER BY version", (run_id, end)))
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""
         end = 2**62 if upto is None else upto
         return self._select(
-            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
-            (run_id, after_version, end),
+            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version",
+            (run_id, after_version, end, end),
         )
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
@@ -421,8 +493,8 @@ class Log:
     def read_run(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Recorded]:
         """The same as ``run_rows``, decoded."""
         end = 2**62 if upto is None else upto
-        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version"
-        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end)))))
+        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version"
+        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end, end)))))
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
@@ -518,6 +590,33 @@ class Log:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("DELETE FROM snapshots WHERE run_id = ? AND projection = ?", (STORE_RUN, projection))
             writer.execute(_INSERT_SNAPSHOT, (STORE_RUN, projection, version, seq, state))
+            writer.execute("COMMIT")
+            return True
+        return False
+
+    def keep(
+        self, table: str, stands: tuple[str, list[tuple[Any, ...]]], statements: Sequence[tuple[str, Sequence[object]]]
+    ) -> bool:
+        """Go on with a cache that has a table of its own, in one commit. Never waits for another writer.
+
+        Args:
+            table: the statement that makes the table where it is missing.
+            stands: a query, and what it has to give: else somebody else went on with it meanwhile, and nothing is written.
+            statements: each with the rows that it is for.
+        Returns:
+            Whether it was written. Who could not write it leaves it to the next.
+        """
+        with self._at_once() as writer:
+            if writer is None:
+                return False
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute(table)
+            query, expected = stands
+            if writer.execute(query).fetchall() != expected:
+                writer.execute("ROLLBACK")
+                return False
+            for statement, rows in statements:
+                writer.executemany(statement, cast("Sequence[Any]", rows))
             writer.execute("COMMIT")
             return True
         return False

@@ -14,9 +14,10 @@ from typing import Any
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.location import FOLDER
 from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_file
-from parallel_agents.version import STORE_FORMAT
+from parallel_agents.version import STORE_FORMAT, VIEWS
 
 BUSY_TIMEOUT_MS = 30_000
+_VIEWS = "views"  # Which views the store has, in its table of what it says of itself.
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "afpfs"}
 )
@@ -43,9 +44,13 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
             _check_ours(path)
         writer = connect(path)
         try:
-            if not _is_store(writer, path, release):
+            found = _found(writer, path, release)
+            if found is None:
                 _make_tables(path, release)
-            return _settled(writer, path), _settled(connect(path), path)
+            writer = _settled(writer, path)
+            if found is not None and found.get(_VIEWS) != str(VIEWS) and _is_writable(path):
+                _renew_views(writer, found.get(_VIEWS, ""))
+            return writer, _settled(connect(path), path)
         except BaseException:
             writer.close()
             raise
@@ -156,8 +161,8 @@ def _tables(connection: Any) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def _is_store(connection: sqlite3.Connection, path: Path, release: str) -> bool:
-    """Whether the tables are there; False for a file that is empty."""
+def _found(connection: sqlite3.Connection, path: Path, release: str) -> dict[str, str] | None:
+    """What a store says of itself; None for a file that is empty."""
     tables = _tables(connection)
     if tables >= {"events", "store", "blobs"}:
         found = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM store")}
@@ -169,10 +174,30 @@ def _is_store(connection: sqlite3.Connection, path: Path, release: str) -> bool:
                 f"this is release {release}, which knows formats up to {STORE_FORMAT}",
                 hint="use that release or a later one",
             )
-        return True
+        return found
     if tables:
         raise StoreError(f"{path} is an SQLite file, but not a store of parallel-agents", hint="name another --store")
-    return False
+    return None
+
+
+def _renew_views(connection: sqlite3.Connection, number: str) -> None:
+    """Give a store of an older release the views of this one, unless it is written to just then: the next one does it."""
+    if number.isdecimal() and int(number) > VIEWS:
+        return
+    from parallel_agents.eventstore import views
+
+    try:
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("BEGIN IMMEDIATE")
+        there = {str(name): str(sql) for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")}
+        views.make(connection.execute, there)
+        connection.execute("INSERT OR REPLACE INTO store (key, value) VALUES (?, ?)", (_VIEWS, str(VIEWS)))
+        connection.execute("COMMIT")
+    except sqlite3.Error:  # Whoever needs the store for more than this is told.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
 
 def _make_tables(path: Path, release: str) -> None:
@@ -181,6 +206,7 @@ def _make_tables(path: Path, release: str) -> None:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
+    from parallel_agents.eventstore import views
     from parallel_agents.eventstore.schema import metadata, store
 
     engine = create_engine("sqlite://", creator=lambda: _settled(_to_be_cut(connect(path)), path), poolclass=NullPool)
@@ -193,7 +219,9 @@ def _make_tables(path: Path, release: str) -> None:
         with engine.begin() as writer:
             if not inspect(writer).get_table_names():
                 metadata.create_all(writer)
-                rows = [{"key": "format", "value": str(STORE_FORMAT)}, {"key": "release", "value": release}]
+                views.make(writer.exec_driver_sql, {})
+                kept = {"format": str(STORE_FORMAT), "release": release, _VIEWS: str(VIEWS)}
+                rows = [{"key": key, "value": value} for key, value in kept.items()]
                 writer.execute(store.insert(), rows)
     except DBAPIError as error:
         raise error.orig or error from None

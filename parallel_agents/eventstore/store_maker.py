@@ -78,6 +78,7 @@ def _make_when_told(told: int, tell: int) -> None:
             os.dup2(nothing, stream)
         import_module("sqlalchemy.dialects.sqlite")
         import_module("parallel_agents.eventstore.schema")
+        import_module("parallel_agents.eventstore.views")
         store = b""
         while part := os.read(told, 1 << 16):
             store += part

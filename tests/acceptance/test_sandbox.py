@@ -29,7 +29,7 @@ def test_an_attempt_sees_no_process_but_its_own(cli: Scratch, name: str, tmp_pat
     behind(cli, name, tmp_path)
     leave = "setsid sleep 600 > /dev/null 2>&1 & echo left"
     look = f"kill -0 {os.getpid()} 2>/dev/null || echo alone $(ls /proc | grep -c '^[0-9]')"
-    found = cli("run", cli.plan(shell("look", look), shell("leave", leave)), "--json").data
+    found = cli.quick("run", cli.plan(shell("look", look), shell("leave", leave)), "--json").data
     assert in_state(found, "completed") == {"look", "leave"}
     said = cli.quick("logs", "look").out.split()
     assert said[0] == "alone"
@@ -42,7 +42,7 @@ def test_it_times_out_is_cancelled_and_is_adopted_like_any_other(cli: Scratch, n
     """By the whole tree."""
     behind(cli, name, tmp_path)
     endless = "sh -c 'sleep 600' & sleep 600"
-    found = cli("run", cli.plan(shell("late", endless, timeout_s=0.5)), "--json", code=1).data
+    found = cli.quick("run", cli.plan(shell("late", endless, timeout_s=0.5)), "--json", code=1).data
     assert "timed out" in found["tasks"][0]["error"]
     plan = cli.plan(shell("kept", f"echo x >> kept.txt; {until_file('go')}"), shell("ended", endless))
     cli.quick("submit", plan)
@@ -74,7 +74,7 @@ def test_behind_bwrap_only_its_checkout_can_be_written(cli: Scratch, tmp_path: P
     script = (
         f"{tries}; git log --oneline | head -1; git status --short; echo mine > mine.txt; touch $TMPDIR/ok && echo tmp"
     )
-    found = cli("run", cli.plan(shell("a", script, env={"TMPDIR": str(temporary)})), "--json").data
+    found = cli.quick("run", cli.plan(shell("a", script, env={"TMPDIR": str(temporary)})), "--json").data
     said = cli.quick("logs", "a").out
     assert "wrote" not in said
     assert "first" in said
@@ -87,7 +87,7 @@ def test_in_a_shared_directory_the_store_is_kept_from_it(cli: Scratch, tmp_path:
     """Although it lies in there."""
     behind(cli, "bwrap", tmp_path)
     script = f"( echo bad >> {cli.store} ) 2>/dev/null && echo wrote; echo mine > mine.txt"
-    cli("run", cli.plan(shell("a", script), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", script), workspace="none"))
     assert cli.quick("logs", "a").out == ""
     assert (cli.root / "mine.txt").read_text() == "mine\n"
 
@@ -121,7 +121,7 @@ def test_words_of_ones_own_go_before_the_command(cli: Scratch) -> None:
     """With places filled in."""
     words = '["env", "WHO={attempt}", "WHERE={workdir}", "BRACES={x}"]'
     cli.environment[SANDBOX] = words
-    cli("run", cli.plan(shell("a", "echo $WHO $WHERE $BRACES")))
+    cli.quick("run", cli.plan(shell("a", "echo $WHO $WHERE $BRACES")))
     attempt = cli.quick("status", "--json").data["tasks"][0]["attempt_id"]
     assert cli.quick("logs", "a").out == f"{attempt} {cli.root} {{x}}\n"
 

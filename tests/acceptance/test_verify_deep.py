@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,18 @@ from parallel_agents.projections import status
 from parallel_agents.projections.projector import Projector
 
 
-@pytest.fixture
-def repo(cli: Scratch) -> Scratch:
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
     """A repository with one run: two tasks that made a file each, one after the other."""
-    versioned(cli, {"README.md": "hello\n"})
-    cli("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one")))
-    return cli
+    cli = versioned(make_project("project"), {"README.md": "hello\n"})
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one")))
+    return cli.keep()
+
+
+@pytest.fixture
+def repo(with_a_run: Scratch) -> Iterator[Scratch]:
+    """That repository, for one test."""
+    yield from with_a_run.anew()
 
 
 def deep(cli: Scratch, code: int = 8) -> list[dict[str, str]]:
@@ -59,13 +65,13 @@ def commits(cli: Scratch, kind: str) -> list[str]:
 
 def test_nothing_is_found_where_nothing_is_wrong_and_it_says_what_was_looked_at(repo: Scratch) -> None:
     """Also after a rollback, for which nothing is deleted."""
-    repo("rollback", "--to", "8", "--yes")
+    repo.quick("rollback", "--to", "8", "--yes")
     assert deep(repo, code=0) == []
     looked_at = repo.quick("verify", "--deep", "--json").data["looked_at"]
     assert looked_at["events"] == repo.event_count()
     assert (looked_at["runs"], looked_at["commits"]) == (1, 3)
     assert looked_at["refs"] > 3
-    repo("resume")
+    repo.quick("resume")
     assert deep(repo, code=0) == []
     assert "all is as the log says" in repo.quick("verify", "--deep").out
 
@@ -75,7 +81,7 @@ def test_nothing_is_found_of_runs_without_checkouts(cli: Scratch, workspace: str
     """Those whose files are kept in a repository of ours, and those whose files nobody keeps."""
     (cli.root / ".git").rmdir()
     cli.environment |= {"GIT_CONFIG_GLOBAL": "/dev/null"}
-    cli("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one"), workspace=workspace))
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one"), workspace=workspace))
     assert deep(cli, code=0) == []
     looked_at = cli.quick("verify", "--deep", "--json").data["looked_at"]
     assert (looked_at["commits"] > 0) == (workspace == "shared")

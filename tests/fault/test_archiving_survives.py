@@ -15,6 +15,7 @@ from parallel_agents.eventstore.archive import archive_folder
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.submission import Plan, Task
+from parallel_agents.history import Question, history
 from parallel_agents.verification import verify
 
 TASKS = 10
@@ -86,7 +87,7 @@ def add_run(log: Log) -> None:
 
 def answers(log: Log) -> object:
     """What can be seen of the run."""
-    lines = [look.history_row(row) for row in look.history(log, "alpha") if row is not None]
+    lines = [look.history_row(row) for row in history(log, Question("alpha")) if row is not None]
     files = []
     for number in range(TASKS):
         with at_hand(log.path, attempts_folder(log.path) / "alpha" / f"t{number}" / f"attempt{number}") as folder:

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, GATE, At, World, kill_group
+from crashing import GATE, At, World, kill_group
 from daemons import wait_until
 from fakeagent.installing import install
 
@@ -211,7 +211,7 @@ def scheduled(world: World, at: At) -> None:
     long_ago_us = wall_clock_us() - 400 * DAY_US
     with Log(world.path, clock=lambda: long_ago_us) as log:
         schedules.add(log, plan, Project.find(start=world.folder), cron="0 0 1 1 *", zone="UTC")
-    daemon = (COMMAND, "daemon", "run")
+    daemon = ("daemon", "run")
     world.dies(at, *daemon)
     next_one = world.begin(None, *daemon)
     [run_id] = wait_until(lambda: list(Projector(world.log).runs()), "the run")
@@ -313,6 +313,26 @@ def forking(world: World, at: At) -> None:
         steer.resume(world.log, child)
     assert world.run_to_end(child) == "completed"
     assert world.state(parent) == before
+
+
+def carrying(world: World, at: At) -> None:
+    """Somebody exports a run and imports it into another store: the file, and the run, are there whole or not at all."""
+    run_id, _ = _ended_run(world)
+    file, other = world.outside / "run.tar.gz", str(world.outside / "other" / "events.db")
+    out, into = ("export", run_id, "-o", str(file)), ("import", str(file), "--store", other)
+    if at.point.startswith("export"):
+        world.cli(*out, at=at)
+        assert not file.exists()
+        world.cli(*out)
+        world.cli(*into)
+    else:
+        world.cli(*out)
+        world.cli(*into, at=at)
+        came = json.loads(world.cli("runs", "--imported", "--json", "--store", other))
+        assert [line["run_id"] for line in came] == [run_id] * (at.point == "import.placed")
+        if not came:
+            world.cli(*into)
+    assert json.loads(world.cli("verify", run_id, "--deep", "--json", "--store", other))["ok"]
 
 
 def approving(world: World, at: At) -> None:
@@ -453,6 +473,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     keeping: {"checkpoint.held": (1,)},
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},
+    carrying: {"export.written": (1,), "import.checked": (1,), "import.held": (1,), "import.placed": (1,)},
     approving: {"answer.appended": (1,)},
     resolving: {"resolve.held": (1,), "answer.appended": (1,)},
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import next_line
 
 from parallel_agents import doctor
 from parallel_agents.eventstore import events as ev
@@ -51,8 +52,7 @@ def test_a_foreign_reader_is_named_and_holds_up_nothing_but_the_folding(log: Log
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, str(log.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == "1\n"
+    assert next_line(reader.stdout) == "1\n"
     append(log, 100_000)
     grown = wal_bytes(log.path)
     assert grown > LIMIT_BYTES

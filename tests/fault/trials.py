@@ -74,6 +74,10 @@ class Trial(Scratch):
             assert "error: " in said.err
         return said
 
+    def events(self, run: str = "latest", *more: str) -> list[dict[str, Any]]:
+        """The history of a run."""
+        return self.forked("history", run, "--json", *more).lines
+
     def tried(self, disk: FailingDisk, made: Path) -> Said:
         """The run, on the disk that fails."""
         return self.forked("run", self.written, made=made, environment=disk.environment)

@@ -19,15 +19,18 @@ from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.submission import Plan, Task
+from parallel_agents.history import Question, history
 from parallel_agents.past_attempts import read_past
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.runners.output_cap import Cut, kept_pieces, write_cut
 from parallel_agents.travel import fork
 from parallel_agents.verification import verify
+from parallel_agents.why import why
 
 PLAN = Plan(name="house", workspace="none", tasks=(Task(task_id="dig"), Task(task_id="build")))
 OUTPUT = "It is dug. " * 40
+TEXTS = ("It is Dug", "bed_29", "house", "nothing")
 PATHS = [f"garden/bed_{number}.txt" for number in range(30)]
 
 
@@ -76,7 +79,14 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
     """What a user can see of a run."""
     end = 15
     return {
-        "history": [look.history_row(row) for row in look.history(log, run_id) if row is not None],
+        "history": [look.history_row(row) for row in history(log, Question(run_id)) if row is not None],
+        "texts": [
+            row.seq
+            for text in ("It is Dug", "bed_29", "nothing")
+            for row in history(log, Question(run_id, text=text))
+            if row
+        ],
+        "attempt": [row.seq for row in history(log, Question(None, attempt=f"{run_id}1")) if row is not None],
         "status": look.status(log, run_id),
         "status then": look.status(log, run_id, end),
         "show": [look.show(log, run_id, name) for name in ("dig", "build")],
@@ -85,7 +95,7 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
         "cost": costs.cost(log, run_id, None, None),
         "checkpoints": list_of(log, run_id),
         "all checkpoints": list_of(log, None),
-        "why": look.why(log, run_id, "build"),
+        "why": why(log, run_id, "build"),
         "stdout": _stdout(log, run_id),
         "runs": look.runs(log),
     }

@@ -11,11 +11,12 @@ from agentpaper import agent, agents_plan
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of, task
 
-from parallel_agents import held_back, look, steer
+from parallel_agents import held_back, look, standpoint, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.submission import RetryPolicy
 from parallel_agents.scheduler.breaker import LONGEST, PROOF_US
+from parallel_agents.why import why
 
 CRASH = {"error": "its client crashed", "fault": "runner", "kind": "infrastructure"}
 POLICY: dict[str, Any] = {"circuit_failures": 3, "circuit_reset_s": 30.0, "retry": RetryPolicy(delay_s=0.0)}
@@ -39,9 +40,9 @@ class Steady(Scene):
     def why(self, run_id: str, task_id: str) -> dict[str, Any]:
         """What a user is told at this moment of the scene."""
         with pytest.MonkeyPatch.context() as patched:
-            for module in (look, held_back):
+            for module in (look, held_back, standpoint):
                 patched.setattr(module, "wall_clock_us", lambda: self.now_us)
-            return look.why(self.log, run_id, task_id)
+            return why(self.log, run_id, task_id)
 
     def limits(self) -> list[dict[str, Any]]:
         """The waits of this moment of the scene."""

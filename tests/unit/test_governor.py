@@ -19,6 +19,7 @@ from parallel_agents.projections.needs import KEPT, KINDS, Needs, fold
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
+from parallel_agents.why import why
 
 MB = 1_000_000
 GOVERNED: dict[str, Any] = {
@@ -85,16 +86,16 @@ def test_a_busy_machine_throttles_a_run_once_and_releases_it_once(scene: Loaded,
     assert scene.seconds(30, 81.0) == []
     found = look.status(scene.log, run_id)
     assert found["throttled"] == [{"code": "cpu", "reason": event.reason}]
-    answer = look.why(scene.log, run_id, "c")
+    answer = why(scene.log, run_id, "c")
     assert (answer["code"], answer["why"]) == ("cpu", event.reason)
     assert look.queue(scene.log, run_id)[0]["why"] == event.reason
     before = scene.log.last_seq()
     assert scene.second(80.0) == ["DispatchUnthrottled", "TaskStarted c"]
     assert look.status(scene.log, run_id)["throttled"] == []
-    assert look.why(scene.log, run_id, "c", before)["code"] == "cpu"
+    assert why(scene.log, run_id, "c", before)["code"] == "cpu"
     assert look.status(scene.log, run_id, before)["throttled"]
     figures = {"workers": 100, "processes": 2, "cpu_percent": 80.0}
-    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, **figures}
+    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, **figures, "then": ""}
 
 
 def test_starts_that_wait_for_long_are_told_of_below_the_threshold_too(scene: Loaded) -> None:
@@ -106,7 +107,7 @@ def test_starts_that_wait_for_long_are_told_of_below_the_threshold_too(scene: Lo
     run_id = scene.submit(*(task(name) for name in "xyz"), **GOVERNED)
     scene.second(85.0)
     assert "DispatchThrottled" in scene.seconds(11, 85.0)
-    assert look.why(scene.log, run_id, "x")["code"] == "cpu"
+    assert why(scene.log, run_id, "x")["code"] == "cpu"
 
 
 def test_an_unknown_load_releases_a_throttled_run(scene: Loaded) -> None:
@@ -147,7 +148,7 @@ def test_what_attempts_have_needed_before_decides_how_many_run_at_once(scene: Lo
     scene.second()
     assert scene.runner.tasks() == ["first", "a", "b"]
     assert scene.last(ev.TaskStarted).facts["memory_bytes"] == 1500 * MB
-    answer = look.why(scene.log, run_id, "c")
+    answer = why(scene.log, run_id, "c")
     assert answer["code"] == "memory"
     assert "by one attempt of 'writer' before" in answer["why"]
     scene.end("a", peak_memory_bytes=1500 * MB)
@@ -209,7 +210,7 @@ def test_the_pool_narrows_under_pressure_and_widens_again(scene: Loaded) -> None
     assert scene.seconds(30, 90.0) == []
     scene.end("t0")
     assert [type_ for type_ in scene.second(40.0) if type_.startswith("TaskStarted")] == []
-    assert look.why(scene.log, run_id, "t3")["code"] == "workers"
+    assert why(scene.log, run_id, "t3")["code"] == "workers"
     assert look.status(scene.log, run_id)["workers"] == {"now": 2, "least": 2, "most": 3}
     grown = scene.seconds(25, 40.0)
     assert grown == ["WorkersScaled", "TaskStarted t3"]
@@ -250,11 +251,11 @@ def test_a_commit_that_is_refused_leaves_nothing_behind(scene: Loaded) -> None:
 
 
 def test_a_plan_without_limits_is_dispatched_at_any_load(scene: Loaded) -> None:
-    """One that an older release has submitted; its starts tell what they always told."""
+    """One that an older release has submitted; its starts tell of slots alone, and that nothing kept more from starting."""
     scene.submit(*(task(name) for name in "abc"))
     scene.second(100.0, free_mb=0)
     assert scene.runner.tasks() == ["a", "b", "c"]
-    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2}
+    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, "then": ""}
 
 
 def test_needs_are_those_of_the_newest_attempts(scene: Loaded) -> None:

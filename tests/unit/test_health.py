@@ -17,6 +17,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.projections import status as status_fold
 from parallel_agents.scheduler import vitals
 from parallel_agents.scheduler.health import GONE_US, IDLE_SHARE, Pulse, Vitals, beat, decide_health, problem_of
+from parallel_agents.why import why
 
 AFTER_US = 300 * SECOND_US
 STILL = Vitals(printed_bytes=10, cpu_s=1.0)
@@ -217,7 +218,7 @@ def test_a_dispatcher_looks_as_often_as_the_run_says(hospital: Any) -> None:
     assert (told.kind, told.last_output, told.attempt_id) == ("silent", "waiting for the lock", launch.attempt_id)
     found = look.status(hospital.log, run_id)["tasks"][0]["stuck"]
     assert (found["kind"], found["last_output"]) == ("silent", "waiting for the lock")
-    assert "looks stuck" in look.why(hospital.log, run_id, "a")["why"]
+    assert "looks stuck" in why(hospital.log, run_id, "a")["why"]
     hospital.runner.end("a")
     wait(hospital, 1)
     assert look.status(hospital.log, run_id)["tasks"][0]["stuck"] is None

@@ -10,13 +10,14 @@ import pytest
 from dispatching import Scene, ScriptedRunner
 from paper import SECOND_US, plan_of, task
 
-from parallel_agents import costs, held_back, look, steer
+from parallel_agents import costs, held_back, look, standpoint, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, UnknownTask
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import PRIORITIES, Plan, Task
 from parallel_agents.follow import Follower, exit_code
 from parallel_agents.scheduler.runners.protocol import Charge
+from parallel_agents.why import why
 
 HOUR_US = 3600 * SECOND_US
 
@@ -25,7 +26,7 @@ def on_our_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
     """A scene whose dispatcher has a client, and whose clock is everybody's."""
     scene.runner = ScriptedRunner("claude")
     scene.dispatcher = scene.another("run")
-    for module in (look, held_back):
+    for module in (look, held_back, standpoint):
         monkeypatch.setattr(module, "wall_clock_us", lambda: scene.now_us)
     return scene
 
@@ -56,7 +57,7 @@ def paid(usd: float | None) -> tuple[Charge, ...]:
 def queued(scene: Scene, run_id: str) -> dict[str, str]:
     """The codes of why the queued tasks of a run wait; ``queue`` must say the same in words."""
     lines = look.queue(scene.log, run_id)
-    found = {line["task_id"]: look.why(scene.log, run_id, line["task_id"]) for line in lines}
+    found = {line["task_id"]: why(scene.log, run_id, line["task_id"]) for line in lines}
     assert {line["task_id"]: line["why"] for line in lines} == {name: one["why"] for name, one in found.items()}
     return {name: one["code"] for name, one in found.items()}
 
@@ -159,7 +160,7 @@ def test_a_provider_that_lets_nobody_work_is_told_until_somebody_lifts_it(agents
         True,
         "usage_limit",
     )
-    found = look.why(agents.log, run_id, "b")
+    found = why(agents.log, run_id, "b")
     assert (found["code"], found["until"], found["settle"]) == ("provider", until, limit["lift"])
     met = next(row.seq for row in agents.log.rows(0, agents.log.last_seq()) if row.type == "ProviderLimited")
     assert look.status(agents.log, run_id, met - 1)["limits"] == []
@@ -271,7 +272,7 @@ def test_runs_without_agents_are_not_asked_for_their_money(scene: Scene, monkeyp
     scene.tick()
     monkeypatch.setattr("parallel_agents.projections.projector.Projector.spend", refuse)
     assert look.status(scene.log, run_id)["budgets"] == []
-    assert look.why(scene.log, run_id, "b")["code"] == "dependencies"
+    assert why(scene.log, run_id, "b")["code"] == "dependencies"
     assert look.queue(scene.log, run_id) == []
 
 

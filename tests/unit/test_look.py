@@ -15,6 +15,7 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun, UnknownT
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Stage
 from parallel_agents.submit import submit
+from parallel_agents.why import why
 
 TASK_FIELDS = {
     "task_id", "agent_type", "status", "priority", "dependencies", "attempts", "started_at", "ended_at", "duration_s",
@@ -155,34 +156,37 @@ def test_the_queue_lists_what_waits_in_the_order_in_which_it_starts(scene: Scene
 def test_why_a_task_stands_where_it_stands(scene: Scene) -> None:
     """By the scheduler's own reason, with the events that made it so; also as of then."""
     run_id, _ = story(scene)
-    found = look.why(scene.log, run_id, "d")
+    found = why(scene.log, run_id, "d")
     assert (found["status"], found["code"], found["tasks"]) == ("skipped", "skipped", ["c"])
     assert found["why"] == "skipped: c failed"
     skipped = next(record for record in scene.log.read() if isinstance(record.event, ev.TaskSkipped))
-    assert found["events"] == [{"seq": skipped.seq, "type": "TaskSkipped"}]
+    failed = next(
+        one.seq for one in scene.log.read() if isinstance(one.event, ev.TaskFailed) and one.event.task_id == "c"
+    )
+    assert found["events"] == [{"seq": failed, "type": "TaskFailed"}, {"seq": skipped.seq, "type": "TaskSkipped"}]
     assert "note" not in found
-    before = look.why(scene.log, run_id, "d", skipped.seq - 2)
+    before = why(scene.log, run_id, "d", skipped.seq - 2)
     assert (before["status"], before["code"], before["why"]) == ("pending", "dependencies", "waiting for c")
-    between = look.why(scene.log, run_id, "d", skipped.seq - 1)
+    between = why(scene.log, run_id, "d", skipped.seq - 1)
     assert (between["status"], between["code"]) == ("pending", "skipping")
     with pytest.raises(UnknownTask):
-        look.why(scene.log, run_id, "z")
+        why(scene.log, run_id, "z")
     with pytest.raises(UnknownRun):
-        look.why(scene.log, "nobody", "d")
+        why(scene.log, "nobody", "d")
 
 
 def test_why_says_when_nobody_dispatches_the_run(scene: Scene) -> None:
     """Nobody yet, or somebody who has died."""
     run_id = submit(scene.log, plan_of(task("a"), task("b", "a")), workdir=scene.folder, environ={})
-    found = look.why(scene.log, run_id, "a")
+    found = why(scene.log, run_id, "a")
     assert (found["code"], found["note"].split(";")[0]) == ("no_dispatcher", "no process dispatches this run")
     dead = scene.another("run", ScriptedRunner(), dead=True)
     dead.hold(run_id)
     dead.tick()
-    assert "note" in look.why(scene.log, run_id, "b")
+    assert "note" in why(scene.log, run_id, "b")
     scene.dispatcher.hold(run_id)
     scene.tick()
-    assert "note" not in look.why(scene.log, run_id, "b")
+    assert "note" not in why(scene.log, run_id, "b")
 
 
 def test_every_prefix_has_an_answer_for_every_task(scene: Scene) -> None:
@@ -193,7 +197,7 @@ def test_every_prefix_has_an_answer_for_every_task(scene: Scene) -> None:
         queued = {line["task_id"] for line in look.queue(scene.log, run_id, seq)}
         assert queued == {line["task_id"] for line in lines if line["status"] == "queued"}
         for line in lines:
-            found = look.why(scene.log, run_id, line["task_id"], seq)
+            found = why(scene.log, run_id, line["task_id"], seq)
             assert (found["status"], bool(found["code"]), bool(found["why"])) == (line["status"], True, True)
 
 

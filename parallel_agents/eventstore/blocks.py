@@ -1,0 +1,149 @@
+"""Which blocks of a long log hold events of a type, a task, an attempt or an actor, so that a question reads few of its rows.
+
+A cache, kept beside the events and never needed: losing it changes no answer. Nothing of it is written when events are
+appended; whoever has the time makes it go on from where it ends. An index of SQLite's own would cost a seventh more of
+every append (see docs/adr/0028). A block is 256 events that follow each other in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from parallel_agents.eventstore.log import Log
+
+BITS: Final = 8
+BLOCK: Final = 1 << BITS
+KEEP_EVERY: Final = 25_000
+"""So many events may lie behind what is covered: a question reads them one by one, in some hundredths of a second."""
+_BLOCKS_AT_ONCE: Final = 100
+
+TYPE, TASK, ATTEMPT, ACTOR = "type", "task", "attempt", "actor"
+_ELSEWHERE: Final = (
+    "elsewhere"  # Holds bodies that are in an archive, or that are no JSON: who looks for a name reads it.
+)
+_COVERED: Final = "covered/1"  # How many blocks, and the hash of the last event of them. Another number: made anew.
+_MARK: Final = f"SELECT block, name FROM event_blocks WHERE kind = '{_COVERED}'"
+_UNMARK: Final = f"DELETE FROM event_blocks WHERE kind = '{_COVERED}'"
+
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS event_blocks (kind TEXT NOT NULL, name TEXT NOT NULL, block INTEGER NOT NULL,"
+    " usd_micros INTEGER, PRIMARY KEY (kind, name, block)) WITHOUT ROWID"
+)
+_INSERT: Final = "INSERT OR REPLACE INTO event_blocks (kind, name, block, usd_micros) VALUES (?, ?, ?, ?)"
+_THERE: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_blocks'"
+
+
+class Part(NamedTuple):
+    """A stretch of the log: ``first <= seq <= last``."""
+
+    first: int
+    last: int
+
+
+def covered(log: Log) -> int:
+    """The last seq that the blocks tell of; 0 where there are none, or the log is not the one that they were made of."""
+    mark = _mark(log)
+    if not mark:
+        return 0
+    last, digest = int(mark[0][0]) << BITS, mark[0][1]
+    there = log.ask("SELECT hash FROM events WHERE seq = ?", (last,))
+    return last if there and there[0][0].hex() == digest else 0
+
+
+def _mark(log: Log) -> list[tuple[int, str]]:
+    """How many blocks are covered, and the hash of the last event of them."""
+    return [(int(block), str(name)) for block, name in log.ask(_MARK)] if log.ask(_THERE) else []
+
+
+def catch_up(log: Log, *, at_most: int | None = None) -> int:
+    """Go on with the blocks up to the end of the log, some of them a commit. Gives the last seq that is covered then.
+
+    Whoever has the store for itself at a moment hinders it: what could not be written is left to the next.
+
+    Args:
+        at_most: blocks.
+    """
+    done, end = covered(log), log.last_seq() >> BITS << BITS
+    if at_most is not None:
+        end = min(end, done + (at_most << BITS))
+    stands: list[tuple[Any, ...]] = list(_mark(log))
+    forget = [] if done else [("DELETE FROM event_blocks", [()])]
+    while done < end:
+        upto = min(end, done + (_BLOCKS_AT_ONCE << BITS))
+        rows, digest = _summaries(log, done, upto)
+        mark = (_COVERED, digest, upto >> BITS, None)
+        written: list[tuple[str, Sequence[object]]] = [*forget, (_UNMARK, [()]), (_INSERT, [*rows, mark])]
+        if not log.keep(_TABLE, (_MARK, stands), written):
+            break
+        done, stands, forget = upto, [(upto >> BITS, digest)], []
+    return done
+
+
+def _summaries(log: Log, after: int, upto: int) -> tuple[list[tuple[str, str, int, int | None]], str]:
+    """What the blocks of a stretch hold, and the hash of its last event; an empty text where that is not there."""
+    found: dict[tuple[str, str, int], int | None] = {}
+    query = "SELECT seq, type, actor, body FROM events WHERE seq > ? AND seq <= ?"
+    for seq, type_, actor, body in log.ask(query, (after, upto)):
+        block = (seq - 1) >> BITS
+        found[TYPE, type_, block] = found[ACTOR, actor, block] = None
+        try:
+            data = orjson.loads(body)
+            task_id, attempt_id = data.get("task_id"), data.get("attempt_id")
+        except (ValueError, AttributeError):
+            found[_ELSEWHERE, "", block] = None
+            continue
+        if isinstance(task_id, str):
+            found[TASK, task_id, block] = None
+        if isinstance(attempt_id, str):
+            usd_micros = data.get("usd_micros") if type_ == "CostCharged" else None
+            before = found.get((ATTEMPT, attempt_id, block))
+            found[ATTEMPT, attempt_id, block] = before if usd_micros is None else (before or 0) + usd_micros
+    last = log.ask("SELECT hash FROM events WHERE seq = ?", (upto,))
+    return [(*key, value) for key, value in found.items()], last[0][0].hex() if last else ""
+
+
+def blocks_of(log: Log, kind: str, names: Collection[str], *, elsewhere: bool = True) -> set[int]:
+    """The blocks that hold events of one of these names, and those of which nobody can tell without an archive.
+
+    Args:
+        elsewhere: whether the name stands in the body, which may be in an archive.
+    """
+    marks = ", ".join("?" * len(names))
+    query = f"SELECT DISTINCT block FROM event_blocks WHERE kind = ? AND name IN ({marks})"
+    found = {int(block) for (block,) in log.ask(query, (kind, *names))}
+    if elsewhere:
+        found.update(int(block) for (block,) in log.ask(query, (_ELSEWHERE, *[""] * len(names))))
+    return found
+
+
+def names_of(log: Log, kind: str) -> list[str]:
+    """The names of a kind that are in the blocks. Of tasks and attempts they may be very many."""
+    if not covered(log):
+        return []
+    return [str(name) for (name,) in log.ask("SELECT DISTINCT name FROM event_blocks WHERE kind = ?", (kind,))]
+
+
+def spent_by_attempt(log: Log, over_usd_micros: int) -> dict[str, int]:
+    """What attempts were charged in the blocks, of those that more than this was charged. Micro-dollars."""
+    query = (
+        "SELECT name, sum(usd_micros) FROM event_blocks WHERE kind = ? AND usd_micros IS NOT NULL GROUP BY name"
+        " HAVING sum(usd_micros) > ?"
+    )
+    return {str(name): int(micros) for name, micros in log.ask(query, (ATTEMPT, over_usd_micros))}
+
+
+def parts_of(blocks: Iterable[int], first: int, last: int) -> list[Part]:
+    """Blocks as stretches of the log, oldest first, those side by side as one, cut at both ends."""
+    parts: list[Part] = []
+    for block in sorted(blocks):
+        begin, end = max(first, (block << BITS) + 1), min(last, (block + 1) << BITS)
+        if begin > end:
+            continue
+        if parts and parts[-1].last + 1 == begin:
+            parts[-1] = Part(parts[-1].first, end)
+        else:
+            parts.append(Part(begin, end))
+    return parts
