@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from parallel_agents.checkpoint import refs
+from parallel_agents.checkpoint.git import IDENTITY
 from parallel_agents.checkpoint.reaching import missing
 from parallel_agents.checkpoint.repository import OURS, Repository
 from parallel_agents.eventstore import audit
@@ -107,11 +108,22 @@ def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str,
     for one in _readable(log, end):
         kept.setdefault(one.run_id, []).append(one)
     looked_at["runs"], looked_at["snapshots"] = len(runs), sum(map(len, kept.values()))
+    yield from _ahead(log)
     for run_id in kept.keys() - runs.keys():
         yield Finding("snapshots", "error", f"there are snapshots of run {run_id}, which the log does not know", _DROP)
     for number, (run_id, summary) in enumerate(runs.items()):
         told("runs", number, len(runs))
         yield from _folds_of(log, run_id, summary, kept.get(run_id, []), end)
+
+
+def _ahead(log: Log) -> Iterator[Finding]:
+    """A snapshot of what is in no log any more: one is made only of events that are committed."""
+    newest, end = audit.newest_snapshot(log.path), log.last_seq()
+    if newest is not None and newest[1] > end:
+        run_id, seq = newest
+        what = f"the log ends with event {end}, and there is a snapshot of event {seq} (of run {run_id})"
+        hint = "restore a backup; `verify --against` a seal says from which event on"
+        yield Finding("snapshots", "error", f"{what}: the end of the log is gone", hint)
 
 
 def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
@@ -325,9 +337,16 @@ def _branch(log: Log, repository: Repository, run_id: str, named: Named, end: in
         mend = f"{git} branch -f {name} {line}" if state.ended else f"`parallel-agents resume {run_id}`"
         yield Finding("branch", "error" if level == "error" else "warning", detail, mend)
     else:
+        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
+        if repository.git().text("log", "-1", "--format=%ce", stands) == IDENTITY[1]:
+            what = (
+                f"the branch {name} stands at {stands[:12]}, which we have made and no event names; its run stands at"
+            )
+            detail = f"{what} {line[:12]}: the end of the log is gone, or an older backup was brought back"
+            yield Finding("branch", "error", detail, mend)
+            return
         detail = f"somebody put {stands[:12]} on the branch {name}; its run stands at {line[:12]}"
         ours = not _beyond(repository, [line], {stands})
-        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
         yield Finding("branch", "warning" if ours else "error", detail, mend)
 
 

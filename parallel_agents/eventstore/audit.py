@@ -59,6 +59,13 @@ def snapshots(path: Path) -> list[Snapshot]:
         return [Snapshot(*row) for row in connection.execute(query)]
 
 
+def newest_snapshot(path: Path) -> tuple[str, int] | None:
+    """The run and the seq of the snapshot of the latest event; None where there is none."""
+    with opened_to_read(path) as connection:
+        found = connection.execute("SELECT run_id, seq FROM snapshots ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if found is None else (str(found[0]), int(found[1]))
+
+
 def wrong_blobs(path: Path) -> Iterator[str]:
     """The digests of documents that hold other bytes than they are named by."""
     with opened_to_read(path) as connection:
