@@ -54,15 +54,15 @@ def story(make_project: Callable[[str], Scratch], tmp_path_factory: pytest.TempP
         name="recorded-name",
     )
     settings = ("--set=execution.retryPolicy.retryDelay=0.01", "--set=conflictResolution.strategy=theirs")
-    there("run", there.plan(shell("earlier", "true"), name="earlier"))
-    there("run", plan, *settings)
+    there.quick("run", there.plan(shell("earlier", "true"), name="earlier"))
+    there.quick("run", plan, *settings)
     run = there.quick("runs", "--json").data[-1]["run_id"]
     seq = next(one["seq"] for one in there.quick("history", run, "--json").lines if one["type"] == "TaskCompleted")
     there.quick("rollback", run, "--to", str(seq), "--yes", "--reason", "hush")
-    there("run", there.plan(shell("between", "true"), name="between"))
-    there("resume", run)
+    there.quick("run", there.plan(shell("between", "true"), name="between"))
+    there.quick("resume", run)
     fork = there.quick("fork", run, "--at", str(seq), "--json").data["run_id"]
-    there("resume", fork)
+    there.quick("resume", fork)
     folder = tmp_path_factory.mktemp("files")
     files = {"run": folder / "run.tar.gz", "fork": folder / "fork.tar.gz", "redacted": folder / "redacted.tar.gz"}
     there.quick("export", run, "-o", str(files["run"]))
@@ -370,7 +370,7 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_half_is_left(
 
 def test_an_archived_run_is_carried_whole(cli: Scratch, here: Scratch, tmp_path: Path) -> None:
     """Bodies and outputs are taken out of its archive."""
-    cli("run", cli.plan(shell("one", "echo said; echo hush; seq 200")))
+    cli.quick("run", cli.plan(shell("one", "echo said; echo hush; seq 200")))
     run = cli.quick("runs", "--json").data[0]["run_id"]
     body = cli.quick("history", run, "--json").lines
     cli.quick("archive", run)
@@ -391,14 +391,14 @@ def test_a_seal_of_the_store_that_a_run_came_from_proves_it_elsewhere(
         cli.quick("seal", "--out", str(tmp_path / name))
         return "--against", str(tmp_path / name)
 
-    cli("run", cli.plan(shell("one", "true")))
+    cli.quick("run", cli.plan(shell("one", "true")))
     early = sealed("early.json")
-    cli("run", cli.plan(shell("two", "true"), shell("three", "true", "two")))
+    cli.quick("run", cli.plan(shell("two", "true"), shell("three", "true", "two")))
     run = cli.quick("runs", "--json").data[-1]["run_id"]
-    cli("run", cli.plan(shell("four", "true")))
+    cli.quick("run", cli.plan(shell("four", "true")))
     late = sealed("late.json")
     key = next(one["fingerprint"] for one in cli.quick("verify", *late, "--json").data["seals"])
-    cli("run", cli.plan(shell("five", "true")))
+    cli.quick("run", cli.plan(shell("five", "true")))
     cli.quick("export", run, "-o", str(tmp_path / "run.tar.gz"))
     store = Path(here.quick("import", str(tmp_path / "run.tar.gz"), "--json").data["store"])
     trusting = ("--trust-key", key)

@@ -67,8 +67,8 @@ def squashed(make_project: Callable[[str], Scratch]) -> Scratch:
         ),
         agent("last", DEAR, "run sed -i 's/first two/last two/' f; printf 'x\\ny\\n' > new", dependencies=["second"]),
     )
-    cli("run", plan, "--set=execution.retryPolicy.retryDelay=0.05")
-    cli("merge", "--squash", "--yes")
+    cli.quick("run", plan, "--set=execution.retryPolicy.retryDelay=0.05")
+    cli.quick("merge", "--squash", "--yes")
     return cli
 
 
@@ -203,10 +203,10 @@ def test_a_directory_without_git_and_one_that_runs_share_are_followed_through_wh
     """Each run's lines are its own, though no commit of the user's ever held them; what was there before is no run's."""
     cli.write("f", "old\n")
     (cli.root / ".git").rmdir()
-    cli("run", cli.plan(shell("one", "echo one >> f"), workspace="shared"))
+    cli.quick("run", cli.plan(shell("one", "echo one >> f"), workspace="shared"))
     first = latest(cli)
     cli.write("f", "old\none\nmine\n")
-    cli("run", cli.plan(shell("two", "echo two >> f"), workspace="shared"))
+    cli.quick("run", cli.plan(shell("two", "echo two >> f"), workspace="shared"))
     cli.write("f", "old\none\nmine\ntwo\nloose\n")
     found = cli.quick("lineage", "f", "--json").data
     assert [(part["by"], part["run_id"], part["task_id"]) for part in found["parts"]] == [
@@ -216,7 +216,7 @@ def test_a_directory_without_git_and_one_that_runs_share_are_followed_through_wh
     assert "no run: not committed when run" in cli.quick("lineage", "f").out
     show = cli.quick("lineage", "f:4", "--json").data["story"]["commands"][-1]
     assert show.startswith(f"git --git-dir={cli.store.parent}/shadow.git show ")
-    cli("run", cli.plan(shell("none", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("none", "true"), workspace="none"))
     for words in (["f", "--run", latest(cli)], ["--spend"]):
         refused = cli.quick("lineage", *words, "--json", code=2).complaint
         assert "keeps no files (workspace none)" in refused["message"]
@@ -225,7 +225,7 @@ def test_a_directory_without_git_and_one_that_runs_share_are_followed_through_wh
 def test_what_a_shared_run_left_is_its_own_before_and_after_the_user_commits_it(cli: Scratch) -> None:
     """A new file too."""
     versioned(cli, {"f": "old\n"})
-    cli("run", cli.plan(shell("one", "echo one >> f; echo new > new"), workspace="shared"))
+    cli.quick("run", cli.plan(shell("one", "echo one >> f; echo new > new"), workspace="shared"))
     for committed in (False, True):
         if committed:
             git(cli, "add", "f", "new")
@@ -241,12 +241,12 @@ def test_a_conflict_that_a_person_settled_is_told_as_theirs(cli: Scratch) -> Non
     scripts = [
         shell(name, f"{wait}; printf '{name}\\n2\\n{name}\\n' > f") for name, wait in zip("ab", met, strict=True)
     ]
-    cli("run", cli.plan(*scripts), code=5)
+    cli.quick("run", cli.plan(*scripts), code=5)
     (one,) = cli.quick("conflicts", "--json").data
     other = one["other_task_id"]
     cli.write("settled.txt", f"both\n2\n{other}\n")
     cli.quick("resolve", one["task_id"], "--file", f"f={cli.root}/settled.txt")
-    cli("resume", code=None)
+    cli.quick("resume", code=None)
     run, expected = latest(cli), [("settled", one["task_id"]), ("commit", None), ("attempt", other)]
     assert [part[2:4] for part in makers(cli, "f", "--run", run)] == expected
     fork = cli.quick("fork", run, "--json").data["run_id"]

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 
 import pytest
 from scratch import Scratch, shell
-from terminal import on_terminal
+from terminal import quickly_on_terminal
+
+
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
+    """A run that has ended: a task after another one, and one that failed."""
+    cli = make_project("project")
+    cli.quick("run", cli.plan(shell("a", "echo said"), shell("b", "true", "a"), shell("c", "exit 3")), code=1)
+    return cli.keep()
+
+
+@pytest.fixture
+def cli(with_a_run: Scratch) -> Iterator[Scratch]:
+    """That project, for one test."""
+    yield from with_a_run.anew()
 
 
 @pytest.fixture
 def run_id(cli: Scratch) -> str:
-    """A run that has ended: a task after another one, and one that failed."""
-    cli("run", cli.plan(shell("a", "echo said"), shell("b", "true", "a"), shell("c", "exit 3")), code=1)
+    """The run's id."""
     return str(cli.quick("runs", "--json").data[0]["run_id"])
 
 
@@ -42,7 +56,7 @@ def test_a_person_reads_a_line_for_each_event(cli: Scratch, run_id: str) -> None
 
 def test_on_a_terminal_it_is_the_live_view_as_it_was(cli: Scratch, run_id: str) -> None:
     """Its last picture stays."""
-    seen = on_terminal(cli, "replay", run_id, "--speed", "max")
+    seen = quickly_on_terminal(cli, "replay", run_id, "--speed", "max")
     assert seen.code == 0
     for words in ("failed", "2/3 completed", f"run {run_id}", "exit code 3"):
         assert words in seen.raw
@@ -53,7 +67,6 @@ def test_the_time_of_a_run_passes_as_fast_as_is_asked_for(cli: Scratch) -> None:
     from parallel_agents.eventstore.log import Log
     from parallel_agents.retelling import moments
 
-    cli("run", cli.plan(shell("a", "true"), shell("b", "true", "a")))
     with Log(cli.store, create=False) as log:
         waited: list[tuple[int, str]] = []
         seen = [""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 
@@ -14,12 +14,25 @@ from scratch import Scratch, shell
 from parallel_agents.eventstore.links import GENESIS, event_hash
 
 
-@pytest.fixture
-def run_id(cli: Scratch) -> str:
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
     """A run that has failed: a task that was tried twice, and one that was skipped for it."""
+    cli = make_project("project")
     again = shell("b", "exit 1", "a", max_retries=1)
     cli.write("parallel-agents.yaml", "execution: {retry_policy: {retry_delay: 0}}\n")
-    cli("run", cli.plan(shell("a", "true"), again, shell("c", "true", "b"), shell("d", "true")), code=1)
+    cli.quick("run", cli.plan(shell("a", "true"), again, shell("c", "true", "b"), shell("d", "true")), code=1)
+    return cli.keep()
+
+
+@pytest.fixture
+def cli(with_a_run: Scratch) -> Iterator[Scratch]:
+    """That project, for one test."""
+    yield from with_a_run.anew()
+
+
+@pytest.fixture
+def run_id(cli: Scratch) -> str:
+    """The run's id."""
     return str(cli.quick("runs", "--json").data[0]["run_id"])
 
 

@@ -37,14 +37,14 @@ def past(make_project: Callable[[str], Scratch]) -> Past:
         shell("one", f"echo 1 > made; {LINKS}"), shell("two", "echo two | tee made; rm tool", "one"),
         shell("last", "echo 3 > late", "two"),
     ]  # fmt: skip
-    cli("run", cli.plan(*tasks, workspace="worktree", budget_usd=5))
+    cli.quick("run", cli.plan(*tasks, workspace="worktree", budget_usd=5))
     run = str(cli.quick("runs", "--json").data[-1]["run_id"])
     cli.quick("checkpoint", "create", "a pause")
     events = cli.events(run)
     at = next(one["seq"] for one in events if one["type"] == "TaskCompleted" and one["data"]["task_id"] == "one")
     fork = str(cli.quick("fork", run, "--at", str(at), "--set", "two.timeout_s=7", "--json").data["run_id"])
     cli.quick("cancel", fork, "last", "--yes")
-    cli("resume", fork, code=None)
+    cli.quick("resume", fork, code=None)
     return Past(cli, run, fork, events)
 
 
@@ -172,7 +172,7 @@ def test_nothing_is_laid_out_over_what_is_there(past: Past, tmp_path: Path) -> N
 def test_the_files_of_a_shared_directory_without_git_can_be_had_again(cli: Scratch, tmp_path: Path) -> None:
     """From the shadow repository, as each task had left them."""
     cli.write(".gitignore", "home/\n")
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two; rm one", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two; rm one", "one")))
     found = cli.quick("files", "--at", "after one", "--json").data
     assert (found["workspace"], {file["path"]: file["task_id"] for file in found["files"]}["one"]) == ("shared", "one")
     cli.quick("files", "--at", "after one", "--out", str(tmp_path / "then"))
@@ -183,7 +183,7 @@ def test_the_files_of_a_shared_directory_without_git_can_be_had_again(cli: Scrat
 
 def test_a_run_without_versioned_files_has_none_to_list(cli: Scratch, tmp_path: Path) -> None:
     """It is refused by name, with what would have had them."""
-    cli("run", cli.plan(shell("one", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("one", "true"), workspace="none"))
     run = cli.quick("runs", "--json").data[-1]["run_id"]
     for more in ((), ("--out", str(tmp_path / "out"))):
         assert f"the files of run {run} are not versioned" in cli.quick("files", *more, code=2).err
@@ -219,8 +219,8 @@ def test_a_fork_and_its_parent_are_compared_in_all_that_they_are(past: Past) -> 
 
 def test_runs_whose_files_have_nothing_to_do_with_each_other_are_compared_in_all_else(cli: Scratch) -> None:
     """It says why the files are not."""
-    cli("run", cli.plan(shell("one", "true"), workspace="none"))
-    cli("run", cli.plan(shell("other", "true"), workspace="none", name="second"))
+    cli.quick("run", cli.plan(shell("one", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("other", "true"), workspace="none", name="second"))
     first, second = (run["run_id"] for run in cli.quick("runs", "--json").data)
     found = cli.quick("diff", first, second, "--json").data
     assert {one["task_id"]: one["status"] for one in found["tasks"]} == {
@@ -236,7 +236,7 @@ def test_what_an_attempt_had_printed_by_then_is_refused_where_nobody_knows_it(cl
     flags = cli.root / "flags"
     flags.mkdir()
     script = f"echo early; touch flags/begun; {until_file('flags/go')}; echo late"
-    process = cli.start("run", cli.plan(shell("talk", script), workspace="none"))
+    process = cli.begin("run", cli.plan(shell("talk", script), workspace="none"))
     cli.until_running("talk")
     started = next(one["seq"] for one in cli.events() if one["type"] == "TaskStarted")
     (flags / "go").touch()
@@ -252,7 +252,7 @@ def test_what_an_attempt_had_printed_by_then_is_refused_where_nobody_knows_it(cl
 def test_a_rollback_to_where_a_run_stands_already_changes_nothing_and_says_so(cli: Scratch) -> None:
     """Also where events lie between that change nothing, such as an earlier rollback to the same place."""
     versioned(cli, {"readme": "one\n"})
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two", "one")))
     cli.quick("rollback", "--to", "before two", "--yes")
     before = cli.event_count()
     stood = next(one["data"]["to_seq"] for one in cli.events() if one["type"] == "RunRolledBack")
@@ -280,7 +280,7 @@ def test_an_archived_run_is_forked_at_an_event_in_its_middle(past: Past) -> None
     assert [line["task_id"] for line in cli.quick("queue", fork, "--json").data] == ["two"]
     assert cli.quick("files", fork, "--json").data["files"] == files
     assert cli.quick("show", fork, "last", "--json").data["command"] == ["sh", "-c", "echo 3 > late"]
-    cli("resume", fork)
+    cli.quick("resume", fork)
     assert cli.quick("status", fork, "--json").data["status"] == "completed"
     assert {"made", "late"} <= {file["path"] for file in cli.quick("files", fork, "--json").data["files"]}
     assert cli.quick("verify").code == 0
