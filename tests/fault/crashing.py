@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemons import DAEMON, DEADLINE_S, Store, plan_of, wait_until
-from forks import Forked
+from forks import CLI, Forked
 
 from parallel_agents import housekeeping
 from parallel_agents import submit as submit_module
@@ -41,10 +41,6 @@ from parallel_agents.scheduler.process import (
 from parallel_agents.scheduler.runners.folder import PROCESS, read_object
 from parallel_agents.versioning import Start
 
-CLI = """
-from parallel_agents.cli.main import main
-main()
-"""
 END_OF_ATTEMPT = (
     ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost, ev.ResultDiscarded, ev.TaskBlocked,
 )  # fmt: skip

@@ -16,33 +16,37 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+CLI = """
+from parallel_agents.cli.main import main
+main()
+"""
+
 
 @cache
-def _server() -> socket.socket:
+def _server(preloaded: str | None) -> socket.socket:
     """The way to a server that ends with this process."""
     ours, theirs = socket.socketpair()
-    subprocess.Popen([sys.executable, "-P", str(Path(__file__).with_name("fork_server.py"))], stdin=theirs)
+    environment = {**os.environ, **({"LD_PRELOAD": preloaded} if preloaded else {})}
+    words = [sys.executable, "-P", str(Path(__file__).with_name("fork_server.py"))]
+    subprocess.Popen(words, stdin=theirs, env=environment)
     theirs.close()
     return ours
 
 
 class Forked:
-    """A process that runs a Python program, in a session of its own, with pipes for what it prints.
+    """A process that runs a Python program, in a session of its own, with pipes for what it prints. ``env`` is all that it
+    gets; a library that it is to preload is in it from the start.
 
     Attributes:
         returncode: None as long as it is not known to have ended; a signal that has ended it counts from -1 down.
     """
 
     def __init__(self, program: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
-        request = {
-            "program": program,
-            "words": words,
-            "cwd": str(cwd),
-            "environment": dict(os.environ if env is None else env),
-        }
+        environment = dict(os.environ if env is None else env)
+        request = {"program": program, "words": words, "cwd": str(cwd), "environment": environment}
         pipes = [os.pipe() for _ in range(4)]
         (out, err, pid, code), theirs = zip(*pipes, strict=True)
-        socket.send_fds(_server(), [json.dumps(request).encode()], theirs)
+        socket.send_fds(_server(environment.get("LD_PRELOAD")), [json.dumps(request).encode()], theirs)
         for descriptor in theirs:
             os.close(descriptor)
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
