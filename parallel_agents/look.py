@@ -17,13 +17,13 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, Unknow
 from parallel_agents.eventstore.events import EVENT_TYPES, RunRolledBack
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Row, as_json, from_rfc3339, rfc3339
+from parallel_agents.eventstore.record import Row, as_json, decode_brief, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import facts_of, money_and_waits, why_of_task
 from parallel_agents.machine_waits import machine_in_log, machine_waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import effective
+from parallel_agents.projections.effective import kept_spans
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
@@ -226,7 +226,7 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
     machine = machine_in_log(projector, state, slots, end)
     facts = Facts(len(slots.slots), slots.of_run(run_id), agents, circuits, machine=machine)
     reason = why_not(state, task_id, facts, now_us)
-    touching = [row for row in log.run_rows(run_id, 0, end) if _names(row, task_id)]
+    touching = log.task_briefs(run_id, task_id, end)
     answer = {
         "run_id": run_id,
         "task_id": task_id,
@@ -235,7 +235,7 @@ def why(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[st
         "code": reason.code,
         "why": reason.text,
         "tasks": list(reason.tasks),
-        "events": [{"seq": row.seq, "type": row.type} for row in touching[-5:]],
+        "events": [{"seq": seq, "type": type_} for seq, _, type_, _, _ in touching[-5:]],
         "look": looking_command(run_id, task),
         "settle": settling_command(run_id, task),
     }
@@ -457,17 +457,20 @@ def check_task(log: Log, run_id: str, task_id: str, upto: int | None = None) -> 
     Raises:
         UnknownTask: the run holds no such task.
     """
-    task_of(Projector(log).state(run_id, upto), task_id)
+    Projector(log).task(run_id, task_id, upto)
 
 
 def undone_seqs(log: Log, run_id: str, upto: int | None = None) -> frozenset[int]:
     """The events of a run that rollbacks have undone."""
-    records = Projector(log).records(run_id, upto)
-    if not any(isinstance(record.event, RunRolledBack) for record in records):
+    if not log.rolled_back(run_id, 0, upto):
         return frozenset()
-    kept, _ = effective(records)
-    rollbacks = {record.seq for record in records if isinstance(record.event, RunRolledBack)}
-    return frozenset(record.seq for record in records) - {record.seq for record in kept} - rollbacks
+    targets, seqs = dict[int, int](), []
+    for brief in log.briefs(run_id, 0, upto):  # Not as a list: a run may have a million of them.
+        seqs.append(brief[0])
+        if brief[2] == RunRolledBack.__name__ and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack):
+            targets[brief[0]] = event.to_seq
+    kept = kept_spans(list(targets.items()), seqs[-1])
+    return frozenset(seq for seq in seqs if seq not in targets and not any(after < seq <= last for after, last in kept))
 
 
 def attempt(
