@@ -27,6 +27,9 @@ VERSION: Final = 1
 NEAR: Final = 2000
 """Tasks that a light snapshot holds whole, at most. A run that has no more than these has whole snapshots alone."""
 
+DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
+"""What ``load`` may raise of a snapshot that is none."""
+
 _LETTERS: Final = {
     st.PENDING: "p", st.QUEUED: "q", st.RUNNING: "r", st.BLOCKED: "b", st.COMPLETED: "c", st.FAILED: "f",
     st.CANCELLED: "x", st.SKIPPED: "s",

@@ -132,18 +132,27 @@ class Projector:
 
     def _from_snapshot(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
         """The state of the newest light snapshot, else of the newest whole one; of a large run that has fewer of those."""
-        if self.use_snapshots:
-            found = self.log.load_snapshot(run_id, at_hand.NAME, at_hand.VERSION, upto) if light else None
-            if found is not None and self.log.has_task_index:
-                seq = found[0]
-                return at_hand.load(
-                    run_id, found[1], self.log.blob, OneTask(self.log, run_id, seq).state,
-                    lambda: self._state_at(run_id, seq, light=False),
-                )  # fmt: skip
-            found = self.log.load_snapshot(run_id, status_fold.NAME, status_fold.VERSION, upto)
-            if found is not None:
-                return status_fold.load(run_id, found[1], self.log.blob)
-        return status_fold.initial(run_id)
+        if not self.use_snapshots:
+            return status_fold.initial(run_id)
+        if light and (state := self._from_light_snapshot(run_id, upto)) is not None:
+            return state
+        found = self.log.load_snapshot(run_id, status_fold.NAME, status_fold.VERSION, upto)
+        return status_fold.initial(run_id) if found is None else status_fold.load(run_id, found[1], self.log.blob)
+
+    def _from_light_snapshot(self, run_id: str, upto: int) -> RunState | None:
+        found = self.log.load_snapshot(run_id, at_hand.NAME, at_hand.VERSION, upto)
+        if found is None or not self.log.has_task_index:  # Without it each task would be looked for in the whole run.
+            return None
+        seq, snapshot = found
+        one = OneTask(self.log, run_id, seq).state
+        try:
+            return at_hand.load(run_id, snapshot, self.log.blob, one, lambda: self._state_at(run_id, seq, light=False))
+        except at_hand.DAMAGED:  # It is a cache.
+            return None
+
+    def _has_snapshot(self, run_id: str) -> bool:
+        kinds = ((status_fold.NAME, status_fold.VERSION), (at_hand.NAME, at_hand.VERSION))
+        return any(self.log.snapshot_seq(run_id, name, version) for name, version in kinds)
 
     def save_snapshot(self, state: RunState) -> None:
         """Keep a state as a snapshot of its seq."""
@@ -239,11 +248,10 @@ class Projector:
     def view(self, run_id: str, upto: int | None = None) -> RunView:
         """State and cost of one moment."""
         end = self.log.last_seq() if upto is None else upto
-        state = self._from_snapshot(run_id, end)
-        if state.version > 0 or self.log.rolled_back(run_id, 0, end):
+        if (self.use_snapshots and self._has_snapshot(run_id)) or self.log.rolled_back(run_id, 0, end):
             return RunView(self.state(run_id, end), self.cost(run_id, end))
         cost = Cost()  # Both in one pass, where it begins at the first event.
-        replay(state, self.log.briefs(run_id, 0, end), self.log.blob, cost)
+        state = replay(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), self.log.blob, cost)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
         return RunView(state, cost)

@@ -14,7 +14,7 @@ from scratch import Scratch, shell
 from versioned import git, versioned
 
 from parallel_agents.eventstore.log import Log
-from parallel_agents.projections import status
+from parallel_agents.projections import at_hand, status
 from parallel_agents.projections.projector import Projector
 
 
@@ -126,6 +126,25 @@ def test_a_snapshot_that_is_not_what_its_events_say_is_found(repo: Scratch) -> N
         change(repo, "DELETE FROM snapshots")
     )
     assert deep(repo, code=0) == []
+
+
+def test_a_light_snapshot_that_is_not_what_its_events_say_is_found(repo: Scratch) -> None:
+    """A letter of it, a task that it holds, or all of its bytes; those before and behind a rollback that are right are none."""
+    run_id = the_run(repo)
+    with Log(repo.store) as log:
+        projector = Projector(log)
+        repo.quick("rollback", "--to", "8", "--yes")
+        for seq in range(4, log.last_seq() + 1):
+            state = projector.state(run_id, seq)
+            projector.save_light_snapshot(run_id, state.seq, at_hand.dump(state))
+        assert deep(repo, code=0) == []
+        for seq, status in ((5, "skipped"), (9, "running")):
+            wrong = projector.state(run_id, seq)
+            next(iter(wrong.tasks.values())).status = status
+            projector.save_light_snapshot(run_id, seq, at_hand.dump(wrong))
+        projector.save_light_snapshot(run_id, 7, b"nothing")
+    found = deep(repo)
+    assert {one["detail"].partition(" at event ")[2][:2].strip() for one in found} == {"5", "7", "9"}
 
 
 def _has_sqlite3() -> bool:

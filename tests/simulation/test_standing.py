@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
@@ -194,3 +195,13 @@ def test_a_store_without_the_index_has_states_from_whole_snapshots_alone() -> No
             assert type(Projector(other).state("alpha").tasks) is dict
             other.make_task_index()
             assert isinstance(Projector(other).state("alpha").tasks, Tasks)
+
+
+def test_a_light_snapshot_that_is_none_is_passed_over() -> None:
+    """It is a cache, and what it would have said is folded."""
+    with generated(Random(7), 60, runs=1) as (_, log):
+        projector = Projector(log)
+        whole = projector.state("alpha")
+        for nonsense in (b"", b"nothing", zlib.compress(b"{}"), zlib.compress(b"[]")):
+            projector.save_light_snapshot("alpha", whole.seq, nonsense)
+            assert plain(projector.state("alpha")) == plain(whole)
