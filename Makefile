@@ -7,8 +7,8 @@ WORKERS ?= 4
 
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 
-# What somebody's shell or git hook set for other programs.
-unexport PYTHONPATH PYTHONHOME PARALLEL_AGENTS_STORE GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+# What somebody's shell or git hook set for other programs. Without compiled files every process would compile us anew.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PARALLEL_AGENTS_STORE GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 export PIP_USER := 0
 
 .SUFFIXES:

@@ -30,10 +30,17 @@ class Calendar:
         return self.now_us
 
 
-def life(task_id: str, agent_type: str, ids: list[str], chance: random.Random) -> Iterator[Event]:
-    """The events of one task of an agent, from queued to completed; one in ten fails first."""
+def life(
+    task_id: str, agent_type: str, ids: list[str], chance: random.Random, known: str | None = None
+) -> Iterator[Event]:
+    """The events of one task of an agent, from queued to completed; one in ten fails first.
+
+    Args:
+        known: a commit that is there; None: those that are named are nowhere.
+    """
     attempt_id, second_id, before, after = ids
-    commit = f"{chance.getrandbits(160):040x}"
+    commit = known or f"{chance.getrandbits(160):040x}"
+    merged = known or commit[::-1]
     tries = [(attempt_id, True)] if chance.random() > 0.1 else [(second_id, False), (attempt_id, True)]
     yield ev.TaskQueued(task_id=task_id)
     for number, (each, well) in enumerate(tries, start=1):
@@ -63,17 +70,32 @@ def life(task_id: str, agent_type: str, ids: list[str], chance: random.Random) -
             continue
         paths = [f"src/module_{chance.randrange(400)}/part_{one}.py" for one in range(chance.randrange(1, 20))]
         yield ev.CheckpointCreated(
-            checkpoint_id=after, kind="after_attempt", commit=commit[::-1], task_id=task_id, attempt_id=each,
+            checkpoint_id=after, kind="after_attempt", commit=merged, task_id=task_id, attempt_id=each,
             changed=len(paths), paths=paths, agent_type=agent_type,
         )  # fmt: skip
         yield ev.TaskCompleted(
-            task_id=task_id, attempt_id=each, duration_s=duration_s, exit_code=0, commit=commit[::-1],
+            task_id=task_id, attempt_id=each, duration_s=duration_s, exit_code=0, commit=merged,
             output=_SENTENCE * chance.randrange(1, 16), cpu_s=2.5, peak_memory_bytes=300_000_000,
         )  # fmt: skip
 
 
-def add_run(log: Log, run_id: str, plan: bytes, task_ids: list[str], chance: random.Random) -> None:
-    """One run, from submitted to completed, released by its holder as every run that has ended is."""
+def add_run(
+    log: Log,
+    run_id: str,
+    plan: bytes,
+    task_ids: list[str],
+    chance: random.Random,
+    *,
+    repository: str | None = None,
+    known: str | None = None,
+    again: int = 0,
+) -> None:
+    """One run, from submitted to completed, released by its holder as every run that has ended is.
+
+    Args:
+        repository: that its files are in, with the commit that is ``known``.
+        again: how often every task is opened again and done once more.
+    """
     holder = {"pid": 1, "start_time": 1.0, "boot_id": "of another day", "kind": "run"}
 
     def begin(draft: Draft) -> None:
@@ -81,16 +103,17 @@ def add_run(log: Log, run_id: str, plan: bytes, task_ids: list[str], chance: ran
         submitted = ev.RunSubmitted(
             name="checkout", plan_digest=digest_of(plan), task_count=len(task_ids), strategy="concurrent",
             workspace="worktree", workdir="/", environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-            budget_usd_micros=500_000_000,
+            budget_usd_micros=500_000_000, repository=repository, base_commit=known,
         )  # fmt: skip
         draft.add_all(run_id, [submitted, ev.RunClaimed(holder=holder, epoch=1), ev.RunStarted()])
 
     log.transact(begin)
-    for first in range(0, len(task_ids), PER_COMMIT):
-        names = task_ids[first : first + PER_COMMIT]
+    rounds = [(again_now, first) for again_now in range(again + 1) for first in range(0, len(task_ids), PER_COMMIT)]
+    for again_now, first in rounds:
         events: list[Event] = []
-        for name in names:
-            events += life(name, chance.choice(_AGENTS), new_ids(4), chance)
+        for name in task_ids[first : first + PER_COMMIT]:
+            events += [ev.TaskReopened(task_id=name)] if again_now else []
+            events += life(name, chance.choice(_AGENTS), new_ids(4), chance, known)
         log.transact(lambda draft, events=events: draft.add_all(run_id, events) and None)  # type: ignore[misc]
     told = ev.BudgetThresholdReached(scope="run", share=0.5, spent_usd_micros=250_000_000)
     finish = ev.RunCompleted(counts={"completed": len(task_ids)})

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parallel_agents.eventstore.archive import Archives, archive_folder, digest_of_file, extract, holds
-from parallel_agents.eventstore.errors import ArchiveMissing
+from parallel_agents.eventstore.archive import Moved, archive_folder, digest_of_file, extract, holds
 from parallel_agents.eventstore.events import RunArchived
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Row, decode
+from parallel_agents.eventstore.record import decode
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
 
@@ -27,37 +26,29 @@ class Announced:
     Attributes:
         changed: files that hold other bytes than the log says.
         missing: files that are not there.
+        moved: the bodies in them.
     """
 
     def __init__(self, log: Log) -> None:
         self.changed: list[str] = []
         self.missing: list[str] = []
-        self._runs: set[str] = set()
-        self._away: set[str] = set()  # Runs of which an archive is not there, or cannot be trusted.
-        self._archives = Archives(log.path)
+        runs: set[str] = set()
+        away: set[str] = set()
         for event in announced(log):
-            self._runs.add(event.run_id)
+            runs.add(event.run_id)
             path = archive_folder(log.path) / event.file
             try:
                 same = digest_of_file(path) == event.sha256
             except FileNotFoundError:
                 self.missing.append(event.file)
-                self._away.add(event.run_id)
+                away.add(event.run_id)
                 continue
             except OSError:
                 same = False
             if not same:
                 self.changed.append(event.file)
-                self._away.add(event.run_id)
-
-    def body(self, row: Row) -> str | None:
-        """The body of a row in which none is stored; None where its archive is gone, empty where none was ever named."""
-        if row.run_id not in self._runs:
-            return row.body
-        found = None
-        with contextlib.suppress(ArchiveMissing):
-            found = self._archives.bodies(row.run_id).get(row.seq)
-        return found if found is not None or row.run_id in self._away else row.body
+                away.add(event.run_id)
+        self.moved = Moved(log.path, runs, away)
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def repository_of_checkpoint(log: Log, project: Project, checkpoint: dict[str, A
     if commit is None:
         raise NotAllowed(f"checkpoint {name} holds no files: those of its run are not versioned")
     run_id = checkpoint["run_id"]
-    repository = repository_of(project) if run_id == STORE_RUN else _repository_of_run(log, project, run_id)
+    repository = repository_of(project) if run_id == STORE_RUN else repository_of_run(log, project, run_id)
     if not has_commit(repository, commit):
         raise NotAllowed(
             f"the files of checkpoint {name} are not in {repository.git_dir}",
@@ -185,7 +185,13 @@ def repository_of_checkpoint(log: Log, project: Project, checkpoint: dict[str, A
     return repository
 
 
-def _repository_of_run(log: Log, project: Project, run_id: str) -> Repository:
+def repository_of_run(log: Log, project: Project, run_id: str) -> Repository:
+    """The repository that holds the files of a run, wherever they lie now.
+
+    Raises:
+        NotAllowed: they are not versioned.
+        GitFailed: the repository cannot be used.
+    """
     place = places_of(log)[run_id]
     if place.repository is None:
         raise NotAllowed(f"the files of run {run_id} are not versioned")

@@ -27,6 +27,7 @@ from parallel_agents.configuration_keys import (
 )
 from parallel_agents.documents import Loaded, Refusal, form_of, parse, read_text, unlocated
 from parallel_agents.eventstore.errors import InvalidConfiguration
+from parallel_agents.eventstore.location import user_folder
 from parallel_agents.plan_secrets import text_misfit
 from parallel_agents.wording import Misfit, escaped, nearest_name, place, shown
 
@@ -111,7 +112,7 @@ def load_configuration(
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    user_dir = _user_folder(environ) if user_dir is None else user_dir
+    user_dir = user_folder(environ) if user_dir is None else user_dir
     layers = []
     if user_dir is not None and (path := _only_one(user_dir, USER_FILES)):
         layers.append(_file_layer(path, "user file"))
@@ -125,14 +126,6 @@ def load_configuration(
     _apply_flags(flags or {}, values, origins)
     _check_together(values, origins)
     return Configuration(values, origins)
-
-
-def _user_folder(environ: Mapping[str, str]) -> Path | None:
-    """The user's folder by the XDG rules (relative values count for nothing), or None where there is no home."""
-    for name, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
-        if (value := environ.get(name, "")).startswith("/"):
-            return Path(value, below, "parallel-agents")
-    return None
 
 
 def _only_one(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -7,6 +7,7 @@ which this began, and of its refs only what must be there already.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import orjson
 
 from parallel_agents.checkpoint import refs
+from parallel_agents.checkpoint.git import IDENTITY
 from parallel_agents.checkpoint.reaching import missing
 from parallel_agents.checkpoint.repository import OURS, Repository
 from parallel_agents.eventstore import audit
@@ -26,9 +28,10 @@ from parallel_agents.findings import Finding
 from parallel_agents.housekeeping import repositories_of
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
+from parallel_agents.projections import at_hand
 from parallel_agents.projections import status as st
 from parallel_agents.projections.effective import kept_positions
-from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.projector import Projector, placed
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
@@ -102,29 +105,58 @@ def _changed_document(digest: str) -> Finding:
 def _folds(log: Log, runs: dict[str, RunSummary], end: int, looked_at: dict[str, int], told: Told) -> Iterator[Finding]:
     """Compare what readers are given, and every stored snapshot, with a fold of every event from the first one on."""
     kept: dict[str, list[Snapshot]] = {}
-    for one in audit.snapshots(log.path):
-        if one.projection == st.NAME and one.version == st.VERSION and one.seq <= end:  # Others are read by nobody.
-            kept.setdefault(one.run_id, []).append(one)
+    for one in _readable(log, end):
+        kept.setdefault(one.run_id, []).append(one)
     looked_at["runs"], looked_at["snapshots"] = len(runs), sum(map(len, kept.values()))
+    yield from _ahead(log)
     for run_id in kept.keys() - runs.keys():
         yield Finding("snapshots", "error", f"there are snapshots of run {run_id}, which the log does not know", _DROP)
     for number, (run_id, summary) in enumerate(runs.items()):
         told("runs", number, len(runs))
-        snapshots = kept.get(run_id, [])
-        states = _refolded(log, run_id, [*(one.seq for one in snapshots), end])
-        for one in snapshots:
-            if not _same(log, one, states[one.seq]):
-                detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
-                yield Finding("snapshots", "error", detail, _DROP)
-        now = states[end]
-        read = Projector(log).state(run_id, end)
-        differing = _differing(st.dump(read), st.dump(now))
-        if differing and not any(not _same(log, one, states[one.seq]) for one in snapshots):
-            detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
-            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
-        if summary.status != now.status:
-            detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
-            yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+        yield from _folds_of(log, run_id, summary, kept.get(run_id, []), end)
+
+
+def _ahead(log: Log) -> Iterator[Finding]:
+    """A snapshot of what is in no log any more: one is made only of events that are committed."""
+    newest, end = audit.newest_snapshot(log.path), log.last_seq()
+    if newest is not None and newest[1] > end:
+        run_id, seq = newest
+        what = f"the log ends with event {end}, and there is a snapshot of event {seq} (of run {run_id})"
+        hint = "restore a backup; `verify --against` a seal says from which event on"
+        yield Finding("snapshots", "error", f"{what}: the end of the log is gone", hint)
+
+
+def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
+    """What does not match of one run's folds: as they are read, and as they are stored, against a fold of every event.
+
+    Returns:
+        The findings, and how many snapshots were looked at.
+    """
+    snapshots = [one for one in _readable(log, end) if one.run_id == run_id]
+    summary = Projector(log).runs(end)[run_id]
+    return list(_folds_of(log, run_id, summary, snapshots, end)), len(snapshots)
+
+
+def _readable(log: Log, end: int) -> Iterator[Snapshot]:
+    """The snapshots of runs that somebody may read."""
+    for one in audit.snapshots(log.path):
+        if (one.projection, one.version) in _READ and one.seq <= end:
+            yield one
+
+
+def _folds_of(log: Log, run_id: str, summary: RunSummary, snapshots: list[Snapshot], end: int) -> Iterator[Finding]:
+    wrong, now = _refolded(log, run_id, snapshots, end)
+    for one in wrong:
+        detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
+        yield Finding("snapshots", "error", detail, _DROP)
+    read = Projector(log).state(run_id, end)
+    differing = _differing(st.dump(read), st.dump(now))
+    if differing and not wrong:
+        detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
+        yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
+    if summary.status != now.status:
+        detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
+        yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
 
 
 _DROP = """a snapshot is only a cache: `sqlite3 STORE "DELETE FROM snapshots"` loses nothing"""
@@ -141,23 +173,24 @@ def _store_wide(log: Log) -> Iterator[Finding]:
             yield Finding("snapshots", "error", f"the snapshot of {fold.name} is not what the events say", _DROP)
 
 
-def _refolded(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
-    """The state of a run as a reader saw it at some events, by one event after the other and from nothing."""
-    last = max(moments)
-    if not log.rolled_back(run_id, 0, last):
-        return _in_one_pass(log, run_id, moments)
-    briefs = list(log.briefs(run_id, 0, last))
-    return {moment: _effective(log, run_id, [one for one in briefs if one[0] <= moment]) for moment in moments}
+_READ = {(st.NAME, st.VERSION), (at_hand.NAME, at_hand.VERSION)}
 
 
-def _in_one_pass(log: Log, run_id: str, moments: list[int]) -> dict[int, RunState]:
-    state, found, waiting = st.initial(run_id), dict[int, RunState](), sorted(moments)
-    for brief in log.briefs(run_id, 0, waiting[-1]):
-        while brief[0] > waiting[0]:
-            moment = waiting.pop(0)
-            found[moment] = st.load(run_id, st.dump(state), log.blob)  # The fold goes on changing it.
-        st.fold(state, decode_brief(run_id, brief), log.blob)
-    return {**found, **dict.fromkeys(waiting, state)}
+def _refolded(log: Log, run_id: str, snapshots: list[Snapshot], end: int) -> tuple[list[Snapshot], RunState]:
+    """Fold a run by one event after the other and from nothing: which snapshots are not what it was then, and what it is now."""
+    state, wrong, waiting = st.initial(run_id), list[Snapshot](), sorted(snapshots, key=lambda one: one.seq)
+    past: list[Brief] = []  # Where a rollback comes, it begins anew with what counts of these.
+    rolled_back = log.rolled_back(run_id, 0, end)
+    for brief in log.briefs(run_id, 0, end):
+        while waiting and brief[0] > waiting[0].seq:
+            wrong += [one for one in (waiting.pop(0),) if not _same(log, one, state)]
+        if rolled_back:
+            past.append(brief)
+        if brief[2] == RunRolledBack.__name__:
+            state = _effective(log, run_id, past)
+        else:
+            st.fold(state, decode_brief(run_id, brief), log.blob)
+    return [*wrong, *(one for one in waiting if not _same(log, one, state))], placed(log, state)
 
 
 def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
@@ -175,8 +208,10 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
 
 def _same(log: Log, one: Snapshot, state: RunState) -> bool:
     try:
+        if one.projection == at_hand.NAME:
+            return not at_hand.differing(one.state, state)
         return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))
-    except (ParallelAgentsError, ValueError, KeyError, TypeError):
+    except (ParallelAgentsError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return False
 
 
@@ -214,7 +249,7 @@ def _files(
             done += 1
             dispatched = run_id in runs and runs[run_id].holder is not None and holder_alive(runs[run_id].holder or {})
             yield from _refs_of_run(repository, run_id, named[run_id], gone, dispatched=dispatched)
-            if run_id in runs and not dispatched:
+            if run_id in runs and not dispatched and log.carried is None:  # An imported run has no branch here.
                 yield from _branch(log, repository, run_id, named[run_id], end)
 
 
@@ -302,9 +337,16 @@ def _branch(log: Log, repository: Repository, run_id: str, named: Named, end: in
         mend = f"{git} branch -f {name} {line}" if state.ended else f"`parallel-agents resume {run_id}`"
         yield Finding("branch", "error" if level == "error" else "warning", detail, mend)
     else:
+        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
+        if repository.git().text("log", "-1", "--format=%ce", stands) == IDENTITY[1]:
+            what = (
+                f"the branch {name} stands at {stands[:12]}, which we have made and no event names; its run stands at"
+            )
+            detail = f"{what} {line[:12]}: the end of the log is gone, or an older backup was brought back"
+            yield Finding("branch", "error", detail, mend)
+            return
         detail = f"somebody put {stands[:12]} on the branch {name}; its run stands at {line[:12]}"
         ours = not _beyond(repository, [line], {stands})
-        mend = f"{git} branch YOURS {name}; {git} branch -f {name} {line}"
         yield Finding("branch", "warning" if ours else "error", detail, mend)
 
 

@@ -1,60 +1,182 @@
-"""What lies between two moments of a run: tasks, cost, configuration and files."""
+"""What lies between two moments, of one run or of two: tasks, cost, configuration and files."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from parallel_agents import look
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.run_standing import places_of
 from parallel_agents.scheduler.checkouts import open_repository
-from parallel_agents.travel import Target, changed_files
+from parallel_agents.travel import Target, target_of
 
 _TASK = ("status", "attempts", "attempt_id", "output", "error", "model", "checkpoint_id")
+_BEGINNING = re.compile(r"[a-z][a-z2-7]{3,9}")  # Of a run's id, long enough not to be met by chance.
 
 
-def differences(log: Log, run_id: str, a: Target, b: Target) -> dict[str, Any]:
+class _Side(NamedTuple):
+    """One side as it was typed."""
+
+    run_id: str | None  # None: nothing was said of a run.
+    moment: str | None  # None: where the run stands now.
+
+
+def sides(log: Log, words: Sequence[str]) -> tuple[Target, Target]:
+    """The two moments that some words mean: ``[RUN] A B``, ``RUN RUN`` or ``RUN@A RUN@B``.
+
+    Of a run without a moment it is where it stands now; a moment without a run is one of the other side's, else of the
+    latest run.
+
+    Raises:
+        UnknownRun: there is no such run, or it had not begun by then.
+        UnknownEvent, UnknownCheckpoint, Ambiguous: see ``travel.target_of``.
+        InvalidUsage: there are too many words, or too few.
+    """
+    if len(words) == 3:
+        run_id = look.resolve_run(log, words[0])
+        a, b = (_Side(run_id, word) for word in words[1:])
+    elif len(words) == 2:
+        a, b = (_side(log, word) for word in words)
+    else:
+        raise InvalidUsage(
+            f"{len(words)} words where [RUN] A B belongs", hint="two runs are compared by RUN RUN, or RUN@A RUN@B"
+        )
+    return _target(log, a, b), _target(log, b, a)
+
+
+def _side(log: Log, word: str) -> _Side:
+    """What one of two words means: a run, a run at a moment, or a moment."""
+    named, at, moment = word.partition("@")
+    if not at:
+        return _Side(run_id, None) if (run_id := _run_named(log, word)) is not None else _Side(None, word)
+    run_id = look.resolve_run(log, None) if named == look.LATEST else _run_named(log, named)
+    return _Side(None, word) if run_id is None else _Side(run_id, moment or None)
+
+
+def _run_named(log: Log, word: str) -> str | None:
+    """The run of that id, or whose id begins so and which could not be a checkpoint as well."""
+    runs = Projector(log).runs()
+    if word in runs:
+        return word
+    if _BEGINNING.fullmatch(word) is None or not any(run_id.startswith(word) for run_id in runs):
+        return None
+    from parallel_agents import checkpoints
+    from parallel_agents.rewind_phrases import find_by_name
+
+    latest = look.resolve_run(log, None)
+    return None if find_by_name(word, checkpoints.list_of(log, latest)) else look.resolve_run(log, word)
+
+
+def _target(log: Log, side: _Side, other: _Side) -> Target:
+    run_id = side.run_id or other.run_id or look.resolve_run(log, None)
+    if side.moment is None:
+        return Target(Projector(log).state(run_id), "where it stands now")
+    try:
+        return target_of(log, run_id, side.moment)
+    except UnknownRun as error:
+        raise UnknownRun(error.message, hint=error.hint or f"`parallel-agents history {run_id}` shows it") from None
+
+
+def differences(log: Log, a: Target, b: Target) -> dict[str, Any]:
     """The difference between two moments, as data.
 
     Returns:
-        ``{"run_id", "a", "b", "status", "tasks", "cost_usd", "configuration", "files"}``: of whatever differs the value
-        at each side. Money is that of all history up to there, undone work included.
+        ``{"run_id", "a", "b", "status", "tasks", "cost_usd", "configuration", "files", "files_unknown"}``: of whatever differs
+        the value at each side. ``run_id`` is that of b. Money is that of all history of a run up to there, undone work
+        included; what the parent of a fork has spent is none of the fork's. ``files_unknown`` says why files cannot be
+        compared, where that is so.
     """
     projector = Projector(log)
     left, right = a.state, b.state
-    spent = [projector.cost(run_id, moment.seq).usd_micros / 1e6 for moment in (a, b)]
+    spent = [projector.cost(moment.state.run_id, moment.seq).usd_micros / 1e6 for moment in (a, b)]
+    unknown = _cannot_compare(log, left, right)
     return {
-        "run_id": run_id,
-        "a": {"seq": a.seq, "understood": a.reading, "commit": left.integration},
-        "b": {"seq": b.seq, "understood": b.reading, "commit": right.integration},
+        "run_id": right.run_id,
+        "a": _moment(a),
+        "b": _moment(b),
         "status": [left.status, right.status],
         "tasks": _tasks(left, right),
         "cost_usd": {"a": spent[0], "b": spent[1], "difference": spent[1] - spent[0]},
         "configuration": _configuration(left, right),
-        "files": changed_files(right, left.integration, right.integration),
+        "files": [] if unknown else _files(log, left, right),
+        "files_unknown": unknown,
     }
 
 
-def patch(a: Target, b: Target) -> bytes:
-    """The same of the files, as git shows it; empty where nothing is versioned or nothing differs."""
+def patch(log: Log, a: Target, b: Target) -> bytes:
+    """The same of the files, as git shows it; empty where nothing differs.
+
+    Raises:
+        InvalidUsage: the files of the two cannot be compared.
+    """
     left, right = a.state, b.state
-    if left.integration is None or right.integration is None or right.repository is None:
+    if (unknown := _cannot_compare(log, left, right)) is not None:
+        raise InvalidUsage(f"there is no patch: {unknown}", hint="leave --patch out to compare all else")
+    if left.integration == right.integration:
         return b""
     from parallel_agents.checkpoint import contents
 
-    repository = open_repository(right.repository, Path(right.workdir))
-    return contents.patch(repository, left.integration, right.integration)
+    assert left.integration is not None
+    assert right.integration is not None
+    return contents.patch(_repository(log, right.run_id), left.integration, right.integration)
+
+
+def _moment(side: Target) -> dict[str, Any]:
+    return {
+        "run_id": side.state.run_id,
+        "seq": side.seq,
+        "understood": side.reading,
+        "commit": side.state.integration,
+    }
+
+
+def _cannot_compare(log: Log, left: RunState, right: RunState) -> str | None:
+    """Why the files of two moments cannot be compared; None where they can."""
+    for state in (left, right):
+        if state.integration is None or state.repository is None:
+            return f"the files of run {state.run_id} are not versioned"
+    if left.run_id == right.run_id or left.integration == right.integration:
+        return None
+    from parallel_agents.checkpoint.contents import has_commit
+
+    repository = _repository(log, right.run_id)
+    assert left.integration is not None
+    if has_commit(repository, left.integration):
+        return None
+    return f"the files of run {left.run_id} are not in {repository.git_dir}, where those of run {right.run_id} are"
+
+
+def _repository(log: Log, run_id: str) -> Any:
+    """The repository of a run, wherever it lies now."""
+    place = places_of(log)[run_id]
+    assert place.repository is not None
+    return open_repository(place.repository, Path(place.workdir))
+
+
+def _files(log: Log, left: RunState, right: RunState) -> list[dict[str, str]]:
+    if left.integration is None or right.integration is None or left.integration == right.integration:
+        return []
+    from parallel_agents.checkpoint.snapshot import changed_paths
+
+    found = changed_paths(_repository(log, right.run_id), left.integration, right.integration)
+    return [{"path": one.path, "change": one.status} for one in found]
 
 
 def _tasks(left: RunState, right: RunState) -> list[dict[str, Any]]:
+    """Task by task; one that only one side has is None on the other."""
     found = []
-    for name, now in right.tasks.items():
-        before = left.tasks.get(name)
+    for name in [*right.tasks, *(name for name in left.tasks if name not in right.tasks)]:
+        before, now = left.tasks.get(name), right.tasks.get(name)
         changed = {
-            field: {"a": None if before is None else getattr(before, field), "b": getattr(now, field)}
+            field: {"a": getattr(before, field, None), "b": getattr(now, field, None)}
             for field in _TASK
-            if before is None or getattr(before, field) != getattr(now, field)
+            if before is None or now is None or getattr(before, field) != getattr(now, field)
         }
         if changed:
             found.append({"task_id": name, **changed})
@@ -62,16 +184,28 @@ def _tasks(left: RunState, right: RunState) -> list[dict[str, Any]]:
 
 
 def _configuration(left: RunState, right: RunState) -> dict[str, Any]:
-    before, after = (_flat(state.plan.settings.model_dump(mode="json")) for state in (left, right))
-    found = {name: {"a": before.get(name), "b": after[name]} for name in after if before.get(name) != after[name]}
-    for task in right.plan.tasks:
-        old = left.tasks[task.task_id].task if task.task_id in left.tasks else None
-        if old is None or old == task:
+    before, after = _settings(left), _settings(right)
+    found = {
+        name: {"a": before.get(name), "b": after.get(name)}
+        for name in [*after, *(name for name in before if name not in after)]
+        if before.get(name) != after.get(name)
+    }
+    for task in right.tasks.values():
+        old, new = left.tasks[task.task.task_id].task if task.task.task_id in left.tasks else None, task.task
+        if old is None or old is new or old == new:
             continue
-        for field in type(task).model_fields:
-            if getattr(old, field) != getattr(task, field):
-                found[f"{task.task_id}.{field}"] = {"a": getattr(old, field), "b": getattr(task, field)}
+        for field in type(new).model_fields:
+            if getattr(old, field) != getattr(new, field):
+                found[f"{new.task_id}.{field}"] = {"a": getattr(old, field), "b": getattr(new, field)}
     return found
+
+
+def _settings(state: RunState) -> dict[str, Any]:
+    """All that a run was told but its tasks, by name; the budgets are those that count, whoever has set them."""
+    plan = state.plan.model_dump(mode="json", exclude={"tasks", "settings", "budget_usd_micros"})
+    settings = _flat(state.plan.settings.model_dump(mode="json"))
+    budgets = {f"{task_id}.budget_usd_micros": micros for task_id, micros in state.task_budgets.items()}
+    return {**settings, **_flat(plan), "budget_usd_micros": state.budget_usd_micros, **budgets}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parallel_agents import stale_checkouts, stale_refs
+from parallel_agents import imported, stale_checkouts, stale_refs
 from parallel_agents.checkpoint.repository import OURS, Repository, find_repository
 from parallel_agents.eventstore import usage_samples
 from parallel_agents.eventstore.crash_points import reach
@@ -143,6 +143,7 @@ def stores_near(store: Path, repositories: dict[str, Repository]) -> Iterator[Pa
             yield from (path for path in folder.iterdir() if path.is_file())
     for repository in repositories.values():
         yield repository.top / FOLDER / FILE
+    yield from imported.stores(store)  # Refs of imported runs lie among ours.
 
 
 def _refs(

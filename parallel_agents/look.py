@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallel_agents import moments
 from parallel_agents.archived import at_hand, is_kept
 from parallel_agents.attempt_details import details
 from parallel_agents.attempt_files import CUT, cut_bytes
@@ -45,12 +46,17 @@ def resolve_run(log: Log, named: str | None, upto: int | None = None) -> str:
     """
     known = list(Projector(log).runs(upto))
     if named is None or named == LATEST:
+        if not known and upto is not None:
+            raise UnknownRun(f"the store held no run at event {upto}", hint="`parallel-agents runs` lists those of now")
         if not known:
             raise UnknownRun("the store holds no run yet", hint="`parallel-agents run PLAN` makes one")
         return known[-1]
     if named in known:
         return named
     fitting = [run_id for run_id in known if run_id.startswith(named)] if named else []
+    if not fitting and named and upto is not None:
+        later = [run_id for run_id in Projector(log).runs() if run_id.startswith(named)]
+        named = later[0] if len(later) == 1 else named  # The error says that it had not begun.
     if len(fitting) > 1:
         shown = ", ".join(fitting[:5]) + (", ..." if len(fitting) > 5 else "")
         raise InvalidUsage(f"{named!r} fits {len(fitting)} runs", hint=f"type more of it: {shown}")
@@ -309,8 +315,17 @@ def fields_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def moment(log: Log, text: str | None) -> int | None:
-    """The seq that ``--at`` names (see ``Projector.moment``); None where nothing was named."""
-    return None if text is None else Projector(log).moment(text)
+    """The seq that ``--at`` names where it is about the whole store (see ``moments``); None where nothing was named."""
+    return None if text is None else moments.in_store(log, text).seq
+
+
+def moment_of_run(log: Log, text: str | None, run: str | None) -> int | None:
+    """The same where it is about one run, whose checkpoint may be named.
+
+    Args:
+        run: what ``resolve_run`` takes; it is looked up only where the text is neither a number nor a time.
+    """
+    return None if text is None else moments.in_run(log, lambda: resolve_run(log, run), text).seq
 
 
 def time_of(log: Log, seq: int | None) -> int | None:

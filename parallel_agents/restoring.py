@@ -7,33 +7,17 @@ place. Only a person lets such a run go on.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
 import shutil
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import orjson
-
-from parallel_agents.backup import (
-    ARCHIVES,
-    BUNDLES,
-    CHUNK,
-    DATABASE,
-    FORMAT,
-    MANIFEST,
-    OUTPUTS,
-    BackupFailed,
-    flush_folder,
-)
+from parallel_agents.backup import ARCHIVES, DATABASE, KIND, OUTPUTS, BackupFailed
+from parallel_agents.bundling import cloned, fetch_refs, put_refs
 from parallel_agents.checkpoint import refs
-from parallel_agents.checkpoint.git import FLUSHED, GitFailed, execute
 from parallel_agents.checkpoint.reaching import OUR_REFS
 from parallel_agents.checkpoint.repository import Repository, find_repository, shadow_repository
 from parallel_agents.deep_verification import unheld
@@ -46,6 +30,7 @@ from parallel_agents.eventstore.location import attempts_folder, files_home, mak
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.named_commits import Named, named_commits
+from parallel_agents.packing import Told, flush_folder, unpack
 from parallel_agents.project import Project
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as st
@@ -60,11 +45,6 @@ from parallel_agents.scheduler.runners.protocol import Ended
 from parallel_agents.schedules import schedules
 from parallel_agents.verification import verify
 
-Told = Callable[[str, int, int], None]
-
-_OF_MANIFEST = {
-    "made_at": str, "root": str, "events": int, "head": str, "repositories": list, "left_out": list, "members": dict,
-}  # fmt: skip
 _BESIDE = ("", "-wal", "-shm")  # What a store of SQLite consists of.
 
 
@@ -109,7 +89,7 @@ def restore(file: Path, project: Project, *, overwrite: bool = False, progress: 
     with only_daemon(store), _staging(store) as folder:
         _refuse_living_holders(store)
         with _in_words(file):
-            unpacked = _unpacked(file, folder, told)
+            unpacked = Unpacked(folder, unpack(file, folder, KIND, told))
         clones = _checked(unpacked, told)
         manifest = unpacked.manifest
         homes = {entry["file"]: _home_of(project, manifest, entry) for entry in manifest["repositories"]}
@@ -156,89 +136,6 @@ def _refuse_living_holders(store: Path) -> None:
             )
 
 
-def _unpacked(file: Path, folder: Path, told: Told) -> Unpacked:
-    """Unpack a backup, and compare each file with the digest that the manifest has of it.
-
-    Raises:
-        BackupFailed: it is not whole, or not what was written.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    manifest: dict[str, Any] | None = None
-    try:
-        with gzip.open(file) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
-            for number, member in enumerate(tar):
-                told("files", number, number + 1)
-                name = _safe(file, member)
-                if manifest is not None:
-                    raise _spoiled(file, f"{name} comes after its end")
-                found[name] = _take_out(tar, member, folder / name)
-                if name == MANIFEST:
-                    del found[name]
-                    manifest = _manifest(file, folder / MANIFEST)
-            while unzipped.read(CHUNK):  # To the sum at its end, which is compared then.
-                pass
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise _spoiled(file, str(error) or "it ends too early") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise _spoiled(file, str(error)) from error  # gzip has no class of its own for what it finds.
-    if manifest is None:
-        raise _spoiled(file, f"{MANIFEST}, its last file, is missing: it was not written to its end")
-    named = manifest["members"]
-    for name in sorted(named.keys() | found.keys()):
-        if name not in found:
-            raise _spoiled(file, f"{name} is missing")
-        if found[name] != named.get(name):
-            raise _spoiled(file, f"{name} is not what was written")
-    return Unpacked(folder, manifest)
-
-
-def _manifest(file: Path, written: Path) -> dict[str, Any]:
-    try:
-        manifest = orjson.loads(written.read_bytes())
-        made_in = manifest["format"]
-        whole = all(isinstance(manifest.get(name), kind) for name, kind in _OF_MANIFEST.items())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _spoiled(file, f"{MANIFEST} cannot be read") from None
-    if made_in != FORMAT:
-        raise BackupFailed(
-            f"{file} is a backup of format {made_in}, and this release knows {FORMAT}",
-            hint="use the release that made it, or a later one",
-        )
-    if not whole:
-        raise _spoiled(file, f"{MANIFEST} does not say all that it should")
-    return dict(manifest)
-
-
-def _spoiled(file: Path, what: str) -> BackupFailed:
-    return BackupFailed(f"{file} is no whole backup: {what}", hint="nothing was restored; use another one")
-
-
-def _safe(file: Path, member: tarfile.TarInfo) -> str:
-    """The name of a file that may be in a backup: a plain one, below the folder that it is unpacked into."""
-    path = PurePosixPath(member.name)
-    room = path.parts[0] if path.parts else ""
-    expected = member.name in (DATABASE, MANIFEST) or (room in (ARCHIVES, BUNDLES, OUTPUTS) and len(path.parts) > 1)
-    if not member.isreg() or path.is_absolute() or ".." in path.parts or not expected or str(path) != member.name:
-        raise _spoiled(file, f"it holds {member.name!r}, which belongs in no backup")
-    return member.name
-
-
-def _take_out(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> dict[str, Any]:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    source, digest, size = tar.extractfile(member), hashlib.sha256(), 0
-    assert source is not None
-    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as made:
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            made.write(chunk)
-        made.flush()
-        os.fsync(made.fileno())
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
 def _checked(unpacked: Unpacked, told: Told) -> dict[str, Repository]:
     """Whether the store is what was written, and each bundle holds what its log names; gives the bundles as repositories."""
     manifest = unpacked.manifest
@@ -252,7 +149,7 @@ def _checked(unpacked: Unpacked, told: Told) -> dict[str, Repository]:
         named, places = named_commits(log), places_of(log)
         for number, entry in enumerate(manifest["repositories"]):
             told("repositories", number, len(manifest["repositories"]))
-            clone = clones[entry["file"]] = _clone(unpacked, number, entry)
+            clone = clones[entry["file"]] = cloned(unpacked.folder, number, entry, KIND.noun, BackupFailed)
             held = {ref.split("/")[2] for ref in entry["refs"] if ref.startswith(OUR_REFS)}
             here = {run_id for run_id, place in places.items() if place.repository in (entry["path"], entry["git_dir"])}
             for run_id in here | held:
@@ -263,36 +160,6 @@ def _checked(unpacked: Unpacked, told: Told) -> dict[str, Repository]:
                         hint="use another backup",
                     )
     return clones
-
-
-def _clone(unpacked: Unpacked, number: int, entry: dict[str, Any]) -> Repository:
-    """A bundle as a repository of its own. Git works out anew the name of every object that it reads from it."""
-    git_dir = unpacked.folder / f"{number}.git"
-    try:
-        execute(("init", "--quiet", "--bare", "--template=", *_object_format(entry), str(git_dir)), unpacked.folder)
-        clone = Repository(top=unpacked.folder, git_dir=git_dir, shadow=True)
-        _fetch(clone, unpacked.folder / entry["file"], entry["refs"])
-    except GitFailed as error:
-        raise BackupFailed(
-            f"the commits of {entry['path']} cannot be read from the backup: {error.message}", hint="use another backup"
-        ) from error
-    for ref, commit in entry["refs"].items():
-        if clone.git().run("rev-parse", "--verify", "--quiet", ref, ok=(0, 1)).out.decode().strip() != commit:
-            raise BackupFailed(f"{ref} in the backup is not what was written", hint="use another backup")
-    return clone
-
-
-def _object_format(entry: dict[str, Any]) -> tuple[str, ...]:
-    """For a repository whose names are of SHA-256."""
-    return ("--object-format=sha256",) if any(len(commit) == 64 for commit in entry["refs"].values()) else ()
-
-
-def _fetch(repository: Repository, source: Path, wanted: dict[str, str]) -> None:
-    """Take refs over, with what they need. Nothing else of the repository changes: no tag, branch, index or FETCH_HEAD."""
-    asked = "".join(f"+{ref}:{ref}\n" for ref in wanted)
-    words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--refmap=")
-    git = repository.git()
-    git.run(*FLUSHED, *words, "--no-recurse-submodules", "--stdin", str(source), stdin=asked.encode())
 
 
 def _home_of(project: Project, manifest: dict[str, Any], entry: dict[str, Any]) -> Repository:
@@ -421,7 +288,7 @@ def _put(
     manifest, store = unpacked.manifest, project.store
     for number, entry in enumerate(manifest["repositories"]):
         told("repositories", number, len(manifest["repositories"]))
-        _put_refs(homes[entry["file"]], clones[entry["file"]], entry["refs"])
+        put_refs(homes[entry["file"]], clones[entry["file"]], entry["refs"])
     _put_outputs(unpacked.folder / OUTPUTS, attempts_folder(store))
     _put_archives(unpacked.folder / ARCHIVES, archive_folder(store))
     aside = _put_store(unpacked.database, store)
@@ -441,17 +308,6 @@ def _put(
     }
 
 
-def _put_refs(repository: Repository, clone: Repository, wanted: dict[str, str]) -> None:
-    """Add refs; one that names something else here is kept under another name."""
-    wanted = {ref: commit for ref, commit in wanted.items() if not ref.startswith("refs/heads/")}
-    held = refs.held(repository)
-    mark = f"-before-{rfc3339(wall_clock_us())[:19].replace(':', '').replace('-', '')}"
-    refs.hold(repository, {ref + mark: held[ref] for ref in wanted if held.get(ref, wanted[ref]) != wanted[ref]})
-    missing = {ref: commit for ref, commit in wanted.items() if held.get(ref) != commit}
-    if missing:
-        _fetch(repository, clone.git_dir, missing)
-
-
 def _put_branches(
     log: Log, repository: Repository, clone: Repository, wanted: dict[str, str], named: dict[str, Named]
 ) -> None:
@@ -460,7 +316,7 @@ def _put_branches(
         ref, stands, known = refs.branch_ref(run_id), refs.branch_commit(repository, run_id), named[run_id].branch
         state = Projector(log).state(run_id)
         if stands is None and ref in wanted:
-            _fetch(repository, clone.git_dir, {ref: wanted[ref]})
+            fetch_refs(repository, clone.git_dir, {ref: wanted[ref]})
         elif state.plan.workspace == "worktree" and state.integration and (stands is None or stands in known):
             with suppress(refs.BranchInUse):  # It stays, and `verify --deep` says where it belongs.
                 refs.move_branch(repository, run_id, state.integration, stands)

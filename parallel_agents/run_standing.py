@@ -63,6 +63,8 @@ def places_of(log: Log | None) -> dict[str, Place]:
                 places[record.run_id] = places[parent]
             case _:
                 pass
+    if log is not None and log.carried is not None:  # Its events name places of another machine.
+        return {log.carried.run_id: Place(log.carried.repository, log.carried.workdir)}
     return places
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallel_agents import checkpoints
+from parallel_agents import moments
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.snapshot import ChangedMeanwhile
 from parallel_agents.checkpoint_restoring import Return, restore, returning
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.crash_points import reach
-from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, UnknownEvent
+from parallel_agents.eventstore.errors import NotAllowed, UnknownEvent
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.follow import is_dispatched
@@ -25,9 +26,9 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.checkouts import open_repository
-from parallel_agents.scheduler.decide_past import changes, decide_fork, decide_rollback
+from parallel_agents.scheduler.decide_past import changes, check_changes_something, decide_fork, decide_rollback
+from parallel_agents.scheduler.environment import recorded_environment
 
-_ENDS = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 STOP_S = 15.0  # How long attempts that were undone are waited for; whoever dispatches next goes on with it.
 PATHS = 200  # Of changed files that an outlook names.
 
@@ -56,25 +57,12 @@ def target_of(log: Log, run_id: str, text: str) -> Target:
         Ambiguous: several checkpoints fit them equally well.
     """
     projector = Projector(log)
-    if text.removeprefix("-").isdecimal():
-        seq = projector.moment(text)
-        there = projector.state(run_id, seq)
-        if there.seq < seq and next(log.briefs(run_id, there.version), None) is None:
-            raise UnknownEvent(f"event {seq} is of another run", hint=f"the last one of run {run_id} is {there.seq}")
-        return Target(there, f"event {seq}")
-    if text[:1].isdigit():  # Ids and words begin with a letter.
-        try:
-            seq = projector.moment(text)
-        except InvalidUsage:
-            pass
-        else:
-            return Target(projector.state(run_id, seq), f"the last event at {text}")
-    found = checkpoints.meant(log, run_id, text)
-    seq = int(found.checkpoint["seq"])
-    if found.checkpoint["kind"] == "after_run":  # It comes right before the end that it is named after.
-        after = next(log.read(seq, seq + 1, run_id=run_id), None)
-        seq += after is not None and isinstance(after.event, _ENDS)
-    return Target(projector.state(run_id, seq), found.reading, str(found.checkpoint["checkpoint_id"]))
+    meant = moments.in_run(log, lambda: run_id, text, by_hand=False)
+    there = projector.state(run_id, meant.seq)
+    past_its_end = there.seq < meant.seq and next(log.briefs(run_id, there.version), None) is None
+    if past_its_end and text.strip().isdecimal():
+        raise UnknownEvent(f"event {meant.seq} is of another run", hint=f"the last one of run {run_id} is {there.seq}")
+    return Target(there, meant.reading, meant.checkpoint_id)
 
 
 def preview(log: Log, run_id: str, target: Target) -> dict[str, Any]:
@@ -86,6 +74,8 @@ def preview(log: Log, run_id: str, target: Target) -> dict[str, Any]:
     projector = Projector(log)
     now, there = projector.state(run_id), target.state
     decide_rollback(now, there, target.seq)
+    if _directory(now, there) is None:
+        check_changes_something(now, there)
     spent = projector.cost(run_id).usd_micros - projector.cost(run_id, target.seq).usd_micros
     files = changed_files(now, now.integration, there.integration)
     return {
@@ -127,9 +117,10 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
     projector, end = Projector(log), log.last_seq()
     now, there = projector.state(run_id, end), target.state
     decide_rollback(now, there, target.seq)
-    wanted = None
-    if now.plan.workspace == "shared" and there.integration is not None:
-        wanted = _as_checkpoint(run_id, there.integration)
+    commit = _directory(now, there)
+    wanted = None if commit is None else _as_checkpoint(run_id, commit)
+    if wanted is None:
+        check_changes_something(now, there)
 
     def decide(draft: Draft) -> None:
         latest = now if draft.seq == end else projector.state(run_id)
@@ -142,6 +133,8 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
     restored = False
     with nullcontext() if wanted is None else returning(log, project, wanted) as way:
         if way is not None:
+            if not way.outlook.changes:  # Else the files at least are made what they were.
+                check_changes_something(now, there)
             _check(way, run_id)
         made = log.transact(decide)
         reach("rollback.appended")
@@ -155,6 +148,11 @@ def rollback(log: Log, project: Project, run_id: str, target: Target, reason: st
         "run_id": run_id, "seq": made[0].seq, "to_seq": target.seq, "stopped": sorted(now.running.values()), "left": left,
         "restored": restored, "warnings": [warning] if warning else [],
     }  # fmt: skip
+
+
+def _directory(now: RunState, there: RunState) -> str | None:
+    """The commit that a rollback makes the user's own directory equal to; None where the run does not work in it."""
+    return there.integration if now.plan.workspace == "shared" else None
 
 
 def _check(way: Return, run_id: str) -> None:
@@ -248,11 +246,12 @@ def _follow(log: Log, state: RunState) -> str | None:
     return None
 
 
-def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[str, Any]:
+def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str], *, into: Log | None = None) -> dict[str, Any]:
     """A new run that goes on from the state of another one at an event; completed work is kept, the old run untouched.
 
     Args:
         settings: overrides as texts, such as ``{"max_parallel_agents": "8", "build.timeout_s": "60"}``.
+        into: the store that the new run is of, where the old one was imported.
     Returns:
         ``{"run_id", "parent", "seq", "status"}``.
     Raises:
@@ -264,6 +263,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
         raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
     there, now = projector.state(run_id, seq), projector.state(run_id)
     there.workdir, there.repository = now.workdir, now.repository  # It may have been moved since.
+    if log.carried is not None:
+        _make_at_home(there, redacted=log.carried.redacted)
     if there.callables:
         raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
     plan, overrides = overridden(there, settings)
@@ -273,6 +274,8 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
     plan_digest, state_digest = digest_of(content), digest_of(snapshot)
     child = new_id()
     events = decide_fork(there, seq, plan, plan_digest, state_digest, overrides)
+    if log.carried is not None:  # No run of this store says where its files are.
+        events.append(ev.RunMoved(workdir=there.workdir, repository=there.repository))
     checkpoint_id = _hold_for_fork(there, child)
     if checkpoint_id is not None:
         label = f"fork of {run_id} at event {seq}"
@@ -280,10 +283,28 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[s
             ev.CheckpointCreated(checkpoint_id=checkpoint_id, kind="before_run", label=label, commit=there.integration)
         )
     reach("fork.held")
-    log.append(child, 0, events, blobs={plan_digest: content, state_digest: snapshot})
+    home = log if into is None else into
+    blobs = {plan_digest: content, state_digest: snapshot}
+    if into is not None:  # The state names the plan that it is of.
+        blobs[there.plan_digest] = log.blob(there.plan_digest)
+    home.append(child, 0, events, blobs=blobs)
     reach("fork.appended")
-    follow_branch(log, child)
-    return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(log).state(child).status}
+    follow_branch(home, child)
+    return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(home).state(child).status}
+
+
+def _make_at_home(there: RunState, *, redacted: bool) -> None:
+    """Let a state of another machine be one of this.
+
+    Raises:
+        NotAllowed: what its tasks were to do did not come along.
+    """
+    if redacted:
+        raise NotAllowed(
+            f"run {there.run_id} was exported without commands, prompts and files, so nothing can go on from it",
+            hint="ask for an export without --redact",
+        )
+    there.environment = recorded_environment(os.environ)
 
 
 def _hold_for_fork(there: RunState, child: str) -> str | None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from any_load import AT_ANY_LOAD
 from hypothesis import settings
+from in_memory import TEMPROOT, folder_for
 
-settings.register_profile("parallel-agents", deadline=None, print_blob=True)
+from examples import examples
+
+settings.register_profile("parallel-agents", deadline=None, print_blob=True, max_examples=examples(50))
 settings.load_profile("parallel-agents")
 
 # Variables of a hook that runs the tests would lead every git command to the developer's repository.
@@ -18,6 +24,9 @@ for name in [name for name in os.environ if name.startswith("GIT_") and name != 
 
 # Tests run beside each other, on machines that are busy with something else.
 os.environ.update(AT_ANY_LOAD)
+
+if (memory := folder_for(os.environ)) is not None:
+    os.environ[TEMPROOT] = str(memory)
 
 # Of `nohup` and of a shell's background jobs: programs under test would inherit it, and hear no Ctrl-C.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -28,3 +37,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def no_repository_around(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Folders without git are that, wherever temporary files lie, and nothing is ever made in the developer's repository."""
     os.environ["GIT_CEILING_DIRECTORIES"] = os.path.realpath(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder that lies on the disk, where this machine has its temporary files there."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,27 @@ def patch(repository: Repository, a: str, b: str) -> bytes:
     """The unified difference between two commits or trees, whatever the user's configuration says of differences."""
     plain = ("--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
     return repository.objects().run("diff-tree", "-r", "-p", *plain, a, b).out
+
+
+def changes_between(repository: Repository, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """The paths that differ within each of many pairs of commits, by one process; a rename is two of them.
+
+    Raises:
+        GitFailed: one of the commits is not there.
+    """
+    asked = "".join(f"{new} {old}\n" for old, new in pairs).encode()
+    options = ("--stdin", "--always", "-r", "-z", "--no-renames", "--name-status")
+    fields = repository.objects().run("diff-tree", *options, stdin=asked).out.split(b"\0")[:-1]
+    found: list[list[str]] = []
+    place = 0
+    while place < len(fields):
+        if len(fields[place]) > 1:  # A commit; of a path git's letter comes first.
+            found.append([])
+            place += 1
+        else:
+            found[-1].append(decoded(fields[place + 1]))
+            place += 2
+    return found
 
 
 def has_commit(repository: Repository, commit: str) -> bool:

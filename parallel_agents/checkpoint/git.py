@@ -140,6 +140,32 @@ class Git:
         process = _begun(words, folder, self._env)
         return lambda: _output(process, words, folder, self._env, b"", (0,))
 
+    def watched(self, *args: str, heard: Callable[[bytes], None]) -> None:
+        """Run one command and hand on what it says on stderr while it says it.
+
+        Raises:
+            GitFailed: as ``run`` does.
+        """
+        words, folder = (*self.settings, *args), self.work_tree or self.git_dir
+        process = _begun(words, folder, self._env)
+        said = b""
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdin.close()
+            while chunk := os.read(process.stderr.fileno(), 4096):
+                heard(chunk)
+                said = (said + chunk)[-65_536:]
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with process:
+                pass  # Waits for its end and closes what it was read by.
+        _check(Output(process.returncode, b"", said.decode("utf-8", "replace")), words, folder, self._env, (0,))
+
     def text(self, *args: str) -> str:
         """What a command printed, its last line end taken off. Bytes that are no UTF-8 survive as surrogates."""
         return decoded(self.run(*args).out).removesuffix("\n")
@@ -198,10 +224,16 @@ def _output(
             process.kill()
             raise
     output = Output(process.returncode, out, err.decode("utf-8", "replace"))
+    _check(output, args, folder, env, ok)
+    return output
+
+
+def _check(
+    output: Output, args: Sequence[str], folder: Path, env: Mapping[str, str] | None, ok: Collection[int]
+) -> None:
     if output.code not in ok:
         refuse_disk(Path((env or {}).get("GIT_DIR", folder)), output.err)
         raise GitFailed(f"{_spoken(args)} failed in {folder}: {last_words(output)}")
-    return output
 
 
 def refuse_disk(place: Path, said: str) -> None:

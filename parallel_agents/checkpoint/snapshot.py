@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +131,14 @@ class ChangedMeanwhile(GitFailed):
     code = "changed_meanwhile"
 
 
-def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool = False) -> int:
+def restore(
+    repository: Repository,
+    commit: str,
+    folder: Path,
+    *,
+    in_place: bool = False,
+    told_of: Callable[[int, int], None] | None = None,
+) -> int:
     """Write the files of a commit; the index and the HEAD of nobody change.
 
     Args:
@@ -139,23 +146,50 @@ def restore(repository: Repository, commit: str, folder: Path, *, in_place: bool
         commit: whose files are wanted.
         folder: a new or empty folder; in place, the top of a working tree that is made equal to the commit.
         in_place: make the folder equal to the commit. What is there and not ignored is lost: see ``compared`` to keep it.
+        told_of: is told in a new folder how many files are written, and of how many.
     Returns:
         How many files were written or removed.
     Raises:
-        GitFailed: the folder is not empty; in place, ignored files lie where files of the commit belong.
+        GitFailed: the folder is not empty; in place, ignored files lie where files of the commit belong. A folder that was
+            made for it is gone again then.
         ChangedMeanwhile: in place, somebody writes there.
     """
     if in_place:
         with compared(repository, commit, folder) as seen:
             return seen.replace()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
     with told(folder):
+        was_there = folder.exists()
+        if was_there and (not folder.is_dir() or any(folder.iterdir())):
+            raise GitFailed(f"{folder} is not empty, so nothing is restored into it", hint="name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-    with temporary_index(repository) as index:
-        git = Git(repository.git_dir, folder, index=index, settings=(*RAW, *WRITING, "-c", "core.sparseCheckout=false"))
-        git.run("read-tree", "-u", "--reset", commit)
+    try:
+        with temporary_index(repository) as index:
+            settings = (*RAW, *WRITING, "-c", "core.sparseCheckout=false")
+            git = Git(repository.git_dir, folder, index=index, settings=settings)
+            _write(git, commit, told_of)
+    except BaseException:
+        if (
+            not was_there
+        ):  # Whoever interrupts it wants no half of it; in a folder of theirs it stays, beside what is theirs.
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     return repository.git().run("ls-tree", "-r", "-z", "--name-only", commit).out.count(b"\0")
+
+
+def _write(git: Git, commit: str, told_of: Callable[[int, int], None] | None) -> None:
+    words = ("read-tree", "-u", "--reset", commit)
+    if told_of is None:
+        git.run(*words)
+        return
+
+    def heard(chunk: bytes) -> None:
+        if (progress := _WRITTEN.findall(chunk)) and told_of is not None:
+            told_of(int(progress[-1][0]), int(progress[-1][1]))
+
+    git.watched(words[0], "-v", *words[1:], heard=heard)
+
+
+_WRITTEN = re.compile(rb"Updating files: +\d+% \((\d+)/(\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def checkpoints(ctx: click.Context, run: str | None, all_runs: bool, as_json: bo
     lines: list[dict[str, Any]] = []
     if run is not None or at is not None or project_of(ctx).store.exists() or store_is_named(ctx):
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment(log, at) if run in (None, BY_HAND) else look.moment_of_run(log, at, run)
             if run is not None:
                 lines = known.list_of(log, _run_id(log, run, upto), upto)
             else:
@@ -224,7 +224,7 @@ def _meant(log: Any, name: str, run: str | None, at: str | None = None) -> dict[
     from parallel_agents import checkpoints as known
     from parallel_agents import look
 
-    upto = look.moment(log, at)
+    upto = look.moment(log, at) if run in (None, BY_HAND) else look.moment_of_run(log, at, run)
     run_id = None if run is None else _run_id(log, run, upto)
     try:
         return known.find(log, run_id, name, upto)

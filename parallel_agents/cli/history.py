@@ -64,7 +64,7 @@ def history(
         raise InvalidUsage("--follow and --at exclude each other", hint="the past does not go on")
     over = None if cost_over is None else micros(cost_over)
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment(log, at) if all_runs else look.moment_of_run(log, at, run)
         run_id = None if all_runs else look.resolve_run(log, run, upto)
         question = Question(run_id, cost_over_usd_micros=over, **words)
         rows = events(log, question, upto=upto, newest=limit, follow=follow)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -48,10 +48,17 @@ class LiveView:
         follower: the run's state; changed and read by the thread that calls ``told``.
         interval_s: between two looks at what running tasks put out.
         interrupts: how often Ctrl-C was pressed.
+        clock: seconds since the epoch; of a past run that of its own time.
+        past: whether it is a past run, of which no event tells what its tasks had put out by then.
     """
 
-    def __init__(self, log: Any, follower: Any, *, interval_s: float, interrupts: Any = None) -> None:
+    def __init__(
+        self, log: Any, follower: Any, *, interval_s: float, interrupts: Any = None,
+        clock: Callable[[], float] = time.time, past: bool = False,
+    ) -> None:  # fmt: skip
         self._log = log
+        self._clock = clock
+        self._past = past
         self._follower = follower
         self._interval_s = interval_s
         self._interrupts = interrupts
@@ -100,6 +107,8 @@ class LiveView:
 
     def _look_at_output(self) -> None:
         self._looked = time.monotonic()
+        if self._past:
+            return
         state = self._follower.state
         self._limits = [] if state.ended else limits_of(self._log, state)
         for task_id in list(state.running.values()):
@@ -134,7 +143,7 @@ class LiveView:
     def _head(self, state: Any) -> Text:
         took_s = 0.0
         if state.started_at_us is not None:
-            took_s = ((state.ended_at_us or time.time_ns() // 1000) - state.started_at_us) / 1e6
+            took_s = (state.ended_at_us or self._clock() * 1e6) / 1e6 - state.started_at_us / 1e6
         parts = [drawing.state_text(state.status), Text(state.name, style="bold"), Text(state.plan.strategy, style="dim"),
                  Text(f"run {state.run_id}", style="dim"), Text(drawing.duration(took_s) or "")]  # fmt: skip
         return Text("  ").join(parts)
@@ -161,9 +170,17 @@ class LiveView:
         made.add_column(no_wrap=True, justify="right")
         made.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for task in rows:
-            made.add_row(_sign(task), task.task.task_id, task.task.agent_type, _took(task), self._said(task))
+            made.add_row(_sign(task), task.task.task_id, task.task.agent_type, self._took(task), self._said(task))
         more = Counter(task.status for task in hidden)
         return made, ", ".join(f"{number} {status}" for status, number in more.items())
+
+    def _took(self, task: Any) -> Text:
+        if task.started_at_us is None:
+            return Text("")
+        if task.status == "running":
+            passed_s = max(0.0, self._clock() - task.started_at_us / 1e6)
+            return Text(drawing.duration(passed_s) or "", style="yellow")
+        return Text(drawing.duration(task.duration_s) or "", style="dim")
 
     def _said(self, task: Any) -> Text:
         words = self._words.get(task.task.task_id, "")
@@ -179,7 +196,7 @@ class LiveView:
             case "skipped":
                 return Text(f"{task.because} failed", style="dim")
             case "queued" if task.not_before_us is not None:
-                rest_s = task.not_before_us / 1e6 - time.time()
+                rest_s = task.not_before_us / 1e6 - self._clock()
                 if rest_s <= 0:  # Something else keeps it: a slot, a provider, a budget, a pause.
                     return Text(f"again: {drawing.one_line(task.error or '')}", style="yellow")
                 return Text(f"again in {rest_s:.0f} s: {drawing.one_line(task.error or '')}", style="yellow")
@@ -207,11 +224,3 @@ def _sign(task: Any) -> Text:
         return Text(_FRAMES[int(time.monotonic() * 10) % len(_FRAMES)], style="bold yellow")
     sign, style = drawing.SIGNS[task.status]
     return Text(sign, style=style)
-
-
-def _took(task: Any) -> Text:
-    if task.started_at_us is None:
-        return Text("")
-    if task.status == "running":
-        return Text(drawing.duration(max(0.0, time.time() - task.started_at_us / 1e6)) or "", style="yellow")
-    return Text(drawing.duration(task.duration_s) or "", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,11 +21,15 @@ from parallel_agents.cli.scene import (
 
 
 @click.command()
+@click.option("--imported", "of_others", is_flag=True, help="Those that were exported elsewhere and imported here.")
 @reading
 @click.pass_context
-def runs(ctx: click.Context, as_json: bool, at: str | None) -> None:
+def runs(ctx: click.Context, of_others: bool, as_json: bool, at: str | None) -> None:
     """List the runs, oldest first."""
     project = project_of(ctx)
+    if of_others:
+        _imported_runs(project.store, as_json=as_json)
+        return
     lines: list[dict[str, Any]] = []
     now_us = None
     if project.store.exists() or store_is_named(ctx) or at is not None:
@@ -55,6 +60,30 @@ def runs(ctx: click.Context, as_json: bool, at: str | None) -> None:
     drawing.show(drawing.table(headings, rows, right=(4, 6)))
 
 
+def _imported_runs(store: Path, *, as_json: bool) -> None:
+    from parallel_agents import imported
+    from parallel_agents.cli import drawing
+
+    lines = imported.lines(store)
+    if as_json:
+        print_json(lines)
+        return
+    if not lines:
+        click.echo("no run was imported; `parallel-agents import FILE` does that", err=True)
+        return
+    rows = [
+        (
+            line["run_id"],
+            drawing.state_text(line["status"]),
+            line["name"],
+            drawing.local_time(line["imported"]["imported_at"]),
+            line["imported"]["from"] or "redacted",
+        )
+        for line in lines
+    ]
+    drawing.show(drawing.table(("RUN", "STATUS", "NAME…", "IMPORTED", "FROM"), rows))
+
+
 @click.command()
 @run_argument
 @reading
@@ -64,10 +93,14 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
 
     RUN is an id, the beginning of one, or "latest", which it also is when left out.
     """
+    from parallel_agents import imported
+
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
+        if log.carried is not None:
+            found["imported"] = imported.as_json(log.carried)
     if as_json:
         print_json(found)
         return
@@ -86,7 +119,7 @@ def queue(ctx: click.Context, run: str | None, as_json: bool, at: str | None) ->
     lines: list[dict[str, Any]] = []
     if run is not None or project.store.exists() or store_is_named(ctx) or at is not None:
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment(log, at) if run is None else look.moment_of_run(log, at, run)
             lines = look.queue(log, look.resolve_run(log, run, upto) if run is not None else None, upto)
     if as_json:
         print_json(lines)
@@ -134,7 +167,7 @@ def show(
     if prompt and usage:
         raise InvalidUsage("--prompt and --usage exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         if prompt:
             text = look.prompt_of(log, run_id, task_id, number, upto)
@@ -173,7 +206,7 @@ def _show_usage(log: Any, run_id: str, task_id: str, number: int | None, upto: i
 def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
     """Draw a run as bars over time: waits light, attempts dark, undone work crossed."""
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         spans = look.timeline_of(log, run_id, upto)
         if as_json:
@@ -204,8 +237,8 @@ def cost(
     if whole and run is not None:
         raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
         everything = whole or (run is None and by == "run")
+        upto = look.moment(log, at) if everything else look.moment_of_run(log, at, run)
         run_id = None if everything else look.resolve_run(log, run, upto)
         if as_csv and by is None:
             found: Any = costs.lines(log, run_id, upto)
@@ -238,7 +271,7 @@ def why(ctx: click.Context, words: tuple[str, ...], before: str | None, as_json:
 
     run, task_id = run_and_task(words)
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         found = reasons_of(log, look.resolve_run(log, run, upto), task_id, upto, before=before)
     if as_json:
         print_json(found)

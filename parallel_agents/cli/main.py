@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -43,6 +44,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "timeline": ("looking", "Draw a run as bars over time."),
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
+        "lineage": ("lineage", "Say which attempt, model and money made a file or a line."),
+        "replay": ("replay", "Look at a past run as it went, or prove that it would go so again."),
     },
     "Keep files": {
         "checkpoints": ("checkpointing", "List the checkpoints of a run, and those made by hand."),
@@ -66,11 +69,16 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Go back": {
         "rollback": ("travelling", "Take a run back to an event or a checkpoint: queue and files together."),
         "fork": ("travelling", "Start a new run from the past of another one."),
-        "diff": ("travelling", "Say what lies between two moments of a run."),
+        "diff": ("travelling", "Say what lies between two moments of a run, or between two runs."),
+        "files": ("laying_out", "List the files of a moment of a run, or lay them out in a new folder."),
     },
     "Keep house": {
         "verify": ("keeping", "Check that the log is what was written."),
+        "seal": ("proving", "Sign what the log is now, to find a history that was rewritten as a whole."),
+        "scrub": ("scrubbing", "Remove a secret that was found later from the log and from files."),
         "backup": ("storing", "Write the log, the commits of all runs and their outputs to one file."),
+        "export": ("carrying", "Write one run to a file that another machine can prove, replay and fork."),
+        "import": ("carrying", "Bring a run in that was exported elsewhere, to look at it and to fork it."),
         "restore": ("storing", "Bring a backup back, checked before anything is put in place."),
         "doctor": ("keeping", "Look at this machine and this project, and say what is wrong."),
         "gc": ("housekeeping", "Remove what runs have left and nobody needs any more."),
@@ -84,13 +92,15 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "blame": "lineage", "annotate": "lineage",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
+    "sign": "seal", "attest": "seal", "redact": "scrub", "purge": "scrub",
 }  # fmt: skip
-LATER = ("replay", "debug", "export", "import")
+LATER = ("debug",)
 
 
 class Verbs(click.Group):
@@ -105,7 +115,7 @@ class Verbs(click.Group):
         for group in VERBS.values():
             if cmd_name in group:
                 module = import_module(f"parallel_agents.cli.{group[cmd_name][0]}")
-                command: click.Command = getattr(module, cmd_name)
+                command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
                 command.short_help = group[cmd_name][1]
                 return command
         return None

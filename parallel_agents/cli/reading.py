@@ -12,7 +12,7 @@ import click
 
 from parallel_agents import InvalidUsage, look
 from parallel_agents.archived import at_hand
-from parallel_agents.attempt_files import kept_pieces
+from parallel_agents.attempt_files import check_printed_by_then, kept_pieces
 from parallel_agents.cli.harmless import Harmless
 from parallel_agents.cli.scene import opened, print_json, reading, run_and_task, task_arguments
 
@@ -40,7 +40,7 @@ def logs(
     if follow and (as_json or at is not None):
         raise InvalidUsage("--follow goes with neither --json nor --at", hint="leave one of them out")
     with opened(ctx) as log:
-        upto = look.moment(log, at)
+        upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
         attempt = look.attempt(log, run_id, task_id, number, upto)
         if attempt is None and follow:
@@ -53,6 +53,8 @@ def logs(
                 click.echo(f"task {task_id} of run {run_id} has not been started yet", err=True)
             return
         with at_hand(log.path, Path(attempt["folder"])) as folder:
+            if upto is not None:
+                check_printed_by_then(folder, attempt, upto, look.time_of(log, upto) or 0)
             if as_json:
                 texts = {name: _text(folder / f"{name}.log") for name in ("stdout", "stderr")}
                 found = {"run_id": run_id, "task_id": task_id, "attempt_id": attempt["attempt_id"], **texts}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from parallel_agents import InvalidUsage, UnknownRun
+from parallel_agents import InvalidUsage, NotAllowed, UnknownRun
 from parallel_agents.cli.harmless import json_text
 from parallel_agents.project import Project
 
@@ -35,7 +35,11 @@ def json_option(command: F) -> F:
 
 def reading(command: F) -> F:
     """The options of a verb that only looks: ``--json`` and ``--at``."""
-    at = click.option("--at", metavar="SEQ|TIME", help="As it was at an event or a time (local without zone).")
+    at = click.option(
+        "--at",
+        metavar="MOMENT",
+        help="As it was then: at an event (412), a time (local without zone, or as '2 hours ago'), or a checkpoint.",
+    )
     return store_option(json_option(at(command)))
 
 
@@ -77,12 +81,55 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
         UnknownRun: there is no store, hence no run.
     """
     project = project_of(ctx)
+    if (found := _imported(ctx, project)) is not None:
+        with found as log:
+            yield log
+        return
     if not project.store.exists():
         raise UnknownRun(
             f"there is no store at {project.store}, hence no run", hint="`parallel-agents run PLAN` makes one"
         )
     with project.open(actor=actor) as log:
         yield log
+
+
+_OF_IMPORTED = frozenset(
+    {
+        "status", "queue", "history", "logs", "show", "timeline", "cost", "why", "replay", "checkpoints", "conflicts", "diff",
+        "files", "lineage", "fork", "verify", "export",
+    }
+)  # fmt: skip
+"""Verbs that an imported run can be named to."""
+
+
+def _imported(ctx: click.Context, project: Project) -> Any:
+    """The log of the imported run that the command names; None where it names none.
+
+    Raises:
+        NotAllowed: the command is one that changes runs.
+    """
+    words: Sequence[str] = ctx.params.get("words") or ()
+    run = ctx.params.get("run") or (words[0] if words else None)
+    if not isinstance(run, str) or not (project.store.parent / "imported").is_dir():
+        return None
+    from parallel_agents import imported
+
+    # Of one word among several that may as well be a task or a moment, only all of an id means a run.
+    store = imported.meant(project.store, run, whole=len(words) == 1)
+    if store is None:
+        return None
+    log = imported.open_store(store)
+    assert log.carried is not None
+    run_id = log.carried.run_id
+    if ctx.info_name not in _OF_IMPORTED:
+        log.close()
+        raise NotAllowed(
+            f"run {run_id} was imported, and is only looked at",
+            hint=f"`parallel-agents fork {run_id}` makes a run of your own that goes on from it",
+        )
+    if not ctx.params.get("as_json"):
+        click.echo(imported.in_words(log.carried), err=True)
+    return log
 
 
 def print_json(value: Any) -> None:

@@ -67,7 +67,7 @@ def conflicts(ctx: click.Context, run: str | None, show_hunks: bool, as_json: bo
     found: list[dict[str, Any]] = []
     if run is not None or at is not None or project_of(ctx).store.exists() or store_is_named(ctx):
         with opened(ctx) as log:
-            upto = look.moment(log, at)
+            upto = look.moment(log, at) if run is None else look.moment_of_run(log, at, run)
             run_id = None if run is None else look.resolve_run(log, run, upto)
             found = known.conflicts(log, run_id, upto, hunks=show_hunks)
     if as_json:

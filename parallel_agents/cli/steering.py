@@ -194,21 +194,28 @@ def retry(
 @click.command()
 @run_argument
 @_budget_options
-@json_option
-@store_option
+@reading
 @click.pass_context
 def budget(
-    ctx: click.Context, run: str | None, budget: str | None, task_budgets: tuple[str, ...], as_json: bool
+    ctx: click.Context,
+    run: str | None,
+    budget: str | None,
+    task_budgets: tuple[str, ...],
+    as_json: bool,
+    at: str | None,
 ) -> None:
     """Show the budgets of a run and what is left of them, or set other ones while it goes on."""
     from parallel_agents import look, steer
 
     changes = _changes(budget, task_budgets)
+    if changes and at is not None:
+        raise InvalidUsage("--budget and --task-budget exclude --at", hint="the past is as it was")
     with opened(ctx) as log:
-        run_id = look.resolve_run(log, run)
+        upto = look.moment_of_run(log, at, run)
+        run_id = look.resolve_run(log, run, upto)
         if changes:
             steer.change_budgets(log, run_id, changes)
-        found = look.status(log, run_id)
+        found = look.status(log, run_id, upto)
     if as_json:
         print_json(
             {name: found[name] for name in ("run_id", "status", "pause_code", "budgets", "assumed_usd", "ways_on")}

@@ -109,7 +109,11 @@ def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[st
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         seq = look.status(log, run_id)["seq"] if at is None else travel.target_of(log, run_id, at).seq
-        made = travel.fork(log, run_id, seq, given)
+        if log.carried is None:
+            made = travel.fork(log, run_id, seq, given)
+        else:
+            with project_of(ctx).open(create=True, actor="cli") as own:
+                made = travel.fork(log, run_id, seq, given, into=own)
     if as_json:
         print_json(made)
         return
@@ -120,29 +124,28 @@ def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[st
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="[RUN] A B")
+@click.argument("words", nargs=-1, required=True, metavar="[RUN] A B | RUN[@A] RUN[@B]")
 @click.option("--patch", is_flag=True, help="Print the difference of the files as a patch.")
 @json_option
 @store_option
 @click.pass_context
 def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool) -> None:
-    """Say what lies between two moments of a run: tasks, cost, configuration, files.
+    """Say what lies between two moments of a run, or between two runs: tasks, cost, configuration, files.
 
-    A and B are events, times, checkpoints, or words that describe one.
+    A and B are events, times, `now`, checkpoints, or words that describe one. Two runs, such as a fork and its parent, are
+    compared as they stand now, or each at a moment of its own: RUN@A RUN@B.
     """
-    from parallel_agents import differences, look, travel
+    from parallel_agents import differences
 
-    if len(words) not in (2, 3):
-        raise click.UsageError(f"{len(words)} words where [RUN] A B belongs")
+    if patch and as_json:
+        raise InvalidUsage("--patch and --json are two forms of one answer", hint="leave one of them out")
     with opened(ctx) as log:
-        run_id = look.resolve_run(log, words[0] if len(words) == 3 else None)
-        a, b = (travel.target_of(log, run_id, word) for word in words[-2:])
+        a, b = differences.sides(log, words)
         if patch:
-            if as_json:
-                raise InvalidUsage("--patch and --json are two forms of one answer", hint="leave one of them out")
-            sys.stdout.buffer.write(differences.patch(a, b))
+            sys.stdout.flush()
+            sys.stdout.buffer.write(differences.patch(log, a, b))
             return
-        found = differences.differences(log, run_id, a, b)
+        found = differences.differences(log, a, b)
     if as_json:
         print_json(found)
         return
@@ -150,7 +153,9 @@ def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool)
 
 
 def _diff_page(found: dict[str, Any]) -> None:
-    click.echo(f"run {found['run_id']}: {found['a']['understood']} -> {found['b']['understood']}")
+    a, b = found["a"], found["b"]
+    of_b = f"run {b['run_id']}: " if a["run_id"] != b["run_id"] else ""
+    click.echo(f"run {a['run_id']}: {a['understood']} -> {of_b}{b['understood']}")
     if found["status"][0] != found["status"][1]:
         click.echo(f"status: {found['status'][0]} -> {found['status'][1]}")
     for one in found["tasks"]:
@@ -162,6 +167,8 @@ def _diff_page(found: dict[str, Any]) -> None:
         click.echo(f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}")
     for one in found["files"]:
         click.echo(f"{one['change']} {one['path']}")
+    if found["files_unknown"]:
+        click.echo(f"files: {found['files_unknown']}", err=True)
 
 
 def _short(value: Any) -> str:

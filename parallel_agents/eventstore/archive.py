@@ -8,6 +8,7 @@ such an event is the empty text, which no body is; envelope, digest and hash sta
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import hashlib
@@ -240,3 +241,26 @@ class Archives:
                 hint=f"put {run_id}-*.zip back there; `parallel-agents verify` says which are gone",
             )
         return (*row[:body], found, *row[body + 1 :])
+
+
+class Moved:
+    """Bodies of archived runs, for who proves the chain.
+
+    Attributes:
+        runs: the runs of which the log names an archive.
+        away: those of which an archive is not there, or cannot be trusted.
+    """
+
+    def __init__(self, store: Path, runs: Collection[str], away: Collection[str]) -> None:
+        self.runs = frozenset(runs)
+        self.away = frozenset(away)
+        self._archives = Archives(store)
+
+    def body(self, run_id: str, seq: int) -> str | None:
+        """The body of an event in whose row none is stored; None where its archive is gone, empty where none was ever named."""
+        if run_id not in self.runs:
+            return ELSEWHERE
+        found = None
+        with contextlib.suppress(ArchiveMissing):
+            found = self._archives.bodies(run_id).get(seq)
+        return found if found is not None or run_id in self.away else ELSEWHERE

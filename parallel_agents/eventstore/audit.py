@@ -59,12 +59,49 @@ def snapshots(path: Path) -> list[Snapshot]:
         return [Snapshot(*row) for row in connection.execute(query)]
 
 
+def newest_snapshot(path: Path) -> tuple[str, int] | None:
+    """The run and the seq of the snapshot of the latest event; None where there is none."""
+    with opened_to_read(path) as connection:
+        found = connection.execute("SELECT run_id, seq FROM snapshots ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if found is None else (str(found[0]), int(found[1]))
+
+
 def wrong_blobs(path: Path) -> Iterator[str]:
     """The digests of documents that hold other bytes than they are named by."""
     with opened_to_read(path) as connection:
         for digest, content in connection.execute("SELECT digest, bytes FROM blobs"):
             if sha256(content).hexdigest() != digest:
                 yield str(digest)
+
+
+def blobs(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Every document under its digest."""
+    with opened_to_read(path) as connection:
+        yield from connection.execute("SELECT digest, bytes FROM blobs")
+
+
+def snapshot_states(path: Path) -> Iterator[bytes]:
+    """The states of all snapshots, one by one."""
+    with opened_to_read(path) as connection:
+        yield from (state for (state,) in connection.execute("SELECT state FROM snapshots"))
+
+
+def bodies_with(path: Path, text: str, *types: str) -> Iterator[tuple[int, str, str, bytes]]:
+    """Events (seq, type, body, digest) in whose stored bodies a text stands, or any ``\\u`` of JSON, or that are of a type."""
+    holders = ", ".join("?" for _ in types)
+    query = (
+        "SELECT seq, type, body, body_digest FROM events"
+        f" WHERE instr(body, ?) OR instr(body, '\\u') OR type IN ({holders}) ORDER BY seq"
+    )
+    with opened_to_read(path) as connection:
+        yield from connection.execute(query, (text, *types))
+
+
+def envelopes_with(path: Path, text: str) -> list[int]:
+    """The events in whose envelopes a text stands."""
+    query = "SELECT seq FROM events WHERE instr(run_id, ?) OR instr(actor, ?) OR instr(type, ?) ORDER BY seq"
+    with opened_to_read(path) as connection:
+        return [seq for (seq,) in connection.execute(query, (text, text, text))]
 
 
 def run_level(path: Path) -> Iterator[Recorded]:

@@ -129,6 +129,13 @@ class ChainBroken(ParallelAgentsError):
     exit_code = 8
 
 
+class ReplayDiffers(ParallelAgentsError):
+    """A past run is not what its record says, or would be decided otherwise now."""
+
+    code = "replay_differs"
+    exit_code = 8
+
+
 class LeaseHeld(ParallelAgentsError):
     """A living process dispatches this run, or this store, already."""
 

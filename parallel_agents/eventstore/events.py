@@ -343,7 +343,7 @@ class TaskReopened(Event):
 class TaskBlocked(Event):
     """The task waits for a person. An attempt whose work waits holds no slot meanwhile."""
 
-    free_text: ClassVar[tuple[str, ...]] = ("reason",)
+    free_text: ClassVar[tuple[str, ...]] = ("reason", "output")
 
     task_id: str
     reason: str  # approval, approval of its result, or conflict; more may follow a colon.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from parallel_agents.eventstore.errors import InvalidUsage, StoreError
@@ -67,3 +68,17 @@ def files_home(store: Path) -> Path:
 def attempts_folder(store: Path) -> Path:
     """Where the files of all attempts lie: ``runs/<run>/<task>/<attempt>/`` beside the store."""
     return Path(os.path.abspath(store.parent)) / "runs"
+
+
+def user_folder(environ: Mapping[str, str]) -> Path | None:
+    """The user's folder by the XDG rules (relative values count for nothing), or None where there is no home."""
+    for name, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
+        if (value := environ.get(name, "")).startswith("/"):
+            return Path(value, below, "parallel-agents")
+    return None
+
+
+def keys_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where the key lies that stores are sealed with, apart from all else, so that a sandbox can hide it."""
+    home = user_folder(environ)
+    return None if home is None else home / "keys"

@@ -17,15 +17,22 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
+from parallel_agents.eventstore import carried as carried_run
 from parallel_agents.eventstore.archive import ELSEWHERE, Archives
+from parallel_agents.eventstore.carried import Carried
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.doorbell import Doorbell
-from parallel_agents.eventstore.errors import EventTooLarge, StaleRun, StoreError, UnknownEvent
+from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
-from parallel_agents.eventstore.record import GENESIS, MAX_BODY, Brief, Recorded, Row, decode, encode, event_hash
+from parallel_agents.eventstore.links import GENESIS, Stored, event_hash
+from parallel_agents.eventstore.of_task import MAKE_TASK_INDEX, OF_TASK, TASK_INDEX
+from parallel_agents.eventstore.record import MAX_BODY, Brief, Recorded, Row, decode, encode
 from parallel_agents.eventstore.redaction import Redactor
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, open_store
+from parallel_agents.eventstore.sqlite import BUSY_TIMEOUT_MS, data_version, explained, fetched, open_store
+from parallel_agents.eventstore.stored_rows import COLUMNS as _COLUMNS
+from parallel_agents.eventstore.stored_rows import FIRST as _FIRST
+from parallel_agents.eventstore.stored_rows import in_chunks
 from parallel_agents.eventstore.write_ahead import LIMIT_BYTES, wal_bytes
 from parallel_agents.version import RELEASE
 
@@ -37,13 +44,14 @@ _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
 _INCREMENTAL = 2  # As SQLite names it.
 _PAGES_AT_ONCE = 2000
-_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from.
-_COLUMNS = f"{_EVENT}, body_digest, prev_hash, hash"
+_EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
+_BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
+_OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
-_FIRST = -(2**63)  # The log starts at 1; whatever was put below it must be seen by ``verify``.
 
 
 def digest_of(content: bytes) -> str:
@@ -81,6 +89,7 @@ class Draft:
         self.rows: list[tuple[object, ...]] = []  # As in ``Row``; made for the database alone.
         self.recorded: list[Recorded] = []
         self.blobs: dict[str, bytes] = {}
+        self.changes: list[tuple[str, tuple[object, ...]]] = []
         self.versions: dict[str, int] = {}
 
     def version(self, run_id: str) -> int:
@@ -132,6 +141,18 @@ class Draft:
         """Keep a document under its digest, in the same commit."""
         self.blobs[digest] = content
 
+    def replace_body(self, seq: int, body: str) -> None:
+        """Put another body in the place of one that holds a secret. An event of this draft has to say so."""
+        self.changes.append(("UPDATE events SET body = ? WHERE seq = ?", (body, seq)))
+
+    def drop_blob(self, digest: str) -> None:
+        """Forget a document that no event names any more."""
+        self.changes.append(("DELETE FROM blobs WHERE digest = ?", (digest,)))
+
+    def drop_snapshots(self) -> None:
+        """Forget all snapshots: what they say may not be what the events say any more."""
+        self.changes.append(("DELETE FROM snapshots", ()))
+
 
 class Log:
     """One store, opened. Safe from several threads; one transaction at a time.
@@ -164,6 +185,16 @@ class Log:
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
+        self._has_task_index = False  # Once it is there, it stays.
+        self._carried: Carried | bool | None = False  # Not asked for yet.
+
+    @property
+    def carried(self) -> Carried | None:
+        """What the store says of the run that was imported into it; None for a store that runs are dispatched from."""
+        if isinstance(self._carried, bool):
+            found = self._fetch("SELECT value FROM store WHERE key = ?", (carried_run.KEY,))
+            self._carried = carried_run.read(found)
+        return self._carried
 
     def close(self) -> None:
         """Give the connections back. The last process to do so lets SQLite fold its write-ahead log."""
@@ -229,6 +260,11 @@ class Log:
         one; where it adds nothing, nothing is committed. If it raises, nothing is appended and its error is passed on.
         """
         reach("log.before-append")
+        if self.carried is not None:
+            raise NotAllowed(
+                f"run {self.carried.run_id} was imported, and is only looked at",
+                hint=f"`parallel-agents fork {self.carried.run_id}` makes a run of your own that goes on from it",
+            )
         with self._lock:
             writer = self._writer
             with explained(self.path):
@@ -240,9 +276,11 @@ class Log:
                 draft = Draft(self, actor or self.actor)
                 decide(draft)  # Out of `explained`: its own errors are not the store's.
                 with explained(self.path):
-                    if not draft.rows:
+                    if not draft.rows and not draft.changes:
                         writer.execute("ROLLBACK")
                         return []
+                    for statement, values in draft.changes:
+                        writer.execute(statement, values)
                     if draft.blobs:
                         writer.executemany(_INSERT_BLOB, draft.blobs.items())
                     writer.executemany(_INSERT, draft.rows)
@@ -327,12 +365,15 @@ class Log:
                 who, by, place = " AND run_id = ?", "version", 2
         end = self.last_seq() if upto is None else upto
         first = after + 1 if after else _FIRST
+        # A run has no more versions than the log has events: SQLite need not look for early seqs beyond them.
+        within = " AND version <= ?" if place else ""
+        bounds = [end, end] if place else [end]
         left = limit
         while first <= end and (left is None or left > 0):
             size = _CHUNK if left is None else min(_CHUNK, left)
             chunk = self._fetch(
-                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{who}{where} ORDER BY {by} LIMIT ?",
-                [first, end, *key, size],
+                f"SELECT {columns} FROM events WHERE {by} >= ? AND seq <= ?{within}{who}{where} ORDER BY {by} LIMIT ?",
+                [first, *bounds, *key, size],
             )
             yield from chunk if stored else self._whole(chunk)
             if len(chunk) < size:
@@ -340,20 +381,13 @@ class Log:
             first = chunk[-1][place] + 1
             left = None if left is None else left - len(chunk)
 
+    def chunks(self, after: int = 0, upto: int | None = None) -> Iterator[list[Stored]]:
+        """All rows as they stand in the table, oldest first, some thousands at a time: for who looks at every one of them."""
+        return in_chunks(self._fetch, after, self.last_seq() if upto is None else upto)
+
     def _fetch(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         with self._lock, explained(self.path):
-            reader = self._reader
-            try:
-                return reader.execute(query, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" not in str(error):
-                    raise
-                # A damaged text is read as the bytes that it is now, so that `verify` can name its event.
-                reader.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-                try:
-                    return reader.execute(query, values).fetchall()
-                finally:
-                    reader.text_factory = str
+            return fetched(self._reader, query, values)
 
     def ask(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """What a query over the tables gives. For this room: everybody else has the questions that have names."""
@@ -379,21 +413,22 @@ class Log:
             return self._archives.whole(rows, body, run_id)
 
     def briefs(
-        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = ""
+        self, run_id: str, after_version: int = 0, upto: int | None = None, *, where: str = "", after_seq: int = 0
     ) -> Iterator[Brief]:
         """What folds need of the rows of one run, from a version on and up to a seq.
 
         Args:
             where: a literal condition on the row; never built from input.
+            after_seq: the seq of that version, where it is known: then less has to be looked through for the end.
         """
         condition = f" AND {where}" if where else ""
         end = self.last_seq() if upto is None else upto
+        # By its versions, which are in the index that is read, or SQLite would look for rows of early seqs up to the run's end.
+        last = after_version + end - after_seq
         while True:
             chunk = self._fetch(
-                "SELECT seq, version, type, at, body FROM events WHERE run_id = ? AND version > ?"
-                f" AND seq <= ?{condition}"
-                " ORDER BY version LIMIT ?",
-                (run_id, after_version, end, _CHUNK),
+                f"{_BRIEF} AND version > ? AND version <= ? AND seq <= ?{condition} ORDER BY version LIMIT ?",
+                (run_id, after_version, last, end, _CHUNK),
             )
             yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
             if len(chunk) < _CHUNK:
@@ -402,19 +437,53 @@ class Log:
 
     def rolled_back(self, run_id: str, after_version: int = 0, upto: int | None = None) -> bool:
         """Whether a rollback is among the events that ``briefs`` would give."""
+        by_run = f"run_id = ? AND {OF_TASK} IS NULL" if self.has_task_index else f"{RUN_LEVEL} AND +run_id = ?"
         found = self._fetch(
-            f"SELECT 1 FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack' AND +run_id = ? AND version > ?"
-            " AND seq <= ? LIMIT 1",
+            f"SELECT 1 FROM events WHERE {by_run} AND type = 'RunRolledBack' AND version > ? AND seq <= ? LIMIT 1",
             (run_id, after_version, 2**62 if upto is None else upto),
         )
         return bool(found)
+
+    @property
+    def has_task_index(self) -> bool:
+        """Whether the events of one task can be found without looking through its run. A newly made store has the index."""
+        if not self._has_task_index:
+            self._has_task_index = bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = ?", (TASK_INDEX,)))
+        return self._has_task_index
+
+    def make_task_index(self) -> None:
+        """Give a store of an older release the index. A second for a million events, in which nobody can append."""
+        with self._lock, explained(self.path):
+            self._writer.execute(MAKE_TASK_INDEX)
+
+    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None) -> list[Brief]:
+        """The events of a run that name a task, oldest first: some microseconds where there is the index for it."""
+        end = 2**62 if upto is None else upto
+        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
+        elsewhere = [  # By its length: of a body that is said to be '' SQLite would not see that the index fits.
+            row
+            for row in self._whole(self._fetch(f"{_OF_NO_TASK} AND length(body) = 0", (run_id, end)), 4, run_id)
+            if f'"task_id":"{task_id}"' in row[4]
+        ]
+        if elsewhere:
+            found = sorted(found + elsewhere, key=itemgetter(1))
+        return cast("list[Brief]", found)
+
+    def taskless_briefs(self, run_id: str, upto: int | None = None, *, where: str) -> list[Brief]:
+        """The events of a run that name no task, oldest first.
+
+        Args:
+            where: a literal condition on the row, which no event whose body was moved to an archive fulfils.
+        """
+        end = 2**62 if upto is None else upto
+        return cast("list[Brief]", self._fetch(f"{_OF_NO_TASK} AND {where} ORDER BY version", (run_id, end)))
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""
         end = 2**62 if upto is None else upto
         return self._select(
-            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version",
-            (run_id, after_version, end),
+            f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version",
+            (run_id, after_version, end, end),
         )
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
@@ -424,8 +493,8 @@ class Log:
     def read_run(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Recorded]:
         """The same as ``run_rows``, decoded."""
         end = 2**62 if upto is None else upto
-        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version"
-        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end)))))
+        query = f"SELECT {_EVENT} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version"
+        return list(map(decode, self._whole(self._fetch(query, (run_id, after_version, end, end)))))
 
     def run_level(self, upto: int | None = None) -> Iterator[Recorded]:
         """The events about runs as a whole, of all runs: a handful each, found by an index of their own."""
@@ -603,6 +672,22 @@ class Log:
                     writer.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             pages = before - writer.execute("PRAGMA page_count").fetchone()[0]
             return int(pages) * int(writer.execute("PRAGMA page_size").fetchone()[0])
+
+    def overwrite_deleted(self) -> None:
+        """From here on, what this log deletes or replaces is overwritten with zeros in the database's file."""
+        with self._lock, explained(self.path):
+            self._writer.execute("PRAGMA secure_delete = ON")
+
+    def rewrite(self) -> bool:
+        """Rewrite the database's file from what the tables hold and empty the write-ahead log, so that nothing else is left.
+
+        Returns:
+            Whether that was done: False where somebody goes on looking at an old moment of the store.
+        """
+        with self._lock, explained(self.path):
+            self._writer.execute("VACUUM")
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
 
     def fold_write_ahead_log(self, above_bytes: int = LIMIT_BYTES) -> bool:
         """Copy the write-ahead log into the database and empty it, where it is larger than that. Waits for nobody.

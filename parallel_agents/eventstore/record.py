@@ -13,8 +13,6 @@ import orjson
 from parallel_agents.eventstore.errors import StoreError, UnknownEventType
 from parallel_agents.eventstore.events import EVENT_TYPES, Event
 
-GENESIS = bytes(32)  # prev_hash of the first event.
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
@@ -98,17 +96,6 @@ def from_rfc3339(text: str) -> int:
     except OverflowError:
         raise ValueError(f"{text!r} lies outside of the calendar") from None
     return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def event_hash(
-    prev_hash: bytes, seq: int, run_id: str, version: int, type_: str, at_us: int, actor: str, body_digest: bytes
-) -> bytes:
-    """The chain's link: SHA-256 over the previous hash, the envelope and the digest of the body.
-
-    The envelope is joined by the unit separator, which no id, type or actor can hold, so no two envelopes join alike.
-    """
-    envelope = f"{seq}\x1f{run_id}\x1f{version}\x1f{type_}\x1f{at_us}\x1f{actor}\x1f".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(prev_hash + envelope + body_digest).digest()
 
 
 MAX_BODY: Final = 16 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The tables of a store. Nothing here is particular to SQLite but the literal condition of the partial index.
+"""The tables of a store. Nothing here is particular to SQLite but the literal texts of two indexes.
 
 Imported only to make a store: SQLAlchemy takes a quarter of a second to come, and a reader of a store needs none of it.
 """
@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+from parallel_agents.eventstore.of_task import OF_TASK, TASK_INDEX
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
 metadata = MetaData()
@@ -40,6 +41,7 @@ events = Table(
 )
 
 Index("events_run_level", events.c.seq, sqlite_where=text(RUN_LEVEL))
+Index(TASK_INDEX, events.c.run_id, text(OF_TASK), events.c.version)
 
 blobs = Table(
     "blobs",

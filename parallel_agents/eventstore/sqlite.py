@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
             path.chmod(0o600)  # Somebody made an empty file for us; what SQLite puts beside it takes its mode.
         else:
             _check_ours(path)
-        writer = _connect(path)
+        writer = connect(path)
         try:
             found = _found(writer, path, release)
             if found is None:
@@ -49,7 +50,7 @@ def open_store(path: Path, *, release: str, create: bool = True) -> tuple[sqlite
             writer = _settled(writer, path)
             if found is not None and found.get(_VIEWS) != str(VIEWS) and _is_writable(path):
                 _renew_views(writer, found.get(_VIEWS, ""))
-            return writer, _settled(_connect(path), path)
+            return writer, _settled(connect(path), path)
         except BaseException:
             writer.close()
             raise
@@ -104,7 +105,7 @@ def _file_system_of(folder: Path) -> str:
     return best[1]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are explicit: pysqlite's own begin too late to read what they write upon."""
     writable = _is_writable(path)
     mode = "rw" if writable else "ro"
@@ -208,7 +209,7 @@ def _make_tables(path: Path, release: str) -> None:
     from parallel_agents.eventstore import views
     from parallel_agents.eventstore.schema import metadata, store
 
-    engine = create_engine("sqlite://", creator=lambda: _settled(_to_be_cut(_connect(path)), path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _settled(_to_be_cut(connect(path)), path), poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
@@ -230,6 +231,20 @@ def _to_be_cut(connection: sqlite3.Connection) -> sqlite3.Connection:
     """A connection to an empty file, of which unused pages can be cut off one day: to be said before anything is written."""
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     return connection
+
+
+def fetched(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    """All rows of a query. A damaged text is read as the bytes that it is now, so that `verify` can name its event."""
+    try:
+        return connection.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.text_factory = str
 
 
 def data_version(connection: sqlite3.Connection) -> int:

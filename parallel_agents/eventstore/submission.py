@@ -8,8 +8,8 @@ depends on, so a replay never looks at today's configuration.
 import contextlib
 import gc
 import re
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, overload
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -267,7 +267,8 @@ class Plan(Document):
 
     def to_bytes(self) -> bytes:
         """The bytes that the store keeps: JSON without the fields that stand at their default."""
-        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True))
+        made = self if isinstance(self.tasks, tuple) else self.model_copy(update={"tasks": tuple(self.tasks)})
+        return orjson.dumps(made.model_dump(mode="json", exclude_defaults=True))
 
 
 _SEQUENCES = frozenset({"dependencies", "tags", "command", "outputs", "env_from", "files", "setup", "teardown"})
@@ -280,6 +281,47 @@ def trusted_task(body: dict[str, Any]) -> Task:
         if name in _SEQUENCES:
             body[name] = tuple(body[name])
     return Task.trusted(body)
+
+
+class StoredTasks(Sequence[Task]):
+    """The tasks of a plan from the store, each made when it is looked at first: a plan may have 100,000 of them.
+
+    It stands where a plan has its tuple, and is equal to one of the same tasks.
+    """
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, stored: list[Any]) -> None:
+        self._tasks = stored  # What JSON holds of each, or the task, once it was made.
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Task, ...]: ...
+    def __getitem__(self, index: int | slice) -> Task | tuple[Task, ...]:
+        if isinstance(index, slice):
+            return tuple(self[one] for one in range(*index.indices(len(self._tasks))))
+        task = self._tasks[index]
+        if type(task) is dict:
+            task = self._tasks[index] = trusted_task(task)
+        made: Task = task
+        return made
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self.__getitem__, range(len(self._tasks)))
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, tuple | StoredTasks) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # As of a list.
+
+    def fields(self, name: str) -> Iterator[Any]:
+        """One field of every task as it is stored, None where it stands at its default; no task is made for it."""
+        for task in self._tasks:
+            yield task.get(name) if type(task) is dict else getattr(task, name)
 
 
 @contextlib.contextmanager
@@ -309,10 +351,13 @@ def plan_of(digest: str, blob: Callable[[str], bytes]) -> Plan:
 
 
 def load_plan(stored: bytes) -> Plan:
-    """The plan of a blob (see ``Plan.to_bytes``), which is trusted: the store has validated it, and names it by digest."""
+    """The plan of a blob (see ``Plan.to_bytes``), which is trusted: the store has validated it, and names it by digest.
+
+    Its tasks are ``StoredTasks``.
+    """
     with uncollected():
         plan = orjson.loads(stored)
-        plan["tasks"] = tuple(map(trusted_task, plan["tasks"]))
+        plan["tasks"] = StoredTasks(plan["tasks"])
     if "stages" in plan:
         plan["stages"] = tuple(map(Stage.trusted, plan["stages"]))
     if "sparse" in plan:

@@ -50,3 +50,20 @@ def kept_positions(seqs: Sequence[int], targets: Mapping[int, int]) -> tuple[lis
             return kept, target
     kept.reverse()
     return kept, None
+
+
+def kept_spans(rollbacks: Sequence[tuple[int, int]], end: int) -> list[tuple[int, int]]:
+    """The same as spans of seqs, for who has the rollbacks alone.
+
+    Args:
+        rollbacks: the seq of each and where it goes, ascending.
+        end: the last seq that is looked at.
+    Returns:
+        Spans ``(after, upto)``: of a run's events those with ``after < seq <= upto`` count, but for the rollbacks themselves.
+    """
+    spans = []
+    for seq, target in reversed(rollbacks):
+        if seq <= end:
+            spans.append((seq, end))
+            end = target
+    return [*spans, (0, end)]

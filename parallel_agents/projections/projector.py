@@ -10,11 +10,12 @@ from typing import ParamSpec, TypeVar
 
 from parallel_agents.eventstore import blocks
 from parallel_agents.eventstore.archive import ELSEWHERE
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownRun, nearest
+from parallel_agents.eventstore.errors import UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief, from_rfc3339
+from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief
 from parallel_agents.eventstore.run_level import RUN_LEVEL
+from parallel_agents.projections import at_hand
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import needs as needs_fold
@@ -27,10 +28,11 @@ from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
+from parallel_agents.projections.one_task import OneTask
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.spend import Spend
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.store_wide import KEEP_EVERY, OCCUPANCY, RUNS, SPEND, State, StoreWide
 
 _ROLLED_BACK = RunRolledBack.__name__
@@ -46,7 +48,6 @@ _MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 _OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
 NEEDS_LOOK_BACK = 4000  # Newest events of the store that tell what attempts need: some thousand attempts.
-SNAPSHOT_EVERY = 10_000  # Events of a run between two snapshots: folding that many takes as long as making one.
 
 
 @dataclass(slots=True)
@@ -106,13 +107,13 @@ class Projector:
         state = self._state_at(run_id, end)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
-        return state
+        return placed(self.log, state)
 
-    def _state_at(self, run_id: str, upto: int) -> RunState:
-        base = self._from_snapshot(run_id, upto)
+    def _state_at(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
+        base = self._from_snapshot(run_id, upto, light=light)
         if not self.log.rolled_back(run_id, base.version, upto):
-            return replay(base, self.log.briefs(run_id, base.version, upto), self.log.blob)
-        tail = list(self.log.briefs(run_id, base.version, upto))
+            return replay(base, self.log.briefs(run_id, base.version, upto, after_seq=base.seq), self.log.blob)
+        tail = list(self.log.briefs(run_id, base.version, upto, after_seq=base.seq))
         targets = {
             position: event.to_seq
             for position, brief in enumerate(tail)
@@ -120,7 +121,7 @@ class Projector:
         }
         kept, jumped_to = kept_positions([brief[0] for brief in tail], targets)
         if jumped_to is not None and jumped_to < base.seq:
-            base = self._state_at(run_id, jumped_to)
+            base = self._state_at(run_id, jumped_to, light=light)
         state = replay(base, (tail[position] for position in kept), self.log.blob)
         for row in self.log.rows(0, upto, where=_MOVED):
             if row.run_id == run_id:  # No rollback takes that back.
@@ -129,16 +130,48 @@ class Projector:
             state.seq, state.version = tail[-1][0], tail[-1][1]
         return state
 
-    def _from_snapshot(self, run_id: str, upto: int) -> RunState:
-        if self.use_snapshots:
-            found = self.log.load_snapshot(run_id, status_fold.NAME, status_fold.VERSION, upto)
-            if found is not None:
-                return status_fold.load(run_id, found[1], self.log.blob)
-        return status_fold.initial(run_id)
+    def _from_snapshot(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
+        """The state of the newest light snapshot, else of the newest whole one; of a large run that has fewer of those."""
+        if not self.use_snapshots:
+            return status_fold.initial(run_id)
+        if light and (state := self._from_light_snapshot(run_id, upto)) is not None:
+            return state
+        found = self.log.load_snapshot(run_id, status_fold.NAME, status_fold.VERSION, upto)
+        return status_fold.initial(run_id) if found is None else status_fold.load(run_id, found[1], self.log.blob)
+
+    def _from_light_snapshot(self, run_id: str, upto: int) -> RunState | None:
+        found = self.log.load_snapshot(run_id, at_hand.NAME, at_hand.VERSION, upto)
+        if found is None or not self.log.has_task_index:  # Without it each task would be looked for in the whole run.
+            return None
+        seq, snapshot = found
+        one = OneTask(self.log, run_id, seq).state
+        try:
+            return at_hand.load(run_id, snapshot, self.log.blob, one, lambda: self._state_at(run_id, seq, light=False))
+        except at_hand.DAMAGED:  # It is a cache.
+            return None
+
+    def _has_snapshot(self, run_id: str) -> bool:
+        kinds = ((status_fold.NAME, status_fold.VERSION), (at_hand.NAME, at_hand.VERSION))
+        return any(self.log.snapshot_seq(run_id, name, version) for name, version in kinds)
 
     def save_snapshot(self, state: RunState) -> None:
         """Keep a state as a snapshot of its seq."""
         self.log.save_snapshot(state.run_id, status_fold.NAME, status_fold.VERSION, state.seq, status_fold.dump(state))
+
+    def save_light_snapshot(self, run_id: str, seq: int, snapshot: bytes) -> None:
+        """Keep a light snapshot of a run (see ``at_hand``)."""
+        self.log.save_snapshot(run_id, at_hand.NAME, at_hand.VERSION, seq, snapshot)
+
+    @_blames
+    def task(self, run_id: str, task_id: str, upto: int | None = None) -> TaskState:
+        """One task of a run as a reader saw it at a seq (None: now), by its own events and not by those of the run.
+
+        Raises:
+            UnknownRun: the run has no event up to there.
+            UnknownTask: the run has no such task.
+        """
+        end = self.log.last_seq() if upto is None else upto
+        return OneTask(self.log, run_id, end).of(task_id)
 
     @_blames
     def cost(self, run_id: str, upto: int | None = None) -> Cost:
@@ -215,11 +248,10 @@ class Projector:
     def view(self, run_id: str, upto: int | None = None) -> RunView:
         """State and cost of one moment."""
         end = self.log.last_seq() if upto is None else upto
-        state = self._from_snapshot(run_id, end)
-        if state.version > 0 or self.log.rolled_back(run_id, 0, end):
+        if (self.use_snapshots and self._has_snapshot(run_id)) or self.log.rolled_back(run_id, 0, end):
             return RunView(self.state(run_id, end), self.cost(run_id, end))
         cost = Cost()  # Both in one pass, where it begins at the first event.
-        replay(state, self.log.briefs(run_id, 0, end), self.log.blob, cost)
+        state = replay(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), self.log.blob, cost)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
         return RunView(state, cost)
@@ -270,32 +302,18 @@ class Projector:
             raise unknown_run(self.log, run_id, upto)
         return found
 
-    def moment(self, text: str) -> int:
-        """The seq that ``--at`` names: a seq, or the last one at or before a time (local where it has no zone).
 
-        Raises:
-            UnknownEvent: it lies past the end of the log or before its start.
-            InvalidUsage: it is neither a seq nor a time.
-        """
-        last = self.log.last_seq()
-        if text.removeprefix("-").isdecimal():
-            seq = int(text) if len(text) <= 20 else 0  # Python converts no number of thousands of digits.
-            if not 1 <= seq <= last:
-                raise UnknownEvent(
-                    f"there is no event {text[:40]}", hint=f"the log holds events 1 to {last}" if last else ""
-                )
-            return seq
-        try:
-            at_us = from_rfc3339(text)
-        except ValueError:
-            raise InvalidUsage(
-                f"{text!r} is neither an event's number nor a time", hint="such as 412, or 2026-03-01T12:00:00Z"
-            ) from None
-        return self.log.seq_at(at_us)
+def placed(log: Log, state: RunState) -> RunState:
+    """The state, with the places where the files of an imported run are here. Its events name those of another machine."""
+    if log.carried is not None and state.run_id == log.carried.run_id:
+        state.workdir, state.repository = log.carried.workdir, log.carried.repository
+    return state
 
 
 def unknown_run(log: Log, run_id: str, upto: int | None = None) -> UnknownRun:
-    """The error for a run that is not there, with the nearest that is."""
+    """The error for a run that is not there, with the nearest that is, or that it had not begun by then."""
+    if upto is not None and (first := next(log.briefs(run_id), None)) is not None:
+        return UnknownRun(f"run {run_id} had not begun at event {upto}", hint=f"its first event is {first[0]}")
     known = list(Projector(log).runs(upto))
     hint = nearest(run_id, known) if known else "`parallel-agents run PLAN` makes the first one"
     return UnknownRun(f"there is no run {run_id!r}" + (f" at event {upto}" if upto is not None else ""), hint=hint)

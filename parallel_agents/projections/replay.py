@@ -1,6 +1,6 @@
 """The state of a run from its rows: what ``status.fold`` gives, without an event object for most of a long history.
 
-Four types make up nearly all of a log. They are folded from their parsed bodies, and what hangs on the statuses (counts,
+Five types make up nearly all of a log. They are folded from their parsed bodies, and what hangs on the statuses (counts,
 open dependencies, stages, running attempts) is derived once, at the end. Every other row, and every row that is not as
 expected, is decoded and folded as ever.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,7 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.status import (
     COMPLETED,
@@ -29,17 +31,31 @@ from parallel_agents.projections.status import (
     satisfies,
 )
 
-HOT: Final = (ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.CostCharged)
+HOT: Final = (ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.CostCharged, ev.CheckpointCreated)
 """Whose stored bodies are read here as they are: a later schema version of one of them has to be looked at."""
 
 
 def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes], cost: Cost | None = None) -> RunState:
     """The state after some more rows of its run, which no rollback is among. Consumes the state that it is given.
 
-    One long loop, because a call for every row would take a tenth of the time.
-
     Args:
         cost: what the rows have cost is added to it.
+    """
+    if (last := apply(state, rows, blob, cost)) is not None:
+        state.seq, state.version = last[0], last[1]
+        derive(state)
+    return state
+
+
+def apply(
+    state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes], cost: Cost | None = None
+) -> Brief | None:
+    """Bring tasks, and the run but for what hangs on their statuses, to what some more rows say.
+
+    One long loop, because a call for every row would take a tenth of the time.
+
+    Returns:
+        The last of the rows; None where there is none.
     """
     tasks, loads, charge = state.tasks, orjson.loads, cost_fold.charge
     row: Brief | None = None
@@ -75,6 +91,12 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
                 if type_ == "TaskQueued" and status == PENDING and not data["reason"]:
                     task.status, task.queued_at_us = QUEUED, at_us
                     continue
+                if type_ == "CheckpointCreated" and data["kind"] in _OF_ATTEMPTS and data["stage"] is None:
+                    checkpoint_id, attempt_id, commit, paths = _of_checkpoint(data)
+                    task.checkpoint_id = checkpoint_id
+                    if data["kind"] == "after_attempt" and attempt_id == task.attempt_id:
+                        task.kept_commit, task.changed = commit, paths or None
+                    continue
                 if type_ == "CostCharged" and status is not None:
                     if cost is not None:
                         charge(cost, data)
@@ -85,10 +107,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
         st.fold(state, record, blob)
         if cost is not None:
             cost_fold.fold(cost, record)
-    if row is not None:
-        state.seq, state.version = row[0], row[1]
-        derive(state)
-    return state
+    return row
 
 
 def _started_again(task: TaskState, data: dict[str, Any]) -> None:
@@ -101,11 +120,16 @@ def _started_again(task: TaskState, data: dict[str, Any]) -> None:
     task.resumes = task.kept_commit = task.changed = None
 
 
+_OF_ATTEMPTS: Final = ("before_attempt", "after_attempt")
+_of_checkpoint = itemgetter("checkpoint_id", "attempt_id", "commit", "paths")
 _BY_BODY = frozenset(cls.__name__ for cls in HOT)
 
 
 def derive(state: RunState) -> None:
     """Work out anew what follows from the tasks' statuses. What has failed, and in which order, does not."""
+    if isinstance(state.tasks, Tasks) and not state.tasks.is_whole:
+        state.tasks.derive(state)
+        return
     counts: Counter[str] = Counter()
     stage_open = [0] * len(state.stage_open)
     running: dict[str, str] = {}

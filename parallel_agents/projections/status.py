@@ -7,7 +7,7 @@ that it is given and returns it, so that an event costs what it changes and not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -428,7 +428,6 @@ def _move(state: RunState, task: TaskState, status: str) -> None:
     """Change a status, and what hangs on it: counts, the dependents' open dependencies, the stage."""
     before, spec = task.status, task.task
     task_id = spec.task_id
-    task.status = status
     state.touched.add(task_id)
     if before == status:
         return
@@ -436,14 +435,16 @@ def _move(state: RunState, task: TaskState, status: str) -> None:
     counts[before] -= 1
     counts[status] += 1
     if before not in ENDED and status not in ENDED:
+        task.status = status
         return
     if task_id in state.dependents:
         if (change := satisfies(spec, status) - satisfies(spec, before)) != 0:
-            for name in state.dependents[task_id]:
+            for name in state.dependents[task_id]:  # One that is made only now counts by the status before.
                 state.tasks[name].open_dependencies -= change
                 state.touched.add(name)
         elif status in ENDED:
             state.broken.add(task_id)
+    task.status = status
     stage = spec.stage
     state.stage_open[stage] += (before in ENDED) - (status in ENDED)
     if status == FAILED and not spec.allow_failure:
@@ -458,13 +459,13 @@ def _elapsed_s(start_us: int | None, end_us: int) -> float:
     return 0.0 if start_us is None else (end_us - start_us) / 1e6
 
 
-_TASK_FIELDS = tuple(
+TASK_FIELDS = tuple(
     name
     for name in TaskState.__slots__
     if name not in ("task", "index", "open_dependencies")  # Derived from the plan.
 )
-_TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in _TASK_FIELDS)
-_task_values = attrgetter(*_TASK_FIELDS)
+_TASK_BLANK = tuple(TaskState.__dataclass_fields__[name].default for name in TASK_FIELDS)
+task_values = attrgetter(*TASK_FIELDS)
 _RUN_FIELDS = (
     "seq", "version", "name", "status", "plan_digest", "workdir", "environment", "callables", "budget_usd_micros",
     "submitted_at_us", "started_at_us", "active_since_us", "used_us", "ended_at_us", "reason",
@@ -474,12 +475,34 @@ _RUN_FIELDS = (
 )  # fmt: skip
 
 
+def run_values(state: RunState) -> dict[str, Any]:
+    """What a snapshot holds of the run as a whole."""
+    return {name: getattr(state, name) for name in _RUN_FIELDS}
+
+
+def set_run_values(state: RunState, raw: Mapping[str, Any]) -> None:
+    """Set what ``run_values`` gave; some of it was taken by versions that knew less."""
+    for name in _RUN_FIELDS:
+        if name in raw:
+            setattr(state, name, raw[name])
+    if not isinstance(state.throttled, dict):  # Until version 4 there was only the disk to be short of.
+        state.throttled = {} if state.throttled is None else {DISK: state.throttled}
+    state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
+
+
+def set_task_values(state: RunState, task: TaskState, fields: Sequence[str] | None, values: Any) -> None:
+    """Set what a snapshot holds of a task. Until version 2 each had its fields by name; what a fork began from may be of then."""
+    named = dict(values if fields is None else zip(fields, values, strict=True))
+    _move(state, task, named.pop("status", PENDING))
+    for name, value in named.items():
+        setattr(task, name, value)
+
+
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
-    tasks = {task_id: values for task_id, task in state.tasks.items() if (values := _task_values(task)) != _TASK_BLANK}
-    head = {name: getattr(state, name) for name in _RUN_FIELDS}
+    tasks = {task_id: values for task_id, task in state.tasks.items() if (values := task_values(task)) != _TASK_BLANK}
     failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
-    return orjson.dumps({**head, "fields": _TASK_FIELDS, "tasks": tasks, "stage_failed": failed})
+    return orjson.dumps({**run_values(state), "fields": TASK_FIELDS, "tasks": tasks, "stage_failed": failed})
 
 
 def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState:
@@ -491,17 +514,7 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     if raw["plan_digest"]:
         _submitted(state, submitted, raw["submitted_at_us"], plan)
     for task_id, values in raw["tasks"].items():
-        # Until version 2 each task had its fields by name; the state that a fork began from may be of then.
-        named = dict(zip(raw["fields"], values, strict=True)) if "fields" in raw else values
-        task = state.tasks[task_id]
-        _move(state, task, named.pop("status", PENDING))
-        for name, value in named.items():
-            setattr(task, name, value)
-    for name in _RUN_FIELDS:
-        if name in raw:  # Else it was taken by a version that knew fewer of them.
-            setattr(state, name, raw[name])
-    if not isinstance(state.throttled, dict):  # Until version 4 there was only the disk to be short of.
-        state.throttled = {} if state.throttled is None else {DISK: state.throttled}
-    state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
+        set_task_values(state, state.tasks[task_id], raw.get("fields"), values)
+    set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state

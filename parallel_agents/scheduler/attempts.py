@@ -17,6 +17,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
+from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
 from parallel_agents.scheduler.agents.clients import BUILT_IN, CLIENTS, Client, clients, environment
@@ -46,6 +47,9 @@ class Held:
     workdir: Path
     snapshot_seq_count: int = 0  # Events since the last snapshot.
     agents: bool = False  # Whether it has tasks of agents.
+    light: Writer | None = None  # Of a large run: what makes its light snapshots.
+    light_seq_count: int = 0  # Events since the last of those,
+    has_light: bool = False  # which is made at once.
 
 
 def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:

@@ -10,7 +10,7 @@ from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.submission import Plan
 from parallel_agents.projections import status as st
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 
 ROLLED_BACK = "rolled_back"
 FORKED = "forked"
@@ -50,6 +50,39 @@ def decide_rollback(now: RunState, there: RunState, to_seq: int, reason: str = "
     if not is_over(there):
         events.append(ev.RunPaused(reason=f"rolled back to event {to_seq}"))
     return events
+
+
+def check_changes_something(now: RunState, there: RunState) -> None:
+    """Refuse a rollback after which the run would stand as it stands: claims and releases alone lie between.
+
+    Raises:
+        NotAllowed: it would change neither the run nor a task of it, nor its files.
+    """
+    then = there.status if is_over(there) else st.PAUSED
+    if (
+        now.status == then
+        and all(getattr(now, name) == getattr(there, name) for name in _STANDS_BY)
+        and all(_stands_as(task, there.tasks[task_id]) for task_id, task in now.tasks.items())
+    ):
+        raise NotAllowed(
+            f"run {now.run_id} stands as it stood at event {there.seq}: going back there changes nothing",
+            hint=f"`parallel-agents diff {now.run_id} SEQ now` shows what another one would change",
+        )
+
+
+def _stands_as(now: TaskState, there: TaskState) -> bool:
+    then = st.QUEUED if there.status == st.RUNNING else there.status
+    return now.status == then and all(getattr(now, name) == getattr(there, name) for name in _TASK_STANDS_BY)
+
+
+_STANDS_BY = (
+    "integration", "plan_digest", "stages_passed", "budget_usd_micros", "task_budgets", "cancel_requested", "restoring",
+    "before_run", "last_stage",
+)  # fmt: skip
+_TASK_STANDS_BY = (
+    "attempts", "failures", "attempt_id", "error", "because", "checkpoint_id", "cancel_requested", "not_before_us",
+    "work_commit", "approved_attempt", "conflicts", "resumes", "kept_commit",
+)  # fmt: skip
 
 
 def changes(now: RunState, there: RunState) -> list[Change]:

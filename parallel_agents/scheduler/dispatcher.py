@@ -24,8 +24,9 @@ from parallel_agents.eventstore.submission import uncollected
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.at_hand import Writer, is_worth_one
 from parallel_agents.projections.occupancy import Occupancy
-from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
+from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import decide, trouble
@@ -38,8 +39,10 @@ from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
 from parallel_agents.scheduler.process import holder_alive, own_identity
+from parallel_agents.scheduler.redecide import RESTED, facts_to_record, kept_from_more
 from parallel_agents.scheduler.resources import FreeSpace
-from parallel_agents.scheduler.run_time import RestClock, RunTime
+from parallel_agents.scheduler.rests import Rests
+from parallel_agents.scheduler.run_time import RunTime
 from parallel_agents.scheduler.runners.protocol import Ended, Runner
 from parallel_agents.scheduler.throttle import decide_throttle
 from parallel_agents.scheduler.upkeep import Upkeep
@@ -95,8 +98,8 @@ class Dispatcher:
         self._times: dict[
             str, RunTime
         ] = {}  # Of the runs that are held, and of those that a failed commit took from us.
-        self._rests = RestClock()
-        self._rests_now_us = 0
+        self._rest_ends: dict[str, dict[str, int]] = {}  # Of the same runs, as ``Rests`` has them.
+        self._steady_us = (0, 0)  # Of this tick, before and after the time of its events was read.
         self._free_space = FreeSpace(files_home(Path(log.path)), steady)
         self._wanted: set[str] = set()  # Runs to claim by name.
         self._asked: set[str] = set()  # Those that were ever asked for by name.
@@ -199,10 +202,11 @@ class Dispatcher:
         started: list[tuple[str, str]] = []
         adopted: list[str] = []
         fresh: list[Recorded] = []
+        steady_us = self._steady()
 
         def decide_all(draft: Draft) -> None:
             collecting.enter_context(uncollected())  # Not while the store is waited for.
-            self._rests_now_us = self._rests.look(draft.at_us, self._clock(), self._steady())
+            self._steady_us = (steady_us, self._steady())
             self._catch_up(draft, fresh)
             self._claim(draft, adopted)
             self.attempts.look_at_ends()
@@ -343,11 +347,13 @@ class Dispatcher:
         self.accounts.open(state)
         self.governor.open(state)
         self._taken.add(run_id)
-        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state))
+        light = Writer(state) if is_worth_one(state) else None
+        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state), light=light)
         self._free_runs.discard(run_id)
         known = self._times.get(run_id)
         if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:
             self._times[run_id] = RunTime.of(state, self._steady())
+        self._rest_ends.setdefault(run_id, {})
         files = self.attempts.files_of(state)
         if files is not None:
             files.take_run(state)
@@ -355,6 +361,7 @@ class Dispatcher:
     def _lose(self, run_id: str) -> None:
         held = self.held.pop(run_id, None)
         self._times.pop(run_id, None)
+        self._rest_ends.pop(run_id, None)
         self.governor.lose(run_id)
         if held is not None and self.attempts.files is not None:
             self.attempts.files.let_go(held.state)
@@ -377,6 +384,7 @@ class Dispatcher:
                 self._take(run_id)
             else:
                 record = draft.add(run_id, claim)
+                self._rest_ends.pop(run_id, None)  # Where a claim of it failed, by a time that no event tells of.
                 self._take(run_id)
                 self._fold(record)
                 reach("claim.drafted")
@@ -416,6 +424,7 @@ class Dispatcher:
                     continue
                 if held.agents:
                     ended = self._settled(draft, held.state, ended)
+                self._rest_ends[run_id].pop(attempt_id, None)  # Of a commit that failed: its rest is yet to begin.
                 task = held.state.tasks[held.state.running[attempt_id]]
                 ended, said = self.breakers.judged(held.state, task, ended, draft.at_us)
                 if said is not None:
@@ -424,10 +433,10 @@ class Dispatcher:
                     ended = checked(held.state, task, ended)
                     if held.agents:
                         ended = decide.attributed(task, ended)
-                    events += decide.decide_end(held.state, ended, self._rests_now_us, self._draw())
+                    events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
                 self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
-                self._add_all(draft, run_id, decide_work(held.state, ended, work, self._rests_now_us, self._draw()))
+                self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
             elif attempt_id in self._occupancy.slots:
@@ -530,8 +539,10 @@ class Dispatcher:
         for priority in levels:
             for run_id, held in self.held.items():
                 facts = self._facts(held.state, draft.at_us)
-                decision = plan(held.state, held.agenda, facts, self._rests_now_us, priority=priority)
-                self._carry_out(draft, run_id, held.state, decision, started)
+                told = facts_to_record(facts, run_id)
+                decision = plan(held.state, held.agenda, facts, draft.at_us, priority=priority)
+                then = kept_from_more(decision, priority if len(levels) > 1 else None)
+                self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
                 if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
@@ -570,17 +581,23 @@ class Dispatcher:
             if not events:
                 return
             facts = self._facts(state, draft.at_us)
-            self._carry_out(draft, run_id, state, plan(state, held.agenda, facts, self._rests_now_us), started)
+            told = facts_to_record(facts, run_id)
+            decision = plan(state, held.agenda, facts, draft.at_us)
+            self._carry_out(draft, run_id, state, decision, started, told, kept_from_more(decision))
 
     def _facts(self, state: RunState, now_us: int) -> Facts:
         """What a decision in a run depends on besides its state."""
         run_id = state.run_id
-        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id))
+        facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), rests=self.rests_of(run_id))
         facts.circuits = self.breakers.facts(state, self._occupancy.slots, now_us)
         facts.machine = self.governor.machine(state)
         if self.accounts.spend is not None and self.held[run_id].agents:
             facts.agents = self.accounts.facts(state, {name: held.state for name, held in self.held.items()}, now_us)
         return facts
+
+    def rests_of(self, run_id: str) -> Rests:
+        """Those of a run that is held, as of this tick."""
+        return Rests(*self._steady_us, self._rest_ends[run_id])
 
     def _look_at_budgets(self, draft: Draft, run_id: str, state: RunState) -> None:
         facts = self._facts(state, draft.at_us).agents
@@ -589,14 +606,21 @@ class Dispatcher:
                 self._add(draft, run_id, event)
 
     def _carry_out(
-        self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]]
-    ) -> None:
+        self, draft: Draft, run_id: str, state: RunState, decision: Decision, started: list[tuple[str, str]],
+        told: dict[str, Any], then: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Append what was decided, with what it was decided on.
+
+        Args:
+            told, then: for the facts of its starts, and for those of the last of them; see ``redecide``.
+        """
         for skip in decision.skips:
             self._add(draft, run_id, ev.TaskSkipped(task_id=skip.task_id, because=skip.because, reason=skip.reason))
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         self.governor.note(state, decision)
-        attempt_ids = iter(new_ids(sum(what == "start" for what, _ in decision.steps)))
+        left = sum(what == "start" for what, _ in decision.steps)
+        attempt_ids = iter(new_ids(left))
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)
@@ -610,7 +634,12 @@ class Dispatcher:
                 runner = runner_name(state.tasks[task_id].task)
                 granted = decision.grants.get(task_id)
                 there = decision.rooms.get(task_id)
-                figures = {} if there is None else there.figures
+                figures = told if there is None else {**there.figures, **told}
+                if (rest_us := state.tasks[task_id].not_before_us) is not None and rest_us > draft.at_us:
+                    figures = {**figures, RESTED: True}
+                left -= 1
+                if not left:
+                    figures = {**figures, **then}
                 start = decide.decide_start(state, task_id, attempt_id, runner, facts, granted, figures)
                 events.append(start)
                 if (tried := self.breakers.tried(start, draft.at_us)) is not None:
@@ -633,10 +662,10 @@ class Dispatcher:
             held = self.held.get(run_id)
             if held is not None:
                 state = held.state
-                self.progress[run_id] = Progress(state.status, len(state.running), decide.is_stuck(state))
-                if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, len(state.tasks)):
-                    held.snapshot_seq_count = 0
-                    self._save_snapshot(state)
+                # An attempt that a rollback has undone is no part of the state any more, and runs until it is stopped.
+                stuck = decide.is_stuck(state) and self._occupancy.of_run(run_id) == 0
+                self.progress[run_id] = Progress(state.status, len(state.running), stuck)
+                self._upkeep.keep_snapshots(held, fresh)
                 if state.ended and self._occupancy.of_run(run_id) == 0:
                     ended.append(run_id)
             elif run_id in self._summaries:
@@ -654,12 +683,6 @@ class Dispatcher:
                 self.attempts.files.go_on(self.held[run_id].state)
             self._lose(run_id)
 
-    def _save_snapshot(self, state: RunState) -> None:
-        try:
-            self.projector.save_snapshot(state)
-        except StoreError as error:  # A cache; and what was just decided is still to be started.
-            trouble.warn("no snapshot of run {}: {}", state.run_id, error)
-
     def _next_due(self) -> int | None:
         due = self.attempts.due()
         if (freed := self.accounts.next_due_us(self._clock())) is not None:
@@ -668,8 +691,8 @@ class Dispatcher:
             due.append(closed)
         now_us = self._clock()
         for run_id, held in self.held.items():
-            if (rested_us := held.agenda.next_due_us(held.state)) is not None:
-                due.append(now_us + rested_us - self._rests_now_us)
+            if (left_us := held.agenda.next_rest_us(held.state)) is not None:
+                due.append(now_us + left_us)
             left_us = decide.time_left_us(held.state, self._times[run_id].used_us)
             if left_us is not None and not (held.agents and self.accounts.waits(held.state, now_us)):
                 due.append(now_us + left_us)

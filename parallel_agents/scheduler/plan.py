@@ -1,8 +1,8 @@
 """Which tasks start now, and why the others do not. Pure: the state, the facts and the time in; commands out.
 
 An ``Agenda`` is an index over a run's state (heaps of what is ready, by rank) so that planning costs what changed since
-the last look and not the size of the run. It holds nothing that the state does not say: a new one, built from the state
-alone, plans the same.
+the last look and not the size of the run. It holds nothing that the state and the facts do not say: a new one, built
+from the state alone, plans the same.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, b
 from parallel_agents.scheduler.breaker import CIRCUIT_OPEN, CircuitFacts
 from parallel_agents.scheduler.governing import Machine, Pressure, Room
 from parallel_agents.scheduler.graph import tails
+from parallel_agents.scheduler.rests import Rests
 from parallel_agents.scheduler.scopes import meet
 
 Rank = tuple[int, float, int]
@@ -39,6 +40,7 @@ class Facts:
     circuits: CircuitFacts | None = None  # Runners that fail; None where the run does not mind, or all of them work.
     used_s: float = 0.0  # How long the run has been dispatched.
     machine: Machine | None = None  # For a run that the machine's load governs.
+    rests: Rests = field(default_factory=Rests)  # As far as a steady clock has measured them.
 
     def copy(self) -> Facts:
         """The same, to count starts in that are only thought of."""
@@ -100,7 +102,9 @@ class Agenda:
             self._place[index] = place
         self.ready: list[int] = []  # Places of what is pending, dependencies satisfied, in an open stage.
         self.queued: list[int] = []
-        self.resting: list[tuple[int, int]] = []  # (not before, in microseconds; position) of queued tasks.
+        # Queued tasks that rest: when until, in microseconds, and position; by the time of events, and by the steady clock.
+        self.resting: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        self._now_us, self._rests = 0, Rests()  # As of the last look.
         self.later: dict[int, list[int]] = {}  # Ready but for their stage: positions by stage.
         self.stage = 0
         self.scoped = any(task.files for task in tasks)
@@ -116,25 +120,35 @@ class Agenda:
         """Smaller is sooner."""
         return self._ranks[task.index]
 
-    def mend(self, state: RunState, now_us: int) -> None:
-        """Take up what changed: the state's touched tasks, and rests that are over."""
+    def mend(self, state: RunState, now_us: int, rests: Rests) -> None:
+        """Look: take up what changed, which is the state's touched tasks, and rests that are over."""
+        self._now_us, self._rests = now_us, rests
         for task_id in state.touched:
             task = state.tasks[task_id]
+            # Asked of every one, so that its rest is measured.
+            goes_on = task.not_before_us is not None and rests.goes_on(task, now_us)
             if task.status not in st.ENDED:
                 self.stage = min(self.stage, task.task.stage)
             if task.status == st.PENDING:
                 if task.open_dependencies == 0:
                     self.later.setdefault(task.task.stage, []).append(task.index)
             elif task.status == st.QUEUED:
-                if task.not_before_us is not None and task.not_before_us > now_us:
-                    heapq.heappush(self.resting, (task.not_before_us, task.index))
+                if goes_on:
+                    self._let_rest(task)
                 else:
                     heapq.heappush(self.queued, self._place[task.index])
         state.touched.clear()
-        while self.resting and self.resting[0][0] <= now_us:
-            due, index = heapq.heappop(self.resting)
-            if state.tasks[self._ids[index]].not_before_us == due:  # Else it rested in an earlier life of the task.
-                heapq.heappush(self.queued, self._place[index])
+        for heap, until_us in zip(self.resting, (now_us, rests.now_us), strict=True):
+            while heap and heap[0][0] <= until_us:
+                _, index = heapq.heappop(heap)
+                task = state.tasks[self._ids[index]]
+                if not rests.goes_on(task, now_us):  # Else it rested in an earlier life of the task.
+                    heapq.heappush(self.queued, self._place[index])
+
+    def _let_rest(self, task: TaskState) -> None:
+        for heap, due_us in zip(self.resting, self._rests.ends_of(task), strict=True):
+            assert due_us is not None
+            heapq.heappush(heap, (due_us, task.index))
 
     def open_stages(self, state: RunState, skips: Mapping[str, Skip]) -> None:
         """Go on to the first stage that has something open, and take up what was ready but for its stage.
@@ -153,10 +167,8 @@ class Agenda:
                 queued = state.tasks[self._ids[index]].status == st.QUEUED
                 heapq.heappush(self.queued if queued else self.ready, self._place[index])
 
-    def best(
-        self, state: RunState, heap: list[int], status: str, ahead: Mapping[str, str], now_us: int
-    ) -> TaskState | None:
-        """The first task of a heap that is still in that status. Stale entries are dropped on the way.
+    def best(self, state: RunState, heap: list[int], status: str, ahead: Mapping[str, str]) -> TaskState | None:
+        """The first task of a heap that is still in that status, as of the last look. Stale entries are dropped on the way.
 
         Args:
             ahead: statuses by task that this very decision will bring about.
@@ -167,22 +179,27 @@ class Agenda:
             if ahead.get(task.task.task_id, task.status) == status:
                 if task.task.stage > self.stage:  # A retry has opened an earlier stage again.
                     self.later.setdefault(task.task.stage, []).append(index)
-                elif status == st.QUEUED and task.not_before_us is not None and task.not_before_us > now_us:
-                    heapq.heappush(self.resting, (task.not_before_us, index))
+                elif status == st.QUEUED and task.not_before_us is not None and self._rests.goes_on(task, self._now_us):
+                    self._let_rest(task)
                 elif task.open_dependencies == 0:
                     return task
             heapq.heappop(heap)
         return None
 
-    def next_due_us(self, state: RunState) -> int | None:
-        """When a rest ends next, microseconds since the epoch."""
-        while self.resting:
-            due, index = self.resting[0]
-            task = state.tasks[self._ids[index]]
-            if task.status == st.QUEUED and task.not_before_us == due:
-                return due
-            heapq.heappop(self.resting)
-        return None
+    def next_rest_us(self, state: RunState) -> int | None:
+        """How long after the last look a rest is over next, in microseconds; None where nothing rests."""
+        left_us = []
+        for which, now_us in enumerate((self._now_us, self._rests.now_us)):
+            heap = self.resting[which]
+            while heap:
+                due_us, index = heap[0]
+                task = state.tasks[self._ids[index]]
+                rests = task.status == st.QUEUED and self._rests.goes_on(task, self._now_us)
+                if rests and self._rests.ends_of(task)[which] == due_us:
+                    left_us.append(due_us - now_us)
+                    break
+                heapq.heappop(heap)
+        return min(left_us, default=None)
 
 
 def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority: int = len(PRIORITIES)) -> Decision:
@@ -194,7 +211,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
         priority: only tasks of at most this rank of priority start, so that runs can share slots by priority.
     """
     decision = Decision()
-    agenda.mend(state, now_us)
+    agenda.mend(state, now_us, facts.rests)
     if state.cancel_requested:
         if any(state.counts[status] for status in _NOT_STARTED):
             decision.cancels = [name for name, task in state.tasks.items() if task.status in _NOT_STARTED]
@@ -213,8 +230,8 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
         # A queue that is full of tasks which cannot start (their rest, stage or dependency was opened again) takes one
         # more: it may be the one that they wait for. While the machine lets nothing start, it would start neither.
         one_more = decision.pressed is None or state.callables
-        while room > 0 or (one_more and agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is None):
-            task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
+        while room > 0 or (one_more and agenda.best(state, agenda.queued, st.QUEUED, ahead) is None):
+            task = agenda.best(state, agenda.ready, st.PENDING, ahead)
             if task is None:
                 break
             place = heapq.heappop(agenda.ready)
@@ -227,7 +244,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             decision.steps.append(("queue", task.task.task_id))
             room -= 1
         started = False
-        while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us)) is not None:
+        while (task := agenda.best(state, agenda.queued, st.QUEUED, ahead)) is not None:
             if agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts) is not None:
                 break
             place = heapq.heappop(agenda.queued)
@@ -249,7 +266,7 @@ def plan(state: RunState, agenda: Agenda, facts: Facts, now_us: int, *, priority
             facts.run_slots += 1
             room += 1
             started = True
-        if not started and not (decision.held and _passes_by(state, agenda, facts, decision, ahead, now_us, priority)):
+        if not started and not (decision.held and _passes_by(state, agenda, facts, decision, ahead, priority)):
             for place in aside:
                 heapq.heappush(agenda.queued, place)
             return decision
@@ -283,21 +300,15 @@ def _admit(state: RunState, task: TaskState, facts: Facts, decision: Decision) -
 
 
 def _passes_by(
-    state: RunState,
-    agenda: Agenda,
-    facts: Facts,
-    decision: Decision,
-    ahead: Mapping[str, str],
-    now_us: int,
-    priority: int,
+    state: RunState, agenda: Agenda, facts: Facts, decision: Decision, ahead: Mapping[str, str], priority: int
 ) -> bool:
     """Whether the best task that is ready may start while money or providers hold back all that is queued.
 
     Else a queue that is full of those would hold back what is more urgent, or costs nothing, for as long.
     """
-    if agenda.best(state, agenda.queued, st.QUEUED, ahead, now_us) is not None:
+    if agenda.best(state, agenda.queued, st.QUEUED, ahead) is not None:
         return False
-    task = agenda.best(state, agenda.ready, st.PENDING, ahead, now_us)
+    task = agenda.best(state, agenda.ready, st.PENDING, ahead)
     if task is None or agenda.rank(task)[0] > priority or gate(state, state.plan.stages[task.task.stage], facts):
         return False
     if facts.machine is not None and governing.is_process(task.task):
@@ -448,12 +459,8 @@ def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
     starting = {name for what, name in decision.steps if what == "start"}
     waiting = [name for what, name in decision.steps if what == "queue"]
     waiting += [name for name, task in state.tasks.items() if task.status == st.QUEUED]
-    line = [(agenda.rank(task), name) for name in waiting if not _rests(task := state.tasks[name], now_us)]
+    line = [(agenda.rank(task), name) for name in waiting if not facts.rests.goes_on(task := state.tasks[name], now_us)]
     return Outlook(decision, starting, after, sorted(line))
-
-
-def _rests(task: TaskState, now_us: int) -> bool:
-    return task.not_before_us is not None and task.not_before_us > now_us
 
 
 def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outlook | None = None) -> Reason:
@@ -494,7 +501,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
         )
     if state.status == st.PAUSED:
         return Reason("paused", "its run is paused" + (f": {state.reason}" if state.reason else ""))
-    if task.not_before_us is not None and task.not_before_us > now_us:
+    if task.not_before_us is not None and facts.rests.goes_on(task, now_us):
         wait_s = (task.not_before_us - now_us) / 1e6
         return Reason("not_before", f"retry not before {wait_s:.1f} s from then (failed {task.failures} times)")
     if state.status == st.SUBMITTED:

@@ -1,4 +1,4 @@
-"""How much of its time a run has used, and when a rest is over: by the clock of whoever dispatches. Pure.
+"""How much of its time a run has used, by the clock of whoever dispatches. Pure.
 
 The clock of the machine may be set by days, and goes on while the machine is suspended or nobody dispatches. None of that is
 a fault of the run's.
@@ -41,29 +41,3 @@ class RunTime:
         elif state.status == st.RUNNING and not waits and not is_stuck(state):
             self.used_us += passed_us
         return self.used_us
-
-
-@dataclass(slots=True)
-class RestClock:
-    """Now, as far as the rests before retries go.
-
-    The time of events stands still after the clock was set back, until it has caught up. Rests go on meanwhile, by the steady
-    clock, from that same time: so whoever begins one must take this time as its beginning.
-    """
-
-    now_us: int = 0
-    looked_us: int = 0  # By the steady clock.
-
-    def look(self, at_us: int, clock_us: int, steady_us: int) -> int:
-        """Now, in microseconds since the epoch; never before what it gave last.
-
-        Args:
-            at_us: the time of the next event.
-            clock_us: what the machine says that it is; earlier than that where it was set back.
-            steady_us: by a clock that nobody sets.
-        """
-        passed_us, self.looked_us = steady_us - self.looked_us, steady_us
-        if self.now_us and (clock_us < at_us or at_us < self.now_us):
-            self.now_us += passed_us
-        self.now_us = max(self.now_us, at_us)
-        return self.now_us

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from parallel_agents.eventstore.location import keys_folder
+
 NONE: Final = "none"
 PRESETS: Final = ("namespaces", "bwrap")
 _NAMESPACES: Final = (
@@ -59,7 +61,10 @@ def before_command(sandbox: Sequence[str], at: Places) -> tuple[str, ...]:
 
 
 def _bwrap(at: Places) -> tuple[str, ...]:
-    """Later words lie over earlier ones: all of it read-only, then what may be written, the store never."""
+    """Later words lie over earlier ones: all of it read-only, then what may be written, the store never.
+
+    The key that the log is sealed with cannot even be read.
+    """
     words = list(_BWRAP)
 
     def bind(path: str, how: str = "--bind-try") -> None:
@@ -76,6 +81,10 @@ def _bwrap(at: Places) -> tuple[str, ...]:
         bind(at.workdir, "--bind")
     bind(f"{at.store}/clients")
     bind(at.folder)
+    for environ in (os.environ, {"HOME": at.home}):  # Last, so that nothing lies over it.
+        keys = keys_folder(environ)
+        if keys is not None and keys.is_dir():
+            words.extend(("--tmpfs", str(keys)))
     return (*words, "--chdir", at.workdir, "--")
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.store_wide import KEEP_EVERY
 from parallel_agents.scheduler import trouble
+from parallel_agents.scheduler.attempts import Held
 
 LOOK_EVERY_US = 10_000_000
 """How often the write-ahead log is looked at: where somebody reads an old moment of the store, folding it helps little."""
+SNAPSHOT_EVERY = 10_000
+"""Events of a run between two snapshots: to fold so many takes as long as to make and to load one of a run that is not large."""
+PER_TASK = 4
+"""Events for each task of a large run between two whole snapshots of it: so they stay a small part of the log's size."""
+LIGHT_EVERY = 2_000
+"""Events of a large run between two light snapshots. `python -m bench past` shows what other spacings would cost."""
 
 
 class Upkeep:
@@ -25,7 +33,7 @@ class Upkeep:
         self._looked_us: int | None = None
 
     def after_tick(self, seq: int, *, quiet: bool) -> None:
-        """Leave snapshots, and fold the write-ahead log.
+        """Leave snapshots, fold the write-ahead log, and give a store of an older release its index.
 
         Args:
             seq: the last event that the dispatcher has folded.
@@ -39,5 +47,29 @@ class Upkeep:
             if quiet and (self._looked_us is None or now_us - self._looked_us >= LOOK_EVERY_US):
                 self._looked_us = now_us
                 self._log.fold_write_ahead_log()
+                if not self._log.has_task_index:
+                    self._log.make_task_index()
         except StoreError as error:  # Nothing of it is needed to go on.
             trouble.warn("the store was not tidied: {}", error)
+
+    def keep_snapshots(self, held: Held, fresh: Sequence[Recorded]) -> None:
+        """Leave snapshots of a run, where the last ones are far behind.
+
+        Args:
+            fresh: what was appended since the last call, of any runs.
+        """
+        state = held.state
+        try:
+            if held.light is not None:
+                own = [record for record in fresh if record.run_id == state.run_id]
+                for record in own:
+                    held.light.learn(record.event)
+                held.light_seq_count += len(own)
+                if held.light_seq_count >= LIGHT_EVERY or not held.has_light:
+                    held.light_seq_count, held.has_light = 0, True
+                    self._projector.save_light_snapshot(state.run_id, state.seq, held.light.dump())
+            if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, 0 if held.light is None else PER_TASK * len(state.tasks)):
+                held.snapshot_seq_count = 0
+                self._projector.save_snapshot(state)
+        except StoreError as error:  # A cache; and what was just decided is still to be started.
+            trouble.warn("no snapshot of run {}: {}", state.run_id, error)

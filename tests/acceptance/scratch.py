@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import psutil
 from any_load import AT_ANY_LOAD
 from waiting import DEADLINE_S as DEADLINE_S
+from waiting import line_with as line_with
+from waiting import next_line as next_line
 from waiting import wait_until as wait_until
 
 from parallel_agents.eventstore.doorbell import doorbell_prefix
@@ -68,18 +73,74 @@ class Stem:
         )  # fmt: skip
         self._lock = threading.Lock()
 
-    def ask(self, request: Mapping[str, Any]) -> int:
-        """Carry out one command line; its exit code."""
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Carry out one command line; its exit code, or what else was asked for."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self._lock:
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            return int(self._process.stdout.readline())
+            return json.loads(next_line(self._process.stdout))
 
 
 @cache
 def _stem() -> Stem:
     return Stem()
+
+
+class Begun:
+    """A command that goes on in a fork of the stem, to be used as a ``Popen`` is.
+
+    Args:
+        request: as the stem takes it, but for its output.
+    """
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.args = list(request["words"])
+        self.returncode: int | None = None
+        with tempfile.TemporaryDirectory() as folder:
+            pipes = {name: os.path.join(folder, name) for name in ("out", "err")}
+            for pipe in pipes.values():
+                os.mkfifo(pipe)
+            ends = [os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) for pipe in pipes.values()]
+            self.pid = int(_stem().ask({**request, **pipes, "begin": True}))
+        for end in ends:
+            os.set_blocking(end, True)
+        self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8", errors="replace") for end in ends)
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = _stem().ask({"ended": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float = DEADLINE_S) -> int:
+        """Wait for its end; its exit code."""
+        wait_until(lambda: self.poll() is not None, f"the end of {self.args}")
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """If it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """If it still runs, at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = DEADLINE_S) -> tuple[str, str]:
+        """Wait for its end; what it has said that nobody has read."""
+        with ThreadPoolExecutor(1) as pool:
+            err = pool.submit(_rest, self.stderr)
+            out = _rest(self.stdout)
+        self.wait(timeout)
+        return out, err.result()
+
+
+def _rest(file: IO[str]) -> str:
+    if file.closed:
+        return ""
+    with file:
+        return file.read()
 
 
 class Scratch:
@@ -102,7 +163,24 @@ class Scratch:
             **AT_ANY_LOAD,
             "GIT_CEILING_DIRECTORIES": os.path.realpath(root.parent),  # Whatever repository the tests lie in.
         }
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[subprocess.Popen[str] | Begun] = []
+        self._kept: tuple[Path, dict[str, str]] | None = None
+
+    def keep(self) -> Scratch:
+        """Keep a copy of the project as it is now, for the many tests that begin there (see ``anew``); gives itself."""
+        folder = shutil.copytree(self.root, self.root.with_name(f"{self.root.name} as it was kept"), symlinks=True)
+        self._kept = folder, dict(self.environment)
+        return self
+
+    def anew(self) -> Iterator[Scratch]:
+        """What a fixture yields for a test: the project as it was kept, in the place where it was made."""
+        assert self._kept is not None
+        folder, environment = self._kept
+        shutil.rmtree(self.root)
+        shutil.copytree(folder, self.root, symlinks=True)
+        self.environment = dict(environment)
+        yield self
+        self.close()
 
     @property
     def store(self) -> Path:
@@ -142,13 +220,19 @@ class Scratch:
             script: a line of shell that the command, ``"$@"``, is part of.
             more: for ``Popen``.
         """
-        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         text = {"encoding": "utf-8", "errors": "replace"}
         command = ["sh", "-c", script, "sh", COMMAND, *words] if script else [COMMAND, *words]
-        process = subprocess.Popen(command, cwd=cwd or self.root, env=environment, **{**streams, **text, **more})
+        process = subprocess.Popen(
+            command, cwd=cwd or self.root, env=self._environment(env), **{**streams, **text, **more}
+        )
         self._started.append(process)
         return process
+
+    def begin(self, *words: str, cwd: Path | None = None, env: Mapping[str, str | None] | None = None) -> Any:
+        """The same as ``start`` in a fork of a process that has imported everything, wherever its start is not the point."""
+        self._started.append(Begun(self._request(words, cwd, env)))
+        return self._started[-1]
 
     def said_by(self, process: Any) -> Said:
         """Wait for the end of a command that was started, and what it said. No command ever shows a traceback."""
@@ -187,8 +271,13 @@ class Scratch:
         env: Mapping[str, str | None] | None = None,
     ) -> int:
         """Run a command on these files (see ``stem.py``); its exit code."""
-        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
-        return _stem().ask({"words": words, "cwd": str(cwd or self.root), "environment": environment, **files})
+        return int(_stem().ask({**self._request(words, cwd, env), **files}))
+
+    def _request(self, words: Sequence[str], cwd: Path | None, env: Mapping[str, str | None] | None) -> dict[str, Any]:
+        return {"words": words, "cwd": str(cwd or self.root), "environment": self._environment(env)}
+
+    def _environment(self, env: Mapping[str, str | None] | None) -> dict[str, str]:
+        return {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
 
     def event_count(self) -> int:
         """How many events the store holds, without asking ourselves; 0 where there is no store."""
@@ -202,16 +291,43 @@ class Scratch:
 
     def events(self, run: str = "latest", *more: str) -> list[dict[str, Any]]:
         """The history of a run."""
-        return self("history", run, "--json", *more).lines
+        return self.quick("history", run, "--json", *more).lines
+
+    def sparing(self, look: Callable[[], Any]) -> Callable[[], Any]:
+        """The same look, taken anew only where something was written since, or a while has passed.
+
+        Whoever waits takes nothing from what is waited for.
+        """
+        seen: list[tuple[int, int, int]] | None = None
+        found, due = None, 0.0
+
+        def spared() -> Any:
+            nonlocal seen, found, due
+            if (now := self._written()) != seen or time.monotonic() > due:
+                found = look()
+                seen, due = now, time.monotonic() + 0.2
+            return found
+
+        return spared
+
+    def _written(self) -> list[tuple[int, int, int]]:
+        """What differs between the files of the store before and after a commit, but for two commits in one moment."""
+        kept = []
+        for path in (self.store, self.store.with_name(f"{self.store.name}-wal")):
+            with contextlib.suppress(OSError):
+                about = path.stat()
+                kept.append((about.st_ino, about.st_size, about.st_mtime_ns))
+        return kept
 
     def until(self, condition: Callable[[dict[str, Any]], Any], what: str, run: str = "latest") -> dict[str, Any]:
         """Wait until the status of a run satisfies a condition; that status."""
 
-        def look() -> dict[str, Any] | None:
+        def status() -> dict[str, Any] | None:
             said = self.quick("status", run, "--json", code=None)
-            return said.data if said.code == 0 and condition(said.data) else None
+            return said.data if said.code == 0 else None
 
-        found: dict[str, Any] = wait_until(look, what)
+        look = self.sparing(status)
+        found: dict[str, Any] = wait_until(lambda: (seen := look()) and condition(seen) and seen, what)
         return found
 
     def until_running(self, *task_ids: str, run: str = "latest") -> dict[str, Any]:
@@ -230,7 +346,8 @@ class Scratch:
     def ours(self) -> dict[int, str]:
         """The processes of this project: commands, daemons, supervisors, attempts and what they left; pid -> command."""
         home, root, bell = str(self.root / "home"), str(self.root), doorbell_prefix(self.store)
-        found = {}
+        forks = [one for one in self._started if isinstance(one, Begun) and one.poll() is None]
+        found = {one.pid: " ".join(one.args) for one in forks}  # Their environment is told as that of the stem.
         for process in psutil.process_iter():
             try:
                 words = process.cmdline()
@@ -251,6 +368,7 @@ class Scratch:
             if process.poll() is None:
                 process.kill()
             process.communicate(timeout=DEADLINE_S)
+        self._started.clear()
         left = self.ours()
         for signum in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + 2.0

@@ -109,9 +109,13 @@ class Shown(NamedTuple):
 
 
 def quickly_on_terminal(
-    scratch: Scratch, *words: str, size: tuple[int, int] = (80, 24), env: Mapping[str, str] | None = None
+    scratch: Scratch,
+    *words: str,
+    size: tuple[int, int] = (80, 24),
+    env: Mapping[str, str] | None = None,
+    typing: Callable[[str], bytes] = lambda text: b"",
 ) -> Shown:
-    """The same for a command that only looks, in a fork of a process that has imported everything."""
+    """The same as ``on_terminal`` for most commands, in a fork of a process that has imported everything."""
     columns, rows = size
     terminal, other_end = os.openpty()
     fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -122,6 +126,8 @@ def quickly_on_terminal(
         while select.select([terminal], [], [], 0.01)[0] or not asked.done():
             if select.select([terminal], [], [], 0)[0]:
                 shown += os.read(terminal, 1 << 16)
+                if typed := typing(shown.decode("utf-8", "replace")):
+                    os.write(terminal, typed)
     os.close(other_end)
     os.close(terminal)
     return Shown.of(asked.result(), columns, rows, shown)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakeagent.installing import install
 from scratch import Scratch, in_state
-from terminal import on_terminal
+from terminal import quickly_on_terminal
 
 DEAR = "@usage 1000000 20000 0 0"  # On haiku some $0.11 a call.
 
@@ -39,7 +39,7 @@ def test_a_run_of_agents_says_who_did_what_on_which_model_and_what_it_cost(agent
     foreseen = agents.quick("run", plan, "--dry-run")
     assert "$5.00; enough for what is expected" in foreseen.out
     assert "prior" in foreseen.out
-    said = agents("run", plan)
+    said = agents.quick("run", plan)
     assert "cost $0.00" in said.out
     assert "of $5.00" in said.out
     found = agents.quick("status", "--json").data
@@ -75,7 +75,7 @@ def test_a_spent_budget_pauses_the_run_until_somebody_gives_more(agents: Scratch
     """Code 6, of whoever waits. Less than is spent is refused whole; more lets what was cut off go on where it was."""
     steps = [DEAR[1:], "write a.txt x", "say done"]
     plan = agents.plan(agent("dear", *steps), agent("next", "say ok", dependencies=["dear"]), budget_usd=0.05)
-    said = agents("run", plan, code=6)
+    said = agents.quick("run", plan, code=6)
     assert "the budget of the run is spent: $0.11" in said.out
     assert "⛔ the budget of the run is spent" in said.err
     assert [agents.quick(verb, code=6).code for verb in ("wait", "attach")] == [6, 6]
@@ -92,7 +92,7 @@ def test_a_spent_budget_pauses_the_run_until_somebody_gives_more(agents: Scratch
     assert "--budget 'x': is no number" in agents.quick("resume", "--budget", "x", code=2).err
     assert "has no task 'nobody'" in agents.quick("resume", "--budget", "9", "--task-budget", "nobody=1", code=3).err
     assert agents.event_count() == before
-    assert agents("resume", "--budget", "2", "--json").data["counts"] == {"completed": 2}
+    assert agents.quick("resume", "--budget", "2", "--json").data["counts"] == {"completed": 2}
     seen = types(agents)
     assert seen[seen.index("BudgetChanged") + 1] == "RunResumed"
     attempts = agents.quick("show", "dear", "--json").data["attempt_list"]
@@ -104,7 +104,7 @@ def test_a_spent_budget_pauses_the_run_until_somebody_gives_more(agents: Scratch
 def test_a_task_that_has_spent_its_own_budget_needs_a_higher_one(agents: Scratch) -> None:
     """It fails by that, with code 6; to open it again without more money is refused, and says how it is done."""
     plan = agents.plan(agent("dear", DEAR[1:], "write a.txt x", "say done", budget_usd=0.01), agent("other", "say ok"))
-    said = agents("run", plan, code=6)
+    said = agents.quick("run", plan, code=6)
     found = agents.quick("status", "--json").data
     assert in_state(found, "completed") == {"other"}
     command = f"parallel-agents retry {found['run_id']} dear --task-budget dear=0."
@@ -112,24 +112,24 @@ def test_a_task_that_has_spent_its_own_budget_needs_a_higher_one(agents: Scratch
     assert command in agents.quick("retry", "--json", code=2).complaint["hint"]
     agents.quick("retry", "latest", "dear", "--task-budget", "dear=1")
     assert types(agents)[-3:] == ["BudgetChanged", "TaskReopened", "RunResumed"]
-    assert agents("resume", "--json").data["counts"] == {"completed": 2}
+    assert agents.quick("resume", "--json").data["counts"] == {"completed": 2}
 
 
 def test_a_run_without_a_key_ends_with_4_and_goes_on_after_a_login(agents: Scratch) -> None:
     """What could not begin counts as no failure; it needs no retries."""
     logged_in = agents.root / "home" / "logged-in"
     plan = agents.plan(agent("a", f"once {logged_in} fail not-logged-in", "say ok"), agent("b", "say ok"))
-    said = agents("run", plan, code=4)
+    said = agents.quick("run", plan, code=4)
     assert "Not logged in" in said.out
     assert "log in, or set the key in the environment, then `parallel-agents resume" in said.out
     assert agents.quick("wait", code=4).code == 4
     assert "log in" in agents.quick("status").out
-    assert agents("resume", "--json").data["counts"] == {"completed": 2}
+    assert agents.quick("resume", "--json").data["counts"] == {"completed": 2}
 
 
 def test_an_account_without_money_ends_a_run_with_6(agents: Scratch) -> None:
     """It is the provider's limit and no budget of ours: what is said is another thing."""
-    said = agents("run", agents.plan(agent("a", "fail no-credit")), code=6)
+    said = agents.quick("run", agents.plan(agent("a", "fail no-credit")), code=6)
     assert "see to the account's money at its provider" in said.out
     assert agents.quick("status", "--json").data["pause_code"] == "spend_cap"
 
@@ -142,7 +142,7 @@ def test_a_used_up_allowance_is_waited_for_by_all_and_can_be_lifted(agents: Scra
         {"task_id": "c", "command": ["true"]},
     )  # fmt: skip
     assert agents.quick("limits", "--json", code=3).complaint["code"] == "unknown_run"
-    running = agents.start("run", plan, "--json")
+    running = agents.begin("run", plan, "--json")
     found = agents.until(lambda found: found["limits"] and in_state(found, "completed") == {"c"}, "the limit to be met")
     (limit,) = found["limits"]
     assert (limit["provider"], limit["kind"], limit["stated"]) == ("anthropic", "usage_limit", True)
@@ -169,7 +169,7 @@ def test_a_budget_can_be_seen_and_changed_while_a_run_goes_on(agents: Scratch) -
     go = agents.root / "home" / "go"
     wait = f"run until [ -e {go} ]; do sleep 0.02; done"
     plan = agents.plan(agent("a", wait, "say ok"), {"task_id": "c", "command": ["true"]}, budget_usd=5)
-    running = agents.start("run", plan, "--json")
+    running = agents.begin("run", plan, "--json")
     agents.until_running("a")
     agents.quick("budget", "--budget", "7.5", "--task-budget", "a=2")
     found = agents.quick("budget", "--json").data["budgets"]
@@ -187,7 +187,7 @@ def test_a_budget_can_be_seen_and_changed_while_a_run_goes_on(agents: Scratch) -
 def test_costs_that_nobody_will_know_are_told_before_and_after(agents: Scratch) -> None:
     """A model without a price, under a budget: the budget counts what was expected, and no sum says so much."""
     plan = agents.plan(agent("a", "say ok", runner="codex", model="gpt-nobody-knows"), budget_usd=5)
-    said = agents("run", plan, "--json")
+    said = agents.quick("run", plan, "--json")
     assert "THE BUDGET CANNOT BE MEASURED for a: the agent codex on gpt-nobody-knows" in said.err
     assert (said.data["cost_usd"], said.data["unknown_attempts"]) == (0.0, 1)
     (budget,) = said.data["budgets"]
@@ -219,7 +219,7 @@ def test_doctor_says_which_agents_could_be_driven(agents: Scratch) -> None:
 def test_somebody_who_watches_sees_that_the_money_is_gone(agents: Scratch) -> None:
     """It stands below the tasks, and what goes on stands at the end."""
     agents.plan(agent("dear", DEAR[1:], "write a.txt x", "say done"), budget_usd=0.05)
-    shown = on_terminal(agents, "run", "plan.json")
+    shown = quickly_on_terminal(agents, "run", "plan.json")
     said = "\n".join(shown.screen.lines)
     assert shown.code == 6
     assert "⛔ the budget of the run is spent: $0.11" in said

@@ -22,7 +22,7 @@ def files_of(cli: Scratch, run_id: str) -> list[str]:
 def begun(cli: Scratch, tmp_path: Path, *more: dict[str, Any]) -> tuple[Any, str, Path]:
     """A run whose first task waits, the run's id, and the file that lets it go on."""
     go = tmp_path / "go"
-    command = cli.start("run", cli.plan(shell("a", f"echo a > a; {until_file(str(go))}"), *more))
+    command = cli.begin("run", cli.plan(shell("a", f"echo a > a; {until_file(str(go))}"), *more))
     return command, cli.until_running("a")["run_id"], go
 
 
@@ -33,14 +33,14 @@ def begun(cli: Scratch, tmp_path: Path, *more: dict[str, Any]) -> tuple[Any, str
 )
 def test_a_repository_that_an_agent_made_in_its_checkout_outlives_it(cli: Scratch, script: str, retries: int) -> None:
     """No commit keeps it, so the attempt fails by name, and its checkout is set aside before the next one begins."""
-    versioned(cli, {"f": "1\n"})
-    said = cli("run", cli.plan(shell("a", script), defaults={"max_retries": retries}), code=1)
+    versioned(cli, {"f": "1\n", "parallel-agents.toml": "[execution.retry_policy]\nretry_delay = 0\n"})
+    said = cli.quick("run", cli.plan(shell("a", script), defaults={"max_retries": retries}), code=1)
     assert "its work could not be kept" in said.out
     assert "inner" in said.out
     asides = sorted((cli.root / ".parallel-agents" / "worktrees").glob("*/.unkept-a-*"))
     assert [(aside / "inner" / "file").read_text() for aside in asides] == ["precious\n"] * (retries + 1)
     assert str(asides[0]) in said.err
-    cli("gc", "--yes")
+    cli.quick("gc", "--yes")
     assert all(aside.exists() for aside in asides)
 
 
@@ -48,7 +48,7 @@ def test_an_agent_without_its_git_file_takes_nothing_of_the_users_branch_back(cl
     """Its work is what it changed, whatever the user has committed meanwhile."""
     versioned(cli, {"f": "1\n"})
     go = tmp_path / "go"
-    command = cli.start("run", cli.plan(shell("a", f"rm .git; echo a > a; {until_file(str(go))}")))
+    command = cli.begin("run", cli.plan(shell("a", f"rm .git; echo a > a; {until_file(str(go))}")))
     run_id = cli.until_running("a")["run_id"]
     cli.write("users", "u\n")
     git(cli, "add", "users")
@@ -69,7 +69,7 @@ def test_what_an_agent_does_to_shared_state_is_told_and_its_work_is_kept(cli: Sc
     echo '#!/bin/sh' > "$(git rev-parse --git-common-dir)/hooks/pre-commit"
     git switch -qc other; echo c > committed; git add -A; {AS_AGENT} commit -qm own; echo d > uncommitted
     """
-    cli("run", cli.plan(shell("a", script)))
+    cli.quick("run", cli.plan(shell("a", script)))
     events = cli.events()
     told = next(event["data"]["what"] for event in events if event["type"] == "SharedStateChanged")
     assert told == ["branch mine", "branch other", "config", "hooks/pre-commit", "stash", "tag mark"]
@@ -89,9 +89,9 @@ def test_a_user_on_the_branch_of_a_run_keeps_the_files_that_they_see(cli: Scratc
     assert f"the branch {branch} is checked out in {cli.root}, so it does not move" in said.err
     assert git(cli, "status", "--porcelain") == ""
     git(cli, "switch", "-q", "main")
-    cli("merge", "--yes")
+    cli.quick("merge", "--yes")
     assert git(cli, "ls-files").splitlines() == [".gitignore", "a", "b", "f"]
-    assert "lost its ref" not in cli("doctor").out
+    assert "lost its ref" not in cli.quick("doctor").out
 
 
 def test_a_commit_of_somebody_else_on_the_branch_of_a_run_is_kept_and_told(cli: Scratch, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_commit_of_somebody_else_on_the_branch_of_a_run_is_kept_and_told(cli: 
     said = cli.said_by(command)
     assert f"somebody put {foreign[:12]} on the branch" in said.err
     assert git(cli, "rev-parse", f"parallel-agents/{run_id}") == foreign
-    cli("merge", "--yes")
+    cli.quick("merge", "--yes")
     assert git(cli, "ls-files").splitlines() == [".gitignore", "a", "f"]
 
 
@@ -113,16 +113,20 @@ def test_work_outlives_a_project_that_is_moved_while_it_is_done(cli: Scratch, tm
     """Who missed it first decides what becomes of the attempt; its work is held by a ref or set aside, whatever comes after."""
     versioned(cli, {"f": "1\n"})
     go, pids = tmp_path / "go", tmp_path / "pids"
-    command = cli.start("run", cli.plan(shell("a", f"echo $$ > a; echo $$ >> {pids}; {until_file(str(go))}")))
+    command = cli.begin("run", cli.plan(shell("a", f"echo $$ > a; echo $$ >> {pids}; {until_file(str(go))}")))
     run_id = cli.until_running("a")["run_id"]
     wait_until(pids.exists, "the attempt to have written")
+    names = ("refs/parallel-agents", "refs/heads/parallel-agents")
+    wait_until(lambda: len(git(cli, "for-each-ref", *names).splitlines()) == 3, "the refs")
+    # Of a git that is moved away in the middle a lock is left, which whoever resumes waits for in vain for half a minute.
+    wait_until(lambda: not list((cli.root / ".git" / "refs").rglob("*.lock")), "git to have ended")
     elsewhere = cli.root.with_name("elsewhere")
     os.rename(cli.root, elsewhere)
     go.touch()
     assert cli.said_by(command).code != 0
     os.rename(elsewhere, cli.root)
-    cli("retry", code=None)  # Refused where its failure was not recorded any more.
-    cli("resume", code=None)
+    cli.quick("retry", code=None)  # Refused where its failure was not recorded any more.
+    cli.quick("resume", code=None)
     held = git(cli, "log", f"--glob=refs/parallel-agents/{run_id}", "--format=", "--patch", "--", "a").splitlines()
     held += [
         f"+{(aside / 'a').read_text().strip()}" for aside in cli.root.glob(".parallel-agents/worktrees/*/.unkept-a-*")
@@ -137,9 +141,9 @@ def test_two_runs_at_once_in_one_repository_are_in_nobodys_way(cli: Scratch) -> 
         cli.plan(*(shell(f"t{at}", f"echo $PARALLEL_AGENTS_PORT > {name}{at}") for at in range(3)), name=name)
         for name in ("one", "two")
     ]
-    for command in [cli.start("run", plan) for plan in plans]:
+    for command in [cli.begin("run", plan) for plan in plans]:
         assert cli.said_by(command).code == 0
-    runs = {run["name"]: run["run_id"] for run in cli("runs", "--json").data}
+    runs = {run["name"]: run["run_id"] for run in cli.quick("runs", "--json").data}
     for name, run_id in runs.items():
         assert files_of(cli, run_id) == sorted([".gitignore", "f", *(f"{name}{at}" for at in range(3))])
     assert len(git(cli, "worktree", "list").splitlines()) == 1
@@ -169,7 +173,7 @@ def test_a_process_that_an_agent_leaves_behind_writes_into_no_commit_after_its_e
     """It is stopped with the attempt."""
     versioned(cli, {"f": "1\n"})
     script = "(setsid sh -c 'while :; do echo . >> noise; done' &); until [ -s noise ]; do sleep 0.02; done; echo a > a"
-    cli("run", cli.plan(shell("a", script)))
+    cli.quick("run", cli.plan(shell("a", script)))
     assert files_of(cli, cli.events()[0]["run_id"]) == [".gitignore", "a", "f", "noise"]
     assert cli.ours() == {}
 

@@ -31,7 +31,7 @@ def test_every_verb_answers_as_before_and_a_retry_goes_on(repo: Scratch) -> None
     """Outputs, paths, logs: out of a file that any unzip reads."""
     many = "mkdir d; for n in $(seq 40); do echo $n > d/file-with-a-long-name-$n; done; seq 3000"
     once = f"seq 500; test -e {repo.root / 'done'} || exit 3"
-    repo("run", repo.plan(shell("a", many), shell("b", once, "a", max_retries=0)), code=1)
+    repo.quick("run", repo.plan(shell("a", many), shell("b", once, "a", max_retries=0)), code=1)
     run_id = repo.quick("runs", "--json").data[0]["run_id"]
     before = answers(repo, run_id)
     done = repo.quick("archive", run_id[:6], "--json").data
@@ -46,7 +46,7 @@ def test_every_verb_answers_as_before_and_a_retry_goes_on(repo: Scratch) -> None
     assert "there is nothing to archive" in repo.quick("archive", "--older-than", "0").err
     (repo.root / "done").touch()
     repo.quick("retry", run_id, "b")
-    repo("resume", run_id)
+    repo.quick("resume", run_id)
     assert repo.quick("status", run_id, "--json").data["status"] == "completed"
     repo.quick("archive", run_id)
     assert len(list((repo.store.parent / "archive").iterdir())) == 2
@@ -55,7 +55,7 @@ def test_every_verb_answers_as_before_and_a_retry_goes_on(repo: Scratch) -> None
 
 def test_beside_a_daemon_what_goes_on_stays_and_what_is_over_goes(cli: Scratch) -> None:
     """It goes on dispatching; without a run or an age nothing is done."""
-    cli("run", cli.plan(shell("a", "seq 300"), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", "seq 300"), workspace="none"))
     old = cli.quick("runs", "--json").data[0]["run_id"]
     cli.quick("daemon", "start")
     cli.quick("submit", cli.plan(shell("long", f"touch begun; {until_file('go')}"), workspace="none"))
@@ -65,7 +65,7 @@ def test_beside_a_daemon_what_goes_on_stays_and_what_is_over_goes(cli: Scratch) 
     new = cli.quick("runs", "--json").data[-1]["run_id"]
     assert f"run {new} cannot be archived: its run is running" in cli.quick("archive", new, code=2).err
     (cli.root / "go").touch()
-    cli("wait", new)
+    cli.quick("wait", new)
     assert "say which runs" in cli.quick("archive", code=2).err
     assert "say which runs" in cli.quick("archive", new, "--older-than", "1d", code=2).err
     assert cli.quick("archive", "--older-than", "0", "--compact", "--json").data["free_bytes"] == 0
@@ -74,7 +74,7 @@ def test_beside_a_daemon_what_goes_on_stays_and_what_is_over_goes(cli: Scratch) 
 
 def test_archives_are_verified_backed_up_and_restored(cli: Scratch) -> None:
     """With the store that needs them; a changed one is named, and one that is gone is told."""
-    cli("run", cli.plan(shell("a", "seq 3000; printf 'x%.0s' $(seq 500)"), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", "seq 3000; printf 'x%.0s' $(seq 500)"), workspace="none"))
     run_id = cli.quick("runs", "--json").data[0]["run_id"]
     before = answers(cli, run_id)
     assert cli.quick("archive", run_id, "--json").data["archived"][0]["events"] == 1

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
@@ -23,12 +23,34 @@ from scratch import Scratch, shell, until_file, wait_until
 from versioned import belongings, git, versioned
 
 
-@pytest.fixture
-def repo(cli: Scratch) -> Scratch:
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
     """A repository with one run: two tasks that made a file each, one after the other."""
-    versioned(cli, {"README.md": "hello\n"})
-    cli("run", cli.plan(shell("one", "echo 1 >one; echo said"), shell("two", "echo 2 >two", "one")))
-    return cli
+    cli = versioned(make_project("project"), {"README.md": "hello\n"})
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one; echo said"), shell("two", "echo 2 >two", "one")))
+    return cli.keep()
+
+
+@pytest.fixture
+def repo(with_a_run: Scratch) -> Iterator[Scratch]:
+    """That repository, for one test."""
+    yield from with_a_run.anew()
+
+
+@pytest.fixture(scope="module")
+def with_a_loss(make_project: Callable[[str], Scratch]) -> Scratch:
+    """The same when there was a backup of it, and then all was lost."""
+    cli = versioned(make_project("lost"), {"README.md": "hello\n"})
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one; echo said"), shell("two", "echo 2 >two", "one")))
+    cli.quick("backup", str(cli.root / "home" / "backup.tar.gz"))
+    lose_everything(cli)
+    return cli.keep()
+
+
+@pytest.fixture
+def lost(with_a_loss: Scratch) -> Iterator[Scratch]:
+    """That project, for one test."""
+    yield from with_a_loss.anew()
 
 
 @pytest.fixture
@@ -71,54 +93,54 @@ def packed(file: Path, found: dict[str, bytes]) -> None:
 
 def test_what_was_lost_is_as_before_after_a_restore(repo: Scratch, file: Path) -> None:
     """History, outputs, commits and the branch; what is the user's is not touched, byte for byte."""
-    before, history = belongings(repo), repo("history", "--json").out
+    before, history = belongings(repo), repo.quick("history", "--json").out
     refs = git(repo, "for-each-ref")
-    said = repo("backup", str(file), "--json").data
+    said = repo.quick("backup", str(file), "--json").data
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (said["events"], said["runs"], said["left_out"]) == (repo.event_count(), 1, [])
     assert list(file.parent.glob(".backup*")) == []
     lose_everything(repo)
     mine = belongings(repo)
-    done = repo("restore", str(file), "--json").data
+    done = repo.quick("restore", str(file), "--json").data
     assert (done["aside"], done["paused"], done["lost"]) == (None, [], [])
     assert belongings(repo) == mine
     assert {name: before[name] for name in before if not name.startswith(".git/")} == {
         name: mine[name] for name in mine if not name.startswith(".git/")
     }
-    assert repo("history", "--json").out == history
+    assert repo.quick("history", "--json").out == history
     assert git(repo, "for-each-ref") == refs
-    assert repo("logs", "one").out == "said\n"
+    assert repo.quick("logs", "one").out == "said\n"
     whole(repo)
-    repo("merge", "--yes")
+    repo.quick("merge", "--yes")
     assert (repo.root / "two").read_text() == "2\n"
 
 
 def test_a_file_and_a_store_that_are_there_stay_until_somebody_agrees(repo: Scratch, file: Path) -> None:
     """Also then the store is kept, beside the new one, and can be read."""
-    repo("backup", str(file))
+    repo.quick("backup", str(file))
     content = file.read_bytes()
-    assert "exists already" in repo("backup", str(file), code=2).err
+    assert "exists already" in repo.quick("backup", str(file), code=2).err
     assert file.read_bytes() == content
-    repo("run", repo.plan(shell("later", "true"), name="later"))
+    repo.quick("run", repo.plan(shell("later", "true"), name="later"))
     count, store = repo.event_count(), repo.store.read_bytes()
-    assert "put it aside" in repo("restore", str(file), code=2).err
+    assert "put it aside" in repo.quick("restore", str(file), code=2).err
     assert repo.store.read_bytes() == store
-    aside = repo("restore", str(file), "--yes", "--json").data["aside"]
+    aside = repo.quick("restore", str(file), "--yes", "--json").data["aside"]
     assert repo.event_count() < count
-    assert len(repo("history", "--json", "--store", aside, "latest").lines) > 0
-    assert [run["name"] for run in repo("runs", "--json", "--store", aside).data] == ["plan", "later"]
-    repo("backup", str(file), "--yes")
+    assert len(repo.quick("history", "--json", "--store", aside, "latest").lines) > 0
+    assert [run["name"] for run in repo.quick("runs", "--json", "--store", aside).data] == ["plan", "later"]
+    repo.quick("backup", str(file), "--yes")
     assert file.read_bytes() != content
 
 
 def test_without_outputs_the_rest_is_there(repo: Scratch, file: Path) -> None:
     """And it is said of each task what it is."""
-    repo("backup", str(file), "--no-outputs")
+    repo.quick("backup", str(file), "--no-outputs")
     assert {name.split("/")[0] for name in members(file)} == {"events.db", "bundles", "manifest.json"}
     lose_everything(repo)
-    repo("restore", str(file))
+    repo.quick("restore", str(file))
     whole(repo)
-    assert repo("logs", "one", code=None).out == ""
+    assert repo.quick("logs", "one", code=None).out == ""
 
 
 def flipped(file: Path) -> None:
@@ -234,20 +256,19 @@ def no_archive(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_changed(
-    repo: Scratch, file: Path, damage: Callable[[Path], None]
+    lost: Scratch, damage: Callable[[Path], None]
 ) -> None:
     """Whether by chance or by somebody who knows the format."""
-    repo("backup", str(file))
+    file = lost.root / "home" / "backup.tar.gz"
     damage(file)
-    lose_everything(repo)
-    before = (belongings(repo), git(repo, "for-each-ref"))
-    said = repo.quick("restore", str(file), "--json", code=2)
+    before = (belongings(lost), git(lost, "for-each-ref"))
+    said = lost.quick("restore", str(file), "--json", code=2)
     assert said.complaint["code"] == "backup"
     assert said.complaint["hint"]
-    assert (belongings(repo), git(repo, "for-each-ref")) == before
-    assert not repo.store.exists()
-    assert not (repo.root.parent / "stolen").exists()
-    assert list(repo.store.parent.glob(".restoring*")) == []
+    assert (belongings(lost), git(lost, "for-each-ref")) == before
+    assert not lost.store.exists()
+    assert not (lost.root.parent / "stolen").exists()
+    assert list(lost.store.parent.glob(".restoring*")) == []
 
 
 def test_a_directory_without_git_comes_back_with_its_shadow_repository(cli: Scratch, file: Path) -> None:
@@ -255,21 +276,21 @@ def test_a_directory_without_git_comes_back_with_its_shadow_repository(cli: Scra
     (cli.root / ".git").rmdir()
     cli.environment |= {"GIT_CONFIG_GLOBAL": os.devnull}
     cli.write("mine", "1\n")
-    cli("run", cli.plan(shell("one", "echo 2 >mine"), workspace="shared"))
-    cli("backup", str(file))
+    cli.quick("run", cli.plan(shell("one", "echo 2 >mine"), workspace="shared"))
+    cli.quick("backup", str(file))
     shutil.rmtree(cli.store.parent)
     (cli.root / "mine").write_text("3\n")
-    cli("restore", str(file), "--into", str(cli.root))
+    cli.quick("restore", str(file), "--into", str(cli.root))
     whole(cli)
     assert (cli.root / "mine").read_text() == "3\n"
-    checkpoint = next(one for one in cli("checkpoints", "--json").data if one["kind"] == "before_run")
-    folder = cli("checkpoint", "restore", checkpoint["checkpoint_id"], "--json").data
+    checkpoint = next(one for one in cli.quick("checkpoints", "--json").data if one["kind"] == "before_run")
+    folder = cli.quick("checkpoint", "restore", checkpoint["checkpoint_id"], "--json").data
     assert "1\n" in [path.read_text() for path in Path(folder["folder"]).glob("mine")]
 
 
 def tries(cli: Scratch) -> dict[str, int]:
     """The attempts of each task."""
-    return {task["task_id"]: task["attempts"] for task in cli("status", "--json").data["tasks"]}
+    return {task["task_id"]: task["attempts"] for task in cli.quick("status", "--json").data["tasks"]}
 
 
 def elsewhere(repo: Scratch, tmp_path: Path) -> Scratch:
@@ -297,22 +318,22 @@ def test_a_backup_of_a_run_that_goes_on_can_go_on_elsewhere_and_nothing_of_the_f
     plan = cli.plan(
         shell("one", "echo 1 >one"), shell("two", script, "one", max_retries=2), shell("end", "echo 3 >three", "two")
     )
-    cli("daemon", "start")
-    run_id = cli("submit", plan).out.strip()
+    cli.quick("daemon", "start")
+    run_id = cli.quick("submit", plan).out.strip()
     cli.until_running("two")
-    cli("backup", str(file))
+    cli.quick("backup", str(file))
     other = elsewhere(cli, tmp_path)
     try:
-        done = other("restore", str(file), "--json").data
+        done = other.quick("restore", str(file), "--json").data
         (first,) = (flags / "begun").read_text().split()
         assert (done["paused"], done["lost"]) == ([run_id], [first])
-        found = other("status", "--json").data
+        found = other.quick("status", "--json").data
         assert found["status"] == "paused"
         whole(other)
-        other("daemon", "start")
-        moved = other("history", "--type", "RunMoved", "--json").lines
+        other.quick("daemon", "start")
+        moved = other.quick("history", "--type", "RunMoved", "--json").lines
         assert [one["data"]["repository"] for one in moved] == [str(other.root)]
-        other("resume", run_id)
+        other.quick("resume", run_id)
         wait_until(lambda: len((flags / "begun").read_text().split()) == 2, "the attempt of the copy")
         cli.until_running("two")
         (flags / "go").touch()
@@ -321,7 +342,7 @@ def test_a_backup_of_a_run_that_goes_on_can_go_on_elsewhere_and_nothing_of_the_f
         assert tries(cli) == {"one": 1, "two": 1, "end": 1}
         assert tries(other) == {"one": 1, "two": 2, "end": 1}
         for each in (cli, other):
-            each("daemon", "stop")
+            each.quick("daemon", "stop")
             wait_until(lambda each=each: not each.ours(), "everything to end")
             whole(each)
             assert git(each, "show", f"parallel-agents/{run_id}:three") == "3"
@@ -337,20 +358,20 @@ def test_an_attempt_that_lives_is_adopted_by_the_store_that_is_restored_in_its_p
     flags = tmp_path / "flags"
     flags.mkdir()
     script = f"echo x >>{flags}/begun; {until_file(f'{flags}/go')}; echo 2 >two"
-    cli("daemon", "start")
-    run_id = cli("submit", cli.plan(shell("two", script))).out.strip()
+    cli.quick("daemon", "start")
+    run_id = cli.quick("submit", cli.plan(shell("two", script))).out.strip()
     cli.until_running("two")
-    assert "dispatches" in cli("restore", str(cli.store), "--yes", code=2).err
-    cli("backup", str(file))
-    os.kill(cli("daemon", "status", "--json").data["pid"], signal.SIGKILL)
-    wait_until(lambda: cli("daemon", "status", code=None).code == 7, "the end of the daemon")
+    assert "dispatches" in cli.quick("restore", str(cli.store), "--yes", code=2).err
+    cli.quick("backup", str(file))
+    os.kill(cli.quick("daemon", "status", "--json").data["pid"], signal.SIGKILL)
+    wait_until(lambda: cli.quick("daemon", "status", code=None).code == 7, "the end of the daemon")
     cli.store.write_bytes(b"spoiled")
-    done = cli("restore", str(file), "--yes", "--json").data
+    done = cli.quick("restore", str(file), "--yes", "--json").data
     assert (done["paused"], done["lost"]) == ([run_id], [])
     assert Path(done["aside"]).read_bytes() == b"spoiled"
     (flags / "go").touch()
-    cli("resume", run_id)
-    assert cli("status", "--json").data["status"] == "completed"
+    cli.quick("resume", run_id)
+    assert cli.quick("status", "--json").data["status"] == "completed"
     assert (flags / "begun").read_text() == "x\n"
     assert git(cli, "show", f"parallel-agents/{run_id}:two") == "2"
     whole(cli)
@@ -362,18 +383,18 @@ def test_an_attempt_that_the_backup_does_not_know_is_not_orphaned(cli: Scratch, 
     versioned(cli, {"README.md": "hello\n"})
     flags = tmp_path / "flags"
     flags.mkdir()
-    cli("run", cli.plan(shell("one", "true")))
-    cli("backup", str(file))
-    cli("daemon", "start")
-    run_id = cli("submit", cli.plan(shell("two", until_file(f"{flags}/go")), name="second")).out.strip()
+    cli.quick("run", cli.plan(shell("one", "true")))
+    cli.quick("backup", str(file))
+    cli.quick("daemon", "start")
+    run_id = cli.quick("submit", cli.plan(shell("two", until_file(f"{flags}/go")), name="second")).out.strip()
     cli.until_running("two")
-    cli("daemon", "stop")
-    said = cli("restore", str(file), "--yes", code=2)
+    cli.quick("daemon", "stop")
+    said = cli.quick("restore", str(file), "--yes", code=2)
     assert run_id in said.err
     assert "stop --now" in said.err
     (flags / "go").touch()
     wait_until(lambda: not cli.ours(), "the end of the attempt")
-    cli("restore", str(file), "--yes")
+    cli.quick("restore", str(file), "--yes")
     whole(cli)
 
 
@@ -381,17 +402,17 @@ def test_nothing_is_restored_under_a_daemon_or_under_a_run_in_the_foreground(
     repo: Scratch, file: Path, tmp_path: Path
 ) -> None:
     """Each is named, with what to do."""
-    repo("backup", str(file))
-    repo("daemon", "start")
-    assert "daemon stop" in repo("restore", str(file), "--yes", code=2).err
-    repo("daemon", "stop")
-    running = repo.start("run", repo.plan(shell("wait", until_file(f"{tmp_path}/go")), name="waiting"))
+    repo.quick("backup", str(file))
+    repo.quick("daemon", "start")
+    assert "daemon stop" in repo.quick("restore", str(file), "--yes", code=2).err
+    repo.quick("daemon", "stop")
+    running = repo.begin("run", repo.plan(shell("wait", until_file(f"{tmp_path}/go")), name="waiting"))
     repo.until_running("wait")
-    said = repo("restore", str(file), "--yes", code=2)
+    said = repo.quick("restore", str(file), "--yes", code=2)
     assert f"process {running.pid} dispatches run" in said.err
     (tmp_path / "go").touch()
     assert repo.said_by(running).code == 0
-    repo("restore", str(file), "--yes")
+    repo.quick("restore", str(file), "--yes")
     whole(repo)
 
 
@@ -400,20 +421,20 @@ def test_a_backup_of_a_busy_store_is_of_one_moment(cli: Scratch, file: Path, tmp
     """Whatever an event of it names is in it, while a daemon starts, merges and ends tasks all the time."""
     versioned(cli, {"README.md": "hello\n"})
     tasks: list[dict[str, Any]] = [shell(f"t{number}", f"echo {number} >f{number}") for number in range(30)]
-    cli("daemon", "start")
-    run_id = cli("submit", cli.plan(*tasks, max_parallel_agents=3)).out.strip()
+    cli.quick("daemon", "start")
+    run_id = cli.quick("submit", cli.plan(*tasks, max_parallel_agents=3)).out.strip()
     made = []
     ended = False
     while not ended:
         ended = cli.quick("status", run_id, "--json").data["status"] == "completed"
         made.append(tmp_path / f"{len(made)}.tar.gz")
-        cli("backup", str(made[-1]))
+        cli.quick("backup", str(made[-1]))
     assert len(made) > 2
     other = elsewhere(cli, tmp_path)
     try:
         counts = []
         for one in made:
-            other("restore", str(one), "--yes")
+            other.quick("restore", str(one), "--yes")
             whole(other)
             counts.append(other.event_count())
         assert counts == sorted(counts)
@@ -425,11 +446,11 @@ def test_a_backup_of_a_busy_store_is_of_one_moment(cli: Scratch, file: Path, tmp
 def test_a_timetable_does_not_come_back_by_itself(repo: Scratch, file: Path) -> None:
     """Whoever made the backup may have started what was due since; it is said how to have it again."""
     plan = repo.plan(shell("one", "true"), name="nightly")
-    repo("submit", plan, "--cron", "0 3 * * *", "--zone", "UTC")
-    repo("backup", str(file))
-    said = repo("restore", str(file), "--yes")
+    repo.quick("submit", plan, "--cron", "0 3 * * *", "--zone", "UTC")
+    repo.quick("backup", str(file))
+    said = repo.quick("restore", str(file), "--yes")
     assert "nightly does not run at '0 3 * * *' any more" in said.err
-    assert repo("schedules", "--json").data == []
+    assert repo.quick("schedules", "--json").data == []
     whole(repo)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scratch import Scratch, shell, until_file
-from terminal import on_terminal, quickly_on_terminal
+from terminal import quickly_on_terminal
 from versioned import git, versioned
 
 SHAPE = {"checkpoint_id", "seq", "kind", "label", "commit", "at"}  # What scripts rely on.
@@ -26,7 +26,7 @@ def story(make_project: Callable[[str], Scratch]) -> Scratch:
     cli = versioned(make_project("story"), {"readme": "one\n"})
     cli.quick("checkpoint", "create", "the start", "--description", "nothing is done yet")
     tasks = [shell("build", "echo built > made; echo more >> readme", agent_type="backend-engineer")]
-    cli("run", cli.plan(*tasks, workspace="worktree", name="feature"))
+    cli.quick("run", cli.plan(*tasks, workspace="worktree", name="feature"))
     cli.write("readme", "two\n")
     cli.write("new file", "new\n")
     cli.quick("checkpoint", "create", "Bug fix of the readme")
@@ -161,7 +161,7 @@ def test_in_place_nothing_is_replaced_before_it_is_kept_and_agreed_to(repo: Scra
     repo.write("untracked", "x\n")
     refused = repo.quick("checkpoint", "restore", "start", "--in-place", code=2)
     assert "--yes" in refused.err
-    no = on_terminal(
+    no = quickly_on_terminal(
         repo, "checkpoint", "restore", "start", "--in-place", typing=lambda shown: b"n\n" if "[y/N]" in shown else b""
     )
     assert (no.code, "removed  untracked" in no.raw, "changed  readme" in no.raw) == (130, True, True)
@@ -197,7 +197,7 @@ def test_in_place_running_attempts_of_the_directory_are_not_disturbed(repo: Scra
     """Until they have ended."""
     repo.write(".gitignore", "home/\n*.json\ngo\n")
     repo.quick("checkpoint", "create", "start")
-    process = repo.start("run", repo.plan(shell("worker", until_file("go")), workspace="shared"), "--json")
+    process = repo.begin("run", repo.plan(shell("worker", until_file("go")), workspace="shared"), "--json")
     repo.until_running("worker")
     said = repo.quick("checkpoint", "restore", "start", "--in-place", "--yes", "--json", code=2).complaint
     assert (said["code"], "/worker" in said["message"]) == ("in_use", True)
@@ -208,7 +208,7 @@ def test_in_place_running_attempts_of_the_directory_are_not_disturbed(repo: Scra
 
 def test_a_checkpoint_of_a_run_keeps_what_the_run_has_merged(repo: Scratch) -> None:
     """Its number stands in the run's own history; a run whose files are not versioned has none."""
-    repo("run", repo.plan(shell("build", "echo built > made"), workspace="worktree"))
+    repo.quick("run", repo.plan(shell("build", "echo built > made"), workspace="worktree"))
     repo.write("readme", "of the user\n")
     made = repo.quick("checkpoint", "create", "by hand", "--run", "latest", "--json").data
     assert (made["kind"], made["label"]) == ("manual", "by hand")
@@ -216,14 +216,14 @@ def test_a_checkpoint_of_a_run_keeps_what_the_run_has_merged(repo: Scratch) -> N
     assert git(repo, "rev-parse", f"refs/parallel-agents/{made['run_id']}/{made['checkpoint_id']}") == made["commit"]
     assert git(repo, "show", f"{made['commit']}:made") == "built"
     assert git(repo, "show", f"{made['commit']}:readme") == "one"
-    repo("run", repo.plan(shell("quick", "true"), workspace="none"))
+    repo.quick("run", repo.plan(shell("quick", "true"), workspace="none"))
     assert "not versioned" in repo.quick("checkpoint", "create", "--run", "latest", code=2).err
     assert repo.quick("checkpoint", "create", "--run", "nonsense", "--json", code=3).complaint["code"] == "unknown_run"
 
 
 def test_a_checkpoint_of_a_shared_run_keeps_the_directory_as_it_is(repo: Scratch) -> None:
     """Changes of the user's among them."""
-    repo("run", repo.plan(shell("build", "echo built > made"), workspace="shared"))
+    repo.quick("run", repo.plan(shell("build", "echo built > made"), workspace="shared"))
     repo.write("readme", "of the user\n")
     made = repo.quick("checkpoint", "create", "--run", "latest", "--json").data
     assert git(repo, "show", f"{made['commit']}:made") == "built"

@@ -41,7 +41,7 @@ def clashing(cli: Scratch, *resolver: str, **config: Any) -> str:
 def test_an_agent_resolves_a_conflict_in_a_checkout_of_its_own(cli: Scratch) -> None:
     """It finds the merge with its markers, both sides' words, and what it leaves is the merge."""
     plan = clashing(cli, "run printf 'one\\nAB\\nthree\\n' > f.txt", "say I kept both.")
-    cli("run", plan, "--config", "config.json")
+    cli.quick("run", plan, "--config", "config.json")
     seen = Path(cli.root, SEEN).read_text()
     assert [line.split()[0] for line in seen.splitlines()] == [
         "one",
@@ -82,7 +82,7 @@ def test_an_agent_resolves_what_two_commands_have_done(cli: Scratch) -> None:
     }
     tasks = [{"task_id": name, "command": ["sh", "-c", line], "env": env} for name, line in commands.items()]
     cli.write("plan.json", json.dumps({"name": "clash", "tasks": tasks}))
-    cli("run", "plan.json", "--config", "config.json")
+    cli.quick("run", "plan.json", "--config", "config.json")
     run = cli.quick("status", "--json").data["run_id"]
     assert git(cli, "show", f"parallel-agents/{run}:f.txt") == "one\nAB\nthree"
     started = [event["data"] for event in cli.quick("history", "--json").lines if event["type"] == "TaskStarted"]
@@ -91,16 +91,22 @@ def test_an_agent_resolves_what_two_commands_have_done(cli: Scratch) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("resolver", [["say It is beyond me."], ["exit 3"]], ids=["leaves markers", "fails"])
+@pytest.mark.parametrize(
+    "resolver",
+    [
+        pytest.param(["say It is beyond me."], id="leaves markers"),
+        pytest.param(["exit 3"], id="fails", marks=pytest.mark.slow),
+    ],
+)
 def test_a_conflict_that_no_agent_resolves_waits_for_a_person(cli: Scratch, resolver: list[str]) -> None:
     """With the work as it was before, so that `resolve` can take a side."""
     plan = clashing(cli, *resolver)
-    cli("run", plan, "--config", "config.json", code=5)
+    cli.quick("run", plan, "--config", "config.json", code=5)
     status = cli.quick("status", "--json").data
     task = status["tasks"][1]
     assert task["status"] == "blocked"
     assert "f.txt" in task["reason"]
     assert "merge-engineer did not" in task["reason"]
-    cli("resolve", status["run_id"], "b", "--take", "theirs")
-    cli("resume", status["run_id"])
+    cli.quick("resolve", status["run_id"], "b", "--take", "theirs")
+    cli.quick("resume", status["run_id"])
     assert git(cli, "show", f"parallel-agents/{status['run_id']}:f.txt") == "one\nB\nthree"

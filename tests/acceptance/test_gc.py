@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakeagent.installing import install
 from scratch import Scratch, shell, until_file, wait_until
-from terminal import on_terminal
+from terminal import quickly_on_terminal
 from versioned import belongings, git, versioned
 
 LIMIT = {"resourceManagement": {"disk": {"minFreeMB": 1 << 30}}}  # No machine has so much.
@@ -22,7 +22,9 @@ def repo(cli: Scratch) -> Scratch:
 
 def failed_run(repo: Scratch) -> Path:
     """A run with a task that has failed; its checkout, which stays to be looked at."""
-    repo("run", repo.plan(shell("bad", "echo said; echo work > work; exit 3"), shell("good", "echo g > g")), code=1)
+    repo.quick(
+        "run", repo.plan(shell("bad", "echo said; echo work > work; exit 3"), shell("good", "echo g > g")), code=1
+    )
     return next((repo.store.parent / "worktrees").glob("*/bad"))
 
 
@@ -42,10 +44,10 @@ def test_what_is_left_of_a_run_is_shown_and_goes_once_somebody_agrees(repo: Scra
     assert "checkpoints are kept: " in page
     refused = repo.quick("gc", code=2)
     assert "--yes" in refused.err
-    no = on_terminal(repo, "gc", typing=lambda shown: b"n\n" if "[y/N]" in shown else b"")
+    no = quickly_on_terminal(repo, "gc", typing=lambda shown: b"n\n" if "[y/N]" in shown else b"")
     assert (no.code, str(checkout.parent.name) in no.raw) == (130, True)
     assert checkout.exists()
-    yes = on_terminal(repo, "gc", typing=lambda shown: b"y\n" if "[y/N]" in shown else b"")
+    yes = quickly_on_terminal(repo, "gc", typing=lambda shown: b"y\n" if "[y/N]" in shown else b"")
     assert (yes.code, "removed 1 thing" in yes.raw) == (0, True)
     assert not checkout.exists()
     assert belongings(repo) == before
@@ -64,11 +66,13 @@ def test_sessions_of_agents_go_with_their_attempts(repo: Scratch, tmp_path: Path
     }
     for name in ("one", "two"):
         env = {"FAKE_AGENT": f"write {name} x\nsay Done."}
-        repo("run", repo.plan({"task_id": name, "agent_type": "backend-engineer", "description": "Do it.", "env": env}))
+        repo.quick(
+            "run", repo.plan({"task_id": name, "agent_type": "backend-engineer", "description": "Do it.", "env": env})
+        )
     clients = repo.store.parent / "clients"
     (clients / "claude" / "settings.json").write_text("{}")
     assert len(list(clients.rglob("projects/*.json"))) == 2
-    repo("gc", "--yes", "--older-than", "0")
+    repo.quick("gc", "--yes", "--older-than", "0")
     assert [str(path.relative_to(clients)) for path in clients.rglob("*.json")] == ["claude/settings.json"]
 
 
@@ -83,7 +87,7 @@ def test_logs_of_a_run_are_kept_for_a_week_unless_another_age_is_named(repo: Scr
     assert (said.out, "nothing is left of what attempt" in said.err) == ("", True)
     assert "said" in repo.quick("show", "bad").out
     repo.quick("retry", "latest", "bad")
-    repo("resume", "latest", code=1)
+    repo.quick("resume", "latest", code=1)
     assert repo.quick("logs", "bad").out == "said\n"
     wrong = repo.quick("gc", "--older-than", "old", "--json", code=2).complaint
     assert "'old' is no age" in wrong["message"]
@@ -100,10 +104,10 @@ def test_nothing_of_what_a_daemon_works_on_goes(repo: Scratch) -> None:
     """However often it is said, with no age at all: every task ends well, and all of their work is merged."""
     (repo.root / "flags").mkdir()
     repo.write("parallel-agents.yaml", "execution: {retry_policy: {retry_delay: 0}}\n")
-    repo("daemon", "start")
+    repo.quick("daemon", "start")
     runs = []
-    for number in range(3):
-        names = [f"f{number}-{at}" for at in range(3)]
+    for number in range(2):
+        names = [f"f{number}-{at}" for at in range(2)]
         once = repo.root / "flags"
         tasks = [
             shell(name, f"test -e {once}/{name} || {{ touch {once}/{name}; exit 1; }}; echo x > {name}")
@@ -121,7 +125,7 @@ def test_nothing_of_what_a_daemon_works_on_goes(repo: Scratch) -> None:
     assert {line["run_id"]: line["status"] for line in found} == dict.fromkeys(runs, "completed")
     for number, run_id in enumerate(runs):
         names = git(repo, "ls-tree", "--name-only", f"parallel-agents/{run_id}").split()
-        assert {f"f{number}-{at}" for at in range(3)} <= set(names)
+        assert {f"f{number}-{at}" for at in range(2)} <= set(names)
     repo.quick("gc", "--older-than", "0", "--yes")
     assert list((repo.store.parent / "worktrees").glob("*")) == []
 
@@ -130,7 +134,7 @@ def test_two_at_once_remove_everything_once(repo: Scratch) -> None:
     """One of them may be told that somebody else is at it; what nobody had kept is kept by one checkpoint."""
     checkout = failed_run(repo)
     (checkout / "afterthought").write_text("mine\n")
-    both = [repo.start("gc", "--yes", "--older-than", "0", "--json") for _ in range(2)]
+    both = [repo.begin("gc", "--yes", "--older-than", "0", "--json") for _ in range(2)]
     said = [repo.said_by(process) for process in both]
     assert {one.code for one in said} <= {0, 2}
     assert [one.complaint["message"] for one in said if one.code and "somebody else is cleaning" not in one.err] == []
@@ -144,7 +148,7 @@ def test_nothing_starts_while_the_disk_has_less_than_the_limit(repo: Scratch) ->
     """The run waits and says why; one that keeps no files goes on; the limit is the one of its submission."""
     repo.write(".claude/config/parallel-agents-config.json", json.dumps(LIMIT))
     tasks = [shell("a", "touch ran"), shell("b", "true")]
-    waiting = repo.start("run", repo.plan(*tasks))
+    waiting = repo.begin("run", repo.plan(*tasks))
     run_id = repo.until(lambda found: found["status"] == "running", "the run to begin")["run_id"]
     told = wait_until(
         lambda: repo.quick("history", run_id, "--type", "DispatchThrottled", "--json").lines, "it to be told"
@@ -153,10 +157,10 @@ def test_nothing_starts_while_the_disk_has_less_than_the_limit(repo: Scratch) ->
     for task_id in ("a", "b"):
         why = repo.quick("why", run_id, task_id, "--json").data
         assert (why["code"], "below 1,073,741,824 MB" in why["why"]) == ("disk", True)
-    repo("run", repo.plan(*tasks, name="plain", workspace="none"))
+    repo.quick("run", repo.plan(*tasks, name="plain", workspace="none"))
     assert (repo.root / "ran").exists()
     (repo.root / ".claude" / "config" / "parallel-agents-config.json").unlink()
-    repo("run", repo.plan(shell("c", "true"), name="later"))
+    repo.quick("run", repo.plan(shell("c", "true"), name="later"))
     assert {task["status"] for task in repo.quick("status", run_id, "--json").data["tasks"]} == {"queued"}
     assert len(repo.quick("history", run_id, "--type", "DispatchThrottled", "--json").lines) == 1
     repo.quick("cancel", run_id, "--yes")
@@ -170,12 +174,12 @@ def test_a_run_that_waits_for_a_person_keeps_its_checkouts(repo: Scratch) -> Non
     """It has not ended, however long that takes."""
     flag = str(repo.root / "flags" / "go")
     (repo.root / "flags").mkdir()
-    slow = repo.start("run", repo.plan(shell("slow", f"echo x > x; {until_file(flag)}")))
+    slow = repo.begin("run", repo.plan(shell("slow", f"echo x > x; {until_file(flag)}")))
     repo.until_running("slow")
     assert repo.quick("gc", "--older-than", "0", "--dry-run", "--json").data["items"] == []
     repo.quick("pause", "latest")
     assert repo.quick("gc", "--older-than", "0", "--dry-run", "--json").data["items"] == []
     Path(flag).touch()
     assert repo.said_by(slow).code in (0, 5)
-    repo("resume", "latest", code=None)
+    repo.quick("resume", "latest", code=None)
     assert repo.quick("status", "--json").data["status"] == "completed"

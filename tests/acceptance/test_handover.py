@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from scratch import Scratch, shell, until_file, wait_until
+from scratch import Scratch, line_with, shell, until_file, wait_until
 
 
 def run_of(cli: Scratch, name: str) -> str:
@@ -24,19 +24,11 @@ def claims(cli: Scratch, run: str) -> list[str]:
 
 def killed_run(cli: Scratch, *tasks: Any, name: str = "first") -> str:
     """A run whose process was killed while its task ``slow`` was running."""
-    process = cli.start("run", cli.plan(*tasks, name=name))
+    process = cli.begin("run", cli.plan(*tasks, name=name))
     cli.until_running("slow")
     process.kill()
     process.communicate()
     return run_of(cli, name)
-
-
-def until_said(process: Any, what: str) -> str:
-    """The first line that a process says on stderr with these words in it."""
-    for line in iter(process.stderr.readline, ""):
-        if what in line:
-            return str(line)
-    raise AssertionError(f"it never said {what!r}")
 
 
 def test_a_second_run_goes_on_with_the_run_of_one_that_was_killed(cli: Scratch) -> None:
@@ -44,8 +36,8 @@ def test_a_second_run_goes_on_with_the_run_of_one_that_was_killed(cli: Scratch) 
     first = killed_run(
         cli, shell("slow", f"echo x >> slow.txt; {until_file('go')}"), shell("then", "echo x >> then.txt", "slow")
     )
-    second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
-    line = until_said(second, first)
+    second = cli.begin("run", cli.plan(shell("own", until_file("on")), name="second"))
+    line = line_with(first, second.stderr)
     assert line == f"run {first} was left in the middle by a process that is gone; it goes on here as well\n"
     cli.write("go", "")
     found = cli.until(lambda found: found["status"] == "completed", "the first run's end", first)
@@ -63,13 +55,13 @@ def test_what_a_second_run_took_over_is_let_go_of_at_its_own_end(cli: Scratch) -
     """It does not wait for it. What runs goes on, the next run takes it over again, and so on to the end."""
     first = killed_run(cli, shell("slow", f"echo x >> slow.txt; {until_file('go')}"), shell("then", "true", "slow"))
     for number in range(2):
-        said = cli("run", cli.plan(shell("own", "true"), name=f"other-{number}"))
+        said = cli.quick("run", cli.plan(shell("own", "true"), name=f"other-{number}"))
         hint = f"`parallel-agents resume {first}` or `parallel-agents daemon start` goes on"
         assert f"run {first} has not ended; {hint}\n" in said.err
         assert cli.quick("status", first, "--json").data["tasks"][0]["status"] == "running"
     assert cli.quick("runs", "--json").data[0]["holder"] is None
     cli.write("go", "")
-    assert cli("resume", first).out.startswith(f"run {first} completed: 2/2")
+    assert cli.quick("resume", first).out.startswith(f"run {first} completed: 2/2")
     assert (cli.root / "slow.txt").read_text() == "x\n"
     assert claims(cli, first) == ["run"] * 4
     assert cli.ours() == {}
@@ -81,22 +73,22 @@ def test_a_run_leaves_alone_what_was_submitted_paused_or_left_to_a_daemon(cli: S
     submitted = cli.quick("submit", cli.plan(shell("a", "true"), name="submitted")).out.strip()
     killed = killed_run(cli, shell("slow", until_file("go")), shell("then", "true", "slow"), name="paused")
     cli.quick("pause", killed)
-    cli("run", cli.plan(shell("own", "true"), name="one"))
+    cli.quick("run", cli.plan(shell("own", "true"), name="one"))
     assert claims(cli, killed) == ["run", "run"]
     cli.write("go", "")
     wait_until(lambda: not any("until [ -e go ]" in words for words in cli.ours().values()), "its attempt to end")
-    said = cli("run", cli.plan(shell("own", "true"), name="two"))
+    said = cli.quick("run", cli.plan(shell("own", "true"), name="two"))
     assert f"run {killed} was left in the middle" in said.err
     found = cli.quick("status", killed, "--json").data
     assert (found["status"], [task["status"] for task in found["tasks"]]) == ("paused", ["completed", "pending"])
-    assert "left in the middle" not in cli("run", cli.plan(shell("own", "true"), name="three")).err
+    assert "left in the middle" not in cli.quick("run", cli.plan(shell("own", "true"), name="three")).err
     cli.quick("daemon", "start")
     stopped = cli.quick(
         "submit", cli.plan(shell("held", until_file("go-on")), shell("then", "true", "held"), name="stopped")
     )
     cli.until_running("held", run=stopped.out.strip())
     cli.quick("daemon", "stop")
-    assert "left in the middle" not in cli("run", cli.plan(shell("own", "true"), name="four")).err
+    assert "left in the middle" not in cli.quick("run", cli.plan(shell("own", "true"), name="four")).err
     assert claims(cli, stopped.out.strip()) == ["daemon"]
     assert claims(cli, submitted) == ["daemon"]
     cli.quick("cancel", stopped.out.strip())
@@ -106,7 +98,7 @@ def test_a_run_leaves_alone_what_was_submitted_paused_or_left_to_a_daemon(cli: S
 def test_a_killed_run_is_the_daemons_where_there_is_one(cli: Scratch) -> None:
     """A run beside it keeps to its own."""
     cli.quick("daemon", "start")
-    beside = cli.start("run", cli.plan(shell("own", until_file("on")), name="beside"))
+    beside = cli.begin("run", cli.plan(shell("own", until_file("on")), name="beside"))
     cli.until_running("own")
     first = killed_run(cli, shell("slow", until_file("go")))
     cli.write("go", "")
@@ -120,18 +112,19 @@ def test_a_killed_run_is_the_daemons_where_there_is_one(cli: Scratch) -> None:
 def test_ctrl_c_hands_back_what_was_taken_over(cli: Scratch) -> None:
     """Nothing of it starts any more, although what runs of our own is waited for."""
     first = killed_run(cli, shell("slow", until_file("go")), shell("then", "true", "slow"))
-    second = cli.start("run", cli.plan(shell("own", until_file("on")), name="second"))
-    until_said(second, "left in the middle")
+    second = cli.begin("run", cli.plan(shell("own", until_file("on")), name="second"))
+    line_with("left in the middle", second.stderr)
     cli.until_running("own", run=run_of(cli, "second"))
     second.send_signal(signal.SIGINT)
-    wait_until(lambda: cli.quick("runs", "--json").data[0]["holder"] is None, "the first run to be handed back")
+    handed_back = cli.sparing(lambda: cli.quick("runs", "--json").data[0]["holder"] is None)
+    wait_until(handed_back, "the first run to be handed back")
     cli.write("go", "")
     cli.write("on", "")
     said = cli.said_by(second)
     assert said.code == 130
     assert f"`parallel-agents resume {first}`" in said.err
     assert cli.quick("status", first, "--json").data["tasks"][1]["status"] == "pending"
-    assert cli("resume", first).code == 0
+    assert cli.quick("resume", first).code == 0
     assert cli.ours() == {}
 
 
@@ -140,8 +133,8 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     run = cli.quick("submit", cli.plan(shell("slow", until_file("go")), shell("then", "true", "slow"))).out.strip()
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
-    draining = cli.start("daemon", "stop", "--drain", "--json")
-    assert until_said(draining, "waiting") == f"waiting for 1 running: {run}/slow\n"
+    draining = cli.begin("daemon", "stop", "--drain", "--json")
+    assert line_with("waiting", draining.stderr) == f"waiting for 1 running: {run}/slow\n"
     found = wait_until(
         lambda: (d := cli.quick("daemon", "status", "--json").data)["draining_since"] and d, "the draining"
     )
@@ -161,7 +154,7 @@ def test_a_daemon_that_drains_starts_nothing_and_ends_with_what_runs(cli: Scratc
     assert [task["status"] for task in tasks] == ["completed", "queued"]
     assert cli.ours() == {}
     assert cli.quick("status", late.out.strip(), "--json").data["status"] == "submitted"
-    assert cli("resume", run).code == 0
+    assert cli.quick("resume", run).code == 0
 
 
 def test_a_drain_survives_who_asked_for_it_and_a_second_stop_detaches(cli: Scratch) -> None:
@@ -169,15 +162,15 @@ def test_a_drain_survives_who_asked_for_it_and_a_second_stop_detaches(cli: Scrat
     run = cli.quick("submit", cli.plan(shell("slow", until_file("go")), shell("then", "true", "slow"))).out.strip()
     cli.quick("daemon", "start")
     cli.until_running("slow")
-    asking = cli.start("daemon", "stop", "--drain")
-    until_said(asking, "waiting")
+    asking = cli.begin("daemon", "stop", "--drain")
+    line_with("waiting", asking.stderr)
     asking.send_signal(signal.SIGINT)
     said = cli.said_by(asking)
     assert said.code == 130
     assert "goes on draining; `parallel-agents daemon stop` has it detach at once" in said.err
     assert cli.quick("daemon", "status", "--json").data["draining_since"]
-    again = cli.start("daemon", "stop", "--drain")
-    until_said(again, "waiting")
+    again = cli.begin("daemon", "stop", "--drain")
+    line_with("waiting", again.stderr)
     cli.quick("daemon", "stop")
     said = cli.said_by(again)
     assert said.code == 1
@@ -206,8 +199,8 @@ def test_a_daemon_that_is_killed_while_it_drains_loses_nothing(cli: Scratch) -> 
     )
     pid = cli.quick("daemon", "start", "--json").data["pid"]
     cli.until_running("slow")
-    asking = cli.start("daemon", "stop", "--drain")
-    until_said(asking, "waiting")
+    asking = cli.begin("daemon", "stop", "--drain")
+    line_with("waiting", asking.stderr)
     os.kill(pid, signal.SIGKILL)
     assert cli.said_by(asking).code == 1
     assert cli.quick("daemon", "start", "--json").data["draining_since"] is None

@@ -132,7 +132,7 @@ def test_wrong_values_are_refused_with_what_to_say_instead(
 def test_who_follows_gets_what_fits_as_it_comes(cli: Scratch) -> None:
     """With a filter, from the newest that fits on, until the run has ended."""
     plan = cli.plan(shell("a", "true"), shell("b", until_file("go"), "a"), workspace="none")
-    running = cli.start("run", plan)
+    running = cli.begin("run", plan)
     cli.until_running("b")
     following = cli.start(
         "history", "--follow", "--json", "--type", "TaskStarted", "--type", "TaskCompleted", "--limit", "1"

@@ -46,7 +46,7 @@ def test_following_a_log_on_a_terminal_is_as_harmless(cli: Scratch) -> None:
     cli.quick("daemon", "start")
     cli.until_running("a")
     cli.write("go", "")
-    said = on_terminal(cli, "logs", "a", "--follow").raw
+    said = quickly_on_terminal(cli, "logs", "a", "--follow").raw
     assert "\\x1b]52" in said
     assert "\x1b]52" not in said
     cli.quick("daemon", "stop")
@@ -80,7 +80,7 @@ def test_whatever_the_umask_nothing_of_ours_can_be_read_by_others(cli: Scratch) 
 @pytest.mark.parametrize("place", ["events.db", "."])
 def test_a_store_that_others_can_write_is_not_opened(cli: Scratch, place: str) -> None:
     """By reading and by dispatching verbs; the way to have it again is said."""
-    cli("run", cli.plan(shell("a", "true")))
+    cli.quick("run", cli.plan(shell("a", "true")))
     target = cli.store.parent / place
     mode = stat.S_IMODE(target.stat().st_mode)
     target.chmod(mode | 0o022)
@@ -95,7 +95,7 @@ def test_a_store_that_others_can_write_is_not_opened(cli: Scratch, place: str) -
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_store_of_another_user_is_not_opened(cli: Scratch, tmp_path: Path) -> None:
     """Its plans would run as us."""
-    cli("run", cli.plan(shell("a", "true")))
+    cli.quick("run", cli.plan(shell("a", "true")))
     program = (
         "import os, sys; from pathlib import Path; from parallel_agents.eventstore.sqlite import _check_ours;"
         "os.setgid(65534); os.setuid(65534); _check_ours(Path(sys.argv[1]))"
@@ -141,7 +141,7 @@ def test_no_text_of_a_plan_is_read_by_a_shell(cli: Scratch) -> None:
         "env": {"HOSTILE": hostile}, "agent_type": hostile,
     }  # fmt: skip
     versioned(cli, {"readme": "hello\n"})
-    cli("run", cli.plan(task, name="hostile $(touch pwned)"))
+    cli.quick("run", cli.plan(task, name="hostile $(touch pwned)"))
     assert cli.quick("logs", "a").out == hostile
     for words in (("status",), ("show", "a"), ("timeline",), ("checkpoints",), ("merge", "--yes")):
         cli.quick(*words, code=None)
@@ -155,7 +155,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_leads_nothing_elsewhere(cli: Sc
     outside.mkdir()
     (outside / "precious.txt").write_text("mine\n")
     script = f"cd .. && mv a gone && ln -s {outside} a"
-    cli(
+    cli.quick(
         "run",
         cli.plan(shell("a", script), shell("b", f"ln -s {outside} link; ln -s /etc/passwd passwd")),
         "--json",
@@ -180,8 +180,8 @@ def test_a_flood_of_bells_from_a_process_of_ours_stops_no_dispatcher(cli: Scratc
     )
     flooder = subprocess.Popen(["python3", "-c", flood, str(bell)])
     try:
-        cli("submit", cli.plan(shell("a", "true")))
-        assert cli("wait", "--json", "--timeout", "60").data["status"] == "completed"
+        cli.quick("submit", cli.plan(shell("a", "true")))
+        assert cli.quick("wait", "--json", "--timeout", "60").data["status"] == "completed"
     finally:
         flooder.kill()
         flooder.wait()
@@ -191,16 +191,16 @@ def test_a_flood_of_bells_from_a_process_of_ours_stops_no_dispatcher(cli: Scratc
 def test_a_store_that_came_with_a_repository_is_dispatched_by_no_daemon(cli: Scratch) -> None:
     """Whoever clones it has asked for nothing that is queued in there; reading it is fine."""
     versioned(cli, {"readme": "hello\n"})
-    cli("submit", cli.plan(shell("evil", "touch pwned"), workspace="none"))
+    cli.quick("submit", cli.plan(shell("evil", "touch pwned"), workspace="none"))
     git(cli, "add", "-f", ".parallel-agents/events.db")
     git(cli, "commit", "-qm", "with a store")
     for verb in ("start", "run"):
-        said = cli("daemon", verb, code=None)
+        said = cli.quick("daemon", verb, code=None)
         assert said.code != 0
         assert "came with the repository" in said.err
     assert [line["status"] for line in cli.quick("runs", "--json").data] == ["submitted"]
     assert not (cli.root / "pwned").exists()
     git(cli, "rm", "-q", "--cached", ".parallel-agents/events.db")
-    cli("daemon", "start")
-    cli("wait")
-    cli("daemon", "stop")
+    cli.quick("daemon", "start")
+    cli.quick("wait")
+    cli.quick("daemon", "stop")

@@ -12,7 +12,7 @@ PRINTS = "seq -f '%099.0f' 1 60000; echo trouble >&2; echo the last word"  # Six
 def test_what_is_cut_out_of_an_output_is_told_wherever_it_is_shown(cli: Scratch) -> None:
     """In ``logs``, followed or not, in ``show``, and for scripts; the folder takes little more than the limit."""
     cli.write("parallel-agents.toml", "[monitoring]\nmax_output_mb = 1\n")
-    cli("run", cli.plan({"task_id": "chatty", "command": ["sh", "-c", PRINTS]}))
+    cli.quick("run", cli.plan({"task_id": "chatty", "command": ["sh", "-c", PRINTS]}))
     (attempt,) = cli.quick("show", "chatty", "--json").data["attempt_list"]
     cut = attempt["cut_bytes"]["stdout"]
     assert 4_900_000 < cut < 6_000_000
@@ -36,7 +36,7 @@ def test_what_is_cut_out_of_an_output_is_told_wherever_it_is_shown(cli: Scratch)
 def test_an_output_that_fits_says_nothing_of_cuts(cli: Scratch) -> None:
     """And with 0 everything is kept."""
     cli.write("parallel-agents.toml", "[monitoring]\nmax_output_mb = 0\n")
-    cli("run", cli.plan({"task_id": "chatty", "command": ["sh", "-c", PRINTS]}))
+    cli.quick("run", cli.plan({"task_id": "chatty", "command": ["sh", "-c", PRINTS]}))
     assert len(cli.quick("logs", "chatty").out) == 6_000_000 + len("the last word\ntrouble\n")
     assert cli.quick("logs", "chatty", "--json").data["cut_bytes"] == {}
     assert "cut out" not in cli.quick("show", "chatty").out
@@ -47,8 +47,8 @@ def test_the_log_of_a_daemon_begins_anew_when_it_is_full(cli: Scratch) -> None:
     log = cli.store.with_name("events.daemon.log")
     log.parent.mkdir()
     log.write_bytes(b"an old line\n" * 500_000)
-    cli("daemon", "start")
+    cli.quick("daemon", "start")
     wait_until(log.with_name("events.daemon.log.1").exists, "the log to rotate")
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")
     assert log.with_name("events.daemon.log.1").stat().st_size >= 6_000_000
     assert "detached" in log.read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scratch import Scratch, shell
-from terminal import on_terminal
+from terminal import quickly_on_terminal
 from versioned import belongings, git, versioned
 
 
@@ -13,7 +13,7 @@ def done(cli: Scratch) -> Scratch:
     """A project with a completed run that changed one file and made another."""
     versioned(cli, {"f": "start\n", "g": "start\n"})
     before = belongings(cli)
-    cli("run", cli.plan(shell("one", "echo one > f"), shell("two", "echo two > new", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo one > f"), shell("two", "echo two > new", "one")))
     assert {**belongings(cli), "./plan.json": b""} == {**before, "./plan.json": b""}
     return cli
 
@@ -83,19 +83,19 @@ def test_what_would_be_lost_or_mixed_up_is_refused_with_the_way_out(done: Scratc
 def test_on_a_terminal_it_shows_what_will_change_and_asks(done: Scratch) -> None:
     """No is no; with --yes nobody is asked."""
     before = belongings(done)
-    shown = on_terminal(done, "merge", typing=lambda text: b"n\n" if "Merge?" in text else b"")
+    shown = quickly_on_terminal(done, "merge", typing=lambda text: b"n\n" if "Merge?" in text else b"")
     assert "main gets 2 commits of run" in "\n".join(shown.screen.lines)
     assert (shown.code, belongings(done) == before) == (130, True)
-    assert on_terminal(done, "merge", "--yes").code == 0
+    assert quickly_on_terminal(done, "merge", "--yes").code == 0
     assert (done.root / "new").read_text() == "two\n"
 
 
 def test_a_run_in_the_users_directory_has_nothing_to_bring(cli: Scratch) -> None:
     """Its files are there; and a run that failed says what is missing."""
     versioned(cli, {"f": "start\n"})
-    cli("run", cli.plan(shell("one", "echo one > f"), workspace="shared"))
+    cli.quick("run", cli.plan(shell("one", "echo one > f"), workspace="shared"))
     assert "there is nothing to merge" in cli.quick("merge").out
-    cli("run", cli.plan(shell("bad", "exit 3")), code=1)
+    cli.quick("run", cli.plan(shell("bad", "exit 3")), code=1)
     run = cli.quick("runs", "--json").data[-1]["run_id"]
     complaint = cli.quick("merge", "--json", code=2).complaint
     assert complaint["message"] == f"run {run} has failed, so not everything is in its result"

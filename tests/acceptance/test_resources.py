@@ -44,7 +44,7 @@ def test_a_busy_machine_holds_starts_back_and_says_so_and_the_run_ends_all_the_s
     others = [{"task_id": f"t{number}", "command": ["sh", "-c", "[ -e go ] || sleep 0.5"]} for number in range(40)]
     plan = cli.plan({**first, "priority": "high"}, *others, max_parallel_agents=2)
     with foreign_program():
-        run = cli.start("run", plan)
+        run = cli.begin("run", plan)
         wait_until(lambda: cli.store.exists() and cli.quick("runs", "--json").data, "the run")
         wait_until(lambda: cli.quick("status", "--json").data["throttled"], "starts to wait")
         found = cli.quick("status", "--json").data

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from scratch import DEADLINE_S, Scratch, in_state, shell, until_file, wait_until
+from scratch import DEADLINE_S, Scratch, in_state, line_with, next_line, shell, until_file, wait_until
 from terminal import on_terminal
 from versioned import git, versioned
 
@@ -68,11 +68,15 @@ def plan_of(scratch: Scratch, needs: dict[str, list[str]], **head: Any) -> str:
     return scratch.plan(*tasks, **head)
 
 
-@pytest.mark.parametrize(("strategy", "limit"), [("concurrent", 4), ("pipeline", 3)])
-def test_a_real_workflow_runs_in_order_and_under_its_limit(cli: Scratch, strategy: str, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "limit", "inputs", "tasks"), [("concurrent", 4, INPUTS, 50), ("pipeline", 3, 4, 29)]
+)
+def test_a_real_workflow_runs_in_order_and_under_its_limit(
+    cli: Scratch, strategy: str, limit: int, inputs: int, tasks: int
+) -> None:
     """According to the log; the summary says the same, and no process is left, the supervisor included."""
-    needs = mosaic()
-    assert len(needs) == 50
+    needs = mosaic(inputs)
+    assert len(needs) == tasks
     plan = plan_of(cli, needs, name="mosaic", max_parallel_agents=limit)
     said = cli("run", plan, "--strategy", strategy)
     assert cli.ours() == {}
@@ -80,12 +84,12 @@ def test_a_real_workflow_runs_in_order_and_under_its_limit(cli: Scratch, strateg
     assert check_order(events, needs, limit) == limit
     assert events[0]["data"]["strategy"] == strategy
     assert [event["type"] for event in events[-2:]] == ["CheckpointCreated", "RunCompleted"]
-    assert events[-1]["data"]["counts"] == {"completed": 50}
-    assert re.fullmatch(rf"run {events[0]['run_id']} completed: 50/50 completed in [\d.]+ s\n", said.out)
+    assert events[-1]["data"]["counts"] == {"completed": tasks}
+    assert re.fullmatch(rf"run {events[0]['run_id']} completed: {tasks}/{tasks} completed in [\d.]+ s\n", said.out)
     lines = said.err.splitlines()
-    assert lines[0] == f"🚀 Parallel execution started: 50 tasks ({strategy})"
-    assert lines[-1] == "🎉 Parallel execution completed: 50/50 successful"
-    assert (lines.count("▶️ Agent started: worker"), sum(line.startswith("✅") for line in lines)) == (50, 50)
+    assert lines[0] == f"🚀 Parallel execution started: {tasks} tasks ({strategy})"
+    assert lines[-1] == f"🎉 Parallel execution completed: {tasks}/{tasks} successful"
+    assert (lines.count("▶️ Agent started: worker"), sum(line.startswith("✅") for line in lines)) == (tasks, tasks)
     found = cli.quick("status", "--json").data
     assert found["strategy"] == strategy
     assert in_state(found, "completed") == set(needs)
@@ -95,7 +99,7 @@ def test_a_dry_run_says_what_would_run_and_appends_nothing(cli: Scratch) -> None
     """In waves that depend on nothing behind them; without a store none is made."""
     needs = mosaic()
     plan = plan_of(cli, needs, name="mosaic", max_parallel_agents=4)
-    found = cli("run", plan, "--dry-run", "--json").data
+    found = cli.quick("run", plan, "--dry-run", "--json").data
     waves = {task["task_id"]: task["wave"] for task in found["tasks"]}
     assert all(waves[task] > max((waves[other] for other in wanted), default=0) for task, wanted in needs.items())
     assert found["limits"]["max_parallel_agents"] == 4
@@ -106,19 +110,20 @@ def test_a_dry_run_says_what_would_run_and_appends_nothing(cli: Scratch) -> None
     assert not cli.store.parent.exists()
 
 
-def test_eight_submitters_and_four_runs_at_once_lose_nothing(cli: Scratch) -> None:
+@pytest.mark.parametrize(("submitters", "runs"), [(4, 2), pytest.param(8, 4, marks=pytest.mark.slow)])
+def test_submitters_and_runs_at_once_lose_nothing(cli: Scratch, submitters: int, runs: int) -> None:
     """One store, made by whoever is first; each says the id of its own run."""
     plan = cli.plan(shell("a", "true"), shell("b", "true", "a"), name="small")
-    submitting = [cli.start("submit", plan) for _ in range(8)]
-    running = [cli.start("run", plan, "--json") for _ in range(4)]
+    submitting = [cli.start("submit", plan) for _ in range(submitters)]
+    running = [cli.start("run", plan, "--json") for _ in range(runs)]
     submitted = [cli.said_by(process) for process in submitting]
     ran = [cli.said_by(process) for process in running]
-    assert [said.code for said in submitted + ran] == [0] * 12
+    assert [said.code for said in submitted + ran] == [0] * (submitters + runs)
     names = [said.out.strip() for said in submitted] + [said.data["run_id"] for said in ran]
-    assert len(set(names)) == 12
+    assert len(set(names)) == submitters + runs
     states = {line["run_id"]: line["status"] for line in cli.quick("runs", "--json").data}
-    assert states == {name: "submitted" if index < 8 else "completed" for index, name in enumerate(names)}
-    assert cli.quick("verify", "--json").data["events"] == cli.event_count() == 8 * 2 + 4 * 16
+    assert states == {name: "submitted" if index < submitters else "completed" for index, name in enumerate(names)}
+    assert cli.quick("verify", "--json").data["events"] == cli.event_count() == submitters * 2 + runs * 16
     assert cli.ours() == {}
 
 
@@ -131,8 +136,8 @@ def test_what_was_submitted_waits_until_somebody_dispatches(cli: Scratch) -> Non
     said = cli.quick("wait", run, "--timeout", "0.5", code=6)
     assert said.out == ""
     assert "has not ended after 0.5 s: it is submitted" in said.err
-    waiting, following = cli.start("wait", "--json"), cli.start("attach", run[:6])
-    assert "no process dispatches run" in waiting.stderr.readline()
+    waiting, following = cli.begin("wait", "--json"), cli.begin("attach", run[:6])
+    assert "no process dispatches run" in next_line(waiting.stderr)
     cli.quick("daemon", "start")
     waited, followed = cli.said_by(waiting), cli.said_by(following)
     assert (waited.code, followed.code) == (1, 1)
@@ -180,14 +185,14 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_it(cli: Scratch, times: 
         assert (status["status"], status["tasks"][1]["status"]) == ("paused", "pending")
         assert f"`parallel-agents resume {run}` goes on" in said.err
         assert cli.quick("wait", code=5).out.startswith(f"run {run} paused")
-        assert cli("resume").out.startswith(f"run {run} completed: 2/2")
+        assert cli.quick("resume").out.startswith(f"run {run} completed: 2/2")
     else:
         assert kinds[kinds.index("RunCancelRequested") :].count("TaskCancelled") == 2
         assert (status["status"], kinds[-2:]) == ("cancelled", ["CheckpointCreated", "RunCancelled"])
         assert f"`parallel-agents retry {run}` opens" in said.err
         cli.write("go", "")
         assert "open again: running, next" in cli.quick("retry").out
-        assert cli("resume").out.startswith(f"run {run} completed: 2/2")
+        assert cli.quick("resume").out.startswith(f"run {run} completed: 2/2")
     assert cli.ours() == {}
 
 
@@ -231,16 +236,14 @@ def test_a_run_that_was_killed_is_adopted_by_who_resumes_it(cli: Scratch) -> Non
     """With the very attempt that was running, and nothing twice."""
     slow = f"echo x >> second.txt; {until_file('go')}; echo end"
     plan = cli.plan(shell("first", "echo x >> first.txt"), shell("second", slow, "first"))
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
     attempt = cli.until_running("second")["tasks"][1]["attempt_id"]
     process.kill()
     process.communicate()
     assert "no process dispatches" in cli.quick("why", "second").out
-    resuming = cli.start("resume", "--json")
-    cli.until(
-        lambda _: sum(event["type"] == "RunClaimed" for event in cli.quick("history", "--json").lines) == 2,
-        "a new holder",
-    )
+    resuming = cli.begin("resume", "--json")
+    claims = ("history", "--json", "--type", "RunClaimed")
+    wait_until(cli.sparing(lambda: len(cli.quick(*claims).lines) == 2), "a new holder")
     cli.write("go", "")
     said = cli.said_by(resuming)
     assert (said.code, said.data["status"]) == (0, "completed")
@@ -256,11 +259,9 @@ def test_a_run_that_waits_for_slots_says_who_has_them(cli: Scratch) -> None:
     held = cli.quick("run", "--detach", hog).out.strip()
     cli.until_running(*(f"t{number}" for number in range(5)))
     cli.quick("daemon", "stop")
-    waiting = cli.start("run", cli.plan(shell("patient", "true"), name="patient"))
-    for line in iter(waiting.stderr.readline, ""):
-        if "5 of them" in line:
-            assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
-            break
+    waiting = cli.begin("run", cli.plan(shell("patient", "true"), name="patient"))
+    line = line_with("5 of them", waiting.stderr)
+    assert f"by run {held}, which no process dispatches: `parallel-agents resume {held}`" in line
     assert "no slot: 5 of 5" in cli.quick("why", "patient").out
     cli.quick("cancel", held)
     assert cli.said_by(waiting).code == 0
@@ -274,7 +275,7 @@ def test_a_task_may_use_the_command_line_of_its_own_project(cli: Scratch) -> Non
         "looks": ["parallel-agents", "status", "latest", "--json"],
         "submits": ["parallel-agents", "submit", "inner.json"],
     }
-    cli("run", cli.plan(*({"task_id": name, "command": words} for name, words in tasks.items()), name="outer"))
+    cli.quick("run", cli.plan(*({"task_id": name, "command": words} for name, words in tasks.items()), name="outer"))
     lines = cli.quick("runs", "--json").data
     assert sorted((line["name"], line["status"]) for line in lines) == [
         ("inner", "completed"), ("inner", "submitted"), ("outer", "completed")
@@ -393,11 +394,11 @@ def test_much_output_and_output_that_is_no_text_are_kept_and_shown_as_well_as_th
 def test_following_goes_on_until_the_end_and_no_longer(cli: Scratch) -> None:
     """The history of a run, and what a task writes."""
     plan = cli.plan(shell("a", f"echo one; {until_file('go')}; echo two >&2"), shell("b", "true", "a"))
-    running = cli.start("run", plan)
+    running = cli.begin("run", plan)
     cli.until_running("a")
-    history, logs = cli.start("history", "--follow", "--json"), cli.start("logs", "a", "--follow")
-    assert "RunSubmitted" in history.stdout.readline()
-    assert logs.stdout.readline() == "one\n"
+    history, logs = cli.begin("history", "--follow", "--json"), cli.begin("logs", "a", "--follow")
+    assert "RunSubmitted" in next_line(history.stdout)
+    assert next_line(logs.stdout) == "one\n"
     cli.write("go", "")
     assert cli.said_by(running).code == 0
     assert logs.stdout.read() == "two\n"
@@ -410,14 +411,14 @@ def test_following_what_a_task_writes_waits_for_its_start(cli: Scratch) -> None:
     plan = cli.plan(
         shell("a", until_file("go")), shell("b", "echo at last", "a"), shell("c", "true", "d"), shell("d", "false")
     )
-    running = cli.start("run", plan)
+    running = cli.begin("run", plan)
     cli.until(lambda found: in_state(found, "skipped") == {"c"}, "c to be skipped")
-    logs = cli.start("logs", "b", "--follow")
-    assert "waiting" in logs.stderr.readline()
+    logs = cli.begin("logs", "b", "--follow")
+    assert "waiting" in next_line(logs.stderr)
     cli.write("go", "")
     assert cli.said_by(logs).out == "at last\n"
     assert cli.said_by(running).code == 1
-    assert "not been started" in cli("logs", "c", "--follow").err
+    assert "not been started" in cli.quick("logs", "c", "--follow").err
 
 
 def test_a_terminal_that_goes_away_leaves_its_run_to_others(cli: Scratch) -> None:
@@ -445,7 +446,7 @@ def test_a_terminal_that_goes_away_leaves_its_run_to_others(cli: Scratch) -> Non
     assert left["status"] == "running"
     assert cli.quick("runs", "--json").data[0]["holder"] is None
     cli.write("go", "")
-    other = cli.start("run", cli.plan(shell("b", until_file("on")), name="other"))
+    other = cli.begin("run", cli.plan(shell("b", until_file("on")), name="other"))
     found = cli.until(lambda found: found["status"] == "completed", "its end", left["run_id"])
     assert found["tasks"][0]["attempts"] == 1
     cli.write("on", "")

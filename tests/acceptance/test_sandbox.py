@@ -10,7 +10,7 @@ import pytest
 from scratch import Scratch, in_state, shell, until_file, wait_until
 from versioned import git, versioned
 
-from parallel_agents.scheduler.sandbox import problem
+from parallel_agents.scheduler.sandbox import before_command, places, problem
 
 SANDBOX = "PARALLEL_AGENTS_SAFETY_FEATURES__SANDBOX"
 
@@ -29,7 +29,7 @@ def test_an_attempt_sees_no_process_but_its_own(cli: Scratch, name: str, tmp_pat
     behind(cli, name, tmp_path)
     leave = "setsid sleep 600 > /dev/null 2>&1 & echo left"
     look = f"kill -0 {os.getpid()} 2>/dev/null || echo alone $(ls /proc | grep -c '^[0-9]')"
-    found = cli("run", cli.plan(shell("look", look), shell("leave", leave)), "--json").data
+    found = cli.quick("run", cli.plan(shell("look", look), shell("leave", leave)), "--json").data
     assert in_state(found, "completed") == {"look", "leave"}
     said = cli.quick("logs", "look").out.split()
     assert said[0] == "alone"
@@ -42,7 +42,7 @@ def test_it_times_out_is_cancelled_and_is_adopted_like_any_other(cli: Scratch, n
     """By the whole tree."""
     behind(cli, name, tmp_path)
     endless = "sh -c 'sleep 600' & sleep 600"
-    found = cli("run", cli.plan(shell("late", endless, timeout_s=0.5)), "--json", code=1).data
+    found = cli.quick("run", cli.plan(shell("late", endless, timeout_s=0.5)), "--json", code=1).data
     assert "timed out" in found["tasks"][0]["error"]
     plan = cli.plan(shell("kept", f"echo x >> kept.txt; {until_file('go')}"), shell("ended", endless))
     cli.quick("submit", plan)
@@ -74,7 +74,7 @@ def test_behind_bwrap_only_its_checkout_can_be_written(cli: Scratch, tmp_path: P
     script = (
         f"{tries}; git log --oneline | head -1; git status --short; echo mine > mine.txt; touch $TMPDIR/ok && echo tmp"
     )
-    found = cli("run", cli.plan(shell("a", script, env={"TMPDIR": str(temporary)})), "--json").data
+    found = cli.quick("run", cli.plan(shell("a", script, env={"TMPDIR": str(temporary)})), "--json").data
     said = cli.quick("logs", "a").out
     assert "wrote" not in said
     assert "first" in said
@@ -87,16 +87,41 @@ def test_in_a_shared_directory_the_store_is_kept_from_it(cli: Scratch, tmp_path:
     """Although it lies in there."""
     behind(cli, "bwrap", tmp_path)
     script = f"( echo bad >> {cli.store} ) 2>/dev/null && echo wrote; echo mine > mine.txt"
-    cli("run", cli.plan(shell("a", script), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", script), workspace="none"))
     assert cli.quick("logs", "a").out == ""
     assert (cli.root / "mine.txt").read_text() == "mine\n"
+
+
+def test_behind_bwrap_the_key_that_the_log_is_sealed_with_is_nowhere(cli: Scratch, tmp_path: Path) -> None:
+    """Or an agent could change the log and seal it anew."""
+    behind(cli, "bwrap", tmp_path)
+    cli("run", cli.plan(shell("a", "true"), workspace="none"))
+    cli.quick("seal", "--out", "seal.json")
+    cli("run", cli.plan(shell("a", "ls -A ~/.config/parallel-agents/keys; cat ~/.config/parallel-agents/keys/seal.pem"),
+                        workspace="none"), code=1)  # fmt: skip
+    assert cli.quick("logs", "a").out.splitlines()[:1] != ["seal.pem"]
+    assert "PRIVATE KEY" not in cli.quick("logs", "a").out
+    assert cli.quick("verify", "--against", "seal.json").code == 0
+
+
+def test_the_key_is_hidden_behind_all_that_is_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wherever the user's configuration lies; a folder that is not there is not to be hidden."""
+    where = places("/work", "/attempt", "/store", "a", {"HOME": str(tmp_path)})
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    assert "--tmpfs" not in before_command(("bwrap",), where)
+    folders = [tmp_path / "xdg/parallel-agents/keys", tmp_path / ".config/parallel-agents/keys"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    words = before_command(("bwrap",), where)
+    hidden = [word for folder in folders for word in ("--tmpfs", str(folder))]
+    assert list(words[-len(hidden) - 3 :]) == [*hidden, "--chdir", "/work", "--"]
 
 
 def test_words_of_ones_own_go_before_the_command(cli: Scratch) -> None:
     """With places filled in."""
     words = '["env", "WHO={attempt}", "WHERE={workdir}", "BRACES={x}"]'
     cli.environment[SANDBOX] = words
-    cli("run", cli.plan(shell("a", "echo $WHO $WHERE $BRACES")))
+    cli.quick("run", cli.plan(shell("a", "echo $WHO $WHERE $BRACES")))
     attempt = cli.quick("status", "--json").data["tasks"][0]["attempt_id"]
     assert cli.quick("logs", "a").out == f"{attempt} {cli.root} {{x}}\n"
 

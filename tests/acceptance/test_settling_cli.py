@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from scratch import Scratch, in_state, shell, until_file
-from terminal import on_terminal, quickly_on_terminal
+from terminal import quickly_on_terminal
 from versioned import belongings, git, versioned
 
 KINDS = {
@@ -51,7 +51,7 @@ def story(make_project: Callable[[str], Scratch]) -> tuple[Scratch, str, dict[st
     cli = versioned(make_project("kinds"), START)
     plan = clashing(cli, ONE, TWO, shell("heir", "cat content added > heard", "two"))
     before = belongings(cli)
-    said = cli("run", plan, code=5)
+    said = cli.quick("run", plan, code=5)
     run = run_id_of(cli)
     assert f"parallel-agents resolve {run} two --take SIDE" in said.out
     assert f"parallel-agents conflicts {run} --show" in said.out
@@ -138,7 +138,7 @@ def test_files_settle_what_no_side_has(story: tuple[Scratch, str, Any]) -> None:
     said = cli.quick("resolve", fork, "two", *files, *gone, *twice)
     assert f"the conflict of task two of run {fork} is resolved by hand" in said.out
     assert f"run {fork} is paused; `parallel-agents resume {fork}` goes on" in said.err
-    assert "completed: 3/3" in cli("resume", fork).out
+    assert "completed: 3/3" in cli.quick("resume", fork).out
     assert git(cli, "show", f"parallel-agents/{fork}:heard") == "1\nONE and TWO\n3\none\ntwo"
     assert not {"gone", "moved", "moved-one"} & set(tree(cli, f"parallel-agents/{fork}"))
     assert tree(cli, f"parallel-agents/{fork}")["tool"].startswith("100755")
@@ -177,11 +177,11 @@ def test_an_editor_settles_it_on_a_terminal(story: tuple[Scratch, str, Any]) -> 
         "flags/editor", '#!/bin/sh\nsed -i "/^[<=>]\\{7\\}/d" added content "naïve name"\necho "$#" > edited\n'
     )
     editor.chmod(0o755)
-    shown = on_terminal(cli, "resolve", fork, "two", "--edit", env={"VISUAL": str(editor), "EDITOR": "false"})
+    shown = quickly_on_terminal(cli, "resolve", fork, "two", "--edit", env={"VISUAL": str(editor), "EDITOR": "false"})
     assert shown.code == 2
     assert "still in conflict: mode~" in " ".join(shown.screen.lines)
     editor.write_text("#!/bin/sh\nrm -f *~* mode; cat edited > mode\n")
-    shown = on_terminal(cli, "resolve", fork, "two", "--edit", env={"EDITOR": str(editor)})
+    shown = quickly_on_terminal(cli, "resolve", fork, "two", "--edit", env={"EDITOR": str(editor)})
     assert shown.code == 0, shown.raw
     branch = f"parallel-agents/{fork}"
     assert git(cli, "show", f"{branch}:content") == "1\nONE\nTWO\n3"
@@ -195,7 +195,7 @@ def test_a_conflict_over_one_line_is_settled_by_one_word(cli: Scratch) -> None:
     versioned(cli, {"f": "start\n"})
     plan = clashing(cli, "echo one > f", "echo two > f", shell("heir", "cat f > heard", "two"))
     before = belongings(cli)
-    run = cli("run", plan, "--json", code=5).data["run_id"]
+    run = cli.quick("run", plan, "--json", code=5).data["run_id"]
     fork = cli.quick("fork", run).out.strip()
     cli.write("flags/mine", "mine\n")
     cli.quick("resolve", fork, "two", "--take", "flags/mine")
@@ -203,7 +203,7 @@ def test_a_conflict_over_one_line_is_settled_by_one_word(cli: Scratch) -> None:
     cli.quick("resolve", "two", "--take", "both", code=2)  # The latest run is the fork.
     said = cli.quick("resolve", run, "two", "--take", "both")
     assert f"no process dispatches run {run}; `parallel-agents resume {run}` does" in said.err
-    assert cli("resume", run, "--json").data["status"] == "completed"
+    assert cli.quick("resume", run, "--json").data["status"] == "completed"
     assert git(cli, "show", f"parallel-agents/{run}:heard") == "one\ntwo"
     assert belongings(cli) == before
 
@@ -216,7 +216,7 @@ def test_who_dispatches_goes_on_at_once_when_the_conflict_is_settled(cli: Scratc
     plan = clashing(
         cli, "echo one > f", "echo two > f", slow, shell("heir", "cat f > heard", "two"), max_parallel_agents=3
     )
-    process = cli.start("run", plan, "--json")
+    process = cli.begin("run", plan, "--json")
     cli.until(lambda found: in_state(found, "blocked") == {"two"}, "the conflict")
     said = cli.quick("resolve", "two", "--take", "theirs")
     assert "goes on" in said.err
@@ -236,7 +236,7 @@ def test_nothing_starts_and_nothing_is_merged_before_it_is_approved(cli: Scratch
         shell("start", "echo started > started", approval="required"),
         shell("result", "echo result > f", approval="result"), shell("heir", "cat f started > heard", "start", "result"),
     )  # fmt: skip
-    said = cli("run", plan, code=5)
+    said = cli.quick("run", plan, code=5)
     run = run_id_of(cli)
     for name in ("start", "result"):
         assert f"settle: parallel-agents approve {run} {name}" in said.out
@@ -253,19 +253,19 @@ def test_nothing_starts_and_nothing_is_merged_before_it_is_approved(cli: Scratch
     assert git(cli, "show", f"parallel-agents/{run}:f") == "result"
     done = cli.quick("approve", run, "start", "--json").data
     assert (done["approved"], done["status"], done["waiting"], done["dispatched"]) == ("start", "pending", [], False)
-    assert cli("resume", run, "--json").data["status"] == "completed"
+    assert cli.quick("resume", run, "--json").data["status"] == "completed"
     assert git(cli, "show", f"parallel-agents/{run}:heard") == "result\nstarted"
 
 
 def test_approved_work_that_does_not_merge_is_a_conflict_like_any_other(cli: Scratch) -> None:
     """Nothing of it is merged by the approval."""
     versioned(cli, {"f": "start\n"})
-    cli("run", cli.plan(shell("one", "echo one > f"), shell("two", "echo two > f", approval="result")), code=5)
+    cli.quick("run", cli.plan(shell("one", "echo one > f"), shell("two", "echo two > f", approval="result")), code=5)
     said = cli.quick("approve", "two")
     assert "and now waits because of a conflict: f" in said.out
     assert [one["status"] for one in cli.quick("conflicts", "--json").data] == ["waiting"]
     cli.quick("resolve", "two", "--take", "both")
-    assert cli("resume", "--json").data["status"] == "completed"
+    assert cli.quick("resume", "--json").data["status"] == "completed"
 
 
 def test_a_resolution_that_does_not_pass_the_gates_needs_a_second_word(cli: Scratch) -> None:
@@ -273,17 +273,17 @@ def test_a_resolution_that_does_not_pass_the_gates_needs_a_second_word(cli: Scra
     versioned(cli, {"f": "1\n"})
     gate = {"command": ["sh", "-c", "test $(wc -l <f) = 1 || { echo two lines; exit 4; }"], "after": "task"}
     gates = f"qualityGates.commands={json.dumps([gate])}"
-    cli("run", clashing(cli, "echo one > f", "echo two > f"), "--set", gates, code=5)
+    cli.quick("run", clashing(cli, "echo one > f", "echo two > f"), "--set", gates, code=5)
     run = run_id_of(cli)
-    refused = cli("resolve", run, "two", "--take", "both", code=2)
+    refused = cli.quick("resolve", run, "two", "--take", "both", code=2)
     assert "gate: sh -c" in refused.err
     assert "does not pass on the merge" in refused.err
     assert ": two lines" in refused.err
     told = [one["data"]["passed"] for one in cli.events(run) if one["type"] == "GateChecked"]
     assert told == [True, True, False]
     assert in_state(cli.quick("status", run, "--json").data, "blocked") == {"two"}
-    cli("resolve", run, "two", "--take", "both", "--no-gates")
-    cli("resume", run)
+    cli.quick("resolve", run, "two", "--take", "both", "--no-gates")
+    cli.quick("resume", run)
     assert git(cli, "show", f"parallel-agents/{run}:f") == "one\ntwo"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from keyboard import Keyboard
-from scratch import Scratch, shell, until_file, wait_until
+from scratch import Scratch, line_with, shell, until_file, wait_until
 
 PAPER = Path(__file__).parents[2] / "docs" / "signals.md"
 KEYS = {"Ctrl-C": "\x03", "Ctrl-C twice": "\x03", "Ctrl-\\": "\x1c", "Ctrl-Z": "\x1a"}
@@ -87,7 +87,7 @@ class Scene:
         self.cli.until_running("slow")
         if self.program in ("attach", "wait"):
             return int(wait_until(self._command_pid, "the command"))
-        holder = wait_until(lambda: self.cli.quick("runs", "--json").data[0]["holder"], "a holder")
+        holder = wait_until(self.cli.sparing(lambda: self.cli.quick("runs", "--json").data[0]["holder"]), "a holder")
         return int(holder["pid"])
 
     def _command_pid(self) -> int:
@@ -163,10 +163,8 @@ class Scene:
         self.ended_with(code)
         assert self.attempt_lives
         run_id = self.run["run_id"]
-        other = self.cli.start("run", self.cli.plan(shell("own", until_file("on")), name="other"))
-        for line in iter(other.stderr.readline, ""):
-            if "left in the middle" in line:
-                break
+        other = self.cli.begin("run", self.cli.plan(shell("own", until_file("on")), name="other"))
+        line_with("left in the middle", other.stderr)
         self.finish()
         self.cli.until(lambda found: found["status"] == "completed", "its end", str(run_id))
         self.cli.write("on", "")
@@ -179,7 +177,7 @@ class Scene:
         run_id = self.run["run_id"]
         assert "left in the middle" not in self.cli("run", self.cli.plan(shell("own", "true"), name="other")).err
         self.finish()
-        assert self.cli("resume", str(run_id)).code == 0
+        assert self.cli.quick("resume", str(run_id)).code == 0
 
     def ends(self, code: str) -> None:
         """Is gone, and its run goes on where it did."""
@@ -228,9 +226,11 @@ def cli(tmp_path: Path) -> Iterator[Scratch]:
 
 
 def parameters() -> Iterator[object]:
-    """One for each cell. All but two programs are left to the long run of all tests."""
+    """One for each cell. All but two programs are left to the long run of all tests, and all keys but one that one ignores."""
+    ignored = ("Ctrl-C twice", "Ctrl-\\", "Ctrl-Z")
     for what, program, cell in CELLS:
-        marks = [pytest.mark.slow] if program not in ("run", "daemon start") else []
+        short = program == "run" or (program == "daemon start" and what not in ignored)
+        marks = [] if short else [pytest.mark.slow]
         yield pytest.param(what, program, cell, id=f"{program}-{what}".replace(" ", "_"), marks=marks)
 
 

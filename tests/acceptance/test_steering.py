@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scratch import Scratch, in_state, shell, until_file, wait_until
-from terminal import on_terminal
+from scratch import Scratch, in_state, shell, until_file
+from terminal import quickly_on_terminal
 
 DISPATCHERS = ("run", "daemon")
+# What does it is the same in both, so that for most of it one is enough but in the long run.
+RUN = ("run", pytest.param("daemon", marks=pytest.mark.slow))
+DAEMON = (pytest.param("run", marks=pytest.mark.slow), "daemon")
 
 
 def begin(cli: Scratch, dispatcher: str, plan: str, *more: str) -> Any:
     """Let a plan run, by the process of a kind; what follows it to its end."""
     if dispatcher == "run":
-        return cli.start("run", plan, *more, "--json")
+        return cli.begin("run", plan, *more, "--json")
     cli.quick("run", plan, *more, "--detach")
-    return cli.start("wait", "--json")
+    return cli.begin("wait", "--json")
 
 
 def kinds(cli: Scratch) -> list[str]:
@@ -36,7 +39,7 @@ def test_a_pause_starts_nothing_more_until_the_run_is_resumed(cli: Scratch, disp
     said = cli.said_by(process)
     assert (said.code, said.data["status"], said.data["reason"]) == (5, "paused", "lunch")
     assert in_state(said.data, "completed") == {"running"}
-    resumed = cli("resume", "--json")
+    resumed = cli.quick("resume", "--json")
     if dispatcher == "daemon":
         assert resumed.data["status"] == "running"
         assert cli.quick("wait", "--json").data["status"] == "completed"
@@ -49,7 +52,7 @@ def test_a_pause_starts_nothing_more_until_the_run_is_resumed(cli: Scratch, disp
     assert seen[-2:] == ["CheckpointCreated", "RunCompleted"]
 
 
-@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("dispatcher", RUN)
 def test_a_cancelled_task_is_stopped_and_what_needs_it_is_skipped(cli: Scratch, dispatcher: str) -> None:
     """The others go on; retrying it opens the others again, also while the run still goes."""
     endless = "[ -e enough ] || sleep 300"
@@ -77,7 +80,7 @@ def test_a_cancelled_task_is_stopped_and_what_needs_it_is_skipped(cli: Scratch, 
     assert [task["attempts"] for task in said.data["tasks"]] == [2, 1, 1]
 
 
-@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("dispatcher", DAEMON)
 def test_a_cancelled_run_ends_at_once_with_all_its_processes(cli: Scratch, dispatcher: str) -> None:
     """Deaf ones too, after their grace; what had not started never does."""
     deaf = "trap '' TERM; while :; do sleep 0.1; done"
@@ -101,7 +104,7 @@ def test_a_cancelled_run_that_nobody_dispatches_ends_too(cli: Scratch) -> None:
     cli.quick("submit", plan)
     cli.quick("cancel")
     assert cli.quick("status", "--json").data["counts"] == {"cancelled": 2}
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
     cli.until_running("a")
     process.kill()
     process.communicate()
@@ -115,14 +118,14 @@ def test_what_failed_is_retried_with_what_was_skipped_for_it(cli: Scratch) -> No
     plan = cli.plan(
         shell("fine", "echo x >> fine.txt"), shell("flaky", "[ -e mended ]"), shell("heir", "true", "flaky", "fine"),
     )  # fmt: skip
-    run = cli("run", plan, "--json", code=1).data["run_id"]
+    run = cli.quick("run", plan, "--json", code=1).data["run_id"]
     assert "cannot be retried: it is completed" in cli.quick("retry", run, "fine", code=2).err
     cli.write("mended", "")
     said = cli.quick("retry")
     assert said.out == f"run {run}: open again: flaky, heir\n"
     assert said.err == f"no process dispatches it; `parallel-agents resume {run}` does\n"
     assert cli.quick("status", "--json").data["status"] == "running"
-    assert cli("resume", run, "--json").data["counts"] == {"completed": 3}
+    assert cli.quick("resume", run, "--json").data["counts"] == {"completed": 3}
     assert (cli.root / "fine.txt").read_text() == "x\n"
     assert "no failed task" in cli.quick("retry", code=2).err
     assert "cannot be resumed: it is completed" in cli.quick("resume", code=2).err
@@ -130,7 +133,7 @@ def test_what_failed_is_retried_with_what_was_skipped_for_it(cli: Scratch) -> No
 
 def test_an_emergency_stop_ends_every_run_of_the_store(cli: Scratch) -> None:
     """Whoever dispatches them, without grace; the daemon stays."""
-    held = [cli.start("run", cli.plan(shell("a", "trap '' TERM; sleep 300"), name="mine"))]
+    held = [cli.begin("run", cli.plan(shell("a", "trap '' TERM; sleep 300"), name="mine"))]
     cli.until_running("a")
     cli.quick("submit", cli.plan(shell("b", "sleep 300"), name="daemon's"))
     cli.quick("daemon", "start")
@@ -152,28 +155,28 @@ def test_an_emergency_stop_ends_every_run_of_the_store(cli: Scratch) -> None:
 
 def test_on_a_terminal_a_cancellation_that_stops_attempts_is_asked_about(cli: Scratch) -> None:
     """No is the answer that changes nothing; --yes asks nothing."""
-    process = cli.start("run", cli.plan(shell("a", "sleep 300")))
+    process = cli.begin("run", cli.plan(shell("a", "sleep 300")))
     cli.until_running("a")
     before = cli.event_count()
 
     def no(shown: str) -> bytes:
         return b"n\r" if "Go on?" in shown and "n\r\n" not in shown.split("Go on?")[1] else b""
 
-    shown = on_terminal(cli, "cancel", typing=no)
+    shown = quickly_on_terminal(cli, "cancel", typing=no)
     assert "1 running attempt" in shown.raw
     assert shown.code == 130
     assert cli.event_count() == before
-    assert on_terminal(cli, "cancel", "--yes").code == 0
+    assert quickly_on_terminal(cli, "cancel", "--yes").code == 0
     assert cli.said_by(process).code == 1
 
 
 def test_a_run_that_takes_longer_than_it_may_ends_with_a_code_of_its_own(cli: Scratch) -> None:
     """And so does who waits for it; a task that takes too long has simply failed."""
     plan = cli.plan(shell("slow", "sleep 300"))
-    said = cli("run", plan, "--set", "safetyFeatures.maxExecutionTime=1", "--json", code=6)
+    said = cli.quick("run", plan, "--set", "safetyFeatures.maxExecutionTime=1", "--json", code=6)
     assert (said.data["status"], said.data["reason"]) == ("failed", "max_execution_time")
     assert cli.quick("wait", code=6).out.startswith("run ")
-    said = cli("run", cli.plan(shell("slow", "sleep 300", timeout_s=0.3)), code=1)
+    said = cli.quick("run", cli.plan(shell("slow", "sleep 300", timeout_s=0.3)), code=1)
     assert "slow: timed out after 0.3 s" in said.out
     assert cli.ours() == {}
 
@@ -184,5 +187,5 @@ def test_a_steering_verb_tells_scripts_what_it_did(cli: Scratch) -> None:
     run = cli.quick("submit", plan, "--json").data["run_id"]
     assert cli.quick("pause", "--json").data == {"run_id": run, "status": "paused"}
     assert cli.quick("cancel", run, "b", "--json").data == {"run_id": run, "task_id": "b", "cancelled": True}
-    wait_until(lambda: in_state(cli.quick("status", "--json").data, "cancelled") == {"b"}, "b to be cancelled")
-    assert cli("resume", run, "--json").data["counts"] == {"completed": 1, "cancelled": 1}
+    cli.until(lambda found: in_state(found, "cancelled") == {"b"}, "b to be cancelled")
+    assert cli.quick("resume", run, "--json").data["counts"] == {"completed": 1, "cancelled": 1}

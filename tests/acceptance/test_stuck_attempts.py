@@ -35,14 +35,14 @@ def test_a_silent_command_is_named_with_its_last_words_until_it_goes_on(cli: Scr
         (f"mkfifo {pipe}", "echo waiting for a lock", waits.format(file=first, pipe=pipe), "echo got it",
          waits.format(file=second, pipe=pipe), "echo done")
     )  # fmt: skip
-    run = cli.start("run", cli.plan({"task_id": "quiet", "command": ["bash", "-c", script]}))
-    told = wait_until(lambda: stuck(cli), "it to be named")
+    run = cli.begin("run", cli.plan({"task_id": "quiet", "command": ["bash", "-c", script]}))
+    told = wait_until(cli.sparing(lambda: stuck(cli)), "it to be named")
     assert (told["kind"], told["last_output"]) == ("silent", "waiting for a lock")
     assert "looks stuck: it has printed nothing and used no CPU" in cli.quick("status").out
     assert "its last words: waiting for a lock" in cli.quick("why", "quiet").out
     assert "its last words: waiting for a lock" in cli.quick("history").out
     first.touch()
-    wait_until(lambda: types(cli)[:2] == ["AttemptStuck", "AttemptRevived"], "it to go on")
+    wait_until(cli.sparing(lambda: types(cli)[:2] == ["AttemptStuck", "AttemptRevived"]), "it to go on")
     second.touch()
     said = cli.said_by(run)
     assert said.code == 0
@@ -57,8 +57,8 @@ def test_an_agent_that_hangs_is_named_with_what_it_said_last(cli: Scratch) -> No
     cli.environment["PATH"] = f"{folder}:{cli.environment['PATH']}"
     cli.write("parallel-agents.toml", OFTEN)
     task = {"task_id": "agent", "agent_type": "qa-engineer", "description": "Do it.\n@say I look around.\n@hang"}
-    run = cli.start("run", cli.plan(task))
-    told = wait_until(lambda: stuck(cli), "it to be named")
+    run = cli.begin("run", cli.plan(task))
+    told = wait_until(cli.sparing(lambda: stuck(cli)), "it to be named")
     assert told["kind"] == "silent"
     assert "{" not in told["last_output"]
     cli.quick("cancel", "latest", "--yes")
@@ -71,10 +71,10 @@ def test_a_checkout_that_is_gone_is_named(cli: Scratch, tmp_path: Path) -> None:
     place, go = tmp_path / "place", tmp_path / "go"
     place.mkdir()
     script = f"cd {place}; until [ -e {go} ]; do echo working; sleep 0.05; done"
-    run = cli.start("run", cli.plan({"task_id": "homeless", "command": ["sh", "-c", script]}))
+    run = cli.begin("run", cli.plan({"task_id": "homeless", "command": ["sh", "-c", script]}))
     wait_until(lambda: cli.store.exists() and cli.quick("logs", "homeless", code=None).out, "it to begin")
     shutil.rmtree(place)
-    told = wait_until(lambda: stuck(cli), "it to be named")
+    told = wait_until(cli.sparing(lambda: stuck(cli)), "it to be named")
     assert told["kind"] == "checkout"
     go.touch()
     cli.said_by(run)
@@ -83,5 +83,5 @@ def test_a_checkout_that_is_gone_is_named(cli: Scratch, tmp_path: Path) -> None:
 def test_nobody_is_named_where_health_checks_are_off(cli: Scratch) -> None:
     """A run that was silent all the time."""
     cli.write("parallel-agents.toml", OFTEN + "health_checks = false\n")
-    cli("run", cli.plan({"task_id": "quiet", "command": ["sleep", "2"]}))
+    cli.quick("run", cli.plan({"task_id": "quiet", "command": ["sleep", "2"]}))
     assert types(cli) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +16,20 @@ def repo(cli: Scratch) -> Scratch:
     return versioned(cli, {"readme": "one\n"})
 
 
-@pytest.fixture
-def past(repo: Scratch) -> tuple[Scratch, str]:
-    """A run of two tasks, one after the other, that has completed; its id."""
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
+    """A repository with a run of two tasks, one after the other, that has completed."""
+    repo = versioned(make_project("past"), {"readme": "one\n"})
     tasks = [shell("one", "echo 1 > one"), shell("two", "echo 2 > two; cat one >> two", "one")]
-    repo("run", repo.plan(*tasks))
-    return repo, str(repo.quick("runs", "--json").data[-1]["run_id"])
+    repo.quick("run", repo.plan(*tasks))
+    return repo.keep()
+
+
+@pytest.fixture
+def past(with_a_run: Scratch) -> Iterator[tuple[Scratch, str]]:
+    """That repository for one test, and the id of the run."""
+    for repo in with_a_run.anew():
+        yield repo, str(repo.quick("runs", "--json").data[-1]["run_id"])
 
 
 def statuses(cli: Scratch, run: str, *more: str) -> dict[str, str]:
@@ -52,7 +60,7 @@ def test_a_rollback_takes_queue_and_files_back_and_resume_goes_on(past: tuple[Sc
     assert statuses(cli, run) == {"one": "completed", "two": "pending"}
     assert "two" not in files_of(cli, run)
     assert cli.quick("status", run, "--json").data["status"] == "paused"
-    cli("resume", run)
+    cli.quick("resume", run)
     assert statuses(cli, run) == {"one": "completed", "two": "completed"}
     assert {"one", "two"} <= set(files_of(cli, run))
     assert cli.quick("verify").code == 0
@@ -116,7 +124,7 @@ def test_a_rollback_that_changes_nothing_is_no_success(past: tuple[Scratch, str]
 def test_an_event_of_another_run_is_refused(past: tuple[Scratch, str]) -> None:
     """Although the store has it."""
     cli, run = past
-    cli("run", cli.plan(shell("other", "true"), workspace="none", name="other"))
+    cli.quick("run", cli.plan(shell("other", "true"), workspace="none", name="other"))
     later = str(cli.event_count())
     assert "another run" in cli.quick("rollback", run, "--to", later, "--yes", code=3).err
 
@@ -126,18 +134,18 @@ def test_a_rollback_stops_what_runs_and_keeps_what_it_had_done(repo: Scratch) ->
     flags = repo.root / "flags"
     flags.mkdir()
     long = f"echo half > half; touch {flags}/begun; {until_file(f'{flags}/never')}"
-    process = repo.start("run", repo.plan(shell("one", "echo 1 > one"), shell("long", long, "one")))
+    process = repo.begin("run", repo.plan(shell("one", "echo 1 > one"), shell("long", long, "one")))
     wait_until(lambda: (flags / "begun").exists(), "the long task to begin")
     run = str(repo.quick("runs", "--json").data[-1]["run_id"])
     seq = seq_of(repo, run, "TaskCompleted", "one")
-    done = repo("rollback", run, "--to", str(seq), "--yes", "--json").data
+    done = repo.quick("rollback", run, "--to", str(seq), "--yes", "--json").data
     assert (done["stopped"], done["left"]) == (["long"], [])
     assert repo.said_by(process).code == 5
     assert statuses(repo, run) == {"one": "completed", "long": "pending"}
     kept = [one for one in repo.quick("checkpoints", run, "--json").data if "undone" in one["label"]]
     assert git(repo, "show", f"{kept[0]['commit']}:half") == "half"
     (flags / "never").touch()
-    repo("resume", run)
+    repo.quick("resume", run)
     assert statuses(repo, run) == {"one": "completed", "long": "completed"}
 
 
@@ -149,33 +157,33 @@ def test_a_shared_directory_is_made_what_it_was(cli: Scratch) -> None:
     def made_by_tasks() -> list[str]:
         return [name for name in ("one", "two") if (cli.root / name).exists()]
 
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two; rm one", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two; rm one", "one")))
     assert made_by_tasks() == ["two"]
     run = str(cli.quick("runs", "--json").data[-1]["run_id"])
-    done = cli("rollback", run, "--to", "before two", "--yes", "--json").data
+    done = cli.quick("rollback", run, "--to", "before two", "--yes", "--json").data
     assert done["restored"]
     assert made_by_tasks() == ["one"]
     assert any(one["kind"] == "before_restore" for one in cli.quick("checkpoints", "--all", "--json").data)
-    cli("resume", run)
+    cli.quick("resume", run)
     assert made_by_tasks() == ["two"]
 
 
 def test_a_shared_directory_is_not_taken_back_while_another_run_works_there(cli: Scratch) -> None:
     """Its files would go from under it; nothing is changed, in the log neither."""
     cli.write(".gitignore", "home/\nflags/\n")
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "rm one", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "rm one", "one")))
     first = str(cli.quick("runs", "--json").data[-1]["run_id"])
     (cli.root / "flags").mkdir()
-    other = cli.start("run", cli.plan(shell("busy", until_file("flags/go")), name="other"))
+    other = cli.begin("run", cli.plan(shell("busy", until_file("flags/go")), name="other"))
     cli.until_running("busy")
     count = cli.event_count()
-    refused = cli("rollback", first, "--to", "before two", "--yes", code=2)
+    refused = cli.quick("rollback", first, "--to", "before two", "--yes", code=2)
     assert "attempts of another run work in the same directory" in refused.err
     assert not (cli.root / "one").exists()
     assert cli.event_count() == count
     (cli.root / "flags" / "go").touch()
     assert cli.said_by(other).code == 0
-    cli("rollback", first, "--to", "before two", "--yes")
+    cli.quick("rollback", first, "--to", "before two", "--yes")
     assert (cli.root / "one").exists()
 
 
@@ -192,7 +200,7 @@ def test_a_fork_goes_on_from_the_past_and_leaves_its_parent(past: tuple[Scratch,
     assert cli.quick("status", child, "--json").data["max_parallel_agents"] == 1
     shown = cli.quick("show", child, "two", "--json").data
     assert (shown["timeout_s"], shown["max_retries"]) == (7.0, 1)
-    cli("resume", child)
+    cli.quick("resume", child)
     assert statuses(cli, child) == {"one": "completed", "two": "completed"}
     assert {"one", "two"} <= set(files_of(cli, child))
     assert (cli.events(run), git(cli, "rev-parse", f"parallel-agents/{run}")) == (parent, tip)
@@ -214,11 +222,11 @@ def test_a_setting_that_cannot_be_makes_no_fork(past: tuple[Scratch, str], setti
 
 def test_a_fork_of_a_shared_run_works_in_checkouts_of_its_own(cli: Scratch) -> None:
     """The directory is the parent's, and stays as it is."""
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "pwd > two; cat one", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "pwd > two; cat one", "one")))
     run = str(cli.quick("runs", "--json").data[-1]["run_id"])
     before = (cli.root / "two").read_text()
     child = cli.quick("fork", run, "--at", "before two", "--json").data["run_id"]
-    cli("resume", child)
+    cli.quick("resume", child)
     assert (cli.root / "two").read_text() == before
     assert cli.quick("show", child, "two", "--json").data["output"] == "1"
 
@@ -267,9 +275,9 @@ def test_the_users_own_state_is_not_touched(make_project: Callable[[str], Scratc
         return {str(path): path.read_bytes() for path in files if path.exists()}
 
     before = state()
-    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > readme", "one")))
+    cli.quick("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > readme", "one")))
     run = str(cli.quick("runs", "--json").data[-1]["run_id"])
     cli.quick("rollback", run, "--to", "before two", "--yes")
-    cli("resume", run)
-    cli("resume", str(cli.quick("fork", run, "--at", "first before two", "--json").data["run_id"]))
+    cli.quick("resume", run)
+    cli.quick("resume", str(cli.quick("fork", run, "--at", "first before two", "--json").data["run_id"]))
     assert state() == before

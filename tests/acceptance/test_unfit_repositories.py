@@ -144,11 +144,11 @@ def test_a_repository_that_no_run_can_work_in_is_refused_and_stays_as_it_is(cli:
     plan = cli.plan(shell("a", "true"), **head)
     before = _belongings(cli.root)
     told(cli.quick("submit", plan, code=2), wanted)
-    told(cli("run", plan, code=2), wanted)
+    told(cli.quick("run", plan, code=2), wanted)
     assert cli.event_count() == 0
     assert _belongings(cli.root) == before
     assert cli.ours() == {}
-    said = cli("run", cli.plan(shell("a", "true"), workspace="none"), "--json")
+    said = cli.quick("run", cli.plan(shell("a", "true"), workspace="none"), "--json")
     assert said.data["status"] == "completed"
     assert _belongings(cli.root) == before
 

@@ -19,13 +19,13 @@ def test_what_an_attempt_uses_is_seen_from_its_begin_to_its_removal(cli: Scratch
     """Drawn, as JSON, in the summary of its task, as of an event; and the history is the same without it."""
     cli.write("holds.py", HOLDS)
     plan = cli.plan(shell("big", f"exec '{sys.executable}' holds.py"), shell("small", "true"), workspace="shared")
-    process = cli.start("run", plan)
+    process = cli.begin("run", plan)
 
     def points() -> list[dict[str, int]]:
         said = cli.quick("show", "latest", "big", "--usage", "--json", code=None)
         return [] if said.code else [one for one in said.data["points"] if one["memory_bytes"] > 50_000_000]
 
-    found = wait_until(points, "a sample of the attempt")
+    found = wait_until(points, "a sample of the attempt", every_s=0.1)
     assert set(found[0]) == {"at", "span_s", "cpu_percent", "memory_bytes", "open_files", "disk_written_bytes"}
     assert found[0]["open_files"] > 20
     drawing = cli.quick("show", "latest", "big", "--usage").out

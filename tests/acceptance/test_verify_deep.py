@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,22 @@ from scratch import Scratch, shell
 from versioned import git, versioned
 
 from parallel_agents.eventstore.log import Log
-from parallel_agents.projections import status
+from parallel_agents.projections import at_hand, status
 from parallel_agents.projections.projector import Projector
 
 
-@pytest.fixture
-def repo(cli: Scratch) -> Scratch:
+@pytest.fixture(scope="module")
+def with_a_run(make_project: Callable[[str], Scratch]) -> Scratch:
     """A repository with one run: two tasks that made a file each, one after the other."""
-    versioned(cli, {"README.md": "hello\n"})
-    cli("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one")))
-    return cli
+    cli = versioned(make_project("project"), {"README.md": "hello\n"})
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one")))
+    return cli.keep()
+
+
+@pytest.fixture
+def repo(with_a_run: Scratch) -> Iterator[Scratch]:
+    """That repository, for one test."""
+    yield from with_a_run.anew()
 
 
 def deep(cli: Scratch, code: int = 8) -> list[dict[str, str]]:
@@ -59,13 +65,13 @@ def commits(cli: Scratch, kind: str) -> list[str]:
 
 def test_nothing_is_found_where_nothing_is_wrong_and_it_says_what_was_looked_at(repo: Scratch) -> None:
     """Also after a rollback, for which nothing is deleted."""
-    repo("rollback", "--to", "8", "--yes")
+    repo.quick("rollback", "--to", "8", "--yes")
     assert deep(repo, code=0) == []
     looked_at = repo.quick("verify", "--deep", "--json").data["looked_at"]
     assert looked_at["events"] == repo.event_count()
     assert (looked_at["runs"], looked_at["commits"]) == (1, 3)
     assert looked_at["refs"] > 3
-    repo("resume")
+    repo.quick("resume")
     assert deep(repo, code=0) == []
     assert "all is as the log says" in repo.quick("verify", "--deep").out
 
@@ -75,7 +81,7 @@ def test_nothing_is_found_of_runs_without_checkouts(cli: Scratch, workspace: str
     """Those whose files are kept in a repository of ours, and those whose files nobody keeps."""
     (cli.root / ".git").rmdir()
     cli.environment |= {"GIT_CONFIG_GLOBAL": "/dev/null"}
-    cli("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one"), workspace=workspace))
+    cli.quick("run", cli.plan(shell("one", "echo 1 >one"), shell("two", "echo 2 >two", "one"), workspace=workspace))
     assert deep(cli, code=0) == []
     looked_at = cli.quick("verify", "--deep", "--json").data["looked_at"]
     assert (looked_at["commits"] > 0) == (workspace == "shared")
@@ -120,6 +126,25 @@ def test_a_snapshot_that_is_not_what_its_events_say_is_found(repo: Scratch) -> N
         change(repo, "DELETE FROM snapshots")
     )
     assert deep(repo, code=0) == []
+
+
+def test_a_light_snapshot_that_is_not_what_its_events_say_is_found(repo: Scratch) -> None:
+    """A letter of it, a task that it holds, or all of its bytes; those before and behind a rollback that are right are none."""
+    run_id = the_run(repo)
+    with Log(repo.store) as log:
+        projector = Projector(log)
+        repo.quick("rollback", "--to", "8", "--yes")
+        for seq in range(4, log.last_seq() + 1):
+            state = projector.state(run_id, seq)
+            projector.save_light_snapshot(run_id, state.seq, at_hand.dump(state))
+        assert deep(repo, code=0) == []
+        for seq, status in ((5, "skipped"), (9, "running")):
+            wrong = projector.state(run_id, seq)
+            next(iter(wrong.tasks.values())).status = status
+            projector.save_light_snapshot(run_id, seq, at_hand.dump(wrong))
+        projector.save_light_snapshot(run_id, 7, b"nothing")
+    found = deep(repo)
+    assert {one["detail"].partition(" at event ")[2][:2].strip() for one in found} == {"5", "7", "9"}
 
 
 def _has_sqlite3() -> bool:

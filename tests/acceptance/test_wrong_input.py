@@ -154,15 +154,15 @@ def project(make_project: Callable[[str], Scratch]) -> Scratch:
     """A project with two runs: one that failed, one that nobody has started."""
     scratch = make_project("wrong input")
     plan = scratch.plan(shell("build", "exit 3"), shell("check", "true", "build"))
-    scratch("run", plan, code=1)
-    scratch("submit", plan)
+    scratch.quick("run", plan, code=1)
+    scratch.quick("submit", plan)
     return scratch
 
 
 COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown verb": (("statu",), 2, ("'statu'", "did you mean 'status'?")),
     "a verb of other tools": (("kill",), 2, ("'kill'", "did you mean 'stop --now'?")),
-    "a verb that is not built yet": (("replay",), 2, ("'replay'", "not built yet")),
+    "a verb that is not built yet": (("debug",), 2, ("'debug'", "not built yet")),
     "unknown option": (("run", "plan.json", "--detac"), 2, ("--detac", "did you mean --detach?")),
     "option without its value": (("status", "--at"), 2, ("--at", "requires an argument")),
     "two runs": (("status", "one", "two"), 2, ("two", "status --help")),
@@ -182,8 +182,14 @@ COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "event zero": (("status", "--at", "0"), 3, ("no event 0", "1 to ")),
     "negative event": (("status", "--at", "-1"), 3, ("no event -1", "1 to ")),
     "time before the first event": (("status", "--at", "2001-01-01T00:00:00Z"), 3, ("at or before", "history")),
-    "no moment": (("status", "--at", "yesterday"), 2, ("'yesterday'", "412", "2026-03-01T12:00:00Z")),
-    "no moment of the list": (("runs", "--at", ""), 2, ("''", "412")),
+    "words that name no moment": (("status", "--at", "someday"), 3, ("'someday'",)),
+    "time that has not come": (("status", "--at", "2999-01-01T00:00:00Z"), 3, ("not come yet", "now is")),
+    "day that has not come": (("runs", "--at", "2999-01-01"), 3, ("not come yet", "now is")),
+    "day before the first event": (("status", "--at", "2001-01-01"), 3, ("at or before", "history")),
+    "words for a time before the first event": (("status", "--at", "300 weeks ago"), 3, ("at or before", "history")),
+    "time outside of the calendar": (("status", "--at", "999999999 weeks ago"), 3, ("outside of the calendar",)),
+    "no moment of the list": (("runs", "--at", ""), 2, ("''", "412", "'2 hours ago'")),
+    "budgets of the past cannot be set": (("budget", "--at", "1", "--budget", "5"), 2, ("--budget", "--at")),
     "cost of all runs and of one": (("cost", "latest", "--all"), 2, ("--all", "exclude")),
     "unknown grouping": (("cost", "--by", "hour"), 2, ("'hour'", "'day'")),
     "flag without a value": (("run", "plan.json", "--set", "maxParallelAgents"), 2, ("maxParallelAgents", "KEY=VALUE")),
@@ -315,7 +321,7 @@ def test_files_that_are_no_store_are_said_to_be_none_and_stay_as_they_are(projec
             check_refusal(project.quick("--store", name, *words, code=2), wanted)
         assert path.read_bytes() == content
     (project.root / "empty folder").mkdir()
-    check_refusal(project("--store", "empty folder", "history", code=3), ("no store", "empty folder/events.db"))
+    check_refusal(project.quick("--store", "empty folder", "history", code=3), ("no store", "empty folder/events.db"))
     assert not list((project.root / "empty folder").iterdir())
 
 
@@ -352,9 +358,9 @@ def test_a_wrong_configuration_names_its_file_and_line_and_stops_no_reading(proj
         check_refusal(project.quick("submit", "plan.json", code=2), (str(path), *wanted))
         path.unlink()
     path = project.write(".claude/config/parallel-agents-config.json", '{"maxParallelAgents": 3,}')
-    check_refusal(project("run", "plan.json", code=2), (str(path), "line 1", "no JSON"))
-    assert project("status", "--json").data["name"] == "plan"
-    assert any(finding["level"] == "error" for finding in project("doctor", "--json", code=1).data)
+    check_refusal(project.quick("run", "plan.json", code=2), (str(path), "line 1", "no JSON"))
+    assert project.quick("status", "--json").data["name"] == "plan"
+    assert any(finding["level"] == "error" for finding in project.quick("doctor", "--json", code=1).data)
     path.unlink()
     assert project.event_count() == before
 
@@ -376,7 +382,7 @@ def test_words_that_would_move_a_cursor_come_back_as_escapes(project: Scratch) -
     colour = "\x1b[31mred\x07"
     shown = {
         ("status", colour): 3, ("show", "latest", colour): 3, (colour,): 2, ("run", colour): 2,
-        ("--store", colour, "status"): 3, ("history", "--type", colour): 2, ("status", "--at", colour): 2,
+        ("--store", colour, "status"): 3, ("history", "--type", colour): 2, ("status", "--at", colour): 3,
         ("run", "plan.json", "--set", f"{colour}=1"): 2, ("runs", f"--{colour}"): 2,
     }  # fmt: skip
     for words, code in shown.items():

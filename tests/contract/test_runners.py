@@ -219,11 +219,11 @@ def test_what_a_command_used_is_measured(shell: Shell) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="told by Linux")
-def test_what_a_short_command_wrote_to_the_disk_is_measured(shell: Shell, tmp_path: Path) -> None:
+def test_what_a_short_command_wrote_to_the_disk_is_measured(shell: Shell, on_disk: Path) -> None:
     """By its children too, however soon they end."""
-    if _file_system_of(tmp_path) in ("", "tmpfs"):
+    if _file_system_of(on_disk) in ("", "tmpfs"):
         pytest.skip("what is written here goes to no disk")
-    script = f"dd if=/dev/zero of={tmp_path}/written bs=1000000 count=3 conv=fsync"
+    script = f"dd if=/dev/zero of={on_disk}/written bs=1000000 count=3 conv=fsync"
     ended = shell.run(shell.launch(command=("sh", "-c", f"({script}); true")))
     assert 3_000_000 <= ended.disk_written_bytes < 10_000_000
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemons import DAEMON, DEADLINE_S, Store, plan_of, wait_until
+from forks import CLI, Forked
 
 from parallel_agents import housekeeping
 from parallel_agents import submit as submit_module
 from parallel_agents.checkpoint.repository import Repository, find_repository
 from parallel_agents.deep_verification import verify_deeply
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.chain import verify_rows
+from parallel_agents.eventstore.chain import scrubs, verify_rows
 from parallel_agents.eventstore.crash_points import VARIABLE
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import FileSettings, Plan, Task
@@ -40,7 +41,6 @@ from parallel_agents.scheduler.process import (
 from parallel_agents.scheduler.runners.folder import PROCESS, read_object
 from parallel_agents.versioning import Start
 
-COMMAND = str(Path(sys.executable).with_name("parallel-agents"))
 END_OF_ATTEMPT = (
     ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCancelled, ev.AttemptLost, ev.ResultDiscarded, ev.TaskBlocked,
 )  # fmt: skip
@@ -173,17 +173,14 @@ class World(Store):
 
     # Processes.
 
-    def begin(self, at: At | None, *command: str) -> subprocess.Popen[str]:
-        """A process in the project, that dies at a point; without a command a daemon."""
-        words = command or (sys.executable, "-c", DAEMON, str(self.path))
-        process = subprocess.Popen(
-            words, cwd=self.folder, env={**os.environ, **(at.environ if at else {})}, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+    def begin(self, at: At | None, *command: str) -> Forked:
+        """A process in the project, that dies at a point: a command of ours, or a daemon where there is none."""
+        program, words = (CLI, command) if command else (DAEMON, (str(self.path),))
+        process = Forked(program, *words, cwd=self.folder, env={**os.environ, **(at.environ if at else {})})
         self.processes.append(process)
         return process
 
-    def died(self, process: subprocess.Popen[str], at: At) -> str:
+    def died(self, process: Forked, at: At) -> str:
         """Wait until a process has died at its point; gives what it had printed."""
         out, said = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == -signal.SIGKILL, f"{at} was never reached: {process.returncode}, {out}{said}"
@@ -191,19 +188,19 @@ class World(Store):
         return out
 
     def dies(self, at: At, *command: str) -> str:
-        """A process lives until it comes to a point; without a command a daemon. Gives what it had printed."""
+        """A command of ours, or a daemon, lives until it comes to a point. Gives what it had printed."""
         return self.died(self.begin(at, *command), at)
 
     def cli(self, *words: str, at: At | None = None) -> str:
         """A command of ours, to its end, or to its death where that is told."""
         if at is not None:
-            return self.dies(at, COMMAND, *words)
-        done = self.begin(None, COMMAND, *words)
+            return self.dies(at, *words)
+        done = self.begin(None, *words)
         out, said = done.communicate(timeout=DEADLINE_S)
         assert done.returncode == 0, f"{words}: {done.returncode}, {out}{said}"
         return out
 
-    def supervisor_of(self, daemon: subprocess.Popen[str]) -> ProcessIdentity:
+    def supervisor_of(self, daemon: Forked) -> ProcessIdentity:
         """The supervisor that a daemon has, before it has had anything to do."""
         wait_until(lambda: len(descendants([daemon.pid])) == 1, "a supervisor")  # Probes come and go at first.
         [pid] = descendants([daemon.pid])
@@ -216,7 +213,7 @@ class World(Store):
         """Until a process has ended."""
         wait_until(lambda: not is_alive(who), f"process {who.pid} to end")
 
-    def end_daemon(self, process: subprocess.Popen[str]) -> None:
+    def end_daemon(self, process: Forked) -> None:
         """As a user ends it."""
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=DEADLINE_S)[1]
@@ -253,7 +250,8 @@ class World(Store):
         """Every acknowledged event is there, the chain holds, and every run and task has ended."""
         rows = list(self.log.rows())
         assert [row.hash for row in rows[: len(self.seen)]] == self.seen, "an acknowledged event is gone"
-        assert verify_rows(iter(rows)).broken is None
+        scrubbed = scrubs(row for row in rows if row.type == ev.SecretScrubbed.__name__)
+        assert verify_rows(rows, scrubbed).broken is None
         assert self.log.last_seq() == len(rows)
         occupancy = Projector(self.log).occupancy()
         assert not occupancy.slots, f"attempts hold slots and nobody works: {occupancy.slots}"

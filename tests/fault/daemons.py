@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from forks import Forked
 from waiting import DEADLINE_S as DEADLINE_S
 from waiting import wait_until as wait_until
 
@@ -25,6 +26,7 @@ from parallel_agents.scheduler.daemon import find_daemon
 from parallel_agents.scheduler.process import carriers, identity_of, send_signal
 from parallel_agents.submit import submit
 
+Process = subprocess.Popen[str] | Forked
 DAEMON = """
 import sys
 from pathlib import Path
@@ -60,22 +62,25 @@ class Store:
         self.path = folder / ".parallel-agents" / "events.db"
         self.path.parent.mkdir(exist_ok=exists)
         self.log = Log(self.path)
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[Process] = []
 
-    def start(self, program: str, *words: str) -> subprocess.Popen[str]:
-        """A process that runs a Python program; its first argument is the store."""
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(self.path), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            start_new_session=True,
-        )
+    def start(self, program: str, *words: str, whole: bool = False) -> Process:
+        """A process that runs a Python program; its first argument is the store.
+
+        Args:
+            whole: in an interpreter of its own, for a program that has something to do before we are imported.
+        """
+        if whole:
+            process: Process = subprocess.Popen(
+                [sys.executable, "-c", program, str(self.path), *words], cwd=self.folder, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        else:
+            process = Forked(program, str(self.path), *words, cwd=self.folder)
         self.processes.append(process)
         return process
 
-    def daemon(self) -> subprocess.Popen[str]:
+    def daemon(self) -> Process:
         """One that dispatches."""
         process = self.start(DAEMON)
 
@@ -96,7 +101,7 @@ class Store:
         self.daemon()
 
     @staticmethod
-    def kill(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> None:
+    def kill(process: Process, signum: int = signal.SIGKILL) -> None:
         """Signal one, and wait until it has gone."""
         process.send_signal(signum)
         process.communicate(timeout=DEADLINE_S)

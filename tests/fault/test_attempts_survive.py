@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import DEADLINE_S, wait_until
+from waiting import DEADLINE_S, next_line, wait_until
 
 from parallel_agents.scheduler.process import ProcessIdentity, carriers, is_alive, process_row, send_signal
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
@@ -126,10 +126,9 @@ class Scene:
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.dispatchers.append(process)
         assert process.stdin is not None
-        assert process.stdout is not None
         process.stdin.write(json.dumps({"launches": orders, "doorbell": str(self.doorbell)}) + "\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "started\n"
+        assert next_line(process.stdout) == "started\n"
         return process
 
     def kill(self, dispatcher: subprocess.Popen[str]) -> None:
@@ -507,12 +506,11 @@ def test_a_full_table_of_open_files_fails_only_the_attempts_it_hits(scene: Scene
     """What a supervisor with few descriptors cannot hold is worth another try; what it holds comes to its end."""
     launches = [scene.launch("while ! test -e go; do sleep 0.01; done; echo held") for _ in range(30)]
     dispatcher = scene.dispatcher(*launches, setup="ulimit -n 24")
-    assert dispatcher.stdout is not None
-    ends = [json.loads(dispatcher.stdout.readline())]
+    ends = [json.loads(next_line(dispatcher.stdout))]
     assert (ends[0]["outcome"], ends[0]["retryable"]) == ("not_started", True)
     assert "too many open files" in ends[0]["error"]
     (tmp_path / "go").touch()
-    ends += [json.loads(dispatcher.stdout.readline()) for _ in launches[1:]]
+    ends += [json.loads(next_line(dispatcher.stdout)) for _ in launches[1:]]
     assert {ended["attempt_id"] for ended in ends} == {launch.attempt_id for launch in launches}
     assert {ended["output"] for ended in ends if ended["outcome"] == "exited"} == {"held"}
     assert {ended["outcome"] for ended in ends} == {"exited", "not_started"}

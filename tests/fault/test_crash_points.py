@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from crashing import COMMAND, GATE, At, World, kill_group
+from crashing import GATE, At, World, kill_group
 from daemons import wait_until
 from fakeagent.installing import install
 
@@ -28,6 +29,7 @@ from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
 DAY_US = 86_400_000_000
+SECRET = "correct-horse-battery"
 Scene = Callable[[World, At], None]
 
 
@@ -209,7 +211,7 @@ def scheduled(world: World, at: At) -> None:
     long_ago_us = wall_clock_us() - 400 * DAY_US
     with Log(world.path, clock=lambda: long_ago_us) as log:
         schedules.add(log, plan, Project.find(start=world.folder), cron="0 0 1 1 *", zone="UTC")
-    daemon = (COMMAND, "daemon", "run")
+    daemon = ("daemon", "run")
     world.dies(at, *daemon)
     next_one = world.begin(None, *daemon)
     [run_id] = wait_until(lambda: list(Projector(world.log).runs()), "the run")
@@ -313,6 +315,26 @@ def forking(world: World, at: At) -> None:
     assert world.state(parent) == before
 
 
+def carrying(world: World, at: At) -> None:
+    """Somebody exports a run and imports it into another store: the file, and the run, are there whole or not at all."""
+    run_id, _ = _ended_run(world)
+    file, other = world.outside / "run.tar.gz", str(world.outside / "other" / "events.db")
+    out, into = ("export", run_id, "-o", str(file)), ("import", str(file), "--store", other)
+    if at.point.startswith("export"):
+        world.cli(*out, at=at)
+        assert not file.exists()
+        world.cli(*out)
+        world.cli(*into)
+    else:
+        world.cli(*out)
+        world.cli(*into, at=at)
+        came = json.loads(world.cli("runs", "--imported", "--json", "--store", other))
+        assert [line["run_id"] for line in came] == [run_id] * (at.point == "import.placed")
+        if not came:
+            world.cli(*into)
+    assert json.loads(world.cli("verify", run_id, "--deep", "--json", "--store", other))["ok"]
+
+
 def approving(world: World, at: At) -> None:
     """Somebody lets a task start: they have said it, although they were not told so."""
     run_id = world.plan(world.task("a", approval="required"), workspace="none")
@@ -382,6 +404,34 @@ def giving_up(world: World, at: At) -> None:
     assert set(left) == {world.state(run_id).integration}
 
 
+def scrubbing(world: World, at: At) -> None:
+    """Somebody removes a secret from two runs, one of them archived: said again, no byte of it is left."""
+    runs = [world.plan(world.task(name, description=f"say {SECRET}"), workspace="none") for name in ("a", "b")]
+    for run_id in runs:
+        assert world.run_to_end(run_id) == "completed"
+    for printed in world.path.parent.glob("runs/*/*/*/stdout.log"):
+        printed.write_text(f"{SECRET}\n")
+    world.cli("archive", runs[0])
+    world.cli("seal", "--out", str(world.outside / "seal"))
+    (world.outside / "secret").write_text(SECRET)
+    words = ("scrub", "--text-from", str(world.outside / "secret"), "--yes")
+    world.cli(*words, at=at)
+    if at.point not in ("scrub.files-overwritten", "scrub.rewritten"):
+        assert held_secret(world)
+    world.cli(*words)
+    assert held_secret(world) == []
+    assert not list(world.path.parent.rglob("*scrub*"))
+    world.cli("verify", "--against", str(world.outside / "seal"))
+
+
+def held_secret(world: World) -> list[str]:
+    """The files in which its bytes stand; another process looks, because to close a store's file gives up SQLite's locks."""
+    done = subprocess.run(["grep", "-rlaF", SECRET, world.path.parent], capture_output=True, text=True)
+    with closing(sqlite3.connect(world.path)) as store:
+        pages = store.execute("PRAGMA freelist_count").fetchone()[0]
+    return done.stdout.splitlines() + ["free pages"] * (pages > 0)
+
+
 # Where each point lies, as scenes with the times at which it is reached there.
 CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     working: {
@@ -423,11 +473,16 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     keeping: {"checkpoint.held": (1,)},
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},
+    carrying: {"export.written": (1,), "import.checked": (1,), "import.held": (1,), "import.placed": (1,)},
     approving: {"answer.appended": (1,)},
     resolving: {"resolve.held": (1,), "answer.appended": (1,)},
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},
     clearing_away: {"gc.before-removal": (1,), "gc.kept": (1,), "gc.removed": (1,)},
     giving_up: {"gc.dropping": (1,), "refs.before-drop": (1,), "refs.dropped": (1,)},
+    scrubbing: {
+        "scrub.prepared": (1,), "log.in-transaction": (1,), "scrub.recorded": (1,), "scrub.archives-replaced": (1,),
+        "scrub.files-overwritten": (1,), "scrub.rewritten": (1,),
+    },
 }  # fmt: skip
 # The same points, each time that they are reached there, and those that take a while to come to.
 SLOW: dict[Scene, dict[str, tuple[int, ...]]] = {

@@ -7,13 +7,13 @@ import json
 import resource
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import DAEMON, Store, gone, task, wait_until
+from daemons import DAEMON, Process, Store, gone, task, wait_until
+from waiting import line_with, next_line
 
 from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
@@ -172,10 +172,8 @@ def test_a_daemon_whose_disk_is_full_loses_no_end_and_goes_on_when_there_is_room
     wait_until(lambda: store.lines("lines") == ["a"], "the first task")
     limit = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     (store.folder / "go").touch()
-    assert daemon.stderr is not None
-    refused = 0
-    while refused < 2:
-        refused += "the store refuses" in daemon.stderr.readline()
+    for _ in range(2):
+        line_with("the store refuses", daemon.stderr)
     assert store.state(run_id).tasks["a"].status == "running"
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, limit)
     assert store.ended(run_id) == "completed"
@@ -187,8 +185,7 @@ def test_a_run_whose_holder_dies_is_taken_over(store: Store) -> None:
     """By the daemon that runs, as soon as the holder is gone, and not before."""
     store.daemon()
     claimer = store.start(CLAIMER, HERE)
-    assert claimer.stdout is not None
-    run_id = claimer.stdout.readline().strip()
+    run_id = next_line(claimer.stdout).strip()
     marker = store.submit(task("other", "true"))
     store.ended(marker)
     assert store.state(run_id).status == "submitted"
@@ -248,7 +245,7 @@ def test_a_run_is_paused_resumed_and_retried_from_another_process(store: Store) 
     assert store.lines("lines") == ["a", "b", "b", "c"]
 
 
-def put_to_sleep(store: Store, daemon: subprocess.Popen[str]) -> None:
+def put_to_sleep(store: Store, daemon: Process) -> None:
     """At a moment when it is not in the middle of a transaction, which would lock everybody out."""
     with contextlib.closing(sqlite3.connect(store.path, isolation_level=None, timeout=0.1)) as probe:
         while True:

@@ -8,9 +8,8 @@ import errno
 import os
 import signal
 import sqlite3
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from disks import fill, mounted
 from failing_disk import Fault, failing, library
+from forks import CLI, Forked
 from trials import Trial, make_template, wait_until
 
 
@@ -41,6 +41,15 @@ def trial(tmp_path: Path, template: Path) -> Iterator[Trial]:
     made.close()
 
 
+# What a program prints lies in a file, its first word, from the start.
+INTO_FILE = """
+import os, sys
+for number in (1, 2):
+    os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), number)
+del sys.argv[1]
+"""
+
+
 class Watched:
     """A daemon with a run whose first two tasks wait for a file, and what it says."""
 
@@ -54,15 +63,14 @@ class Watched:
             trial.task("three", then=wait),
         ]
         trial.written = trial.plan(*tasks, defaults={"max_retries": 2})
-        self.out = self.log.open("wb")
+        self.log.touch()
         self.process = self.start(**more)
         self.run_id = trial.forked("submit", trial.written).out.strip()
         trial.until_running("one", "three")
 
-    def start(self, **more: Any) -> Any:
+    def start(self, program: str = CLI, env: Mapping[str, str] | None = None) -> Forked:
         """A daemon, in the foreground of a process of its own."""
-        words = ("daemon", "run")
-        return self.trial.start(*words, stdout=self.out, stderr=self.out, encoding=None, errors=None, **more)
+        return self.trial.fork(INTO_FILE + program, str(self.log), "daemon", "run", env=env)
 
     @property
     def said(self) -> str:
@@ -87,7 +95,6 @@ class Watched:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) is not None
-        self.out.close()
 
 
 def started(trial: Trial) -> Counter[str]:
@@ -147,18 +154,15 @@ def test_a_full_disk_under_a_daemon(trial: Trial) -> None:
         refused_and_mended(watched, (disk / "other").unlink, "is full")
 
 
-PATIENCE = """
-import sys
+IMPATIENT = """
 import parallel_agents.eventstore.sqlite as sqlite
 sqlite.BUSY_TIMEOUT_MS = 200
-from parallel_agents.cli.main import main
-main(sys.argv[1:])
 """
 
 
 def test_a_store_that_another_process_locks_for_long_is_waited_for(trial: Trial) -> None:
     """Longer than a database is waited for: it is told who to look for, and nothing is lost."""
-    watched = Watched(trial, script=f"shift; exec {sys.executable} -c '{PATIENCE}' \"$@\"")
+    watched = Watched(trial, program=IMPATIENT + CLI)
     with closing(sqlite3.connect(trial.store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         refused_and_mended(watched, lambda: other.execute("COMMIT") and None, "was locked for", "lsof")
@@ -167,7 +171,7 @@ def test_a_store_that_another_process_locks_for_long_is_waited_for(trial: Trial)
 def test_a_store_that_is_damaged_under_a_daemon_stops_it_until_it_is_restored(trial: Trial, tmp_path: Path) -> None:
     """What it cannot read it does not guess. The attempts end; the backup knows them; nothing is done twice."""
     watched = Watched(trial)
-    trial("backup", str(tmp_path / "backup.tar.gz"))
+    trial.forked("backup", str(tmp_path / "backup.tar.gz"))
     content = trial.store.read_bytes()
     with closing(sqlite3.connect(trial.store)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -177,8 +181,8 @@ def test_a_store_that_is_damaged_under_a_daemon_stops_it_until_it_is_restored(tr
     watched.go()
     watched.until_it_says("corrupt", "backup")
     watched.leave()
-    trial("restore", str(tmp_path / "backup.tar.gz"), "--yes")
-    trial("resume", watched.run_id)
+    assert trial.forked("restore", str(tmp_path / "backup.tar.gz"), "--yes").code == 0
+    assert trial.forked("resume", watched.run_id).code == 0
     trial.check()
     assert set(started(trial).values()) == {1}
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from daemons import DAEMON, DEADLINE_S, Store, plan_of, task, wait_until
+from forks import Forked
 
 from parallel_agents import submit as submit_module
 from parallel_agents import travel
@@ -128,10 +129,7 @@ class Files(Store):
             "CRASH_AT": moment.words, "CRASH_NTH": str(moment.nth), "CRASH_WHEN": moment.when,
             "CRASH_COUNT": str(self.shim / f"count{self.crashes}"), "PATH": f"{self.shim}:{os.environ['PATH']}",
         }  # fmt: skip
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(self.path), *words],
-            cwd=self.folder, env={**os.environ, **crash}, start_new_session=True, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        process = Forked(program, str(self.path), *words, cwd=self.folder, env={**os.environ, **crash})
         self.processes.append(process)
         said = process.communicate(timeout=DEADLINE_S)[1]
         assert process.returncode == -signal.SIGKILL, f"{moment} never came: {said}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import Store, plan_of, wait_until
+from daemons import Process, Store, plan_of, wait_until
 from fakeagent.installing import install
 
 from parallel_agents.eventstore import events as ev
@@ -91,7 +90,7 @@ class Crowd:
         self.said: list[str] = []  # On stderr, by those that are gone.
         self.kills = 0
 
-    def dispatcher(self, number: int) -> subprocess.Popen[str]:
+    def dispatcher(self, number: int) -> Process:
         """One that takes whatever nobody holds."""
         return self.store.start(DISPATCHER, f"dispatcher {number}")
 
@@ -114,7 +113,7 @@ class Crowd:
         for process in (*self.submitters.values(), *self.dispatchers):
             assert self._bury(process) == 0, self.said[-1]
 
-    def _bury(self, process: subprocess.Popen[str], *, kill: bool = False) -> int:
+    def _bury(self, process: Process, *, kill: bool = False) -> int:
         if kill:
             process.kill()
         self.said.append(process.communicate(timeout=60)[1])

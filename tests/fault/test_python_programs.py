@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from any_load import AT_ANY_LOAD
-from waiting import DEADLINE_S, wait_until
+from waiting import DEADLINE_S, next_line, wait_until
 
 from parallel_agents import look
 from parallel_agents.eventstore.log import Log
@@ -203,8 +203,7 @@ try:
 except KeyboardInterrupt:
     say([str(task.status) for task in tasks])
 """)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
+    assert next_line(process.stdout) == "running\n"
     wait_until(lambda: _output_of(programs, "command"), "the command to begin")
     process.send_signal(signal.SIGINT)
     said, complained = process.communicate(timeout=DEADLINE_S)
@@ -233,8 +232,7 @@ tasks = [
 ]
 executor.execute_parallel(tasks)
 """)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
+    assert next_line(process.stdout) == "running\n"
     wait_until(lambda: _output_of(programs, "command"), "the command to begin")
     daemon = programs.daemon()
     wait_until(lambda: _daemon_looks(programs), "the daemon")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import DAEMON, Store, gone, task, wait_until
+from daemons import DAEMON, Process, Store, gone, task, wait_until
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
@@ -24,7 +24,7 @@ from parallel_agents.submit import submit
 
 DAY_S = 86_400
 
-# A daemon whose clock is set by as many seconds as a file says, as all of its process sees it.
+# A daemon whose clock is set by as many seconds as a file says, as all of its process sees it, from before its imports on.
 CLOCKED = """
 import datetime, sys, time
 from pathlib import Path
@@ -79,7 +79,7 @@ def folder_of(store: Store, run_id: str, name: str) -> Path:
     return store.path.parent / "runs" / run_id / name / attempt_id
 
 
-def power_off(store: Store, run_id: str, daemon: subprocess.Popen[str], *names: str) -> None:
+def power_off(store: Store, run_id: str, daemon: Process, *names: str) -> None:
     """Everything of these tasks that lives is gone from one moment to the next, supervisor and daemon included."""
     supervisors = set()
     for name in names:
@@ -178,9 +178,9 @@ def test_files_that_the_reboot_has_torn_name_nobody_and_tell_of_no_end(
     assert len(store.events(run_id, ev.AttemptLost)) == 1
 
 
-def clocked(store: Store, shift: Path) -> subprocess.Popen[str]:
+def clocked(store: Store, shift: Path) -> Process:
     """A daemon whose clock is set by what a file says."""
-    process = store.start(CLOCKED, str(shift))
+    process = store.start(CLOCKED, str(shift), whole=True)
 
     def dispatches() -> bool:
         assert process.poll() is None, process.communicate()[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from disks import fill, mounted
+from waiting import next_line
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import verify_rows
@@ -349,7 +350,7 @@ def test_what_was_acknowledged_survives_the_process_that_is_killed(tmp_path: Pat
     with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         while acknowledged < 60:
-            acknowledged = int(child.stdout.readline())
+            acknowledged = int(next_line(child.stdout))
         child.kill()
         acknowledged = max([acknowledged, *(int(line) for line in child.stdout if line.endswith("\n"))])
     with Log(path) as log:

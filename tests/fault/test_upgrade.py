@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from daemons import Store, wait_until
+from waiting import next_line
 
 from parallel_agents import steer
 from parallel_agents.eventstore import events as ev
@@ -87,8 +88,7 @@ def old(tmp_path: Path) -> Iterator[Old]:
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     store.processes.append(supervisor)
-    assert supervisor.stdout is not None
-    assert supervisor.stdout.readline() == "running\n"
+    assert next_line(supervisor.stdout) == "running\n"
     yield Old(store, supervisor)
     store.close()
 

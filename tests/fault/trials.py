@@ -14,6 +14,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "acceptance"))  # Where the command line is used from outside.
 
 from failing_disk import FailingDisk
+from forks import Forked
 from scratch import Said, Scratch, Stem, shell, wait_until
 from versioned import versioned
 
@@ -73,6 +74,20 @@ class Trial(Scratch):
         if code == 2:
             assert "error: " in said.err
         return said
+
+    def fork(self, program: str, *words: str, env: Mapping[str, str] | None = None) -> Forked:
+        """A program of ours in the background, as ``start`` starts commands.
+
+        Args:
+            env: on top of ``environment``.
+        """
+        process = Forked(program, *words, cwd=self.root, env={**self.environment, **(env or {})})
+        self._started.append(process)
+        return process
+
+    def events(self, run: str = "latest", *more: str) -> list[dict[str, Any]]:
+        """The history of a run."""
+        return self.forked("history", run, "--json", *more).lines
 
     def tried(self, disk: FailingDisk, made: Path) -> Said:
         """The run, on the disk that fails."""

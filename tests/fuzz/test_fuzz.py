@@ -14,13 +14,13 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_memory import temporary
 from spoiling import spoiled_bytes, spoiled_value
 from waiting import wait_until
 
@@ -151,7 +151,7 @@ def test_a_spoiled_store_is_named_as_that_or_answers(seed: int) -> None:
     """Bytes changed anywhere in the file: a reading verb ends with an answer or with an error of ours, never with a traceback."""
     chance = Random(seed)
     file = chance.choice(sorted((TESTS / "compat").glob("frozen_*.sql")))
-    with TemporaryDirectory() as folder:
+    with temporary() as folder:
         path = Path(folder) / "events.db"
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(file.read_text(encoding="utf-8"))
@@ -233,7 +233,7 @@ def runner() -> Iterator[ShellRunner]:
 def test_an_attempt_whose_files_are_spoiled_is_taken_over_and_ends_once(runner: ShellRunner, seed: int) -> None:
     """With whatever its files can be understood to say, or as lost."""
     chance = Random(seed)
-    with TemporaryDirectory() as folder:
+    with temporary() as folder:
         for name, value in ((EXIT, {**EXITED, "attempt_id": f"a{seed}"}), (PROCESS, BEGUN)):
             if chance.random() < 0.8:
                 with contextlib.suppress(ValueError, RecursionError):

@@ -6,7 +6,6 @@ to be held back, and every run comes to its end on a machine that stays busy and
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,14 @@ from world import TASK_ENDED, WAITING, World, one_story
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.submission import Plan, RunSettings
+from parallel_agents.projections.needs import Needs
+from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.governing import limited, machine_of, width
 from parallel_agents.scheduler.machine_load import MachineLoad, Usage
-from parallel_agents.scheduler.plan import Agenda, Facts, plan, why_not
+from parallel_agents.scheduler.plan import Agenda, Facts, outlook, plan, why_not
+from parallel_agents.scheduler.redecide import LEVEL, RESTED, THEN
 from parallel_agents.scheduler.runners.protocol import Outcome
 
 MB = 1_000_000
@@ -49,6 +51,7 @@ class GovernedWorld(World):
         self.load = MachineLoad()
         self.random = random
         self.happened: Counter[str] = Counter()
+        self._store: tuple[int, tuple[Occupancy, Needs]] | None = None
         super().__init__(random, folder)
 
     def new_machine(self) -> Machine:
@@ -109,7 +112,7 @@ class GovernedWorld(World):
             state = projector.state(record.run_id, record.seq - 1)
             slots, limits, facts = projector.occupancy(record.seq - 1), state.plan.settings, record.event.facts
             if not limited(limits):
-                assert facts.keys() == {"run_slots", "store_slots"}
+                assert facts.keys() - {THEN, LEVEL, RESTED} == {"run_slots", "store_slots"}
                 continue
             self.happened["starts"] += 1
             busy, cpu, free = len(slots.slots), self.load.cpu_percent, self.load.available_bytes
@@ -127,32 +130,40 @@ class GovernedWorld(World):
 
     def _check_nothing_is_left(self, dispatcher: Dispatcher) -> None:
         """Planned anew, from the log and the load alone, nothing would start."""
-        projector = Projector(self.log, use_snapshots=False)
-        slots = projector.occupancy()
-        needs = projector.needs()
+        slots, needs = self.of_the_store()
         assert dispatcher.governor._needs in (None, needs), "what it has learned is what the log says"
         machine = machine_of(self.load, slots, needs, dispatcher.attempts.launched)
+        now_us = max(self.now_us, self.referee.at_us)
         for priority in range(4):
             for run_id in dispatcher.held:
-                state = projector.state(run_id)
-                facts = Facts(len(slots.slots), slots.of_run(run_id))
+                state = self.by_the_log(run_id)
+                facts = Facts(len(slots.slots), slots.of_run(run_id), rests=dispatcher.rests_of(run_id))
                 facts.machine = machine if limited(state.plan.settings) else None
-                fresh = copy.deepcopy(state)
-                decision = plan(fresh, Agenda(state), facts, dispatcher._rests_now_us, priority=priority)
+                decision = plan(state, Agenda(state), facts, now_us, priority=priority)
                 assert (decision.steps, decision.skips, decision.cancels) == ([], [], [])
                 if decision.pressed is not None:
                     self.happened[decision.pressed.code] += 1
 
+    def of_the_store(self) -> tuple[Occupancy, Needs]:
+        """Slots and needs from the first event on, made anew once there are more."""
+        seq = self.log.last_seq()
+        if self._store is None or self._store[0] != seq:
+            projector = Projector(self.log, use_snapshots=False)
+            self._store = seq, (projector.occupancy(), projector.needs())
+        return self._store[1]
+
     def check_at_rest(self, dispatcher: Dispatcher, run_id: str, due: int | None) -> None:
         """Every task that is left has its reason, as far as another process can tell."""
-        state, slots = Projector(self.log).state(run_id), Projector(self.log).occupancy()
+        state, (slots, needs) = self.by_the_log(run_id), self.of_the_store()
         assert state.ended or not self.should_have_ended(run_id)
-        facts = Facts(len(slots.slots), slots.of_run(run_id))
+        facts = Facts(len(slots.slots), slots.of_run(run_id), rests=dispatcher.rests_of(run_id))
+        now_us = max(self.now_us, self.referee.at_us)
         if limited(state.plan.settings):
-            facts.machine = machine_of(MachineLoad(), slots, Projector(self.log).needs())
+            facts.machine = machine_of(MachineLoad(), slots, needs)
+        seen = outlook(state, facts, now_us)
         for name, task in state.tasks.items():
             if task.status not in TASK_ENDED and task.status != "running" and not state.ended:
-                code = why_not(state, name, facts, dispatcher._rests_now_us).code
+                code = why_not(state, name, facts, now_us, seen).code
                 assert code in WAITING | {"paused", "cpu", "memory", "workers", "due", "approval"}, (name, code)
 
     def finish(self) -> Counter[str]:

@@ -84,5 +84,6 @@ def new_log(folder: Path, clock: Callable[[], int]) -> MoodyLog:
         path.write_bytes(_empty[0])
         path.chmod(0o600)
     log = MoodyLog(path, clock=clock, environ={})
-    log._writer.execute("PRAGMA synchronous = OFF")
+    for connection in (log._writer, log._reader):  # The last one to be closed folds the write-ahead log.
+        connection.execute("PRAGMA synchronous = OFF")
     return log

@@ -36,6 +36,7 @@ class Mutation:
 
 
 STORE: Final = "simulation/test_store_machine.py"
+DECIDED: Final = "compat/test_decided_again.py"
 MUTATIONS: Final = (
     # When an attempt is followed by another one.
     Mutation(
@@ -59,6 +60,18 @@ MUTATIONS: Final = (
         "not_before = rfc3339(now_us + round((wait_s + jitter_s) * 1e6))", "not_before = rfc3339(now_us)", "scheduler",
     ),
     Mutation(
+        "a rest stands still after the clock was set back", "scheduler/rests.py",
+        "self.since_us + left_us) > self.now_us", "self.since_us + left_us) > 0", "scheduler",
+    ),
+    Mutation(
+        "a rest is measured from a commit that failed", "scheduler/dispatcher.py",
+        "self._rest_ends[run_id].pop(attempt_id, None)", "pass", "unit/test_rests_dispatched.py",
+    ),
+    Mutation(
+        "a rest is measured from a claim that failed", "scheduler/dispatcher.py",
+        "self._rest_ends.pop(run_id, None)  # Where", "pass  # Where", "unit/test_rests_dispatched.py",
+    ),
+    Mutation(
         "what was lost before it began counts as a failure", "scheduler/decide.py",
         "failures=task.failures, not_before=now, wait_s=0.0,", "failures=task.failures + 1, not_before=now, wait_s=0.0,",
         "scheduler",
@@ -76,8 +89,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a lost wake: nobody is called when a rest is over", "scheduler/plan.py",
-        "if task.status == st.QUEUED and task.not_before_us == due:\n                return due",
-        "if task.status == st.QUEUED and task.not_before_us == due:\n                return None", "scheduler",
+        "left_us.append(due_us - now_us)", "pass", "scheduler",
     ),
     Mutation(
         "dependencies are counted wrong when a task is opened again", "projections/status.py",
@@ -131,7 +143,7 @@ MUTATIONS: Final = (
     Mutation(
         "a slot is not freed when a result is discarded", "projections/occupancy.py",
         "_free(state, event.attempt_id)", "isinstance(event, ev.ResultDiscarded) or _free(state, event.attempt_id)",
-        "scheduler", quick=True,
+        "scheduler",
     ),
     Mutation(
         "the result of an attempt that was undone is not told", "scheduler/dispatcher.py",
@@ -266,7 +278,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a full disk holds starts back for ever", "scheduler/throttle.py",
-        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py", quick=True,
+        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py",
     ),
     Mutation(
         "a circuit opens one failure too late", "scheduler/breaker.py",
@@ -302,6 +314,35 @@ MUTATIONS: Final = (
     Mutation(
         "a run ends before its branch follows", "scheduler/run_files.py",
         "or known.foreign is not None or known.answered == state.integration", "or True", "memory", stories=200,
+    ),
+    # What the frozen histories of earlier schedulers are decided by.
+    Mutation(
+        "the next scheduler tries once more", "scheduler/retry.py",
+        "failures <= max_retries", "failures <= max_retries + 1", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler rests longer", "scheduler/retry.py",
+        "min(failures - 1, 64)", "min(failures, 64)", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler ranks the shortest path first", "scheduler/plan.py",
+        "-tail[task.task_id], index)", "tail[task.task_id], index)", DECIDED, quick=True,
+    ),
+    Mutation(
+        "the next scheduler lets one more task run", "scheduler/plan.py",
+        "facts.run_slots >= settings.max_parallel_agents", "facts.run_slots > settings.max_parallel_agents", DECIDED, quick=True,
+    ),
+    Mutation(
+        "the next scheduler lets one less task run", "scheduler/plan.py",
+        "facts.run_slots >= settings.max_parallel_agents", "facts.run_slots + 1 >= settings.max_parallel_agents", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler has a longer queue", "scheduler/plan.py",
+        "room = state.plan.settings.max_queue_size", "room = 1 + state.plan.settings.max_queue_size", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler needs no approval twice", "scheduler/plan.py",
+        "task.approved_attempt != task.attempts + 1", "task.attempts == 0 and task.approved_attempt is None", DECIDED,
     ),
 )  # fmt: skip
 

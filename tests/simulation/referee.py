@@ -27,9 +27,8 @@ class TaskNow:
     status: str = "pending"
     attempt_id: str | None = None
     failures: int = 0
+    granted: int = 0  # Failures that a retry was granted after. It stands in a fork whose own limit is lower.
     not_before_us: int = 0
-    rests_until_us: int = 0  # The same on the steady clock: time goes on although the other one was set back.
-    rests_with: str | None = None  # Who measures that. Another process has a clock of its own, once one was set back.
     attempts: int = 0
     approved: int | None = None  # The number of the attempt that a person let start.
     cancelling: bool = False
@@ -39,6 +38,11 @@ class TaskNow:
     def may_start(self) -> bool:
         """Whether no person has to be asked."""
         return self.task.approval != "required" or self.approved == self.attempts + 1
+
+    @property
+    def may_be_tried(self) -> bool:
+        """Whether it has not failed too often."""
+        return self.failures <= max(self.task.max_retries, self.granted)
 
 
 @dataclass
@@ -73,6 +77,7 @@ class RunHistory:
     now: RunNow
     holder: str | None = None
     epoch: int = 0
+    rests_until_us: dict[str | None, int] = field(default_factory=dict)  # By attempt, on its holder's steady clock.
     after: dict[int, RunNow] = field(default_factory=dict)
 
 
@@ -178,7 +183,7 @@ class Referee:
                 task = now.tasks[name]
                 assert task.status in ("failed", "cancelled", "skipped")
                 task.status, task.failures, task.not_before_us, task.approved = "pending", 0, 0, None
-                task.cancelling = False
+                task.granted, task.cancelling = 0, False
             case ev.TaskBlocked(task_id=name):
                 now.tasks[name].status = "blocked"
             case ev.TaskUnblocked(task_id=name):
@@ -214,7 +219,12 @@ class Referee:
         task = run.now.tasks[name]
         ready = all(run.now.satisfied(needed) for needed in task.task.dependencies)
         free = task.may_start and not self._meets(name, run)
-        return ready and free and self._stage_is_open(name, run) and task.not_before_us <= at_us
+        return ready and free and self._stage_is_open(name, run) and self._rest_us(task, run, at_us) <= 0
+
+    def _rest_us(self, task: TaskNow, run: RunHistory, at_us: int) -> int:
+        """How long a task still rests. Time goes on although the clock was set back."""
+        left_us = task.not_before_us - at_us
+        return min(left_us, run.rests_until_us[task.attempt_id] - self._steady()) if _measured(task, run) else left_us
 
     def _meets(self, name: str, run: RunHistory) -> list[str]:
         """Running tasks that declare a file of this one, too. In these plans a scope is a list of plain names."""
@@ -225,10 +235,10 @@ class Referee:
         now, task = run.now, run.now.tasks[event.task_id]
         assert task.status == "queued"
         assert (now.status, now.cancelling) == ("running", False)
-        rested = record.at_us >= task.not_before_us or self._steady() >= task.rests_until_us
-        assert rested or record.seq <= self.torn or task.rests_with != run.holder, "it still rests"
+        rested = self._rest_us(task, run, record.at_us) <= 0 or not _measured(task, run)
+        assert rested or record.seq <= self.torn, "it still rests"
         self._check_ready(event.task_id, run)
-        assert task.failures <= task.task.max_retries, "it was tried too often"
+        assert task.may_be_tried, "it was tried too often"
         assert event.attempt_id not in self.attempts, "an attempt id was given twice"
         limits, stage = run.plan.settings, run.plan.stages[task.task.stage]
         of_run = sum(run_id == record.run_id for run_id, _ in self.slots.values())
@@ -273,15 +283,17 @@ class Referee:
         assert isinstance(failed, FAILURE)
         assert (failed.attempt_id, failed.task_id) == (event.attempt_id, event.task_id), "a retry follows its failure"
         assert failed.__dict__.get("retryable", True)
-        assert event.failures == task.failures <= task.task.max_retries
+        assert event.failures == task.failures
+        assert task.may_be_tried
+        task.granted = task.failures
         task.status, task.not_before_us = "queued", from_rfc3339(event.not_before)
         policy, wait_us = run.plan.settings.retry, 0.0
         if failed.__dict__.get("began", True):
             doublings = event.failures - 1 if policy.exponential else 0
             wait_us = min(policy.delay_s * 2**doublings, policy.ceiling_s) * 1e6
         assert wait_us <= event.wait_s * 1e6 <= 1.1 * wait_us + 1, "it rests as its policy says"
-        assert task.not_before_us >= before.at_us + round(event.wait_s * 1e6), "from its end on"
-        task.rests_until_us, task.rests_with = self._steady() + round(event.wait_s * 1e6), run.holder
+        assert task.not_before_us == before.at_us + round(event.wait_s * 1e6), "from its end on"
+        run.rests_until_us[task.attempt_id] = self._steady() + round(event.wait_s * 1e6)
 
     def _skip(self, event: ev.TaskSkipped, run: RunHistory) -> None:
         task, cause = run.now.tasks[event.task_id], run.now.tasks[event.because]
@@ -317,6 +329,10 @@ class Referee:
                 assert event.epoch == run.epoch + 1, "a lease is told apart from the one before"
                 assert run.holder is None or not self._lives(run.holder), f"{run.holder} lives, and holds it"
                 run.holder, run.epoch = event.holder["kind"], event.epoch
+                resting = [task for task in now.tasks.values() if task.not_before_us > self.at_us]
+                run.rests_until_us = {
+                    task.attempt_id: self._steady() + task.not_before_us - self.at_us for task in resting
+                }
             case ev.RunReleased():
                 assert event.epoch == run.epoch, "only who holds a run lets go of it"
                 run.holder = None
@@ -351,8 +367,8 @@ class Referee:
         """What a tick of the process that holds a run has to leave: nothing that is due.
 
         Args:
-            now_us: the time of the tick, as rests go.
-            due_us: when it wants to be called again.
+            now_us: the time of the next event.
+            due_us: when it wants to be called again, as that time goes.
         """
         run = self.runs[run_id]
         now = run.now
@@ -371,11 +387,10 @@ class Referee:
             full = task.status == "pending" and len(now.of("queued")) >= run.plan.settings.max_queue_size
             if self._can_start(name, run, now_us):
                 assert full or self._is_full(name, run, run_id), f"{name} could start, and does not"
-            elif not full and self._can_start(
-                name, run, task.not_before_us
-            ):  # Else it is looked at when there is room.
+            elif not full and _measured(task, run) and self._can_start(name, run, task.not_before_us):
+                # Where it is full, it is looked at when there is room.
                 assert due_us is not None, f"nobody wakes for {name}"
-                assert due_us <= task.not_before_us, f"{name} is woken too late"
+                assert due_us <= now_us + self._rest_us(task, run, now_us), f"{name} is woken too late"
 
     def _is_full(self, name: str, run: RunHistory, run_id: str) -> bool:
         """Whether some limit keeps a task from starting."""
@@ -396,3 +411,8 @@ class Referee:
             if stage.fail_fast and failed and over and stage.phase == run.plan.stages[own.stage].phase:
                 return True
         return False
+
+
+def _measured(task: TaskNow, run: RunHistory) -> bool:
+    """Whether it is known how long a task still rests: unless a rollback has brought that back, unseen by who holds the run."""
+    return task.attempt_id in run.rests_until_us

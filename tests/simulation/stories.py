@@ -11,6 +11,7 @@ STEPS are numbers and ranges, as in 3,7,12-15; without them the story is told at
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
+
+from parallel_agents.projections.projector import Projector
+from parallel_agents.replaying import redecide
 
 SHRINK_S: Final = 60.0  # How long a test spends on cutting a story down.
 AGAIN: Final = "python tests/simulation/stories.py"
@@ -81,15 +85,25 @@ def tell(one: Story, look: Callable[[Told], None] = lambda world: None) -> Count
     Args:
         look: is shown the world at the end.
     """
-    with tempfile.TemporaryDirectory() as folder, _opened(one.world, one.seed, Path(folder)) as world:
+    within = os.environ.get("PYTEST_DEBUG_TEMPROOT")  # Where the other tests write.
+    with tempfile.TemporaryDirectory(dir=within) as folder, _opened(one.world, one.seed, Path(folder)) as world:
         world.begin()
         for number in one.steps:
             world.random = Random(f"{one.seed} {number}")
             world.step()
         world.random = Random(f"{one.seed} end")
         happened = world.finish()
+        if one.world != "torn":  # What a commit decided is not judged where only a part of it is there.
+            decide_again(world)
         look(world)
         return happened
+
+
+def decide_again(world: Told) -> None:
+    """The scheduler, run again on what each decision of the story was made on, decides the same."""
+    for run_id in Projector(world.log).runs():
+        found = redecide(world.log, run_id).divergence
+        assert found is None, f"run {run_id}: {found}"
 
 
 def digest(one: Story) -> str:

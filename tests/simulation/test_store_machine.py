@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -18,6 +19,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from in_memory import TEMPROOT
+from waiting import next_line
 
 from examples import examples
 from parallel_agents.eventstore import events as ev
@@ -43,7 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def opens(self) -> None:
         """Three that know nothing of each other."""
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=os.environ.get(TEMPROOT)))
         self.path = self.folder / "events.db"
         self.now_us = 10**15
         self.logs = [self.opened() for _ in range(3)]
@@ -223,8 +226,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.kills += 1
         words = [sys.executable, str(USER), str(self.path), run_id, str(self.version(run_id)), str(commits)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as user:
-            assert user.stdout is not None
-            said = [user.stdout.readline().strip() for _ in range(commits + 1)]
+            said = [next_line(user.stdout).strip() for _ in range(commits + 1)]
             user.send_signal(signal.SIGKILL)
         before = self.version(run_id)
         assert said == [*(str(before + number + 1) for number in range(commits)), "half"]

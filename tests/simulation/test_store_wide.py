@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory import temporary
 from test_histories import HISTORIES, SEED, generated
 
+from examples import stories
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
@@ -19,14 +20,14 @@ from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 LONG = st.sampled_from([60, 200])  # Sessions that are gone on with, and slots of a run that has ended, are rare.
 
 
-@HISTORIES
+@settings(HISTORIES, max_examples=stories(5, 120))
 @given(SEED, LONG)
 def test_what_a_reader_is_told_is_the_same_with_and_without_snapshots(seed: int, events: int) -> None:
     """After every event, at the end and at a moment before, with snapshots at any distance, some taken away again."""
     random = Random(seed)
     with (
         generated(random, events) as (made, _),
-        TemporaryDirectory() as folder,
+        temporary() as folder,
         pytest.MonkeyPatch.context() as patch,
         Log(Path(folder, "growing.db"), environ={}) as log,
     ):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from moody_log import Mood, new_log
@@ -25,12 +25,14 @@ from parallel_agents.eventstore.errors import NotAllowed, StoreError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
+from parallel_agents.projections import at_hand, status
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep
 from parallel_agents.scheduler.decide_past import decide_rollback
 from parallel_agents.scheduler.dispatcher import Dispatcher
-from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, why_not
+from parallel_agents.scheduler.plan import Agenda, Decision, Facts, outlook, plan, why_not
 from parallel_agents.scheduler.runners.protocol import Outcome, Runner
 from parallel_agents.submit import submit
 
@@ -57,7 +59,9 @@ def one_story(holder_alive: Callable[[dict[str, Any]], bool], make_ids: Sequence
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(dispatcher_module, "holder_alive", holder_alive))
         stack.enter_context(patch.object(dispatcher_module, "new_ids", new_ids))
-        stack.enter_context(patch.object(dispatcher_module, "SNAPSHOT_EVERY", 7))
+        stack.enter_context(patch.object(upkeep, "SNAPSHOT_EVERY", 7))
+        stack.enter_context(patch.object(upkeep, "LIGHT_EVERY", 5))
+        stack.enter_context(patch.object(at_hand, "NEAR", 4))  # Of a run of more tasks there are light snapshots too.
         for name in ("submit", "travel", *make_ids):
             stack.enter_context(patch(f"parallel_agents.{name}.new_id", lambda: new_ids(1)[0]))
         yield
@@ -134,6 +138,14 @@ class Inhabited(ABC):
             self.tick(others[0])
 
 
+class Folded(NamedTuple):
+    """A run as its log says it is: as of its last event, and its newest snapshot then."""
+
+    upto: int
+    snapshot: int
+    state: RunState
+
+
 class World(Inhabited):
     """All of it."""
 
@@ -141,6 +153,7 @@ class World(Inhabited):
         super().__init__(random, folder, first_pid=first_pid)
         self.referee = self.new_referee()
         self._looked_at: dict[str, tuple[int, int]] = {}  # By run: by which process, at which event.
+        self._folded: dict[str, Folded] = {}  # By run.
         self.unreadable_after: int | None = None  # So many reads of the next tick go well.
         self.new_dispatcher()
 
@@ -249,7 +262,7 @@ class World(Inhabited):
         """A tick leaves nothing undone, says the referee."""
         held = dispatcher.held[run_id].state
         assert held.ended or not self.should_have_ended(run_id), "it should have ended"
-        now_us = dispatcher._rests_now_us
+        now_us = max(self.now_us, self.referee.at_us)
         self.referee.check_at_rest(run_id, now_us, None if due is None else due - self.now_us + now_us)
         for attempt_id, (of, name) in self.referee.slots.items():
             if of == run_id and attempt_id in self.machine.running:
@@ -263,12 +276,11 @@ class World(Inhabited):
 
     def _check_by_the_log(self, held: RunState, facts: Facts, now_us: int) -> None:
         """What is held is what the log says; a plan made from that alone has nothing to do, and a reason for each task."""
-        run_id = held.run_id
-        state = Projector(self.log, use_snapshots=False).state(run_id)
+        state = self.by_the_log(held.run_id)
         assert plain(held) == plain(state), "what is held is what the log says"
-        assert plain(Projector(self.log).state(run_id)) == plain(state), "and what snapshots say"
+        seen = outlook(state, facts, now_us)
         for name, task in state.tasks.items():
-            code = why_not(state, name, facts, now_us).code
+            code = why_not(state, name, facts, now_us, seen).code
             if task.status in TASK_ENDED or task.status == "running":
                 assert code == task.status
             elif state.status == "paused":
@@ -278,6 +290,19 @@ class World(Inhabited):
             else:
                 assert code in WAITING, (name, code)
         assert plan(state, Agenda(state), copy.copy(facts), now_us) == Decision()
+
+    def by_the_log(self, run_id: str) -> RunState:
+        """A state folded from the first event on, whenever the run has changed; every new snapshot has to agree with it."""
+        upto = max(self.referee.runs[run_id].after)
+        snapshot = max(self.log.snapshot_seq(run_id, fold.NAME, fold.VERSION) for fold in (status, at_hand))
+        known = self._folded.get(run_id)
+        if known is not None and (known.upto, known.snapshot) == (upto, snapshot):
+            return known.state
+        state = Projector(self.log, use_snapshots=False).state(run_id)
+        if snapshot != (0 if known is None else known.snapshot):
+            assert plain(Projector(self.log).state(run_id)) == plain(state), "what snapshots say is what the log says"
+        self._folded[run_id] = Folded(upto, snapshot, state)
+        return state
 
     def should_have_ended(self, run_id: str) -> bool:
         """Whether nothing of a run is left."""

@@ -38,6 +38,7 @@ PURE = {
     "throttle",
     "breaker",
     "health",
+    "rests",
     "governing",
     "scaling",
     "machine_load",

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.chain import Verdict, missing_blobs, scrubs, verify_rows
 from parallel_agents.eventstore.errors import StoreError
+from parallel_agents.eventstore.links import event_hash
 from parallel_agents.eventstore.log import Log, digest_of
-from parallel_agents.eventstore.record import Row, event_hash
+from parallel_agents.eventstore.record import Row
 
 EVENTS = 7
 NUMBERS = ("seq", "version", "at")

@@ -398,6 +398,22 @@ def test_a_call_that_a_rollback_undid_is_told_to_return(calls: Calls) -> None:
     assert calls.runner.stops == [("a", False, 3.0)]
 
 
+def test_a_run_that_was_rolled_back_is_let_go_of_once_what_was_undone_has_ended(scene: Scene) -> None:
+    """Whoever waits for that is told then: a request to let go that came before it is not kept."""
+    run_id = scene.submit(task("a"))
+    scene.tick()
+    scene.append(run_id, ev.RunRolledBack(to_seq=1), ev.RunPaused())
+    scene.dispatcher.let_go(run_id)
+    scene.tick()
+    assert (scene.statuses(run_id), scene.dispatcher.progress[run_id].stuck) == ({"a": "pending"}, False)
+    scene.runner.end("a")
+    scene.tick()
+    assert scene.dispatcher.progress[run_id].stuck
+    scene.dispatcher.let_go(run_id)
+    scene.tick()
+    assert run_id not in scene.dispatcher.held
+
+
 def test_a_call_whose_start_was_committed_but_not_carried_out_is_started(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -454,6 +454,6 @@ def test_runs_one_after_another_share_an_engine(executor: ParallelExecutor) -> N
     """No thread more after many of them than after the first."""
     executor.execute_parallel([agent("a", call=lambda: 1), agent("b", command=["true"])])
     threads = threading.active_count()
-    for _ in range(20):
+    for _ in range(8):
         executor.execute_parallel([agent("a", call=lambda: 1), agent("b", command=["true"])])
     assert threading.active_count() <= threads + 1  # The pool of calls may have grown.

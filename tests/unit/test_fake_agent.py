@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakeagent.failures import FAILURES
 from fakeagent.installing import command_of, install
-from waiting import wait_until
+from waiting import line_with, wait_until
 
 TRANSCRIPTS = Path(__file__).parents[1] / "data" / "transcripts"
 STREAMS = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
@@ -75,13 +75,6 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, list[dict[str, Any]]]:
     """Its exit code, and its lines."""
     output, _ = process.communicate(timeout=60)
     return process.returncode, [json.loads(line) for line in output.splitlines()]
-
-
-def read_to(process: subprocess.Popen[bytes], sign: bytes) -> None:
-    """Read its lines up to one that holds the sign."""
-    assert process.stdout
-    while sign not in (line := process.stdout.readline()):
-        assert line, f"it has ended without {sign!r}"
 
 
 def shapes(value: dict[str, Any], kind: str = "") -> Iterator[tuple[str, frozenset[str]]]:
@@ -173,7 +166,7 @@ def test_a_killed_process_is_missing_from_the_total_of_its_session(agent: Agent)
 def test_a_process_that_is_killed_after_its_result_is_missing_too(agent: Agent) -> None:
     """The total of a session is kept at the end of a process; only the difference can be trusted."""
     process = agent.start([*CLAUDE, "--session-id", SESSION], said("@linger\n@say One."))
-    read_to(process, b'"type":"result"')
+    line_with('"type":"result"', process.stdout)
     process.kill()
     ended(process)
     _, lines = agent.claude("--resume", SESSION, steps="@usage 50 5 0 0\n@say Two.")
@@ -197,7 +190,7 @@ def test_a_request_to_stop_ends_it_with_a_result(agent: Agent, step: str) -> Non
     assert process.stdin
     process.stdin.write(said(f"@say One.\n{step}").encode())
     process.stdin.flush()
-    read_to(process, b"long answer" if step == "@hang" else b'"stop_reason":"tool_use"')
+    line_with("long answer" if step == "@hang" else '"stop_reason":"tool_use"', process.stdout)
     stop = {"type": "control_request", "request_id": "stop-1", "request": {"subtype": "interrupt"}}
     output, _ = process.communicate(json.dumps(stop).encode() + b"\n", timeout=60)
     told = [json.loads(line) for line in output.splitlines()]
@@ -211,7 +204,7 @@ def test_a_request_to_stop_ends_it_with_a_result(agent: Agent, step: str) -> Non
 def test_signals_end_it_as_they_end_the_real_one(agent: Agent, number: int, code: int, results: int) -> None:
     """SIGINT with a result and exit code 0, SIGTERM without a word; both keep the calls that were finished."""
     process = agent.start([*CLAUDE, "--session-id", SESSION], said("@say One.\n@hang\n@say Two."))
-    read_to(process, b"long answer")
+    line_with("long answer", process.stdout)
     process.send_signal(number)
     got, lines = ended(process)
     assert (got, [line["type"] for line in lines].count("result")) == (code, results)

@@ -95,7 +95,7 @@ def test_a_busy_machine_throttles_a_run_once_and_releases_it_once(scene: Loaded,
     assert why(scene.log, run_id, "c", before)["code"] == "cpu"
     assert look.status(scene.log, run_id, before)["throttled"]
     figures = {"workers": 100, "processes": 2, "cpu_percent": 80.0}
-    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, **figures}
+    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, **figures, "then": ""}
 
 
 def test_starts_that_wait_for_long_are_told_of_below_the_threshold_too(scene: Loaded) -> None:
@@ -251,11 +251,11 @@ def test_a_commit_that_is_refused_leaves_nothing_behind(scene: Loaded) -> None:
 
 
 def test_a_plan_without_limits_is_dispatched_at_any_load(scene: Loaded) -> None:
-    """One that an older release has submitted; its starts tell what they always told."""
+    """One that an older release has submitted; its starts tell of slots alone, and that nothing kept more from starting."""
     scene.submit(*(task(name) for name in "abc"))
     scene.second(100.0, free_mb=0)
     assert scene.runner.tasks() == ["a", "b", "c"]
-    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2}
+    assert scene.last(ev.TaskStarted).facts == {"run_slots": 2, "store_slots": 2, "then": ""}
 
 
 def test_needs_are_those_of_the_newest_attempts(scene: Loaded) -> None:

@@ -15,6 +15,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.scheduler import dispatcher as dispatcher_module
+from parallel_agents.scheduler import upkeep
 from parallel_agents.scheduler import upkeep as upkeep_module
 from parallel_agents.scheduler.dispatcher import Progress
 from parallel_agents.scheduler.machine_load import Usage
@@ -331,7 +332,7 @@ def test_a_read_that_fails_on_the_way_back_loses_no_run(scene: Scene, monkeypatc
 
 def test_a_snapshot_that_cannot_be_kept_holds_nothing_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a cache; what was appended is started."""
-    monkeypatch.setattr(dispatcher_module, "SNAPSHOT_EVERY", 1)
+    monkeypatch.setattr(upkeep, "SNAPSHOT_EVERY", 1)
 
     def full(*_: object) -> None:
         raise StoreError("the disk is full")

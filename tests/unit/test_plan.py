@@ -387,12 +387,12 @@ def test_a_retry_starts_when_its_rest_is_over_and_others_use_the_slot_meanwhile(
     run = failing()
     assert run.tick() == ["b"]
     run.end("b")
-    assert run.agenda.next_due_us(run.state) == 108 * SECOND_US
+    assert run.agenda.next_rest_us(run.state) == 8 * SECOND_US
     run.now_us = 108 * SECOND_US - 1
     assert run.tick() == []
     run.now_us += 1
     assert run.tick() == ["a"]
-    assert run.agenda.next_due_us(run.state) is None
+    assert run.agenda.next_rest_us(run.state) is None
 
 
 def test_a_rest_that_belongs_to_an_earlier_life_of_a_task_cuts_no_later_rest_short() -> None:
@@ -406,9 +406,11 @@ def test_a_rest_that_belongs_to_an_earlier_life_of_a_task_cuts_no_later_rest_sho
     run.now_us += 2 * SECOND_US
     run.end("a", error="exit code 1")
     assert run.resting_until("a") == "1970-01-01T00:01:51.000000Z"
+    assert run.tick() == []
+    assert run.agenda.next_rest_us(run.state) == 8 * SECOND_US
     run.now_us = 109 * SECOND_US
     assert run.tick() == []
-    assert run.agenda.next_due_us(run.state) == 111 * SECOND_US
+    assert run.agenda.next_rest_us(run.state) == 2 * SECOND_US
     run.now_us = 111 * SECOND_US
     assert run.tick() == ["a"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from gitrepos import AT_US, as_git_keeps, belongings, head, make_project, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory import temporary
 
 from examples import examples
 from parallel_agents.checkpoint import worktrees
@@ -44,7 +44,7 @@ TREES = st.dictionaries(PATHS, FILES, max_size=12).map(without_files_as_folders)
 @contextmanager
 def project() -> Iterator[Repository]:
     """A repository for one example."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+    with temporary() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         yield make_project(Path(os.path.realpath(folder)), monkeypatch)
 
 

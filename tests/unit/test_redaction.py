@@ -176,7 +176,7 @@ def test_the_files_of_a_store_hold_no_byte_of_a_secret(tmp_path: Path) -> None:
         ev.TaskFailed(**task, duration_s=1.0, error=said, output=said),
         ev.TaskTimedOut(**task, duration_s=1.0, timeout_s=1.0, error=said),
         ev.AttemptLost(**task, error=said),
-        ev.TaskBlocked(task_id="a", reason=said),
+        ev.TaskBlocked(task_id="a", reason=said, output={"said": [said]}),
         ev.CheckpointCreated(checkpoint_id="c", kind="manual", label=said),
         ev.RunForked(parent="beta", seq=1, overrides={"a.description": said}),
     ]

@@ -8,7 +8,7 @@ from paper import SECOND_US, PaperRun, plan_of, task
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.scheduler.awake import LONGEST_S, AwakeClock
-from parallel_agents.scheduler.run_time import RestClock, RunTime
+from parallel_agents.scheduler.run_time import RunTime
 
 seconds = strategies_of.floats(0.0, 1e5)
 
@@ -47,30 +47,3 @@ def test_what_a_run_has_used_is_gone_on_with_by_who_takes_it_over() -> None:
     run = PaperRun(plan_of(task("a")))
     run.add(ev.RunReleased(epoch=1, used_s=2.5))
     assert RunTime.of(run.state, 100).look(run.state, 100 + SECOND_US, waits=False) == 3_500_000
-
-
-@given(
-    strategies_of.lists(
-        strategies_of.tuples(strategies_of.integers(0, 10**7), strategies_of.integers(-(10**12), 10**12)), min_size=1
-    )
-)
-def test_rests_go_on_whatever_is_done_to_the_clock(steps: list[tuple[int, int]]) -> None:
-    """Their time never goes back and is never behind that of the events; where that stands still, it does not."""
-    wall_us, steady_us, at_us = 2 * 10**15, 0, 2 * 10**15
-    clock = RestClock()
-    before_us = clock.look(at_us, wall_us, steady_us)
-    for passed_us, set_us in steps:
-        steady_us += passed_us
-        wall_us += passed_us + set_us
-        at_us = max(at_us, wall_us)  # As the log has it.
-        now_us = clock.look(at_us, wall_us, steady_us)
-        assert now_us >= max(at_us, before_us)
-        if wall_us < at_us:
-            assert now_us >= before_us + passed_us
-        before_us = now_us
-
-
-def test_rests_follow_the_time_of_events_where_nobody_set_the_clock() -> None:
-    """To the microsecond, so that a replay can tell."""
-    clock = RestClock()
-    assert [clock.look(at_us, at_us, 7 * at_us) for at_us in (10, 20, 30)] == [10, 20, 30]

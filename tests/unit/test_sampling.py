@@ -41,19 +41,19 @@ ESCAPES = """
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Iterator[int]:
+def attempt(on_disk: Path) -> Iterator[int]:
     """The first process of an attempt called as this test's process; its grandchild has escaped."""
     name = f"sampled-{os.getpid()}"
-    words = [sys.executable, "-c", textwrap.dedent(ESCAPES), str(tmp_path / "written")]
+    words = [sys.executable, "-c", textwrap.dedent(ESCAPES), str(on_disk / "written")]
     started = subprocess.Popen(words, env={**os.environ, MARKER: name})
-    wait_until(lambda: (tmp_path / "written.ready").exists(), "the process that escapes")
+    wait_until(lambda: (on_disk / "written.ready").exists(), "the process that escapes")
     yield started.pid
     started.kill()
     started.wait()
     assert end_processes(lambda: family([], [name]), grace_s=0)
 
 
-def test_what_has_escaped_from_its_parents_is_measured(attempt: int, tmp_path: Path) -> None:
+def test_what_has_escaped_from_its_parents_is_measured(attempt: int, on_disk: Path) -> None:
     """Memory, files, bytes and time of a grandchild that called setsid and lost its parent before the first sample."""
     name = f"sampled-{os.getpid()}"
     sampler = Sampler(lambda: {name: attempt})
@@ -63,7 +63,7 @@ def test_what_has_escaped_from_its_parents_is_measured(attempt: int, tmp_path: P
     assert usage.open_files > 30
     assert usage.cpu_s > 0.3
     assert usage.peak_cpu_percent > 0
-    if sys.platform.startswith("linux") and _file_system_of(tmp_path) not in ("", "tmpfs"):
+    if sys.platform.startswith("linux") and _file_system_of(on_disk) not in ("", "tmpfs"):
         assert usage.disk_written_bytes >= 4_000_000
     assert sampler.used(name) == usage
     assert sampler.used(name) is None

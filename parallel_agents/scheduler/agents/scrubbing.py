@@ -17,7 +17,7 @@ Scrub = Callable[[str], str]
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 _BUSY_S: Final = 2.0
-_PIECE: Final = '{"type":"stream_event","event":{"type":"content_block_delta"'
+PIECE: Final = '{"type":"stream_event","event":{"type":"content_block_delta"'
 _WORDS: Final = ("text", "partial_json", "thinking")
 
 
@@ -59,7 +59,7 @@ def _scrub_file(found: Callable[[str], bool], redact: Scrub, path: Path) -> None
 def _holds_one(redact: Scrub, text: str) -> bool:
     if redact(text) != text:
         return True
-    words = "".join(map(_words_of, filter(_is_piece, text.split("\n")))) if _PIECE in text else ""
+    words = "".join(map(words_of, filter(_is_piece, text.split("\n")))) if PIECE in text else ""
     return redact(words) != words
 
 
@@ -105,10 +105,11 @@ def _quoted(name: str) -> str:
 
 
 def _is_piece(line: str) -> bool:
-    return line.startswith(_PIECE)
+    return line.startswith(PIECE)
 
 
-def _words_of(line: str) -> str:
+def words_of(line: str) -> str:
+    """The words of a model in a line that begins with ``PIECE``."""
     fields = decoded(line.encode("utf-8", "surrogateescape")) or {}
     delta = as_object(as_object(fields.get("event")).get("delta"))
     return "".join(word for kind in _WORDS if isinstance(word := delta.get(kind), str))

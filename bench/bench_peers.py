@@ -1,0 +1,186 @@
+"""A state of the past, beside what others who keep events or checkpoints take for it: ``eventsourcing`` and LangGraph.
+
+``eventsourcing``: one aggregate of 100,000 events in SQLite, brought to the version in its middle; once as the library does
+it by itself, and once with snapshots as often as ours. LangGraph: a thread of 2,000 checkpoints in SQLite, of which one is
+read, and then all; a run of 2,000 events beside it. What they keep is less than our state of a run: how far each task is.
+Where one of them is not installed (``pip install .[bench]``), that is said.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any, TypedDict
+
+from bench.bench_replay import lives
+from bench.measure import Goal, ratio, scratch, take_turns, tell
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.log import Draft, Log, digest_of
+from parallel_agents.eventstore.record import new_ids
+from parallel_agents.eventstore.submission import Plan, Task
+from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
+from parallel_agents.retelling import moments
+
+EVENTS = 100_000
+CHECKPOINTS = 2_000
+GOAL = Goal(1.0, 10.0)
+
+
+def run_of(log: Log, events: int) -> str:
+    """A run of about so many events, with the snapshots that a dispatcher would have made. Gives its id."""
+    names = [f"task-{number}" for number in range(events // 4)]
+    plan = Plan(name="bench", tasks=tuple(Task(task_id=name, command=("true",)) for name in names)).to_bytes()
+    (run_id,) = new_ids(1)
+
+    def begin(draft: Draft) -> None:
+        draft.add_blob(digest_of(plan), plan)
+        draft.add(
+            run_id,
+            ev.RunSubmitted(
+                name="bench", plan_digest=digest_of(plan), task_count=len(names), strategy="concurrent",
+                workspace="none", workdir="/",
+            ),
+        )  # fmt: skip
+        draft.add(run_id, ev.RunStarted())
+
+    log.transact(begin)
+    chance, kept = random.Random(1), 0
+    for first in range(0, len(names), 25):
+        some = names[first : first + 25]
+        ids = new_ids(len(some))
+        log.transact(lambda draft, some=some, ids=ids: [draft.add(run_id, one) for one in lives(some, ids, chance)])  # type: ignore[misc]
+        if log.last_seq() - kept >= max(SNAPSHOT_EVERY, len(names)):
+            Projector(log).save_snapshot(Projector(log).state(run_id))
+            kept = log.last_seq()
+    return run_id
+
+
+def timed(ask: Callable[[], object]) -> float:
+    """Seconds."""
+    begun = time.perf_counter()
+    ask()
+    return time.perf_counter() - begun
+
+
+@cache
+def _aggregate() -> Any:
+    """A class of eventsourcing's, whose state is how far each task is. The library knows classes by name: one is made."""
+    from eventsourcing.domain import Aggregate, event
+
+    class Run(Aggregate):
+        def __init__(self) -> None:
+            self.tasks: dict[str, str] = {}
+
+        @event("Moved")
+        def move(self, task_id: str, status: str) -> None:
+            self.tasks[task_id] = status
+
+    return Run
+
+
+def by_eventsourcing(folder: Path, *, snapshots: bool) -> Callable[[], object]:
+    """Fills a store of theirs; gives what brings the aggregate to the version in its middle."""
+    from eventsourcing.application import Application
+
+    store = folder / f"peer-{snapshots}.db"
+    app: Any = Application(
+        env={
+            "PERSISTENCE_MODULE": "eventsourcing.sqlite",
+            "SQLITE_DBNAME": str(store),
+            "IS_SNAPSHOTTING_ENABLED": "y" if snapshots else "n",
+        }
+    )
+    run = _aggregate()()
+    for number in range(EVENTS):
+        run.move(f"task-{number // 4}", ("queued", "started", "charged", "completed")[number % 4])
+        if number % 1000 == 999:
+            app.save(run)
+        if snapshots and number % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1:
+            app.take_snapshot(run.id)
+    return lambda: app.repository.get(run.id, version=EVENTS // 2)
+
+
+def eventsourcing(folder: Path) -> None:
+    """The state in the middle of 100,000 events."""
+    if find_spec("eventsourcing") is None:
+        print("peers: eventsourcing is not installed", flush=True)
+        return
+    with Log(folder / "ours.db") as log:
+        run_id, projector = run_of(log, EVENTS), Projector(log)
+        middle = log.last_seq() // 2
+        for snapshots in (False, True):
+            theirs = partial(timed, by_eventsourcing(folder, snapshots=snapshots))
+            found = take_turns({"ours": lambda: timed(lambda: projector.state(run_id, middle)), "theirs": theirs})
+            ours_ms, theirs_ms = median(found["ours"]) * 1e3, median(found["theirs"]) * 1e3
+            how = "with snapshots as often" if snapshots else "as it comes"
+            detail = f"{ours_ms:.1f} ms against {theirs_ms:.1f} ms"
+            tell(
+                f"peers: middle of {EVENTS:,} events, eventsourcing {how}",
+                ratio(found["theirs"], found["ours"]),
+                GOAL,
+                detail,
+            )
+
+
+class Tasks(TypedDict):
+    """What a graph of LangGraph keeps: how far each task is."""
+
+    tasks: dict[str, str]
+
+
+def langgraph(folder: Path) -> None:
+    """One state of the past, and all of them."""
+    if find_spec("langgraph") is None or find_spec("langgraph.checkpoint.sqlite") is None:
+        print("peers: LangGraph and its SQLite checkpoints are not installed", flush=True)
+        return
+    from langgraph.checkpoint.sqlite import SqliteSaver
+    from langgraph.graph import START, StateGraph
+
+    made: Any = StateGraph(Tasks)
+    made.add_node("work", lambda state: {"tasks": state["tasks"]})
+    made.add_edge(START, "work")
+    with SqliteSaver.from_conn_string(str(folder / "graph.db")) as saver, Log(folder / "few.db") as log:
+        graph = made.compile(checkpointer=saver)
+        thread: Any = {"configurable": {"thread_id": "1"}}
+        state: dict[str, str] = {}
+        for number in range(CHECKPOINTS):
+            state[f"task-{number // 4}"] = ("queued", "started", "charged", "completed")[number % 4]
+            graph.update_state(thread, {"tasks": dict(state)}, as_node="work")
+        kept = [one.config for one in graph.get_state_history(thread)]
+        run_id, projector, chance = run_of(log, CHECKPOINTS), Projector(log), random.Random(2)
+        last = log.last_seq()
+        found = take_turns(
+            {
+                "ours": lambda: timed(lambda: projector.state(run_id, chance.randrange(2, last))),
+                "theirs": lambda: timed(lambda: graph.get_state(chance.choice(kept))),
+                "our history": lambda: timed(lambda: [moment.state.seq for moment in moments(log, run_id)]),
+                "their history": lambda: timed(lambda: list(graph.get_state_history(thread))),
+            }
+        )  # fmt: skip
+        for what, ours, theirs in (
+            (f"a state of {CHECKPOINTS:,}, LangGraph's get_state", "ours", "theirs"),
+            (f"all of {CHECKPOINTS:,}, LangGraph's get_state_history", "our history", "their history"),
+        ):
+            ours_ms, theirs_ms = median(found[ours]) * 1e3, median(found[theirs]) * 1e3
+            tell(
+                f"peers: {what}",
+                ratio(found[theirs], found[ours]),
+                GOAL,
+                f"{ours_ms:.2f} ms against {theirs_ms:.2f} ms",
+            )
+
+
+def main() -> None:
+    """Print the figures."""
+    with scratch() as folder:
+        eventsourcing(folder)
+        langgraph(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The state of a long run from a light snapshot: what it says of the run as a whole, and of a task when that is asked for.
+
+A state of 100,000 tasks takes longer to load than to ask what anybody wants to know of it. So a light snapshot holds the run,
+a letter for the status of each task, and whole only the tasks that something is about to happen to. Any other one is folded
+from its own few events when somebody looks at it; whoever goes through all of them has the whole run folded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final
+
+import orjson
+
+from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.known_plans import KnownPlan, known_plan
+from parallel_agents.projections import status as st
+from parallel_agents.projections.status import RunState, TaskState
+
+NAME: Final = "light"
+VERSION: Final = 1
+"""Of what ``dump`` gives and of what the fold of ``status`` makes of it; another one makes old snapshots void."""
+NEAR: Final = 2000
+"""Tasks that a light snapshot holds whole, at most. A run that has no more than these has whole snapshots alone."""
+
+DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
+"""What ``load`` may raise of a snapshot that is none."""
+
+_LETTERS: Final = {
+    st.PENDING: "p", st.QUEUED: "q", st.RUNNING: "r", st.BLOCKED: "b", st.COMPLETED: "c", st.FAILED: "f",
+    st.CANCELLED: "x", st.SKIPPED: "s",
+}  # fmt: skip
+_BLANK: Final = "p"  # Pending, and as the plan made it;
+_TOUCHED: Final = "P"  # pending, and something has happened to it before.
+_STATUS_OF: Final = {letter: status for status, letter in _LETTERS.items()} | {_TOUCHED: st.PENDING}
+_OPEN: Final = frozenset({st.RUNNING, st.QUEUED, st.BLOCKED})
+_TRACES: Final = (
+    "attempts", "queued_at_us", "approved_attempt", "cancel_requested", "checkpoint_id", "reason", "error", "because",
+    "conflict", "ended_at_us",
+)  # fmt: skip
+"""Whatever has happened to a task that is pending has left something in one of these."""
+_NO_TRACES: Final = tuple(TaskState.__dataclass_fields__[name].default for name in _TRACES)
+_traces = attrgetter(*_TRACES)
+
+
+class Tasks(dict[str, TaskState]):
+    """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through."""
+
+    _known: KnownPlan
+    _letters: str  # The status of each task as of the snapshot, in the order of the plan.
+    _counts: dict[str, int]  # Tasks by status, as of the snapshot.
+    _stage_open: list[int]
+    _running: dict[str, str]  # Attempt id -> task id.
+    _one: Callable[[str], TaskState]
+    _whole: Callable[[], RunState] | None
+
+    @classmethod
+    def begin(
+        cls,
+        known: KnownPlan,
+        raw: dict[str, Any],
+        one: Callable[[str], TaskState],
+        whole: Callable[[], RunState],
+    ) -> Tasks:
+        """Those of a snapshot, of which none is made yet.
+
+        Args:
+            one: gives a task as of the snapshot.
+            whole: gives the state of the whole run as of the snapshot.
+        """
+        tasks = cls()
+        tasks._known, tasks._letters, tasks._one, tasks._whole = known, raw["letters"], one, whole
+        tasks._counts, tasks._stage_open, tasks._running = raw["counts"], raw["stage_open"], raw["running"]
+        for task_id, values in raw["near"].items():
+            index = known.positions[task_id]
+            task = TaskState(known.plan.tasks[index], index, 0)
+            for name, value in zip(raw["fields"], values, strict=True):
+                setattr(task, name, value)
+            tasks[task_id] = task
+        return tasks
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every task is there."""
+        return self._whole is None
+
+    def __missing__(self, task_id: str) -> TaskState:
+        if self._whole is None:
+            raise KeyError(task_id)
+        index = self._known.positions[task_id]
+        blank = self._letters[index] == _BLANK
+        task = TaskState(self._known.plan.tasks[index], index, 0) if blank else self._one(task_id)
+        task.open_dependencies = self._open_dependencies(task)
+        self[task_id] = task
+        return task
+
+    def _open_dependencies(self, task: TaskState) -> int:
+        """How many of its dependencies are not satisfied, by their statuses now."""
+        return sum(not self._is_satisfied(name) for name in task.task.dependencies)
+
+    def _is_satisfied(self, task_id: str) -> bool:
+        made = dict.get(self, task_id)
+        index = self._known.positions[task_id]
+        status = _STATUS_OF[self._letters[index]] if made is None else made.status
+        return status == st.COMPLETED or st.satisfies(self._known.plan.tasks[index], status)
+
+    def derive(self, state: RunState) -> None:
+        """Work out anew what follows from the statuses of the tasks that were looked at since the snapshot."""
+        counts, stage_open = Counter(self._counts), list(self._stage_open)
+        running = {attempt_id: name for attempt_id, name in self._running.items() if dict.get(self, name) is None}
+        for task in dict.values(self):
+            was, now, stage = _STATUS_OF[self._letters[task.index]], task.status, task.task.stage
+            if was != now:
+                counts[was] -= 1
+                counts[now] += 1
+                stage_open[stage] += (now not in st.ENDED) - (was not in st.ENDED)
+            if now == st.RUNNING and task.attempt_id is not None:
+                running[task.attempt_id] = task.task.task_id
+            if task.task.dependencies:
+                task.open_dependencies = self._open_dependencies(task)
+        order = sorted(running, key=lambda attempt_id: self._known.positions[running[attempt_id]])
+        state.running = {attempt_id: running[attempt_id] for attempt_id in order}
+        state.counts, state.stage_open = counts, stage_open
+
+    def fill(self) -> None:
+        """Make every task that is not there yet: as of the snapshot, for nothing has happened to it since."""
+        if self._whole is None:
+            return
+        here, whole = dict(dict.items(self)), self._whole().tasks
+        self._whole = None
+        self.clear()
+        for task_id, task in whole.items():
+            self[task_id] = here.get(task_id, task)
+        for task in dict.values(self):
+            if task.task.dependencies:
+                task.open_dependencies = self._open_dependencies(task)
+
+    def get(self, task_id: str, default: Any = None) -> Any:
+        """As of any dict."""
+        return self[task_id] if task_id in self._known.positions else default
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._known.positions
+
+    def __len__(self) -> int:
+        return len(self._known.positions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known.positions)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._known.positions)
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        """As of any dict; no task is made for them."""
+        return self._known.positions.keys()
+
+    def values(self) -> ValuesView[TaskState]:  # type: ignore[override]
+        """As of any dict."""
+        self.fill()
+        return super().values()
+
+    def items(self) -> ItemsView[str, TaskState]:  # type: ignore[override]
+        """As of any dict."""
+        self.fill()
+        return super().items()
+
+    def __eq__(self, other: object) -> bool:
+        self.fill()
+        if isinstance(other, Tasks):
+            other.fill()
+        return dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # A copy has no store to ask.
+        return dict, (dict(self.items()),)
+
+
+def is_worth_one(state: RunState) -> bool:
+    """Whether a run is so large that light snapshots pay."""
+    return len(state.tasks) > NEAR
+
+
+class Writer:
+    """Makes light snapshots of a run as it goes on: what one costs does not grow with the number of tasks.
+
+    Args:
+        state: of the run; it is looked at again at every snapshot.
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._letters = bytearray(len(state.tasks))
+        self._open: dict[str, None] = {}  # A set that keeps its order.
+        self._changed: set[str] = set(state.tasks)
+
+    def learn(self, event: Event) -> None:
+        """An event of the run was folded into its state."""
+        task_id = getattr(event, "task_id", None)
+        if task_id is not None:
+            self._changed.add(task_id)
+
+    def dump(self) -> bytes:
+        """A light snapshot of the state as it is: some kilobytes, however many tasks there are."""
+        state, tasks = self._state, self._state.tasks
+        for task_id in self._changed:
+            task = tasks[task_id]
+            self._letters[task.index] = ord(_letter(task))
+            if task.status in _OPEN:
+                self._open[task_id] = None
+            else:
+                self._open.pop(task_id, None)
+        self._changed.clear()
+        raw = {
+            **st.run_values(state),
+            "letters": self._letters.decode(),
+            "counts": state.counts,
+            "stage_open": state.stage_open,
+            "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
+            "fields": st.TASK_FIELDS,
+            "near": {task_id: st.task_values(tasks[task_id]) for task_id in islice(self._open, NEAR)},
+        }
+        return zlib.compress(orjson.dumps(raw), 1)
+
+
+def _letter(task: TaskState) -> str:
+    letter = _LETTERS[task.status]
+    return _TOUCHED if letter == _BLANK and _traces(task) != _NO_TRACES else letter
+
+
+def dump(state: RunState) -> bytes:
+    """One light snapshot of a state."""
+    return Writer(state).dump()
+
+
+def differing(snapshot: bytes, state: RunState) -> list[str]:
+    """The names of what a light snapshot says otherwise than the state of its seq."""
+    stored, right = (orjson.loads(zlib.decompress(one)) for one in (snapshot, dump(state)))
+    near, fields = stored.pop("near"), stored["fields"]
+    right.pop("near")  # Which of very many open tasks it holds is no matter.
+    values = attrgetter(*fields)
+    wrong = [name for name, held in near.items() if orjson.loads(orjson.dumps(values(state.tasks[name]))) != held]
+    return [name for name in stored.keys() | right.keys() if stored.get(name) != right.get(name)] + wrong
+
+
+def load(
+    run_id: str,
+    snapshot: bytes,
+    blob: Callable[[str], bytes],
+    one: Callable[[str], TaskState],
+    whole: Callable[[], RunState],
+) -> RunState:
+    """The state of a light snapshot (see ``Tasks.begin``)."""
+    raw = orjson.loads(zlib.decompress(snapshot))
+    known = known_plan(raw["plan_digest"], blob)
+    tasks = Tasks.begin(known, raw, one, whole)
+    state = RunState(run_id, plan=known.plan, tasks=tasks, dependents=known.dependents)
+    st.set_run_values(state, raw)
+    state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
+    tasks.derive(state)
+    return state

@@ -1,0 +1,94 @@
+"""The state of one task, folded from the events that name it: what it costs does not grow with its run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from parallel_agents.eventstore.errors import UnknownRun, UnknownTask, nearest
+from parallel_agents.eventstore.events import RunForked, RunRolledBack, RunSubmitted
+from parallel_agents.eventstore.known_plans import KnownPlan, known_plan
+from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.record import Brief, decode_brief
+from parallel_agents.projections import status as st
+from parallel_agents.projections.effective import kept_spans
+from parallel_agents.projections.replay import apply
+from parallel_agents.projections.status import RunState, TaskState
+
+_OF_THE_RUN: Final = "type IN ('RunSubmitted', 'RunForked', 'RunRolledBack')"
+
+
+class OneTask:
+    """Tasks of a run as of one moment, each by itself.
+
+    Raises (all methods):
+        UnknownRun: the run had not begun by then.
+    """
+
+    def __init__(self, log: Log, run_id: str, upto: int) -> None:
+        self._log = log
+        self._run_id = run_id
+        self._upto = upto
+        self._known: KnownPlan | None = None
+        self._inherited: dict[str, Any] = {}  # Of a fork: the snapshot of its parent's state.
+        self._spans: Sequence[tuple[int, int]] = ()  # Of the events that count.
+
+    def of(self, task_id: str) -> TaskState:
+        """The task, and how many of its dependencies are not satisfied.
+
+        Raises:
+            UnknownTask: the run has no such task.
+        """
+        task = self.state(task_id)
+        needed = (self.state(name) for name in task.task.dependencies)
+        task.open_dependencies = sum(not st.satisfies(one.task, one.status) for one in needed)
+        return task
+
+    def state(self, task_id: str) -> TaskState:
+        """The task but for its open dependencies.
+
+        Raises:
+            UnknownTask: the run has no such task.
+        """
+        known = self._known or self._look()
+        index = known.positions.get(task_id)
+        if index is None:
+            raise UnknownTask(f"run {self._run_id} has no task {task_id!r}", hint=nearest(task_id, known.positions))
+        spec = known.plan.tasks[index]
+        task = TaskState(spec, index, 0)
+        # The fold of a run is given one that has this task, and of those that it needs no more than that they are there.
+        tasks = {name: TaskState(known.plan.tasks[known.positions[name]], 0, 0) for name in spec.dependencies}
+        tasks[task_id] = task
+        run = RunState(self._run_id, plan=known.plan, tasks=tasks, stage_open=[0] * len(known.plan.stages))
+        if (values := self._inherited.get("tasks", {}).get(task_id)) is not None:
+            st.set_task_values(run, task, self._inherited.get("fields"), values)
+            task.resumes = None  # The sessions of its attempts are the parent's.
+        rows = self._log.task_briefs(self._run_id, task_id, self._upto)
+        if len(self._spans) > 1:
+            rows = [row for row in rows if self._counts(row)]
+        apply(run, rows, self._log.blob)
+        return task
+
+    def _counts(self, row: Brief) -> bool:
+        return any(after < row[0] <= upto for after, upto in self._spans)
+
+    def _look(self) -> KnownPlan:
+        """What the events of the run say that name no task."""
+        rollbacks, begun = [], None
+        for row in self._log.taskless_briefs(self._run_id, self._upto, where=_OF_THE_RUN):
+            match decode_brief(self._run_id, row).event:
+                case RunRolledBack(to_seq=to_seq):
+                    rollbacks.append((row[0], to_seq))
+                case RunSubmitted() | RunForked() as event:
+                    begun = begun or event
+                case _:
+                    pass
+        if begun is None or not begun.plan_digest:
+            raise UnknownRun(f"there is no run {self._run_id!r} at event {self._upto}")
+        if isinstance(begun, RunForked):
+            self._inherited = orjson.loads(self._log.blob(begun.state_digest))
+        self._spans = kept_spans(rollbacks, self._upto)
+        self._known = known_plan(begun.plan_digest, self._log.blob)
+        return self._known

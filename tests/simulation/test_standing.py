@@ -1,0 +1,207 @@
+"""States of the past from light snapshots, and single tasks by their own events: the same as from nothing, at every prefix."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+from hypothesis import given
+from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, history_that_counts, naive_state, plain
+
+from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import UnknownRun, UnknownTask
+from parallel_agents.eventstore.log import Log, digest_of
+from parallel_agents.eventstore.of_task import TASK_INDEX
+from parallel_agents.projections import at_hand
+from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.at_hand import Tasks
+from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.decide_past import decide_fork
+
+
+@contextmanager
+def every_run_is_large(near: int) -> Iterator[None]:
+    """Light snapshots of runs of two tasks, which hold as many of them whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(at_hand, "NEAR", near)
+        yield
+
+
+def save_light(projector: Projector, state: RunState) -> None:
+    """As a dispatcher does."""
+    projector.save_light_snapshot(state.run_id, state.seq, at_hand.dump(state))
+
+
+def looked_at(state: RunState, random: Random) -> RunState:
+    """The state, after some of its tasks were looked at by name."""
+    for name in random.sample(sorted(state.tasks.keys()), random.randint(0, len(state.tasks))):
+        assert state.tasks[name].task.task_id == name
+        assert name in state.tasks
+    return state
+
+
+def check_without_filling(state: RunState, expected: RunState) -> None:
+    """What is known of a run before anybody has gone through its tasks."""
+    assert (+state.counts, state.stage_open, state.stage_failed) == (
+        +expected.counts, expected.stage_open, expected.stage_failed,
+    )  # fmt: skip
+    assert (state.running, len(state.tasks)) == (expected.running, len(expected.tasks))
+    assert list(state.tasks) == list(expected.tasks)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_a_state_from_a_light_snapshot_is_the_state_from_nothing(seed: int, events: int) -> None:
+    """At every seq, whatever snapshots there are, whichever tasks were looked at first, and whatever was taken away since."""
+    random = Random(seed)
+    with generated(random, events) as (made, log), every_run_is_large(random.choice((0, 1, 2))):
+        projector = Projector(log)
+        for seq in range(1, len(made.events) + 1):
+            for run_id, run in made.runs.items():
+                if not any(own <= seq for own in run.after):
+                    continue
+                expected = naive_state(log, run_id, seq)
+                state = looked_at(projector.state(run_id, seq), random)
+                check_without_filling(state, expected)
+                assert plain(state) == plain(expected)
+                check_derived(state)
+                if random.random() < 0.2:
+                    save_light(projector, expected)
+                elif random.random() < 0.05:
+                    projector.save_snapshot(expected)
+            if random.random() < 0.05:
+                log._writer.execute("DELETE FROM snapshots WHERE random() % 2 = 0")
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_a_state_from_a_light_snapshot_goes_on_as_any_other(seed: int, events: int) -> None:
+    """By the folds of events, with tasks that were looked at and with tasks that were not."""
+    random = Random(seed)
+    with generated(random, events, runs=1) as (_, log), every_run_is_large(random.choice((0, 1, 2))):
+        counting = history_that_counts(list(log.read()))
+        cut = random.randint(1, len(counting))
+        state = status_fold.initial("alpha")
+        for record in counting[:cut]:
+            state = status_fold.fold(state, record, log.blob)
+        if any(isinstance(record.event, ev.RunRolledBack) for record in log.read(0, state.seq)):
+            return  # There the tasks of a moment are those of another history than the one that counts in the end.
+        projector = Projector(log)
+        save_light(projector, state)
+        found = looked_at(projector.state("alpha", state.seq), random)
+        for record in counting[cut:]:
+            state = status_fold.fold(state, record, log.blob)
+            found = status_fold.fold(found, record, log.blob)
+            check_without_filling(found, state)
+        assert plain(found) == plain(state)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_a_task_by_its_own_events_is_the_task_of_the_state(seed: int, events: int) -> None:
+    """At every seq, with the index that finds them, and without it as in a store of an older release."""
+    random = Random(seed)
+    with generated(random, events) as (made, log):
+        if random.random() < 0.5:
+            log._writer.execute(f"DROP INDEX {TASK_INDEX}")
+        projector = Projector(log)
+        for seq in range(1, len(made.events) + 1):
+            for run_id, run in made.runs.items():
+                if not any(own <= seq for own in run.after):
+                    with pytest.raises(UnknownRun):
+                        projector.task(run_id, "t0", seq)
+                    continue
+                expected = naive_state(log, run_id, seq)
+                for name, task in expected.tasks.items():
+                    assert projector.task(run_id, name, seq) == task
+                with pytest.raises(UnknownTask, match="'nobody'"):
+                    projector.task(run_id, "nobody", seq)
+        assert log.has_task_index or log._fetch("SELECT 1 FROM sqlite_master WHERE name = ?", (TASK_INDEX,)) == []
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_the_tasks_of_a_fork_are_those_that_it_has_inherited_until_it_goes_on(seed: int, events: int) -> None:
+    """Each by itself and from light snapshots, in a fork of a fork too."""
+    random = Random(seed)
+    with generated(random, events, runs=1) as (made, log), every_run_is_large(random.choice((0, 1))):
+        parent, projector = "alpha", Projector(log)
+        for child in ("beta", "gamma"):
+            there = projector.state(parent, random.randint(1, len(made.events)) if parent == "alpha" else None)
+            content, snapshot = there.plan.to_bytes(), status_fold.dump(there)
+            forked = decide_fork(there, there.seq, there.plan, digest_of(content), digest_of(snapshot), {})
+            blobs = {digest_of(content): content, digest_of(snapshot): snapshot}
+            log.append(child, 0, forked, blobs=blobs)
+            queued = next((name for name, task in there.tasks.items() if task.status == "queued"), None)
+            if queued is not None:
+                started = ev.TaskStarted(task_id=queued, attempt_id=f"{child}1", attempt=9, runner="shell")
+                log.append(child, log.version(child), [started])
+            expected = naive_state(log, child, log.last_seq())
+            for name, task in expected.tasks.items():
+                assert projector.task(child, name) == task
+            save_light(projector, expected)
+            state = looked_at(projector.state(child), random)
+            check_without_filling(state, expected)
+            assert plain(state) == plain(expected)
+            parent = child
+
+
+def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
+    """Of the same length, order and content, before and after they are all made; a copy is one that asks no store."""
+    with generated(Random(7), 60, runs=1) as (_, log), every_run_is_large(0):
+        projector = Projector(log)
+        whole = projector.state("alpha")
+        assert type(whole.tasks) is dict
+        save_light(projector, whole)
+
+        def tasks() -> Tasks:
+            found = projector.state("alpha").tasks
+            assert isinstance(found, Tasks)
+            assert not found.is_whole
+            return found
+
+        names = list(whole.tasks)
+        assert (list(tasks()), list(tasks().keys()), len(tasks()), list(reversed(tasks()))) == (
+            names, names, len(names), names[::-1],
+        )  # fmt: skip
+        assert list(tasks().values()) == list(whole.tasks.values())
+        assert list(tasks().items()) == list(whole.tasks.items())
+        assert ({**tasks()}, dict(tasks())) == (whole.tasks, whole.tasks)
+        assert (tasks() == whole.tasks, whole.tasks == tasks(), tasks() == tasks(), tasks() != whole.tasks) == (
+            True, True, True, False,
+        )  # fmt: skip
+        assert tasks() != {}
+        assert (names[0] in tasks(), "nobody" in tasks()) == (True, False)
+        assert (tasks().get("nobody"), tasks().get(names[0])) == (None, whole.tasks[names[0]])
+        for found in (tasks(), copy.deepcopy(tasks()), copy.copy(tasks())):
+            with pytest.raises(KeyError):
+                found["nobody"]
+        assert type(copy.deepcopy(tasks())) is dict
+
+
+def test_a_store_without_the_index_has_states_from_whole_snapshots_alone() -> None:
+    """A task by itself would be looked for in the whole run, once for each of them."""
+    with generated(Random(7), 60, runs=1) as (_, log), every_run_is_large(0):
+        projector = Projector(log)
+        whole = projector.state("alpha")
+        save_light(projector, whole)
+        log._writer.execute(f"DROP INDEX {TASK_INDEX}")
+        with Log(log.path, environ={}) as other:
+            assert type(Projector(other).state("alpha").tasks) is dict
+            other.make_task_index()
+            assert isinstance(Projector(other).state("alpha").tasks, Tasks)
+
+
+def test_a_light_snapshot_that_is_none_is_passed_over() -> None:
+    """It is a cache, and what it would have said is folded."""
+    with generated(Random(7), 60, runs=1) as (_, log):
+        projector = Projector(log)
+        whole = projector.state("alpha")
+        for nonsense in (b"", b"nothing", zlib.compress(b"{}"), zlib.compress(b"[]")):
+            projector.save_light_snapshot("alpha", whole.seq, nonsense)
+            assert plain(projector.state("alpha")) == plain(whole)
