@@ -18,7 +18,7 @@ from parallel_agents.checkpoint import refs
 from parallel_agents.checkpoint.git import IDENTITY
 from parallel_agents.checkpoint.reaching import missing
 from parallel_agents.checkpoint.repository import OURS, Repository
-from parallel_agents.eventstore import audit
+from parallel_agents.eventstore import audit, blocks
 from parallel_agents.eventstore.audit import Snapshot
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.events import STORE_RUN, RunMoved, RunRolledBack
@@ -171,6 +171,10 @@ def _store_wide(log: Log) -> Iterator[Finding]:
             same = False
         if not same:
             yield Finding("snapshots", "error", f"the snapshot of {fold.name} is not what the events say", _DROP)
+    if (part := blocks.left_out(log)) is not None:
+        detail = f"what is known of the blocks of events {part.first} to {part.last} is not what those events say"
+        hint = """it is only a cache: `sqlite3 STORE "DROP TABLE event_blocks"` loses nothing"""
+        yield Finding("blocks", "error", detail, hint)
 
 
 _READ = {(st.NAME, st.VERSION), (at_hand.NAME, at_hand.VERSION)}

@@ -105,6 +105,23 @@ def _summaries(log: Log, after: int, upto: int) -> tuple[list[tuple[str, str, in
     return [(*key, value) for key, value in found.items()], last[0][0].hex() if last else ""
 
 
+def left_out(log: Log) -> Part | None:
+    """A stretch of the log of which the blocks do not tell all, though they say so; None where there is none.
+
+    What they tell besides does no harm: it was known before the bodies of a run were moved to an archive.
+    """
+    done, last = 0, covered(log)
+    while done < last:
+        upto = min(last, done + (_BLOCKS_AT_ONCE << BITS))
+        query = "SELECT kind, name, block, usd_micros FROM event_blocks WHERE block >= ? AND block < ?"
+        known = set(log.ask(query, (done >> BITS, upto >> BITS)))
+        rows, _ = _summaries(log, done, upto)
+        if any(row not in known for row in rows if row[0] != _ELSEWHERE):
+            return Part(done + 1, upto)
+        done = upto
+    return None
+
+
 def blocks_of(log: Log, kind: str, names: Collection[str], *, elsewhere: bool = True) -> set[int]:
     """The blocks that hold events of one of these names, and those of which nobody can tell without an archive.
 

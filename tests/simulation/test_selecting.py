@@ -135,6 +135,18 @@ def test_blocks_that_were_made_of_another_log_are_not_believed() -> None:
         assert list(select(log, wanted, log.last_seq())) == expected
 
 
+def test_blocks_that_leave_something_out_are_found_and_those_that_tell_more_are_not() -> None:
+    """What is known of a body stays known when it is moved to an archive."""
+    with generated(Random(3), 100) as (_, log), small_blocks():
+        assert blocks.left_out(log) is None
+        blocks.catch_up(log)
+        assert blocks.left_out(log) is None
+        log._writer.execute("UPDATE events SET body = '' WHERE type = 'TaskCompleted'")
+        assert blocks.left_out(log) is None
+        log._writer.execute("DELETE FROM event_blocks WHERE kind = 'task' AND block = 14")
+        assert blocks.left_out(log) == (49, 60)
+
+
 def test_two_that_go_on_with_the_blocks_at_once_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes second finds that the first was there, and writes nothing over it."""
     with generated(Random(5), 120) as (_, log), small_blocks(), Log(log.path, environ={}) as other:
