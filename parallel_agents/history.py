@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from parallel_agents.eventstore import blocks
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownTask, nearest
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownCheckpoint, UnknownEvent, UnknownTask, nearest
 from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, decode
@@ -167,12 +167,12 @@ def _range(log: Log, question: Question, end: int, *, follow: bool) -> tuple[int
     first, last, until_us = 1, None, None
     for said, later in ((question.since, 0), (question.after, 1)):
         if said is not None:
-            moment = _when(log, said, end, follow=follow)
+            moment = _when(log, question.run_id, said, end, follow=follow)
             seq = moment if isinstance(moment, int) else _seq_at(log, moment[1] if later else moment[0] - 1)
             first = max(first, seq + (later or not isinstance(moment, int)))
     for said, earlier in ((question.until, 0), (question.before, 1)):
         if said is not None:
-            moment = _when(log, said, end, follow=follow)
+            moment = _when(log, question.run_id, said, end, follow=follow)
             if isinstance(moment, int):
                 found = moment - earlier
             else:
@@ -197,8 +197,8 @@ def _seq_at(log: Log, at_us: int) -> int:
         return 0
 
 
-def _when(log: Log, said: str, end: int, *, follow: bool) -> int | tuple[int, int]:
-    """A seq, or the first and the last microsecond of the time that a text names."""
+def _when(log: Log, run_id: str | None, said: str, end: int, *, follow: bool) -> int | tuple[int, int]:
+    """A seq, that of a checkpoint too, or the first and the last microsecond of the time that a text names."""
     text = said.strip().casefold()
     if text.removeprefix("-").isdecimal():
         seq = int(text) if len(text) <= 18 else 0
@@ -212,14 +212,26 @@ def _when(log: Log, said: str, end: int, *, follow: bool) -> int | tuple[int, in
         moment = moment_of(text, now)
     except OverflowError:
         moment = None
+    if moment is None and (at_checkpoint := _checkpoint(log, run_id, said)) is not None:
+        return at_checkpoint
     if moment is None:
         known = ("yesterday", "today", "now", "2 hours ago", "10 minutes ago", "an hour ago", "yesterday at 9:15")
         hint = nearest(text[:60], known)
         examples = "such as 412, 14:30, yesterday, '2 hours ago' or 2026-03-01T12:00:00Z"
         raise InvalidUsage(
-            f"{said[:60]!r} is neither an event's number nor a time", hint=hint if hint.startswith("did") else examples
+            f"{said[:60]!r} is no event's number, time or checkpoint", hint=hint if hint.startswith("did") else examples
         )
     return _us(moment.begin), _us(moment.end)
+
+
+def _checkpoint(log: Log, run_id: str | None, said: str) -> int | None:
+    """The event of the checkpoint that a text names, as ``--at`` takes it; None where it names none."""
+    from parallel_agents import moments  # Git comes with it.
+
+    try:
+        return (moments.in_store(log, said) if run_id is None else moments.in_run(log, lambda: run_id, said)).seq
+    except (UnknownCheckpoint, UnknownEvent, InvalidUsage):
+        return None
 
 
 def _us(at: datetime) -> int:

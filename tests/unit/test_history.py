@@ -151,6 +151,16 @@ def test_a_range_is_told_by_times_and_words(log: Log) -> None:
     assert refusal(log, since="999999999 weeks ago")[0] is InvalidUsage
 
 
+def test_a_range_is_told_by_checkpoints(log: Log) -> None:
+    """By id or label; what fits none is told as what it is not."""
+    made = ev.CheckpointCreated(checkpoint_id="abcdefghij", kind="manual", label="before the flood", commit="c1")
+    log.append("alpha", 11, [made, ev.RunPaused()])
+    assert seqs(log, since="abcdefghij") == [23, 24]
+    assert seqs(log, after="before the flood") == [24]
+    assert seqs(log, None, after="before the flood") == [24]
+    assert refusal(log, after="the fire")[0] is InvalidUsage
+
+
 def test_wrong_names_are_refused_with_the_nearest_right_one(log: Log) -> None:
     """Types before anything is read; the others where nothing fits."""
     assert refusal(log, types=("TaskFaild",)) == (InvalidUsage, "did you mean 'TaskFailed'?")
