@@ -271,6 +271,26 @@ def test_the_secret_is_read_from_where_nobody_sees_it(repo: Scratch) -> None:
     assert (ours(repo), TEXT in said.out + said.err) == ([], False)
 
 
+def test_a_scrubbed_run_travels_and_an_imported_one_is_told(repo: Scratch) -> None:
+    """What is exported afterwards is proven elsewhere; what was imported before is another store's to scrub."""
+    run_id = leaking_run(repo)
+    repo.quick("export", run_id, "-o", "home/before.tar.gz")
+    scrub(repo, "--yes")
+    repo.quick("export", run_id, "-o", "home/after.tar.gz")
+    for name, clean in (("before", False), ("after", True)):
+        there = repo.root.parent / name
+        git(repo, "init", "-q", str(there))
+        repo.quick("import", str(repo.root / f"home/{name}.tar.gz"), cwd=there)
+        assert repo.quick("verify", run_id, cwd=there).code == 0
+        assert (holding(there / ".parallel-agents") == []) == clean
+    there = repo.root.parent / "before"
+    words = ("scrub", "--text-from", str(repo.root / "home/secret"), "--yes", "--json")
+    store = str(there / f".parallel-agents/imported/{run_id}/events.db")
+    assert "was imported" in repo.quick("--store", store, *words, cwd=there, code=2).complaint["message"]
+    repo.quick("run", repo.plan(shell("a", "true"), workspace="none"), cwd=there)
+    assert store in repo.quick(*words, cwd=there).data["elsewhere"]
+
+
 @pytest.mark.parametrize(("answer", "code"), [("n", 130), ("y", 0)])
 def test_on_a_terminal_it_asks_for_the_secret_unseen_and_shows_what_it_found(
     repo: Scratch, answer: str, code: int
