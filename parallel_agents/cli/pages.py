@@ -180,9 +180,10 @@ def why_page(found: dict[str, Any]) -> None:
     parts += ways_lines({"ways_on": found.get("ways_on", [])})
     if found.get("note"):
         parts.append(Text(f"note: {found['note']}", style="yellow"))
-    if found.get("past"):
+    past = [one for one in found.get("past", ()) if one["events"] != found["events"]]  # Else it is said already.
+    if past:
         parts.append(Text("before that:", style="bold"))
-    drawing.show(*parts, *past_lines(found.get("past", ())))
+    drawing.show(*parts, *past_lines(past))
 
 
 def past_lines(past: Iterable[dict[str, Any]]) -> list[Text]:
