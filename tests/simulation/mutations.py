@@ -245,8 +245,8 @@ MUTATIONS: Final = (
         'ORDER BY seq DESC LIMIT 1",\n                (run_id', 'ORDER BY seq LIMIT 1",\n                (run_id', STORE,
     ),
     Mutation(
-        "a link of the chain does not cover who said it", "eventstore/record.py",
-        "{at_us}\\x1f{actor}\\x1f", "{at_us}\\x1f\\x1f", "compat/test_frozen_log.py",
+        "a link of the chain does not cover who said it", "eventstore/links.py",
+        "{at_us}\\x1f{actor}\\x1f\".encode(\"utf-8\"", "{at_us}\\x1f\\x1f\".encode(\"utf-8\"", "unit/test_chain.py",
     ),
     Mutation(
         "a link of the chain follows the wrong one", "eventstore/log.py",
