@@ -15,6 +15,12 @@ from parallel_agents.scheduler.sandbox import before_command, places, problem
 SANDBOX = "PARALLEL_AGENTS_SAFETY_FEATURES__SANDBOX"
 
 
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    """No folder in memory: that lies below /dev, of which bwrap makes another one."""
+    return on_disk
+
+
 def behind(cli: Scratch, name: str, tmp_path: Path) -> Scratch:
     """The project, with this sandbox around its attempts; skipped where there is none."""
     if why := problem((name,), str(tmp_path)):
