@@ -8,6 +8,7 @@ sweep makes the light snapshots of the first store at other spacings. Memory is 
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
@@ -175,6 +176,8 @@ def single_tasks(log: Log, run_ids: Sequence[str], tasks: int, what: str) -> Non
         return lambda: projector.task(run_id, task_id, seq)
 
     draw()()
+    gc.collect()
+    gc.freeze()  # Or what earlier figures have left would be looked through again and again.
     half, most, used = looks(1_000, draw)
     detail = f"p90 {most:.3f} ms, {used:.3f} ms of a processor"
     tell(f"past: {what}, p50", half, Goal(0.2, 0.05, more_is_better=False), detail, unit="ms")
@@ -183,6 +186,8 @@ def single_tasks(log: Log, run_ids: Sequence[str], tasks: int, what: str) -> Non
 def small_runs(log: Log, run_ids: Sequence[str]) -> None:
     """A whole run of a thousand events among a thousand others."""
     projector, chance = Projector(log), random.Random(4)
+    gc.collect()
+    gc.freeze()
     ends = {run_id: log._fetch("SELECT max(seq) FROM events WHERE run_id = ?", (run_id,))[0][0] for run_id in run_ids}
 
     def draw() -> Callable[[], object]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from parallel_agents import imported
 from parallel_agents.archived import announced
 from parallel_agents.checkpoint.holding import commits_holding
 from parallel_agents.eventstore import audit
@@ -114,6 +115,7 @@ def secret_of(text: str) -> Secret:
 def survey(log: Log, secret: Secret, progress: Told | None = None) -> Result:
     """Look where the secret stands. Nothing is changed."""
     told = progress or (lambda what, done, total: None)
+    _refuse_imported(log)
     archives = _archives_anew(log, secret, keep=False)
     changes = _changes(log, secret, archives)
     files = look(log.path, secret, change=False, told=lambda done: told("files", done, done))
@@ -133,10 +135,11 @@ def scrub(log: Log, secret: Secret, progress: Told | None = None) -> Result:
 
     Raises:
         LeaseHeld: a process dispatches runs of this store: it may hold the secret in memory, and write it again.
-        NotAllowed: an attempt lives, or somebody else is cleaning here.
+        NotAllowed: an attempt lives, somebody else is cleaning here, or this is the store of an imported run.
         ChainBroken: what holds the secret is not what was written; to change it would hide that.
     """
     told = progress or (lambda what, done, total: None)
+    _refuse_imported(log)
     store = log.path
     with alone(store), only_daemon(store):
         _refuse_the_living(log)
@@ -162,6 +165,14 @@ def scrub(log: Log, secret: Secret, progress: Told | None = None) -> Result:
 
 def _note(store: Path) -> Path:
     return store.with_name(store.name + _NOTE)
+
+
+def _refuse_imported(log: Log) -> None:
+    if log.carried is not None:
+        raise NotAllowed(
+            f"run {log.carried.run_id} was imported: what it says is the log of another store",
+            hint="scrub it there, remove its folder here, and import it again",
+        )
 
 
 def _refuse_the_living(log: Log) -> None:
@@ -357,13 +368,14 @@ def _finish_archives(log: Log) -> None:
 
 
 def _elsewhere(store: Path, secret: Secret) -> list[str]:
-    """Files beside the store that are not ours to change: stores that were put aside, and checkouts."""
-    aside = [str(path) for path in sorted(store.parent.glob(f"{store.stem}.before-*")) if holds(path, secret)]
-    return aside + [str(path) for path in _checked_out(store) if holds(path, secret)]
+    """Files beside the store that are not ours to change: stores that were put aside, imported runs, and checkouts."""
+    aside = sorted(store.parent.glob(f"{store.stem}.before-*"))
+    below = (*_files_below(imported.folder_of(store)), *_files_below(files_home(store) / "worktrees"))
+    return [str(path) for path in (*aside, *below) if holds(path, secret)]
 
 
-def _checked_out(store: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(files_home(store) / "worktrees"):
+def _files_below(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
             path = Path(folder, name)

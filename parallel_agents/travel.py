@@ -312,11 +312,19 @@ def _hold_for_fork(there: RunState, child: str) -> str | None:
     if there.integration is None or there.repository is None:
         return None
     from parallel_agents.checkpoint import refs
+    from parallel_agents.checkpoint.contents import has_commit
 
+    repository = open_repository(there.repository, Path(there.workdir))
+    if not has_commit(repository, there.integration):
+        raise NotAllowed(
+            f"run {there.run_id} cannot go on from event {there.seq}: commit {there.integration[:12]}, which holds its files "
+            f"there, is not in {repository.git_dir}",
+            hint="was the repository replaced? `parallel-agents verify --deep` says what else is missing",
+        )
     checkpoint_id = new_id()
     held = {refs.checkpoint_ref(child, checkpoint_id): there.integration}
     for task in there.tasks.values():
         if task.work_commit is not None and task.attempt_id is not None:
             held[refs.checkpoint_ref(child, task.attempt_id)] = task.work_commit
-    refs.hold(open_repository(there.repository, Path(there.workdir)), held)
+    refs.hold(repository, held)
     return checkpoint_id

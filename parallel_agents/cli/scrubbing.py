@@ -104,7 +104,7 @@ def _page(done: dict[str, Any]) -> None:
     for one in done["left"]:
         click.echo(f"stays: {one['where']}: {one['why']}", err=True)
     for path in done["elsewhere"]:
-        click.echo(f"stays: {path}: not ours to change; `parallel-agents gc` removes old checkouts", err=True)
+        click.echo(f"stays: {path}: not ours to change", err=True)
     for one in done["commits"]:
         where = f"commit {one['commit']}" if one["commit"] else f"object {one['object']}, which no ref reaches,"
         named = f": {', '.join(one['paths'][:_SHOWN])}" if one["paths"] else ""

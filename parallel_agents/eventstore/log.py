@@ -49,6 +49,7 @@ _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? OR
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
+_MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
 _recorded = Recorded._make  # Half of what a call of the class costs.
@@ -456,27 +457,30 @@ class Log:
         with self._lock, explained(self.path):
             self._writer.execute(MAKE_TASK_INDEX)
 
-    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None) -> list[Brief]:
-        """The events of a run that name a task, oldest first: some microseconds where there is the index for it."""
-        end = 2**62 if upto is None else upto
-        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
-        elsewhere = [  # By its length: of a body that is said to be '' SQLite would not see that the index fits.
-            row
-            for row in self._whole(self._fetch(f"{_OF_NO_TASK} AND length(body) = 0", (run_id, end)), 4, run_id)
-            if f'"task_id":"{task_id}"' in row[4]
-        ]
-        if elsewhere:
-            found = sorted(found + elsewhere, key=itemgetter(1))
-        return cast("list[Brief]", found)
-
-    def taskless_briefs(self, run_id: str, upto: int | None = None, *, where: str) -> list[Brief]:
-        """The events of a run that name no task, oldest first.
+    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None, *, archived: bool = True) -> list[Brief]:
+        """The events of a run that name a task, oldest first: some microseconds where there is the index for it.
 
         Args:
-            where: a literal condition on the row, which no event whose body was moved to an archive fulfils.
+            archived: whether bodies of the run may have been moved to an archive, where no index finds them.
         """
         end = 2**62 if upto is None else upto
-        return cast("list[Brief]", self._fetch(f"{_OF_NO_TASK} AND {where} ORDER BY version", (run_id, end)))
+        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
+        if archived:
+            moved = self._whole(self._fetch(f"{_OF_NO_TASK} AND {_MOVED}", (run_id, end)), 4, run_id)
+            moved = [row for row in moved if f'"task_id":"{task_id}"' in row[4]]
+            found = sorted(found + moved, key=itemgetter(1)) if moved else found
+        return cast("list[Brief]", found)
+
+    def taskless_briefs(self, run_id: str, types: Collection[str], upto: int | None = None) -> tuple[list[Brief], bool]:
+        """The events of a run that name no task and are of some types, oldest first; and whether any body of it was moved.
+
+        Args:
+            types: names of classes, whose bodies are never moved to an archive.
+        """
+        query = f"{_OF_NO_TASK} AND (type IN {tuple(types)} OR {_MOVED}) ORDER BY version"
+        rows = self._fetch(query, (run_id, 2**62 if upto is None else upto))
+        found = [row for row in rows if row[4]]
+        return cast("list[Brief]", found), len(found) < len(rows)
 
     def run_rows(self, run_id: str, after_version: int = 0, upto: int | None = None) -> list[Row]:
         """All rows of one run from a version on, up to a seq, by the run's own index."""

@@ -17,7 +17,7 @@ from parallel_agents.projections.effective import kept_spans
 from parallel_agents.projections.replay import apply
 from parallel_agents.projections.status import RunState, TaskState
 
-_OF_THE_RUN: Final = "type IN ('RunSubmitted', 'RunForked', 'RunRolledBack')"
+_OF_THE_RUN: Final = ("RunSubmitted", "RunForked", "RunRolledBack")
 
 
 class OneTask:
@@ -33,6 +33,7 @@ class OneTask:
         self._upto = upto
         self._known: KnownPlan | None = None
         self._inherited: dict[str, Any] = {}  # Of a fork: the snapshot of its parent's state.
+        self._archived = False  # Whether bodies of the run were moved to an archive.
         self._spans: Sequence[tuple[int, int]] = ()  # Of the events that count.
 
     def of(self, task_id: str) -> TaskState:
@@ -65,7 +66,7 @@ class OneTask:
         if (values := self._inherited.get("tasks", {}).get(task_id)) is not None:
             st.set_task_values(run, task, self._inherited.get("fields"), values)
             task.resumes = None  # The sessions of its attempts are the parent's.
-        rows = self._log.task_briefs(self._run_id, task_id, self._upto)
+        rows = self._log.task_briefs(self._run_id, task_id, self._upto, archived=self._archived)
         if len(self._spans) > 1:
             rows = [row for row in rows if self._counts(row)]
         apply(run, rows, self._log.blob)
@@ -77,7 +78,8 @@ class OneTask:
     def _look(self) -> KnownPlan:
         """What the events of the run say that name no task."""
         rollbacks, begun = [], None
-        for row in self._log.taskless_briefs(self._run_id, self._upto, where=_OF_THE_RUN):
+        rows, self._archived = self._log.taskless_briefs(self._run_id, _OF_THE_RUN, self._upto)
+        for row in rows:
             match decode_brief(self._run_id, row).event:
                 case RunRolledBack(to_seq=to_seq):
                     rollbacks.append((row[0], to_seq))

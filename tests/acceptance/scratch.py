@@ -242,7 +242,10 @@ class Scratch:
         return said
 
     def __call__(self, *words: str, code: int | None = 0, **more: Any) -> Said:
-        """Run a command to its end; it has to end with ``code``, unless that is None."""
+        """Run a command to its end as a whole process, where its start or its streams are the point; ``quick`` costs a tenth.
+
+        It has to end with ``code``, unless that is None.
+        """
         said = self.said_by(self.start(*words, **more))
         assert code is None or said.code == code, f"{words} ended with {said.code}:\n{said.out}\n{said.err}"
         return said

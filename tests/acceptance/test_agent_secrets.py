@@ -47,9 +47,9 @@ def test_no_key_of_an_agent_is_found_anywhere(cli: Scratch, tmp_path: Path) -> N
         "agent_type": "backend-engineer", "env": {"FAKE_AGENT_SCRIPT": str(script)}, "env_from": ["SERVICE_TOKEN"],
     }  # fmt: skip
     plan = cli.plan(*tasks, defaults=defaults)
-    cli("daemon", "start")
-    run = cli("run", plan, "--detach", "--json").data["run_id"]
-    cli("wait", run, code=None)
+    cli.quick("daemon", "start")
+    run = cli.quick("run", plan, "--detach", "--json").data["run_id"]
+    cli.quick("wait", run, code=None)
     assert cli.store.with_name("events.db-wal").stat().st_size > 0
     folder = cli.store.parent
     told = (tmp_path / "prompt").read_text()
@@ -76,4 +76,4 @@ def test_no_key_of_an_agent_is_found_anywhere(cli: Scratch, tmp_path: Path) -> N
         True,
         True,
     ]
-    cli("daemon", "stop")
+    cli.quick("daemon", "stop")

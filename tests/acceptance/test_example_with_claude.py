@@ -54,7 +54,7 @@ def ready(cli: Scratch, tmp_path: Path) -> str:
 def test_the_dry_run_of_the_example_tells_models_and_costs_and_runs_nothing(cli: Scratch, tmp_path: Path) -> None:
     """Each agent type has the model that its users know, and the whole is expected to cost less than its budget."""
     ready(cli, tmp_path)
-    found = cli("run", "plan.yaml", "--dry-run", "--json").data
+    found = cli.quick("run", "plan.yaml", "--dry-run", "--json").data
     models = {task["task_id"]: task["model"] for task in found["tasks"]}
     assert models == {"design": "opus", "store": "sonnet", "guide": "haiku", "cli": "sonnet", "review": "sonnet"}
     assert 0 < found["cost_usd"]["value"] < 5
@@ -64,16 +64,16 @@ def test_the_dry_run_of_the_example_tells_models_and_costs_and_runs_nothing(cli:
 def test_the_example_runs_to_its_end_and_its_tests_are_green(cli: Scratch, tmp_path: Path) -> None:
     """Every agent's work is merged and has passed the tests, and the bill is what five agents cost."""
     told = ready(cli, tmp_path)
-    cli("run", "plan.yaml", "--set", told)
-    tasks = {task["task_id"]: task for task in cli("status", "--json").data["tasks"]}
+    cli.quick("run", "plan.yaml", "--set", told)
+    tasks = {task["task_id"]: task for task in cli.quick("status", "--json").data["tasks"]}
     assert [tasks[name]["status"] for name in TASKS] == ["completed"] * 5
     assert tasks["review"]["output"] == "Nothing grave was found."
     gates = [event["data"] for event in cli.events() if event["type"] == "GateChecked"]
     assert {gate["task_id"] for gate in gates if gate["passed"]} == set(TASKS)
     assert all(gate["passed"] for gate in gates)
-    bill = cli("cost", "--json").data
+    bill = cli.quick("cost", "--json").data
     assert (bill["attempts"], bill["calls"], bill["budget_usd"]) == (5, 12, 5)
-    cli("merge", "--yes")
+    cli.quick("merge", "--yes")
     assert git(cli, "log", "--no-merges", "--format=%s").count("\n") == len(TASKS)
     tests = subprocess.run([sys.executable, "-m", "unittest", "-q"], cwd=cli.root, capture_output=True, text=True)
     assert tests.returncode == 0, tests.stderr

@@ -95,9 +95,9 @@ def test_in_a_shared_directory_the_store_is_kept_from_it(cli: Scratch, tmp_path:
 def test_behind_bwrap_the_key_that_the_log_is_sealed_with_is_nowhere(cli: Scratch, tmp_path: Path) -> None:
     """Or an agent could change the log and seal it anew."""
     behind(cli, "bwrap", tmp_path)
-    cli("run", cli.plan(shell("a", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", "true"), workspace="none"))
     cli.quick("seal", "--out", "seal.json")
-    cli("run", cli.plan(shell("a", "ls -A ~/.config/parallel-agents/keys; cat ~/.config/parallel-agents/keys/seal.pem"),
+    cli.quick("run", cli.plan(shell("a", "ls -A ~/.config/parallel-agents/keys; cat ~/.config/parallel-agents/keys/seal.pem"),
                         workspace="none"), code=1)  # fmt: skip
     assert cli.quick("logs", "a").out.splitlines()[:1] != ["seal.pem"]
     assert "PRIVATE KEY" not in cli.quick("logs", "a").out

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from scratch import Said, Scratch, shell, until_file, wait_until
-from terminal import on_terminal
+from terminal import quickly_on_terminal
 from versioned import git, versioned
 
 from parallel_agents.eventstore.log import Log
@@ -65,7 +65,7 @@ def leaking_run(cli: Scratch) -> str:
         shell("json", f"""printf '%s' '{json.dumps({"key": json.dumps(TEXT)})}' | tee kept.txt""", env={"LOGIN": TEXT}),
         shell("fails", f"{LEAK} >&2; test -e {done} || exit 3", "say"),
     )
-    cli("run", cli.plan(*tasks), code=1)
+    cli.quick("run", cli.plan(*tasks), code=1)
     run_id: str = cli.quick("runs", "--json").data[-1]["run_id"]
     return run_id
 
@@ -113,7 +113,7 @@ def test_what_goes_on_afterwards_goes_on_from_the_plan_as_it_is_now(repo: Scratc
     assert "what starts there from now on is told [redacted]" in scrub(repo, "--yes").out
     (repo.root / "home/done").touch()
     repo.quick("retry", run_id, "fails")
-    repo("resume", run_id)
+    repo.quick("resume", run_id)
     assert repo.quick("logs", run_id, "fails").out + repo.quick("logs", run_id, "fails").err == "[redacted]\n"
     assert repo.quick("verify", "--deep").code == 0
 
@@ -145,7 +145,7 @@ def test_commits_that_hold_it_are_named_and_left(repo: Scratch) -> None:
 def test_archives_are_written_anew(repo: Scratch) -> None:
     """Bodies and files; the log names what they are now, and every verb reads them as before."""
     many = "mkdir d; for n in $(seq 40); do echo $n > d/file-with-a-long-name-$n; done"
-    repo("run", repo.plan(shell("a", f"{many}; seq 3000; {LEAK}")))
+    repo.quick("run", repo.plan(shell("a", f"{many}; seq 3000; {LEAK}")))
     run_id = repo.quick("runs", "--json").data[0]["run_id"]
     logs = repo.quick("logs", run_id, "a").out
     repo.quick("archive", run_id)
@@ -165,7 +165,7 @@ def test_archives_are_written_anew(repo: Scratch) -> None:
 
 def test_a_second_secret_in_the_same_event_is_removed_as_well(repo: Scratch) -> None:
     """The last announcement counts, and only that body passes."""
-    repo("run", repo.plan(shell("a", f"{LEAK}; echo another-secret"), workspace="none"))
+    repo.quick("run", repo.plan(shell("a", f"{LEAK}; echo another-secret"), workspace="none"))
     first = scrub(repo, "--yes", "--json").data["events"]
     env = {"OTHER": "another-secret"}
     second = repo.quick("scrub", "--env", "OTHER", "--yes", "--json", env=env).data["events"]
@@ -181,7 +181,7 @@ def test_a_second_secret_in_the_same_event_is_removed_as_well(repo: Scratch) -> 
 
 def running(repo: Scratch) -> Callable[[], Any]:
     """A run that goes on; gives what ends it."""
-    process = repo.start("run", repo.plan(shell("a", f"{LEAK}; touch begun; {until_file('go')}"), workspace="none"))
+    process = repo.begin("run", repo.plan(shell("a", f"{LEAK}; touch begun; {until_file('go')}"), workspace="none"))
     wait_until((repo.root / "begun").exists, "it begins")
 
     def end() -> None:
@@ -206,7 +206,7 @@ def detached(repo: Scratch) -> Callable[[], Any]:
 
     def end() -> None:
         (repo.root / "go").touch()
-        repo("resume")
+        repo.quick("resume")
 
     return end
 
@@ -216,7 +216,7 @@ def test_nothing_is_removed_beside_somebody_who_may_write_it_again(
     repo: Scratch, living: Callable[[Scratch], Callable[[], Any]]
 ) -> None:
     """A dispatcher has it in memory, an attempt in its output. To look is fine; afterwards it is removed."""
-    repo("run", repo.plan(shell("a", LEAK), workspace="none"))
+    repo.quick("run", repo.plan(shell("a", LEAK), workspace="none"))
     end = living(repo)
     before, held = repo.event_count(), ours(repo)
     said = scrub(repo, "--yes", "--json", code=2)
@@ -230,7 +230,7 @@ def test_nothing_is_removed_beside_somebody_who_may_write_it_again(
 
 def test_what_somebody_has_changed_is_not_vouched_for(repo: Scratch) -> None:
     """An event that says how it was scrubbed would hide that it is another one."""
-    repo("run", repo.plan(shell("a", LEAK), workspace="none"))
+    repo.quick("run", repo.plan(shell("a", LEAK), workspace="none"))
     with changed(repo) as connection:
         connection.execute(
             "UPDATE events SET body = replace(body, 'exit_code', 'exit_kode') WHERE type = 'TaskCompleted'"
@@ -243,7 +243,7 @@ def test_what_somebody_has_changed_is_not_vouched_for(repo: Scratch) -> None:
 def test_a_name_that_is_the_secret_stays_and_is_told(repo: Scratch) -> None:
     """With exit code 1; what else holds it is clean."""
     repo.plan(shell("battery-staple", "echo the battery-staple"), workspace="none")
-    repo("run", "plan.json")
+    repo.quick("run", "plan.json")
     env = {"PASSWORD": "battery-staple"}
     done = repo.quick("scrub", "--env", "PASSWORD", "--yes", "--json", env=env, code=1).data
     assert any("task_id" in one["where"] for one in done["left"])
@@ -254,7 +254,7 @@ def test_a_name_that_is_the_secret_stays_and_is_told(repo: Scratch) -> None:
 
 def test_the_secret_is_read_from_where_nobody_sees_it(repo: Scratch) -> None:
     """Never from the command line; what cannot be one is refused, and nothing of it is printed."""
-    repo("run", repo.plan(shell("a", LEAK), workspace="none"))
+    repo.quick("run", repo.plan(shell("a", LEAK), workspace="none"))
     for words, env in (
         ((), {}), (("--env", "NOTHING"), {}), (("--env", "SHORT"), {"SHORT": "abc"}), (("--text-from", "nowhere"), {}),
         (("--text-from", "home/secret", "--env", "PATH"), {}), (("--text-from", "."), {}), (("--text-from", "home/raw"), {}),
@@ -271,18 +271,38 @@ def test_the_secret_is_read_from_where_nobody_sees_it(repo: Scratch) -> None:
     assert (ours(repo), TEXT in said.out + said.err) == ([], False)
 
 
+def test_a_scrubbed_run_travels_and_an_imported_one_is_told(repo: Scratch) -> None:
+    """What is exported afterwards is proven elsewhere; what was imported before is another store's to scrub."""
+    run_id = leaking_run(repo)
+    repo.quick("export", run_id, "-o", "home/before.tar.gz")
+    scrub(repo, "--yes")
+    repo.quick("export", run_id, "-o", "home/after.tar.gz")
+    for name, clean in (("before", False), ("after", True)):
+        there = repo.root.parent / name
+        git(repo, "init", "-q", str(there))
+        repo.quick("import", str(repo.root / f"home/{name}.tar.gz"), cwd=there)
+        assert repo.quick("verify", run_id, cwd=there).code == 0
+        assert (holding(there / ".parallel-agents") == []) == clean
+    there = repo.root.parent / "before"
+    words = ("scrub", "--text-from", str(repo.root / "home/secret"), "--yes", "--json")
+    store = str(there / f".parallel-agents/imported/{run_id}/events.db")
+    assert "was imported" in repo.quick("--store", store, *words, cwd=there, code=2).complaint["message"]
+    repo.quick("run", repo.plan(shell("a", "true"), workspace="none"), cwd=there)
+    assert store in repo.quick(*words, cwd=there).data["elsewhere"]
+
+
 @pytest.mark.parametrize(("answer", "code"), [("n", 130), ("y", 0)])
 def test_on_a_terminal_it_asks_for_the_secret_unseen_and_shows_what_it_found(
     repo: Scratch, answer: str, code: int
 ) -> None:
     """Before anything is removed."""
-    repo("run", repo.plan(shell("a", LEAK), workspace="none"))
+    repo.quick("run", repo.plan(shell("a", LEAK), workspace="none"))
     before, answers = ours(repo), {"Secret:": f"{TEXT}\n", "[y/N]": f"{answer}\n"}
 
     def typing(shown: str) -> bytes:
         asked = next((words for words in answers if words in shown), None)
         return answers.pop(asked).encode() if asked else b""
 
-    shown = on_terminal(repo, "scrub", "--text-from", "-", typing=typing)
+    shown = quickly_on_terminal(repo, "scrub", "--text-from", "-", typing=typing)
     assert (shown.code, TEXT in shown.raw, "stdout.log (1)" in "".join(shown.screen.lines)) == (code, False, True)
     assert ours(repo) == (before if code else [])

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -21,13 +22,20 @@ from parallel_agents.eventstore.links import event_hash
 from parallel_agents.seal_keys import fingerprint
 
 
-@pytest.fixture
-def sealed(cli: Scratch) -> Scratch:
+@pytest.fixture(scope="module")
+def with_a_seal(make_project: Callable[[str], Scratch]) -> Scratch:
     """A project with a run, and a seal of it in ``seal.json``; a second run came after."""
-    cli("run", cli.plan(shell("a", "echo 1"), workspace="none"))
+    cli = make_project("project")
+    cli.quick("run", cli.plan(shell("a", "echo 1"), workspace="none"))
     cli.quick("seal", "--out", "seal.json")
-    cli("run", cli.plan(shell("b", "echo 2"), workspace="none"))
-    return cli
+    cli.quick("run", cli.plan(shell("b", "echo 2"), workspace="none"))
+    return cli.keep()
+
+
+@pytest.fixture
+def sealed(with_a_seal: Scratch) -> Iterator[Scratch]:
+    """That project, for one test."""
+    yield from with_a_seal.anew()
 
 
 def change(cli: Scratch, *statements: str) -> None:
@@ -197,7 +205,7 @@ def test_the_fingerprint_is_the_one_that_ssh_tells(sealed: Scratch) -> None:
 
 def test_the_own_key_is_made_once_and_nobody_else_can_read_it(cli: Scratch) -> None:
     """In the user's configuration, outside of the project; the seal itself is on stdout, alone."""
-    cli("run", cli.plan(shell("a", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", "true"), workspace="none"))
     first = cli.quick("seal")
     folder = cli.root / "home/.config/parallel-agents/keys"
     assert "made a key" in first.err
@@ -269,7 +277,7 @@ def test_no_other_command_waits_for_the_library_that_signs(cli: Scratch) -> None
         "for words in (['--help'], ['status'], ['verify'], ['verify', '--deep']):\n    main.exit_code_of(words)\n"
         "print('cryptography' in sys.modules, file=sys.stderr)"
     )
-    cli("run", cli.plan(shell("a", "true"), workspace="none"))
+    cli.quick("run", cli.plan(shell("a", "true"), workspace="none"))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cli.root, env=cli.environment, capture_output=True, text=True
     )

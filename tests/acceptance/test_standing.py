@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from scratch import Scratch, shell, until_file
-from versioned import belongings, versioned
+from versioned import belongings, git, versioned
 
 LINKS = "ln -s ../outside link; printf '#!/bin/sh\\n' > tool; chmod +x tool"
 
@@ -284,3 +284,22 @@ def test_an_archived_run_is_forked_at_an_event_in_its_middle(past: Past) -> None
     assert cli.quick("status", fork, "--json").data["status"] == "completed"
     assert {"made", "late"} <= {file["path"] for file in cli.quick("files", fork, "--json").data["files"]}
     assert cli.quick("verify").code == 0
+
+
+def test_files_that_are_gone_are_missed_by_name(cli: Scratch, tmp_path: Path) -> None:
+    """Neither listed, laid out nor gone on from; nothing is appended, and no folder is made."""
+    versioned(cli, {"readme": "one\n"})
+    cli("run", cli.plan(shell("one", "echo 1 > one"), shell("two", "echo 2 > two", "one"), workspace="worktree"))
+    at = next(one["seq"] for one in cli.events() if one["type"] == "TaskCompleted")
+    commit = cli.quick("diff", str(at), "now", "--json").data["a"]["commit"]
+    for ref in git(
+        cli, "for-each-ref", "--format=%(refname)", "refs/parallel-agents", "refs/heads/parallel-agents"
+    ).split():
+        git(cli, "update-ref", "-d", ref)
+    git(cli, "prune", "--expire=now")
+    before = cli.event_count()
+    for words in (("files",), ("files", "--out", str(tmp_path / "out")), ("fork",)):
+        said = cli.quick(*words, "--at", str(at), code=2)
+        assert commit[:12] in said.err
+        assert "verify --deep" in said.err
+    assert (cli.event_count(), (tmp_path / "out").exists()) == (before, False)

@@ -209,7 +209,7 @@ def test_an_attempt_that_is_deaf_to_signals_is_stopped_all_the_same(store: Store
     if how == "task":
         steer.cancel(store.log, run_id, "a", "enough")
     elif how == "run":
-        steer.cancel(store.log, run_id, reason="enough")
+        steer.cancel(store.log, run_id, reason="enough", grace_s=0.3)
     elif how == "emergency":
         assert steer.stop_everything(store.log) == [run_id]
     expected = {"task": "failed", "run": "cancelled", "emergency": "cancelled", "max_execution_time": "failed"}

@@ -96,6 +96,7 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
         "checkpoints": list_of(log, run_id),
         "all checkpoints": list_of(log, None),
         "why": why(log, run_id, "build"),
+        "tasks": [Projector(log).task(run_id, name, seq) for name in ("dig", "build") for seq in (14, end, 20, None)],
         "stdout": _stdout(log, run_id),
         "runs": look.runs(log),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from parallel_agents import verification
@@ -60,6 +60,9 @@ def joined(rows: list[Stored], cut: int) -> Followed:
     forged=st.booleans(),
     cut=st.integers(1, EVENTS - 1),
 )
+@example(seq=20, column="version", forged=True, cut=19)  # The first event of its run in the second part.
+@example(seq=19, column="version", forged=True, cut=19)  # The last one of the first part.
+@example(seq=20, column="at", forged=True, cut=19)
 def test_parts_that_are_joined_say_what_the_whole_says(log: Log, seq: int, column: str, forged: bool, cut: int) -> None:
     """Wherever something was changed, wherever the parts meet, and where somebody has worked out new hashes behind it."""
     rows = [list(row) for row in log.rows()]
