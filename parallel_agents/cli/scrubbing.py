@@ -105,9 +105,9 @@ def _page(done: dict[str, Any]) -> None:
     stays = [f"{one['where']}: {one['why']}" for one in done["left"]]
     for line in (*stays[:_STAYS_SHOWN], *(f"{path}: not ours to change" for path in done["elsewhere"][:_STAYS_SHOWN])):
         click.echo(f"stays: {line}", err=True)
-    more = max(0, len(stays) - _STAYS_SHOWN) + max(0, len(done["elsewhere"]) - _STAYS_SHOWN)
-    if more:
-        click.echo(f"stays: in {more:,} more places, which --json names", err=True)
+    hidden = max(0, len(stays) - _STAYS_SHOWN) + max(0, len(done["elsewhere"]) - _STAYS_SHOWN)
+    if hidden:
+        click.echo(f"stays: in {hidden:,} more places, which --json names", err=True)
     for one in done["commits"]:
         where = f"commit {one['commit']}" if one["commit"] else f"object {one['object']}, which no ref reaches,"
         named = f": {', '.join(one['paths'][:_SHOWN])}" if one["paths"] else ""
