@@ -15,6 +15,7 @@ from parallel_agents.cli.scene import json_option, opened, print_json, project_o
 
 _SHOWN = 10
 _REFS_SHOWN = 2
+_STAYS_SHOWN = 20
 
 
 @click.command()
@@ -101,10 +102,12 @@ def _page(done: dict[str, Any]) -> None:
         click.echo("it stands nowhere in this store")
     elif not done["dry_run"]:
         click.echo("removed there" if not done["left"] else "removed, but for what stays")
-    for one in done["left"]:
-        click.echo(f"stays: {one['where']}: {one['why']}", err=True)
-    for path in done["elsewhere"]:
-        click.echo(f"stays: {path}: not ours to change", err=True)
+    stays = [f"{one['where']}: {one['why']}" for one in done["left"]]
+    for line in (*stays[:_STAYS_SHOWN], *(f"{path}: not ours to change" for path in done["elsewhere"][:_STAYS_SHOWN])):
+        click.echo(f"stays: {line}", err=True)
+    hidden = max(0, len(stays) - _STAYS_SHOWN) + max(0, len(done["elsewhere"]) - _STAYS_SHOWN)
+    if hidden:
+        click.echo(f"stays: in {hidden:,} more places, which --json names", err=True)
     for one in done["commits"]:
         where = f"commit {one['commit']}" if one["commit"] else f"object {one['object']}, which no ref reaches,"
         named = f": {', '.join(one['paths'][:_SHOWN])}" if one["paths"] else ""
