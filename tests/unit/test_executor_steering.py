@@ -306,16 +306,17 @@ def test_an_emergency_stop_hurries_a_shutdown_that_waits(executor: ParallelExecu
 
 def test_a_call_that_does_not_return_holds_up_no_emergency_stop(executor: ParallelExecutor) -> None:
     """Its task counts as cancelled, with a warning; what it returns later is nobody's."""
-    go, over = threading.Event(), threading.Event()
+    begun, go, over = threading.Event(), threading.Event(), threading.Event()
 
     def deaf() -> str:
+        begun.set()
         go.wait(DEADLINE_S)
         over.set()
         return "too late"
 
     task = agent("a", call=deaf)
     run = Background(executor, [task])
-    started(executor, "a")
+    assert begun.wait(DEADLINE_S)
     executor.shutdown(wait=False)
     result = run.end()
     assert not over.is_set()
