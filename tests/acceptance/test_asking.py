@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scratch import Scratch, shell, until_file
 from terminal import quickly_on_terminal as on_terminal
+from waiting import next_line
 
 TASKS = [
     shell("build", "echo Built the House"),
@@ -137,7 +138,7 @@ def test_who_follows_gets_what_fits_as_it_comes(cli: Scratch) -> None:
     following = cli.start(
         "history", "--follow", "--json", "--type", "TaskStarted", "--type", "TaskCompleted", "--limit", "1"
     )
-    first = json.loads(following.stdout.readline())
+    first = json.loads(next_line(following.stdout))
     assert (first["type"], first["data"]["task_id"]) == ("TaskStarted", "b")
     cli.write("go", "")
     said = cli.said_by(following)

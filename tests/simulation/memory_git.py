@@ -14,7 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from parallel_agents import settling, travel
-from parallel_agents.checkpoint import merging, refs, repository, snapshot, worktrees
+from parallel_agents.checkpoint import contents, merging, refs, repository, snapshot, worktrees
 from parallel_agents.checkpoint.merging import Conflict, Merge
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import Change, Snapshot
@@ -70,6 +70,10 @@ class MemoryGit:
     def _value(self, _: Repository, ref: str) -> str | None:
         self.asked()
         return self.refs.get(ref)
+
+    def has_commit(self, _: Repository, commit: str) -> bool:
+        self.asked()
+        return commit in self.commits
 
     def move_branch(self, _: Repository, run_id: str, commit: str, expected: str | None) -> str | None:
         self.asked()
@@ -167,6 +171,7 @@ def in_place_of_git(git: MemoryGit, top: Path) -> Iterator[Repository]:
             "shared_state": lambda _: {}, "other_task": lambda *_: "", "_parent": lambda _, folder, base: base,
             "probe": lambda *_: (), "write_whole": lambda *_: None,
         },
+        contents: {"has_commit": git.has_commit},
         settling: {"open_repository": lambda *_: here, "other_task": lambda *_: ""},
         travel: {"open_repository": lambda *_: here},
     }  # fmt: skip
