@@ -168,7 +168,8 @@ class Redecider:
                 return said
             if isinstance(record.event, ev.TaskStarted):
                 starts.run_slots, starts.store_slots = starts.run_slots + 1, starts.store_slots + 1
-        return _started_too_little(batch[_last_start(batch)], decision, len(batch))
+        said = _started_too_little(batch[_last_start(batch)], decision, len(batch))
+        return None if said is None or _may_have_rested(state, batch) else said
 
     def _judge_one_by_one(self, state: RunState, batch: Sequence[Recorded], around: Around) -> Divergence | None:
         """The same where several looks have led to it: each step is to be the first of its kind that is due then."""
@@ -355,6 +356,18 @@ def _rested(state: RunState, batch: Sequence[Recorded]) -> set[str]:
     found = {start.task_id for start in starts if start.facts.get(RESTED) or not told}
     found |= {record.event.task_id for record in batch if isinstance(record.event, ev.TaskBlocked)}
     return {name for name in found if (state.tasks[name].not_before_us or 0) > batch[0].at_us}
+
+
+def _may_have_rested(state: RunState, batch: Sequence[Recorded]) -> bool:
+    """Whether a task that was not taken up rests by the time of events, and may have rested by the steady clock.
+
+    It stands in the queue then, and no event says whether it held back what comes behind it.
+    """
+    known = _rested(state, batch)
+    return any(
+        task.status == st.QUEUED and (task.not_before_us or 0) > batch[0].at_us and name not in known
+        for name, task in state.tasks.items()
+    )
 
 
 def _level_of(batch: Sequence[Recorded]) -> int:
