@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from daemons import DAEMON, DEADLINE_S, Store, plan_of, wait_until
 from forks import CLI, Forked
 
@@ -96,6 +97,14 @@ class Line(NamedTuple):
     word: str
     task_id: str
     attempt_id: str
+
+
+def is_supervisor(pid: int) -> bool:
+    """Whether a process is one, by the program that it runs."""
+    try:
+        return "runners.supervisor" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 class World(Store):
@@ -201,9 +210,8 @@ class World(Store):
         return out
 
     def supervisor_of(self, daemon: Forked) -> ProcessIdentity:
-        """The supervisor that a daemon has, before it has had anything to do."""
-        wait_until(lambda: len(descendants([daemon.pid])) == 1, "a supervisor")  # Probes come and go at first.
-        [pid] = descendants([daemon.pid])
+        """The supervisor that a daemon has. Probes of the machine, and what it has started, are none."""
+        [pid] = wait_until(lambda: [one for one in descendants([daemon.pid]) if is_supervisor(one)], "a supervisor")
         who = identity_of(pid)
         assert who is not None
         return who
