@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,8 @@ from waiting import DEADLINE_S, next_line, wait_until
 
 from parallel_agents import look
 from parallel_agents.eventstore.log import Log
-from parallel_agents.scheduler.process import MARKER, ProcessIdentity, is_alive
+from parallel_agents.scheduler.daemon import find_daemon
+from parallel_agents.scheduler.process import MARKER
 
 PREAMBLE = """
 import os, signal, sys, threading, time
@@ -107,7 +107,8 @@ class Programs:
             process.kill()
             process.communicate()
         for left in self.left():
-            left.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # It may end by itself meanwhile.
+                left.kill()
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ executor.execute_parallel(tasks)
     assert next_line(process.stdout) == "running\n"
     wait_until(lambda: _output_of(programs, "command"), "the command to begin")
     daemon = programs.daemon()
-    wait_until(lambda: _daemon_looks(programs), "the daemon")
+    wait_until(lambda: find_daemon(programs.store), "the daemon to dispatch")
     assert programs.status()["status"] == "running"  # As long as its process lives, nobody else touches the run.
     process.kill()
     process.communicate()
@@ -256,11 +257,3 @@ executor.execute_parallel(tasks)
     daemon.send_signal(signal.SIGTERM)
     daemon.communicate(timeout=DEADLINE_S)
     wait_until(lambda: programs.left() == [], "everybody to be gone")
-
-
-def _daemon_looks(programs: Programs) -> bool:
-    """Whether a daemon holds the store and listens to it."""
-    lock = programs.store.with_name("events.daemon.lock")
-    with contextlib.suppress(OSError, ValueError):
-        return is_alive(ProcessIdentity.from_dict(json.loads(lock.read_text())))
-    return False
