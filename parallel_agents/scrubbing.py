@@ -206,7 +206,7 @@ def _change_log(log: Log, secret: Secret, archives: list[NewArchive]) -> Changes
             draft.add_blob(new, content)
             draft.drop_blob(old)
         if changes.events or changes.documents or changes.snapshots:
-            draft.drop_snapshots()
+            draft.drop_caches()
 
     log.overwrite_deleted()
     log.transact(decide, actor="scrub")

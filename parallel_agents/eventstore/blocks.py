@@ -1,4 +1,4 @@
-"""Which blocks of a long log hold events of a type, a task, an attempt or an actor, so that a question reads few of its rows.
+"""Which blocks of a long log hold events of a type, a task, an attempt, an actor or a text: so a question reads few of its rows.
 
 A cache, kept beside the events and never needed: losing it changes no answer. Nothing of it is written when events are
 appended; whoever has the time makes it go on from where it ends. An index of SQLite's own would cost a seventh more of
@@ -7,12 +7,13 @@ every append (see docs/adr/0028). A block is 256 events that follow each other i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-import orjson
-
+from parallel_agents.eventstore import text_marks
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.text_marks import Texts
 
 BITS: Final = 8
 BLOCK: Final = 1 << BITS
@@ -24,15 +25,21 @@ TYPE, TASK, ATTEMPT, ACTOR = "type", "task", "attempt", "actor"
 _ELSEWHERE: Final = (
     "elsewhere"  # Holds bodies that are in an archive, or that are no JSON: who looks for a name reads it.
 )
-_COVERED: Final = "covered/1"  # How many blocks, and the hash of the last event of them. Another number: made anew.
+_COVERED: Final = "covered/2"  # How many blocks, and the hash of the last event of them. Another number: made anew.
 _MARK: Final = f"SELECT block, name FROM event_blocks WHERE kind = '{_COVERED}'"
 _UNMARK: Final = f"DELETE FROM event_blocks WHERE kind = '{_COVERED}'"
 
-_TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS event_blocks (kind TEXT NOT NULL, name TEXT NOT NULL, block INTEGER NOT NULL,"
-    " usd_micros INTEGER, PRIMARY KEY (kind, name, block)) WITHOUT ROWID"
+_TABLES: Final = (
+    (
+        "CREATE TABLE IF NOT EXISTS event_blocks (kind TEXT NOT NULL, name TEXT NOT NULL, block INTEGER NOT NULL,"
+        " usd_micros INTEGER, PRIMARY KEY (kind, name, block)) WITHOUT ROWID"
+    ),
+    "CREATE TABLE IF NOT EXISTS event_block_texts (block INTEGER PRIMARY KEY, marks BLOB NOT NULL)",
 )
 _INSERT: Final = "INSERT OR REPLACE INTO event_blocks (kind, name, block, usd_micros) VALUES (?, ?, ?, ?)"
+_INSERT_TEXTS: Final = "INSERT OR REPLACE INTO event_block_texts (block, marks) VALUES (?, ?)"
+_TEXTS: Final = "SELECT block, marks FROM event_block_texts"
+_TEXTS_BETWEEN: Final = f"{_TEXTS} WHERE block >= ? AND block < ?"
 _THERE: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_blocks'"
 
 
@@ -70,31 +77,40 @@ def catch_up(log: Log, *, at_most: int | None = None) -> int:
     if at_most is not None:
         end = min(end, done + (at_most << BITS))
     stands: list[tuple[Any, ...]] = list(_mark(log))
-    forget = [] if done else [("DELETE FROM event_blocks", [()])]
+    forget = [] if done else [(f"DELETE FROM {table}", [()]) for table in ("event_blocks", "event_block_texts")]
     while done < end:
         upto = min(end, done + (_BLOCKS_AT_ONCE << BITS))
-        rows, digest = _summaries(log, done, upto)
-        mark = (_COVERED, digest, upto >> BITS, None)
-        written: list[tuple[str, Sequence[object]]] = [*forget, (_UNMARK, [()]), (_INSERT, [*rows, mark])]
-        if not log.keep(_TABLE, (_MARK, stands), written):
+        found = _summaries(log, done, upto)
+        mark = (_COVERED, found.digest, upto >> BITS, None)
+        written: list[tuple[str, Sequence[object]]] = [*forget, (_UNMARK, [()]), (_INSERT, [*found.rows, mark])]
+        written.append((_INSERT_TEXTS, found.texts))
+        if not log.keep(_TABLES, (_MARK, stands), written):
             break
-        done, stands, forget = upto, [(upto >> BITS, digest)], []
+        done, stands, forget = upto, [(upto >> BITS, found.digest)], []
     return done
 
 
-def _summaries(log: Log, after: int, upto: int) -> tuple[list[tuple[str, str, int, int | None]], str]:
-    """What the blocks of a stretch hold, and the hash of its last event; an empty text where that is not there."""
+class _Summaries(NamedTuple):
+    """What the blocks of a stretch hold: names and texts, as they are stored, and the hash of the last event."""
+
+    rows: list[tuple[str, str, int, int | None]]
+    texts: list[tuple[int, bytes]]
+    digest: str  # Empty where the event is not there.
+
+
+def _summaries(log: Log, after: int, upto: int) -> _Summaries:
     found: dict[tuple[str, str, int], int | None] = {}
+    texts: dict[int, Texts] = defaultdict(Texts)
     query = "SELECT seq, type, actor, body FROM events WHERE seq > ? AND seq <= ?"
     for seq, type_, actor, body in log.ask(query, (after, upto)):
         block = (seq - 1) >> BITS
         found[TYPE, type_, block] = found[ACTOR, actor, block] = None
-        try:
-            data = orjson.loads(body)
-            task_id, attempt_id = data.get("task_id"), data.get("attempt_id")
-        except (ValueError, AttributeError):
+        data = text_marks.parsed(body)
+        if data is None:
             found[_ELSEWHERE, "", block] = None
             continue
+        texts[block].add(body, data)
+        task_id, attempt_id = data.get("task_id"), data.get("attempt_id")
         if isinstance(task_id, str):
             found[TASK, task_id, block] = None
         if isinstance(attempt_id, str):
@@ -102,7 +118,9 @@ def _summaries(log: Log, after: int, upto: int) -> tuple[list[tuple[str, str, in
             before = found.get((ATTEMPT, attempt_id, block))
             found[ATTEMPT, attempt_id, block] = before if usd_micros is None else (before or 0) + usd_micros
     last = log.ask("SELECT hash FROM events WHERE seq = ?", (upto,))
-    return [(*key, value) for key, value in found.items()], last[0][0].hex() if last else ""
+    rows = [(*key, value) for key, value in found.items()]
+    marks = [(block, seen.marks()) for block, seen in texts.items()]
+    return _Summaries(rows, marks, last[0][0].hex() if last else "")
 
 
 def left_out(log: Log) -> Part | None:
@@ -115,8 +133,11 @@ def left_out(log: Log) -> Part | None:
         upto = min(last, done + (_BLOCKS_AT_ONCE << BITS))
         query = "SELECT kind, name, block, usd_micros FROM event_blocks WHERE block >= ? AND block < ?"
         known = set(log.ask(query, (done >> BITS, upto >> BITS)))
-        rows, _ = _summaries(log, done, upto)
-        if any(row not in known for row in rows if row[0] != _ELSEWHERE):
+        right = _summaries(log, done, upto)
+        marks = dict(log.ask(_TEXTS_BETWEEN, (done >> BITS, upto >> BITS)))
+        if any(row not in known for row in right.rows if row[0] != _ELSEWHERE) or not all(
+            block in marks and text_marks.tells(marks[block], more) for block, more in right.texts
+        ):
             return Part(done + 1, upto)
         done = upto
     return None
@@ -134,6 +155,15 @@ def blocks_of(log: Log, kind: str, names: Collection[str], *, elsewhere: bool = 
     if elsewhere:
         found.update(int(block) for (block,) in log.ask(query, (_ELSEWHERE, *[""] * len(names))))
     return found
+
+
+def blocks_with(log: Log, text: str) -> set[int] | None:
+    """The blocks that may hold a text in a value of an event; None where the blocks cannot tell."""
+    wanted = text_marks.asked(text)
+    if wanted is None:
+        return None
+    found = {int(block) for block, marks in log.ask(_TEXTS) if text_marks.may_hold(marks, wanted)}
+    return found | blocks_of(log, _ELSEWHERE, ("",), elsewhere=False)
 
 
 def names_of(log: Log, kind: str) -> list[str]:

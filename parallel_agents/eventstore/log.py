@@ -49,6 +49,7 @@ _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? OR
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
+_CACHES = ("snapshots", "event_blocks", "event_block_texts")
 _MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
@@ -150,9 +151,10 @@ class Draft:
         """Forget a document that no event names any more."""
         self.changes.append(("DELETE FROM blobs WHERE digest = ?", (digest,)))
 
-    def drop_snapshots(self) -> None:
-        """Forget all snapshots: what they say may not be what the events say any more."""
-        self.changes.append(("DELETE FROM snapshots", ()))
+    def drop_caches(self) -> None:
+        """Forget snapshots and what blocks hold: what they say may not be what the events say any more."""
+        there = self._log.ask(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name IN {_CACHES}")
+        self.changes += [(f"DELETE FROM {name}", ()) for (name,) in there]
 
 
 class Log:
@@ -599,12 +601,15 @@ class Log:
         return False
 
     def keep(
-        self, table: str, stands: tuple[str, list[tuple[Any, ...]]], statements: Sequence[tuple[str, Sequence[object]]]
+        self,
+        tables: Sequence[str],
+        stands: tuple[str, list[tuple[Any, ...]]],
+        statements: Sequence[tuple[str, Sequence[object]]],
     ) -> bool:
-        """Go on with a cache that has a table of its own, in one commit. Never waits for another writer.
+        """Go on with a cache that has tables of its own, in one commit. Never waits for another writer.
 
         Args:
-            table: the statement that makes the table where it is missing.
+            tables: the statements that make the tables where they are missing.
             stands: a query, and what it has to give: else somebody else went on with it meanwhile, and nothing is written.
             statements: each with the rows that it is for.
         Returns:
@@ -614,7 +619,8 @@ class Log:
             if writer is None:
                 return False
             writer.execute("BEGIN IMMEDIATE")
-            writer.execute(table)
+            for table in tables:
+                writer.execute(table)
             query, expected = stands
             if writer.execute(query).fetchall() != expected:
                 writer.execute("ROLLBACK")

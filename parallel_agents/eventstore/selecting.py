@@ -1,8 +1,7 @@
 """Events by what they are about, read from the log with as few rows as it takes.
 
 A run is read by its own index. Of the whole store, and of a run that is very long, only those blocks are read that may hold
-what is wanted (see ``blocks``), and what lies behind them. A text has no index: to look for one in a million events of all
-runs takes a scan (see docs/audit.md for how long).
+what is wanted (see ``blocks``), and what lies behind them.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def select(log: Log, wanted: Wanted, upto: int, *, newest: int | None = None) ->
 def worth_blocks(log: Log, wanted: Wanted, upto: int) -> bool:
     """Whether blocks would have helped, had they been caught up."""
     way = _way_to(log, wanted, upto)
-    named = wanted.types or wanted.task_id or wanted.attempts or wanted.actor
+    named = wanted.types or wanted.task_id or wanted.attempts or wanted.actor or wanted.text
     return bool(named) and not way.by_run and way.last - max(way.first, blocks.covered(log)) > KEEP_EVERY
 
 
@@ -200,8 +199,10 @@ def _parts(log: Log, wanted: Wanted, way: _Way) -> list[Part]:
         ):
             if names and len(names) <= _NAMES_AT_ONCE:
                 in_body = kind in (blocks.TASK, blocks.ATTEMPT)
-                found = blocks.blocks_of(log, kind, names, elsewhere=in_body)
-                chosen = found if chosen is None else chosen & found
+                of_names = blocks.blocks_of(log, kind, names, elsewhere=in_body)
+                chosen = of_names if chosen is None else chosen & of_names
+        if wanted.text is not None and (found := blocks.blocks_with(log, wanted.text)) is not None:
+            chosen = found if chosen is None else chosen & found
     if chosen is None:
         return [Part(first, last)] if first <= last else []
     parts = blocks.parts_of(chosen, first, done)

@@ -59,7 +59,7 @@ class RunView:
 
 
 _OF_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, IndexError, AssertionError)
-_BLOCKS_CAUGHT_UP = 400  # 100,000 events, in some tenths of a second; what is left is left to who asks.
+_BLOCKS_CAUGHT_UP = 200  # 50,000 events, in some tenths of a second; what is left is left to who asks.
 _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")
 

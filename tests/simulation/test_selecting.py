@@ -145,6 +145,11 @@ def test_blocks_that_leave_something_out_are_found_and_those_that_tell_more_are_
         assert blocks.left_out(log) is None
         log._writer.execute("DELETE FROM event_blocks WHERE kind = 'task' AND block = 14")
         assert blocks.left_out(log) == (49, 60)
+        log._writer.execute("DROP TABLE event_blocks")
+        blocks.catch_up(log)
+        assert blocks.left_out(log) is None
+        log._writer.execute("UPDATE event_block_texts SET marks = zeroblob(length(marks)) WHERE block = 9")
+        assert blocks.left_out(log) == (37, 48)
 
 
 def test_two_that_go_on_with_the_blocks_at_once_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from parallel_agents import scrubbing
+from parallel_agents.eventstore import blocks
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Log, digest_of
@@ -50,17 +51,22 @@ def test_one_commit_takes_it_out_and_says_so(log: Log) -> None:
     assert held(log.path) == []
 
 
-def test_a_document_that_no_event_names_and_snapshots_are_seen_to(log: Log) -> None:
+def test_a_document_that_no_event_names_and_caches_are_seen_to(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody was killed before its event, or it is a state that was kept."""
     plan = Plan(name="p", tasks=(Task(task_id="a", description=TEXT, command=("x",)),)).to_bytes()
     with closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute("INSERT INTO blobs VALUES (?, ?)", (digest_of(plan), plan))
     log.save_snapshot("run", "status", 1, 2, f'{{"reason":"{TEXT}"}}'.encode())
     log.save_snapshot("run", "status", 1, 1, b"{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "BITS", 0)
+        assert blocks.catch_up(log) == log.last_seq() > 0
     changes = scrubbing.scrub(log, SECRET).changes
     ((old, (new, content)),) = changes.documents.items()
     assert (old, new, log.blob(new)) == (digest_of(plan), digest_of(content), content)
     assert (changes.snapshots, log.load_snapshot("run", "status", 1, 9)) == (1, None)
+    assert log.ask("SELECT count(*) FROM event_block_texts") == [(0,)]
+    assert blocks.covered(log) == 0
     assert held(log.path) == []
 
 
