@@ -7,32 +7,58 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, Final
 
 from parallel_agents.eventstore.submission import Plan, StoredTasks, load_plan, uncollected
 
 _BYTES: Final = 4_000_000  # Of their stored form, together; the last one is kept whatever its size.
 
 
-@dataclass(frozen=True, slots=True)
 class KnownPlan:
-    """A plan, and where each of its tasks stands."""
+    """A plan, and what is asked of its tasks as a whole: worked out when somebody asks first."""
 
-    plan: Plan
-    positions: dict[str, int]
-    dependents: dict[str, list[str]]
-    stages: list[int]  # Of each task.
-    size: int
+    def __init__(self, plan: Plan, size: int) -> None:
+        self.plan = plan
+        self.size = size  # Bytes of its stored form.
 
-    @property
-    def ids(self) -> list[str]:
-        """The tasks in the order of the plan."""
-        return list(self.positions)
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each task stands, in the order of the plan."""
+        with uncollected():
+            return {task_id: index for index, task_id in enumerate(self._fields("task_id"))}
+
+    @cached_property
+    def dependents(self) -> dict[str, list[str]]:
+        """Who depends on a task, where anybody does."""
+        found: dict[str, list[str]] = {}
+        with uncollected():
+            for task_id, needed in zip(self.positions, self._fields("dependencies"), strict=True):
+                for name in needed or ():
+                    found.setdefault(name, []).append(task_id)
+        return found
+
+    def _fields(self, name: str) -> Iterator[Any]:
+        tasks = self.plan.tasks
+        assert isinstance(tasks, StoredTasks)
+        return tasks.fields(name)
 
 
-_known: OrderedDict[str, KnownPlan] = OrderedDict()
+class _Plans(OrderedDict[str, KnownPlan]):
+    """By digest, the one that was asked for last at the end."""
+
+    held = 0  # Bytes, of all of them.
+
+    def keep(self, digest: str, plan: KnownPlan) -> None:
+        """Add one; the oldest go where they are too many."""
+        self.held += plan.size if digest not in self else 0
+        self[digest] = plan
+        while len(self) > 1 and self.held > _BYTES:
+            self.held -= self.popitem(last=False)[1].size
+
+
+_known = _Plans()
 _lock = threading.Lock()
 
 
@@ -43,22 +69,8 @@ def known_plan(digest: str, blob: Callable[[str], bytes]) -> KnownPlan:
         if found is not None:
             _known.move_to_end(digest)
             return found
-    made = _made(blob(digest))
+    stored = blob(digest)
+    made = KnownPlan(load_plan(stored), len(stored))
     with _lock:
-        _known[digest] = made
-        while len(_known) > 1 and sum(one.size for one in _known.values()) > _BYTES:
-            _known.popitem(last=False)
+        _known.keep(digest, made)
     return made
-
-
-def _made(stored: bytes) -> KnownPlan:
-    plan = load_plan(stored)
-    tasks = plan.tasks
-    assert isinstance(tasks, StoredTasks)
-    dependents: dict[str, list[str]] = {}
-    with uncollected():
-        positions = {task_id: index for index, task_id in enumerate(tasks.fields("task_id"))}
-        for task_id, needed in zip(positions, tasks.fields("dependencies"), strict=True):
-            for name in needed or ():
-                dependents.setdefault(name, []).append(task_id)
-    return KnownPlan(plan, positions, dependents, [stage or 0 for stage in tasks.fields("stage")], len(stored))

@@ -7,7 +7,6 @@ expected, is decoded and folded as ever.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any, Final
@@ -22,13 +21,11 @@ from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.status import (
     COMPLETED,
-    ENDED,
     PENDING,
     QUEUED,
     RUNNING,
     RunState,
     TaskState,
-    satisfies,
 )
 
 HOT: Final = (ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.CostCharged, ev.CheckpointCreated)
@@ -130,19 +127,4 @@ def derive(state: RunState) -> None:
     if isinstance(state.tasks, Tasks) and not state.tasks.is_whole:
         state.tasks.derive(state)
         return
-    counts: Counter[str] = Counter()
-    stage_open = [0] * len(state.stage_open)
-    running: dict[str, str] = {}
-    tasks = state.tasks
-    for name, task in tasks.items():
-        status, spec = task.status, task.task
-        counts[status] += 1
-        if status not in ENDED:
-            stage_open[spec.stage] += 1
-            if status == RUNNING and task.attempt_id is not None:
-                running[task.attempt_id] = name
-        if spec.dependencies:
-            needed = [tasks[other] for other in spec.dependencies]
-            task.open_dependencies = sum(not satisfies(other.task, other.status) for other in needed)
-    state.counts, state.stage_open, state.running = counts, stage_open, running
-    state.touched.update(tasks)
+    st.derive(state)

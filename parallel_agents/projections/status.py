@@ -498,6 +498,26 @@ def set_task_values(state: RunState, task: TaskState, fields: Sequence[str] | No
         setattr(task, name, value)
 
 
+def derive(state: RunState) -> None:
+    """Work out anew what follows from the statuses of tasks. What has failed, and in which order, does not."""
+    counts: Counter[str] = Counter()
+    stage_open = [0] * len(state.stage_open)
+    running: dict[str, str] = {}
+    tasks = state.tasks
+    for name, task in tasks.items():
+        status, spec = task.status, task.task
+        counts[status] += 1
+        if status not in ENDED:
+            stage_open[spec.stage] += 1
+            if status == RUNNING and task.attempt_id is not None:
+                running[task.attempt_id] = name
+        if spec.dependencies:
+            needed = [tasks[other] for other in spec.dependencies]
+            task.open_dependencies = sum(not satisfies(other.task, other.status) for other in needed)
+    state.counts, state.stage_open, state.running = counts, stage_open, running
+    state.touched.update(tasks)
+
+
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
     tasks = {task_id: values for task_id, task in state.tasks.items() if (values := task_values(task)) != _TASK_BLANK}
@@ -513,8 +533,16 @@ def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState
     submitted = ev.RunSubmitted.trusted({name: raw[name] for name in ("name", "plan_digest", "workdir")})
     if raw["plan_digest"]:
         _submitted(state, submitted, raw["submitted_at_us"], plan)
-    for task_id, values in raw["tasks"].items():
-        set_task_values(state, state.tasks[task_id], raw.get("fields"), values)
+    if tuple(raw.get("fields") or ()) == TASK_FIELDS:
+        for task_id, values in raw["tasks"].items():
+            blank = state.tasks[task_id]
+            state.tasks[task_id] = TaskState(blank.task, blank.index, blank.open_dependencies, *values)
+        derive(state)
+        ended = ((task_id, task) for task_id, task in state.tasks.items() if task.status in ENDED)
+        state.broken = {name for name, o in ended if name in state.dependents and not satisfies(o.task, o.status)}
+    else:
+        for task_id, values in raw["tasks"].items():
+            set_task_values(state, state.tasks[task_id], raw.get("fields"), values)
     set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
     return state
