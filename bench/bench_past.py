@@ -15,13 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.bench_commands import COMMAND, ENVIRONMENT
-from bench.long_history import Calendar, add_run
+from bench.long_history import Calendar, add_run, as_dispatched
 from bench.measure import Goal, scratch, tell
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
@@ -32,9 +31,6 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler import upkeep
-from parallel_agents.scheduler.attempts import Held
-from parallel_agents.scheduler.plan import Agenda
-from parallel_agents.scheduler.upkeep import Upkeep
 
 EVENTS = 1_000_000
 LOOKS, FOLDS = 60, 7
@@ -83,22 +79,8 @@ def one_run(project: Path, tasks: int, again: int) -> tuple[Path, str]:
 
 
 def leave_snapshots(log: Log, run_id: str) -> None:
-    """Those that a dispatcher leaves, by its own code; what they are and what they cost is told."""
-    projector = Projector(log)
-    keeper = Upkeep(log, projector, lambda: 0)
-    briefs = log.briefs(run_id)
-    first = decode_brief(run_id, next(briefs))
-    state = status_fold.fold(status_fold.initial(run_id), first, log.blob)
-    light = Writer(state) if at_hand.is_worth_one(state) else None
-    held = Held(state, Agenda(state), Path(), light=light)
-    took_s = 0.0
-    while some := [decode_brief(run_id, brief) for brief in islice(briefs, 600)]:
-        for record in some:
-            status_fold.fold(state, record, log.blob)
-        held.snapshot_seq_count += len(some)
-        begun = time.perf_counter()
-        keeper.keep_snapshots(held, some)
-        took_s += time.perf_counter() - begun
+    """Those that a dispatcher leaves; what they are and what they cost is told."""
+    took_s = as_dispatched(log, run_id)
     for name, count, size in log._reader.execute(
         "SELECT projection, count(*), sum(length(state)) FROM snapshots GROUP BY projection"
     ):

@@ -1,7 +1,7 @@
 """A state of the past, beside what others who keep events or checkpoints take for it: ``eventsourcing`` and LangGraph.
 
 ``eventsourcing``: one aggregate of 100,000 events in SQLite, brought to the version in its middle; once as the library does
-it by itself, and once with snapshots as often as ours. LangGraph: a thread of 2,000 checkpoints in SQLite, of which one is
+it by itself, and once with a snapshot every 2,500 events. LangGraph: a thread of 2,000 checkpoints in SQLite, of which one is
 read, and then all; a run of 2,000 events beside it. What they keep is less than our state of a run: how far each task is.
 Where one of them is not installed (``pip install .[bench]``), that is said.
 """
@@ -18,16 +18,18 @@ from statistics import median
 from typing import Any, TypedDict
 
 from bench.bench_replay import lives
+from bench.long_history import as_dispatched
 from bench.measure import Goal, ratio, scratch, take_turns, tell
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_ids
 from parallel_agents.eventstore.submission import Plan, Task
-from parallel_agents.projections.projector import SNAPSHOT_EVERY, Projector
+from parallel_agents.projections.projector import Projector
 from parallel_agents.retelling import moments
 
 EVENTS = 100_000
 CHECKPOINTS = 2_000
+SNAPSHOT_EVERY = 2_500  # Events, of eventsourcing's; to make them takes it longer than all of the rest.
 GOAL = Goal(1.0, 10.0)
 
 
@@ -49,14 +51,12 @@ def run_of(log: Log, events: int) -> str:
         draft.add(run_id, ev.RunStarted())
 
     log.transact(begin)
-    chance, kept = random.Random(1), 0
+    chance = random.Random(1)
     for first in range(0, len(names), 25):
         some = names[first : first + 25]
         ids = new_ids(len(some))
         log.transact(lambda draft, some=some, ids=ids: [draft.add(run_id, one) for one in lives(some, ids, chance)])  # type: ignore[misc]
-        if log.last_seq() - kept >= max(SNAPSHOT_EVERY, len(names)):
-            Projector(log).save_snapshot(Projector(log).state(run_id))
-            kept = log.last_seq()
+    as_dispatched(log, run_id)
     return run_id
 
 
@@ -84,7 +84,7 @@ def _aggregate() -> Any:
 
 
 def by_eventsourcing(folder: Path, *, snapshots: bool) -> Callable[[], object]:
-    """Fills a store of theirs; gives what brings the aggregate to the version in its middle."""
+    """Fills a store of theirs; gives what brings the aggregate to a version about its middle."""
     from eventsourcing.application import Application
 
     store = folder / f"peer-{snapshots}.db"
@@ -98,11 +98,12 @@ def by_eventsourcing(folder: Path, *, snapshots: bool) -> Callable[[], object]:
     run = _aggregate()()
     for number in range(EVENTS):
         run.move(f"task-{number // 4}", ("queued", "started", "charged", "completed")[number % 4])
-        if number % 1000 == 999:
+        if number % 500 == 499:
             app.save(run)
         if snapshots and number % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1:
             app.take_snapshot(run.id)
-    return lambda: app.repository.get(run.id, version=EVENTS // 2)
+    chance = random.Random(3)
+    return lambda: app.repository.get(run.id, version=EVENTS // 2 + chance.randrange(SNAPSHOT_EVERY))
 
 
 def eventsourcing(folder: Path) -> None:
@@ -112,12 +113,17 @@ def eventsourcing(folder: Path) -> None:
         return
     with Log(folder / "ours.db") as log:
         run_id, projector = run_of(log, EVENTS), Projector(log)
-        middle = log.last_seq() // 2
+        middle, chance = log.last_seq() // 2, random.Random(3)
+
+        def ours() -> float:
+            seq = middle + chance.randrange(SNAPSHOT_EVERY)
+            return timed(lambda: projector.state(run_id, seq))
+
         for snapshots in (False, True):
             theirs = partial(timed, by_eventsourcing(folder, snapshots=snapshots))
-            found = take_turns({"ours": lambda: timed(lambda: projector.state(run_id, middle)), "theirs": theirs})
+            found = take_turns({"ours": ours, "theirs": theirs})
             ours_ms, theirs_ms = median(found["ours"]) * 1e3, median(found["theirs"]) * 1e3
-            how = "with snapshots as often" if snapshots else "as it comes"
+            how = f"with a snapshot every {SNAPSHOT_EVERY:,}" if snapshots else "as it comes"
             detail = f"{ours_ms:.1f} ms against {theirs_ms:.1f} ms"
             tell(
                 f"peers: middle of {EVENTS:,} events, eventsourcing {how}",
@@ -173,6 +179,12 @@ def langgraph(folder: Path) -> None:
                 GOAL,
                 f"{ours_ms:.2f} ms against {theirs_ms:.2f} ms",
             )
+        names = ("graph.db", "few.db")
+        written = [
+            sum(path.stat().st_size for path in folder.glob(f"{name}*")) for name in names
+        ]  # With what is not folded yet.
+        detail = f"{written[1] / 1e6:.1f} MB against {written[0] / 1e6:.1f} MB"
+        tell(f"peers: what {CHECKPOINTS:,} of them take on the disk, LangGraph", written[0] / written[1], GOAL, detail)
 
 
 def main() -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Draft, Log, digest_of
-from parallel_agents.eventstore.record import new_ids
+from parallel_agents.eventstore.record import decode_brief, new_ids
 from parallel_agents.eventstore.submission import Plan, Task
+from parallel_agents.projections import at_hand
+from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import Writer
+from parallel_agents.projections.projector import Projector
+from parallel_agents.scheduler.attempts import Held
+from parallel_agents.scheduler.plan import Agenda
+from parallel_agents.scheduler.upkeep import Upkeep
 
 TASKS_OF_A_RUN = 400
 ATTEMPTS_AT_ONCE = 5
@@ -133,3 +143,21 @@ def fill(log: Log, events: int) -> list[str]:
         run_ids += new_ids(1)
         add_run(log, run_ids[-1], plan, task_ids, chance)
     return run_ids
+
+
+def as_dispatched(log: Log, run_id: str) -> float:
+    """Leave the snapshots of a run that a dispatcher leaves as it goes on, by its own code. Gives the seconds that it took."""
+    projector = Projector(log)
+    keeper = Upkeep(log, projector, lambda: 0)
+    briefs = log.briefs(run_id)
+    state = st.fold(st.initial(run_id), decode_brief(run_id, next(briefs)), log.blob)
+    held = Held(state, Agenda(state), Path(), light=Writer(state) if at_hand.is_worth_one(state) else None)
+    took_s = 0.0
+    while some := [decode_brief(run_id, brief) for brief in islice(briefs, 500)]:
+        for record in some:
+            st.fold(state, record, log.blob)
+        held.snapshot_seq_count += len(some)
+        begun = time.perf_counter()
+        keeper.keep_snapshots(held, some)
+        took_s += time.perf_counter() - begun
+    return took_s

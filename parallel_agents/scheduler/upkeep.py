@@ -18,7 +18,7 @@ SNAPSHOT_EVERY = 10_000
 """Events of a run between two snapshots: to fold so many takes as long as to make and to load one of a run that is not large."""
 PER_TASK = 4
 """Events for each task of a large run between two whole snapshots of it: so they stay a small part of the log's size."""
-LIGHT_EVERY = 2_000
+LIGHT_EVERY = 500
 """Events of a large run between two light snapshots. `python -m bench past` shows what other spacings would cost."""
 
 
