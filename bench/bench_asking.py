@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from bench.bench_commands import COMMAND, ENVIRONMENT, seconds
 from bench.bench_startup import make
 from bench.long_history import Calendar, add_run
-from bench.measure import ROUNDS, Goal, scratch, tell
+from bench.measure import ROUNDS, Goal, ratio, scratch, take_turns, tell
 from parallel_agents import look
 from parallel_agents.eventstore import blocks, views
 from parallel_agents.eventstore.log import Log
@@ -109,6 +111,48 @@ def rows_of(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]
     return connection.execute(query).fetchall()
 
 
+_LOADED = """
+import sys
+from parallel_agents.cli.main import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+_IMPORTS = """
+import gc, sys
+gc.set_threshold(20_000)  # As the command sets it.
+for name in sys.argv[1:]:
+    __import__(name)
+gc.freeze()
+"""
+
+
+def commands(project: Path, run_id: str) -> None:
+    """Whole commands against the modules that they load, and nothing done with them."""
+    for words in (
+        ("status",), ("status", run_id), ("why", run_id, "task-7"), ("show", run_id, "task-7"),
+        ("history", "--limit", "20"), ("history", "--all", "--limit", "20"),
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", _LOADED, *words], cwd=project, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+        loaded = [name for name in done.stderr.splitlines()[-1].split() if not name.startswith("__m")]
+        imports = [sys.executable, "-c", _IMPORTS, *loaded]
+        found = take_turns(
+            {
+                "imports": lambda: seconds(imports, project),  # noqa: B023
+                "command": lambda: seconds([*COMMAND, *words], project),  # noqa: B023
+            },
+            rounds=9,
+        )
+        detail = f"{median(found['command']):.3f} s"
+        said = " ".join("RUN" if word == run_id else "TASK" if word == "task-7" else word for word in words)
+        goal = Goal(1.5, 1.3, more_is_better=False)
+        tell(f"asking: `{said}` against its imports", ratio(found["command"], found["imports"]), goal, detail)
+
+
 def main(named: str | None = None) -> None:
     """Print the figures.
 
@@ -134,6 +178,7 @@ def main(named: str | None = None) -> None:
                 "show RUN TASK": lambda: look.show(log, run_id, "task-7"),
             }.items():
                 told(f"{name}, one of 384 runs", took(answer), GOAL)
+        commands(place / "many", run_id)
         with Log(one, environ={}) as log:
             blocks.catch_up(log)
             tell_questions(log, "one run of a million events", log.rows_where("seq = ?", (1,))[0].run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from parallel_agents import broken_runners
@@ -22,7 +23,7 @@ from parallel_agents.scheduler.accounts import agent_facts, has_agents
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.granting import GOES_ON as GOES_ON
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent, provider_of, runner_of
-from parallel_agents.scheduler.budget import Books, Use, budgets_of, percent, words_of
+from parallel_agents.scheduler.budget import Books, Budgets, Use, budgets_of, percent, words_of
 from parallel_agents.scheduler.budget import usd as usd_text
 from parallel_agents.scheduler.circuits import read_circuits
 from parallel_agents.scheduler.decide_budgets import more_than
@@ -63,7 +64,7 @@ def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> 
     broken = broken_runners.of_run(circuit_lines(read_circuits(projector.log, upto), now_us), state)
     if not (has_agents(state) or limits.limited):
         return {**answer, "limits": broken}
-    spend = projector.spend(upto)
+    spend = _spend_of(projector, limits, upto)
     if limits.limited:
         uses = list(Books(spend, now_us).use(limits))
         answer["budgets"] = [budget_line(use) for use in uses]
@@ -75,7 +76,19 @@ def money_and_waits(projector: Projector, state: RunState, upto: int | None) -> 
 
 def what_it_needs(log: Log, state: RunState) -> list[str]:
     """What a run that money or a key holds up needs to go on, a sentence each; none where that is not so."""
-    return list(ways_on(state, Projector(log).spend(), wall_clock_us())) if state.pause_code or state.ended else []
+    if not (state.pause_code or state.ended):
+        return []
+    return list(ways_on(state, _spend_of(Projector(log), budgets_of(state)), wall_clock_us()))
+
+
+def _spend_of(projector: Projector, limits: Budgets, upto: int | None = None) -> Spend:
+    """Of the store's spending what is told to a run with such limits: mostly far less to read than all of it."""
+    if limits.limited and limits.limited_by_time:
+        return projector.spend(upto)
+    waits = _waits(projector.log, upto)
+    if not (limits.limited or limits.tasks):
+        return waits
+    return replace(projector.spend_of(limits.run_id, upto), waits=waits.waits)
 
 
 def wait_lines(spend: Spend, now_us: int) -> list[dict[str, Any]]:

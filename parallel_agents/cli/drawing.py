@@ -93,6 +93,8 @@ def _cell(value: Any) -> Text:
 
 def one_line(text: str) -> str:
     """The text without anything that would move the cursor."""
+    if text.isprintable():
+        return text.strip()
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 

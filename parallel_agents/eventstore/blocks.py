@@ -8,7 +8,7 @@ every append (see docs/adr/0028). A block is 256 events that follow each other i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from parallel_agents.eventstore import text_marks
@@ -38,8 +38,10 @@ _TABLES: Final = (
 )
 _INSERT: Final = "INSERT OR REPLACE INTO event_blocks (kind, name, block, usd_micros) VALUES (?, ?, ?, ?)"
 _INSERT_TEXTS: Final = "INSERT OR REPLACE INTO event_block_texts (block, marks) VALUES (?, ?)"
-_TEXTS: Final = "SELECT block, marks FROM event_block_texts"
-_TEXTS_BETWEEN: Final = f"{_TEXTS} WHERE block >= ? AND block < ?"
+_TEXTS_BETWEEN: Final = "SELECT block, marks FROM event_block_texts WHERE block >= ? AND block < ?"
+_ELSEWHERE_BETWEEN: Final = (
+    f"SELECT block FROM event_blocks WHERE kind = '{_ELSEWHERE}' AND name = '' AND block >= ? AND block < ?"
+)
 _THERE: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_blocks'"
 
 
@@ -157,13 +159,39 @@ def blocks_of(log: Log, kind: str, names: Collection[str], *, elsewhere: bool = 
     return found
 
 
-def blocks_with(log: Log, text: str) -> set[int] | None:
-    """The blocks that may hold a text in a value of an event; None where the blocks cannot tell."""
+def parts_with(log: Log, text: str, part: Part, done: int, *, newest_first: bool) -> Iterator[Part]:
+    """What of a stretch of the log may hold a text in a value of an event, in an order; looked up as it is asked for.
+
+    Args:
+        done: what lies behind this seq is not covered.
+    """
     wanted = text_marks.asked(text)
-    if wanted is None:
-        return None
-    found = {int(block) for block, marks in log.ask(_TEXTS) if text_marks.may_hold(marks, wanted)}
-    return found | blocks_of(log, _ELSEWHERE, ("",), elsewhere=False)
+    if wanted is None or part.first > done:
+        yield part
+        return
+    covered_part = Part(part.first, min(part.last, done))
+    stretches = [*_stretches(covered_part)]
+    behind = [Part(done + 1, part.last)] if part.last > done else []
+    if newest_first:
+        yield from behind
+    for stretch in reversed(stretches) if newest_first else stretches:
+        first, last = (stretch.first - 1) >> BITS, (stretch.last - 1) >> BITS
+        marks = log.ask(_TEXTS_BETWEEN, (first, last + 1))
+        found = {int(block) for block, held in marks if text_marks.may_hold(held, wanted)}
+        found |= {int(block) for (block,) in log.ask(_ELSEWHERE_BETWEEN, (first, last + 1))}
+        parts = parts_of(found, stretch.first, stretch.last)
+        yield from reversed(parts) if newest_first else parts
+    if not newest_first:
+        yield from behind
+
+
+def _stretches(part: Part) -> Iterator[Part]:
+    """A stretch of the log in pieces of some blocks."""
+    first = part.first
+    while first <= part.last:
+        last = min(part.last, (((first - 1) >> BITS) + _BLOCKS_AT_ONCE) << BITS)
+        yield Part(first, last)
+        first = last + 1
 
 
 def names_of(log: Log, kind: str) -> list[str]:

@@ -173,9 +173,8 @@ def _of_run(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> Iter
 
 
 def _of_parts(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> Iterator[Row]:
-    parts = _parts(log, wanted, way)
     where = f"seq >= ? AND seq <= ?{way.condition}"
-    for first, last in parts if order == "ASC" else reversed(parts):
+    for first, last in _parts(log, wanted, way, newest_first=order == "DESC"):
         while first <= last:
             rows = log.rows_where(where, (first, last, *way.values), order=f"seq {order}", limit=chunk)
             yield from rows
@@ -185,8 +184,18 @@ def _of_parts(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> It
             first, last = (rows[-1].seq + 1, last) if order == "ASC" else (first, rows[-1].seq - 1)
 
 
-def _parts(log: Log, wanted: Wanted, way: _Way) -> list[Part]:
-    """The stretches of the log that may hold what is wanted, oldest first."""
+def _parts(log: Log, wanted: Wanted, way: _Way, *, newest_first: bool) -> Iterator[Part]:
+    """The stretches of the log that may hold what is wanted, in an order."""
+    parts, done = _parts_of_names(log, wanted, way)
+    for part in reversed(parts) if newest_first else parts:
+        if wanted.text is None or not done:
+            yield part
+        else:
+            yield from blocks.parts_with(log, wanted.text, part, done, newest_first=newest_first)
+
+
+def _parts_of_names(log: Log, wanted: Wanted, way: _Way) -> tuple[list[Part], int]:
+    """The stretches that may hold the names that are wanted, oldest first, and the last seq that the blocks tell of."""
     first, last = way.first, way.last
     done = min(blocks.covered(log), last) if last - first > KEEP_EVERY else 0
     chosen: set[int] | None = None
@@ -201,9 +210,7 @@ def _parts(log: Log, wanted: Wanted, way: _Way) -> list[Part]:
                 in_body = kind in (blocks.TASK, blocks.ATTEMPT)
                 of_names = blocks.blocks_of(log, kind, names, elsewhere=in_body)
                 chosen = of_names if chosen is None else chosen & of_names
-        if wanted.text is not None and (found := blocks.blocks_with(log, wanted.text)) is not None:
-            chosen = found if chosen is None else chosen & found
     if chosen is None:
-        return [Part(first, last)] if first <= last else []
+        return ([Part(first, last)] if first <= last else []), done
     parts = blocks.parts_of(chosen, first, done)
-    return [*parts, Part(max(first, done + 1), last)] if done < last else parts
+    return ([*parts, Part(max(first, done + 1), last)] if done < last else parts), done

@@ -44,6 +44,7 @@ _NEVER_BEGAN = """type = 'AttemptLost' AND instr(body, '"began":false') > 0"""
 _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
+_OF_RUN_SPENDING = (*spend_fold.OF_MONEY, *spend_fold.OF_SLOTS)
 _MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 _OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
@@ -211,6 +212,17 @@ class Projector:
             for brief in self.log.briefs(run_id, 0, end, where=_OF_SLOTS):
                 spend_fold.fold(running, decode_brief(run_id, brief))
         state.running = running.running
+        return state
+
+    @_blames
+    def spend_of(self, run_id: str, upto: int | None = None) -> Spend:
+        """What one run has spent and holds back, by its own events: of ``spend`` all that its own budgets are about."""
+        end = self.log.last_seq() if upto is None else upto
+        state = Spend()
+        for brief in self.log.briefs(run_id, 0, end, where=f"(type IN {_OF_RUN_SPENDING})"):
+            spend_fold.fold(state, decode_brief(run_id, brief))
+        if state.running and run_id not in self._open_runs(end):
+            state.running.clear()
         return state
 
     def _store_wide(self, fold: StoreWide[State], end: int) -> State | None:

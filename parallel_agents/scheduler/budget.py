@@ -34,8 +34,13 @@ class Budgets:
     @property
     def limited(self) -> bool:
         """Whether there is any limit at all."""
-        periods = any(_limit(self.settings, period) is not None for period in _PERIODS)
-        return self.settings.enabled and (self.run_usd_micros is not None or bool(self.tasks) or periods)
+        own = self.run_usd_micros is not None or bool(self.tasks)
+        return self.settings.enabled and (own or self.limited_by_time)
+
+    @property
+    def limited_by_time(self) -> bool:
+        """Whether a day, week or month has a limit, which what other runs spend counts against."""
+        return any(_limit(self.settings, period) is not None for period in _PERIODS)
 
 
 class Candidate(NamedTuple):

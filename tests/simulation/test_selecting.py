@@ -120,6 +120,20 @@ def test_the_blocks_leave_most_of_the_log_unread() -> None:
         assert 0 < sum(last - first + 1 for first, last in read) < 100
 
 
+def test_no_event_is_read_for_a_text_that_none_of_them_holds() -> None:
+    """But for what the blocks do not tell of; and for a part of a digest all of them are."""
+    with generated(Random(7), 400) as (_, log), small_blocks(LONG_RUN=0, KEEP_EVERY=0):
+        done = blocks.catch_up(log)
+        read: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Log, "rows_where", lambda *given, **_: read.extend(range(given[2][0], given[2][1] + 1)) or [])
+            assert list(select(log, Wanted(text="Nothing of the kind"), log.last_seq())) == []
+            assert read == list(range(done + 1, log.last_seq() + 1))
+            read.clear()
+            assert list(select(log, Wanted(text="c0ffee"), log.last_seq(), newest=3)) == []
+            assert read == list(range(1, log.last_seq() + 1))
+
+
 def test_blocks_that_were_made_of_another_log_are_not_believed() -> None:
     """Nor added to: who finds them makes them anew."""
     with generated(Random(3), 100) as (_, log), small_blocks(LONG_RUN=0, KEEP_EVERY=0):

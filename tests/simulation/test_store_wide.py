@@ -13,9 +13,11 @@ from test_histories import HISTORIES, SEED, generated
 
 from examples import stories
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.submission import BudgetSettings
 from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
+from parallel_agents.scheduler.budget import Books, Budgets
 
 LONG = st.sampled_from([60, 200])  # Sessions that are gone on with, and slots of a run that has ended, are rare.
 
@@ -56,3 +58,22 @@ def test_a_snapshot_of_the_store_holds_the_whole_fold(seed: int, events: int) ->
                 state = fold.state(log, seq)
                 assert fold.load(fold.dump(state)) == state
                 assert fold.state(log, end, (seq, fold.load(fold.dump(state)))) == fold.state(log, end)
+
+
+@HISTORIES
+@given(SEED, LONG)
+def test_what_a_run_has_spent_is_its_part_of_the_whole(seed: int, events: int) -> None:
+    """All that budgets of its own, and of its tasks, are about: at every moment, whatever other runs spend."""
+    random = Random(seed)
+    with generated(random, events) as (made, log):
+        projector = Projector(log)
+        for seq in random.sample(range(1, log.last_seq() + 1), 8):
+            everything = projector.spend(seq)
+            for run_id in made.runs:
+                mine = projector.spend_of(run_id, seq)
+                tasks = {name for of, name in everything.by_task if of == run_id}
+                budgets = Budgets(run_id, BudgetSettings(), 1_000, dict.fromkeys(tasks, 500))
+                now_us = random.randrange(10**15)
+                assert list(Books(mine, now_us).use(budgets)) == list(Books(everything, now_us).use(budgets))
+                assert mine.assumed_by_run[run_id] == everything.assumed_by_run[run_id]
+                assert set(mine.by_run) <= {run_id}
