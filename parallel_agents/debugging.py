@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from parallel_agents import moments
 from parallel_agents.breakpoints import Breakpoint, Search, breakpoint_of, changes_of, here_at
-from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent
+from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownTask, nearest
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row
 from parallel_agents.eventstore.selecting import Wanted, select
@@ -259,6 +259,38 @@ class Debugging:
         if found not in self.breakpoints:
             self.breakpoints.append(found)
         return found
+
+    def take_away(self, word: str) -> str:
+        """Take away a breakpoint or a watch expression by its number, those first, or a mark by its letter. Gives what it was.
+
+        Raises:
+            InvalidUsage: there is no such thing.
+        """
+        said = word.strip()
+        if said in self.marks:
+            return f"mark {said} at event {self.tape.seqs[self.marks.pop(said)]}"
+        number = int(said) if said.isdecimal() and len(said) < 5 else 0
+        if 1 <= number <= len(self.breakpoints):
+            return self.breakpoints.pop(number - 1).text
+        number -= len(self.breakpoints)
+        if 1 <= number <= len(self.watches):
+            return self.watches.pop(number - 1).text
+        there = len(self.breakpoints) + len(self.watches)
+        raise InvalidUsage(
+            f"nothing is called {said[:20]!r}", hint=f"numbers to {there}, marks: {', '.join(self.marks) or 'none'}"
+        )
+
+    def task_named(self, word: str) -> str:
+        """The task that a word means: its id, or what one id alone begins with.
+
+        Raises:
+            UnknownTask: there is no such task; the hint names the nearest.
+        """
+        said, known = word.strip(), self.task_ids
+        fitting = [name for name in known if name == said] or [name for name in known if said and name.startswith(said)]
+        if len(fitting) != 1:
+            raise UnknownTask(f"the run has no task {said!r}", hint=nearest(said, known))
+        return fitting[0]
 
     def to_breakpoint(self) -> Search:
         """A search for where the cursor stops next.
