@@ -24,7 +24,7 @@ from parallel_agents.projections.replay import apply, derive
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.tape import Tape
 
-SPACING: Final = 500
+SPACING: Final = 250
 """Events between two kept frames, some milliseconds of folding. More of a run whose frames would need too much memory."""
 _MOST: Final = 1_500_000  # Tasks in all kept frames together, some 60 MB.
 _values = attrgetter(*TaskState.__slots__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -43,6 +44,8 @@ def debug(ctx: click.Context, run: str | None, at: str | None, follow: bool) -> 
         own_log = None if log.carried is None else lambda: project.open(create=True, actor="cli")
         ended = look.has_ended(log, run_id)
         app = Debugger(session, project=project, own_log=own_log, follows=follow or (at is None and not ended))
+        gc.collect()
+        gc.freeze()  # Else a look through all tasks of the run comes between two keys now and then.
         app.run()
         if app.return_code:
             ctx.exit(app.return_code)

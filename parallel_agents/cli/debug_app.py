@@ -54,6 +54,8 @@ class TabBar(Static):
     TabBar { link-style: none; link-background: transparent; link-style-hover: underline; link-color: $text; }
     """
 
+    _told: Text | None = None
+
     def tell(self, shown: str, busy: bool) -> None:
         """Which one is shown, and whether its answer is still being made."""
         width = max(20, self.size.width)
@@ -64,8 +66,10 @@ class TabBar(Static):
             if lines[-1].cell_len + tab.cell_len + 1 > width:
                 lines.append(Text())
             lines[-1].append_text(tab).append(" ")
-        lines[-1].append("…" if busy else "", style="bold")
-        self.update(Text("\n").join(lines))
+        lines[-1].append("…" if busy else " ", style="bold")
+        if (told := Text("\n").join(lines)) != self._told:
+            self.update(told, layout=len(lines) != self.size.height)
+            self._told = told
 
 
 class Debugger(App[None]):
@@ -141,6 +145,7 @@ class Debugger(App[None]):
         self._answered: tuple[str, int, str | None] | None = None
         self._searching = False
         self._stop = False
+        self._said = ""  # Above the keys.
 
     def compose(self) -> ComposeResult:
         """Two halves, and the keys below."""
@@ -181,18 +186,21 @@ class Debugger(App[None]):
         if named and named in session.frame.state.tasks:
             self.task_id = named
         events = self.query_one("#events", EventList)
-        events.show(len(session.tape), partial(picture.event_line, session), session.position)
+        known = (len(session.tape), dict(session.marks), list(session.breakpoints), events.size.width)
+        events.show(len(session.tape), partial(picture.event_line, session), session.position, known=known)
         self.show_head()
         self.show_pane()
 
     def show_head(self) -> None:
         """The four lines, and the watch expressions."""
         head = self.query_one("#head", Static)
-        head.update(picture.head_lines(self.session, max(10, head.size.width), "following" if self.follows else ""))
+        told = picture.head_lines(self.session, max(10, head.size.width), "following" if self.follows else "")
+        head.update(told, layout=False)
         watches = self.query_one("#watches", Static)
         watches.display = bool(self.session.watches)
         if self.session.watches:
-            watches.update(picture.watch_lines(self.session.watched(), max(10, head.size.width)))
+            told = picture.watch_lines(self.session.watched(), max(10, head.size.width))
+            watches.update(told, layout=len(self.session.watches) != watches.size.height)
 
     def show_pane(self) -> None:
         """The pane that was chosen: at once, or once a thread has its answer."""
@@ -253,6 +261,9 @@ class Debugger(App[None]):
 
     def say(self, text: str, *, error: bool = False) -> None:
         """A line above the keys; an empty one takes it away."""
+        if not text and not self._said:
+            return
+        self._said = text
         remark = self.query_one("#remark", Static)
         remark.update(Text(f" {one_line(text)}", style="bold red" if error else "bold"))
         remark.set_class(bool(text), "-shown")

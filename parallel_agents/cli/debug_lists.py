@@ -15,6 +15,7 @@ from textual.strip import Strip
 
 Draw = Callable[[int, int], Text]
 """Makes a line, given its number and the width that there is."""
+_DRAWN = 500  # Lines that are kept as they were made.
 _CHOSEN = Style(reverse=True, bold=True)
 
 
@@ -41,12 +42,22 @@ class Lines(ScrollView, can_focus=True):
         self.count = 0
         self.chosen: int | None = None
         self._draw: Draw = lambda number, width: Text()
+        self._drawn: dict[int, Text] = {}  # Lines as they were made last, by number.
+        self._known: object = None
+        self._base: Style | None = None
         self._texts: Sequence[Text] | None = None  # That are wrapped to the width.
 
-    def show(self, count: int, draw: Draw, chosen: int | None = None) -> None:
-        """Show so many lines, one of which may stand out; it comes into sight."""
-        self._texts = None
-        self._set(count, draw, chosen)
+    def show(self, count: int, draw: Draw, chosen: int | None = None, *, known: object = None) -> None:
+        """Show so many lines, one of which may stand out; it comes into sight.
+
+        Args:
+            known: what all lines but the chosen ones depend on; where it is what it was, those that were made are still good.
+        """
+        kept = dict(self._drawn) if known is not None and known == self._known else {}
+        for number in (self.chosen, chosen):
+            kept.pop(-1 if number is None else number, None)
+        self._texts, self._known = None, known
+        self._set(count, draw, chosen, kept)
 
     def show_texts(self, texts: Sequence[Text]) -> None:
         """Show a few texts, wrapped where they are too long."""
@@ -58,16 +69,37 @@ class Lines(ScrollView, can_focus=True):
             return
         width = max(10, self.scrollable_content_region.width)
         lines = [line for text in self._texts for line in text.wrap(self.app.console, width, tab_size=4)]
-        self._set(len(lines), lambda number, width: lines[number], None)
+        self._known = None
+        self._set(len(lines), lambda number, width: lines[number], None, {})
 
-    def _set(self, count: int, draw: Draw, chosen: int | None) -> None:
-        self.count, self._draw, self.chosen = count, draw, chosen
-        self.virtual_size = Size(self.scrollable_content_region.width, count)
+    def _set(self, count: int, draw: Draw, chosen: int | None, kept: dict[int, Text]) -> None:
+        before = (self.count, self.scroll_offset.y, self._drawn, self.chosen)
+        self.count, self._draw, self.chosen, self._drawn = count, draw, chosen, kept
+        width = self.scrollable_content_region.width
+        if before[0] != count:
+            self.virtual_size = Size(width, count)
         if chosen is not None:
             self.bring_into_sight(chosen)
         elif self.scroll_offset.y > max(0, count - 1):
             self.scroll_to(y=0, animate=False, immediate=True)
-        self.refresh()
+        if before[:2] != (count, self.scroll_offset.y):
+            self.refresh()
+            return
+        top = self.scroll_offset.y  # The same lines are in sight: to paint one costs ten times as much as to make it.
+        for number in range(top, min(count, top + self.scrollable_content_region.height)):
+            if self._line(number, width) != before[2].get(number) or (number == chosen) != (number == before[3]):
+                self.refresh_line(number)
+        if not count:
+            self.refresh()
+
+    def _line(self, number: int, width: int) -> Text:
+        found = self._drawn.get(number)
+        if found is None:
+            if len(self._drawn) > _DRAWN:
+                self._drawn.clear()
+            found = self._drawn[number] = self._draw(number, width)
+            found.no_wrap, found.end = True, ""
+        return found
 
     def bring_into_sight(self, number: int) -> None:
         """Scroll as little as it takes."""
@@ -83,24 +115,29 @@ class Lines(ScrollView, can_focus=True):
 
     def on_resize(self, event: Resize) -> None:
         """The lines are made anew for the new width."""
+        self._drawn = {}
         self._wrap()
         self.virtual_size = Size(self.scrollable_content_region.width, self.count)
         if self.chosen is not None:
             self.bring_into_sight(self.chosen)
 
+    def notify_style_update(self) -> None:
+        """The style beneath the lines is worked out once, and again after a change of it."""
+        self._base = None
+        super().notify_style_update()
+
     def render_line(self, y: int) -> Strip:
         """One line in sight."""
         width, number = self.scrollable_content_region.width, self.scroll_offset.y + y
-        base = self.rich_style
+        base = self._base = self._base or self.rich_style
         if number >= self.count:
             return Strip.blank(width, base)
-        text = self._draw(number, width)
+        text = self._line(number, width)
         if number == self.chosen:  # In one piece: turned round, many colours are a patchwork.
-            text = Text(text.plain)
+            text = Text(text.plain, end="")
             base += _CHOSEN
         elif text.style:  # Rich leaves it to who prints a text.
             base += self.app.console.get_style(text.style)
-        text.no_wrap, text.end = True, ""
         return Strip(Segment.apply_style(text.render(self.app.console), base)).adjust_cell_length(width, base)
 
     def on_click(self, event: Click) -> None:
