@@ -120,7 +120,7 @@ class Playing:
 
         (Textual's own way to press a key waits for a process that does nothing, which takes a busy machine a second.)
         """
-        for _ in range(3):
+        for _ in range(2):
             await self.pilot.pause(0)
 
     async def settle(self) -> None:
@@ -133,8 +133,7 @@ class Playing:
         await self.handled()
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}:\n{self.screen()}"
-            await asyncio.sleep(0.01)
-            await self.handled()
+            await asyncio.sleep(0.02)
         await self.handled()
 
     def svg(self) -> str:

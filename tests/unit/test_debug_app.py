@@ -38,7 +38,10 @@ def test_the_screen_is_the_one_that_is_kept(log: Log, size: tuple[int, int]) -> 
     """With a breakpoint, a watch expression and a mark. FREEZE=1 in the environment keeps the one of now."""
 
     async def scene(on: Playing) -> None:
-        await on.press("g", ":12", "enter", "b", ":TaskFailed", "enter", "w", ":cost", "enter", "m", "up")
+        on.session.break_at("TaskFailed")
+        on.session.watch("cost")
+        on.session.move_to(11)
+        await on.press("m", "up")
         kept = FROZEN / f"{size[0]}x{size[1]}.txt"
         if os.environ.get("FREEZE"):
             kept.write_text(on.screen(), encoding="utf-8")
@@ -78,7 +81,9 @@ def test_breakpoints_are_run_to_both_ways(log: Log) -> None:
         assert "there is no breakpoint" in on.screen()
         await on.press("b", ":faild > 1", "enter")
         assert "column 1: there is no name 'faild'" in on.screen()
-        await on.press("escape", "b", ":TaskFailed", "enter", "b", ":cost > 2", "enter", "home", "c")
+        await on.press(":TaskFailed", "enter", "home")
+        on.session.break_at("cost > 2")
+        await on.press("c")
         assert (on.seq, on.session.row.type) == (12, "TaskFailed")
         await on.press("c")
         assert (on.seq, on.session.frame.cost.usd_micros) == (16, 2_250_000)
@@ -116,7 +121,7 @@ def test_tasks_times_texts_and_marks_are_gone_to(log: Log) -> None:
     """By their keys; a step that leads nowhere says so and moves nothing."""
 
     async def scene(on: Playing) -> None:
-        await on.press("home", "s", ":api", "enter", "t")
+        await on.press("home", "s", ":ap", "enter", "t")
         assert (on.seq, on.session.row.type) == (7, "TaskQueued")
         await on.press("t", "t", "T")
         assert (on.seq, on.session.row.type) == (9, "TaskStarted")
@@ -147,11 +152,13 @@ def test_what_agents_wrote_does_nothing_to_the_terminal(log: Log) -> None:
     (folder / "stderr.log").write_text(f"{EVIL}\n\x1b[31mred\x1b[0m [bold]\n")
 
     async def scene(on: Playing) -> None:
-        await on.press("g", ":12", "enter", "9")
+        on.session.move_to(11)
+        await on.press("9")
         assert "[red]not red[/red]" in on.screen()
         await on.press("1")
         assert "[red]not red[/red]" in on.screen()
-        await on.press("b", ":TaskCompleted", "enter", "c", "7")
+        on.session.break_at("TaskCompleted")
+        await on.press("c", "7")
         assert on.session.tape.task_of(on.session.position) == "web"
         assert "[red]not red[/red] \\x1b[2J\\x1b]0;owned\\x07 end" in on.screen()
         assert "red [bold]" in on.screen()
@@ -177,7 +184,8 @@ def test_without_colour_all_is_still_told(log: Log, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("NO_COLOR", "1")
 
     async def scene(on: Playing) -> None:
-        await on.press("g", ":12", "enter")
+        on.session.move_to(11)
+        await on.press("1")
         inside = on.svg().split("</defs>")[0].split("-title")[-1]
         colours = {colour.lower() for colour in re.findall(r"fill: #([0-9a-fA-F]{6})", inside)}
         assert colours
@@ -214,7 +222,8 @@ def test_what_a_rollback_has_undone_is_struck_out(tmp_path: Path) -> None:
         assert "‖ paused" in on.screen()
         assert "· api pending" in on.screen()
         assert [on.session.is_undone(position) for position in (5, 6, 18, 19)] == [False, True, True, False]
-        await on.press("g", ":19", "enter")
+        on.session.move_to(18)
+        await on.press("1")
         assert "✓ api completed" in on.screen()
         assert "line-through" in on.svg()
 
