@@ -67,7 +67,8 @@ class Confirm(ModalScreen[bool]):
     Confirm > Vertical { width: 90%; max-width: 100; height: 80%; border: round $warning; background: $surface; padding: 0 1; }
     Confirm Lines { height: 1fr; }
     Confirm Horizontal { height: 3; align: right middle; }
-    Confirm Button { margin-left: 2; }
+    Confirm Static { width: auto; }
+    Confirm Button { margin-left: 2; min-width: 11; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),

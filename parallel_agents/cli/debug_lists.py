@@ -43,6 +43,7 @@ class Lines(ScrollView, can_focus=True):
         self.chosen: int | None = None
         self._draw: Draw = lambda number, width: Text()
         self._drawn: dict[int, Text] = {}  # Lines as they were made last, by number.
+        self._width = 0  # That they were made for.
         self._known: object = None
         self._base: Style | None = None
         self._texts: Sequence[Text] | None = None  # That are wrapped to the width.
@@ -93,10 +94,10 @@ class Lines(ScrollView, can_focus=True):
             self.refresh()
 
     def _line(self, number: int, width: int) -> Text:
+        if width != self._width or len(self._drawn) > _DRAWN:
+            self._width, self._drawn = width, {}
         found = self._drawn.get(number)
         if found is None:
-            if len(self._drawn) > _DRAWN:
-                self._drawn.clear()
             found = self._drawn[number] = self._draw(number, width)
             found.no_wrap, found.end = True, ""
         return found

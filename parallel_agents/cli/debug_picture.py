@@ -47,8 +47,8 @@ def head_lines(session: Any, width: int, remark: str) -> Text:
     tape, position = session.tape, session.position
     counts = {name: state.counts[name] for name in _COUNTED if state.counts[name]}
     first = Text().append_text(drawing.state_text(state.status or "nothing"))
-    first.append(f"  {drawing.one_line(state.name)}  ", style="bold")
-    first.append_text(drawing.counts_text(counts, len(state.tasks)))
+    first.append("  ").append_text(drawing.counts_text(counts, len(state.tasks)))
+    first.append(f"  {drawing.one_line(state.name)}", style="bold")
     passed = drawing.duration((tape.at_us[position] - tape.at_us[0]) / 1e6)
     second = Text().append(f"event {tape.seqs[position]} ", style="bold")
     second.append(f"({position + 1:,} of {len(tape):,})  {_clock(look.time_text(tape.at_us[position]))}  +{passed}")

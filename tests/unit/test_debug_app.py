@@ -140,7 +140,7 @@ def test_tasks_times_texts_and_marks_are_gone_to(log: Log) -> None:
         await on.settle()
         assert "task web: status pending -> completed" in on.screen()
         await on.press("escape", "question_mark")
-        assert "roll the run back" in on.screen()
+        assert "find events that hold a text" in on.screen()
 
     play(log, scene)
 
