@@ -28,6 +28,7 @@ _UNITS_S: Final = {
     "ms": 0.001, "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400,
     "day": 86400,
 }  # fmt: skip
+_NEARBY: Final = 100  # Events.
 _SUCH_AS: Final = "such as 412, +100, -30s, 50%, 14:30, '2 hours ago', or a checkpoint"
 
 
@@ -291,6 +292,17 @@ class Debugging:
         if len(fitting) != 1:
             raise UnknownTask(f"the run has no task {said!r}", hint=nearest(said, known))
         return fitting[0]
+
+    def task_here(self) -> str | None:
+        """The task that the event at the cursor names."""
+        found = self.tape.task_of(self.position)
+        return found if found in self.frame.state.tasks else None
+
+    def task_before(self) -> str | None:
+        """The task that the nearest event up to the cursor names that names any; None where there is none nearby."""
+        tasks = self.frame.state.tasks
+        nearby = range(self.position, max(-1, self.position - _NEARBY), -1)
+        return next((name for at in nearby if (name := self.tape.task_of(at)) in tasks), None)
 
     def to_breakpoint(self) -> Search:
         """A search for where the cursor stops next.

@@ -137,7 +137,7 @@ class Debugger(App[None]):
         self.own_log = own_log
         self.follows = follows
         self.tab = "tasks"
-        self.task_id: str | None = None
+        self.task_id: str | None = session.task_before()
         self._step_s = 1
         self._order: list[str] = []
         self._timer: Timer | None = None
@@ -182,9 +182,7 @@ class Debugger(App[None]):
     def show_all(self) -> None:
         """Draw everything for the cursor."""
         session = self.session
-        named = session.tape.task_of(session.position)
-        if named and named in session.frame.state.tasks:
-            self.task_id = named
+        self.task_id = session.task_here() or self.task_id
         events = self.query_one("#events", EventList)
         known = (len(session.tape), dict(session.marks), list(session.breakpoints), events.size.width)
         events.show(len(session.tape), partial(picture.event_line, session), session.position, known=known)
