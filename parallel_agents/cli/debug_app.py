@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
 from textual.app import App, ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.timer import Timer
@@ -17,59 +18,17 @@ from textual.widgets import Footer, Static
 
 from parallel_agents import ParallelAgentsError
 from parallel_agents.cli import debug_picture as picture
-from parallel_agents.cli.debug_changes import ask_diff, ask_fork, roll_back
-from parallel_agents.cli.debug_dialogs import Ask, Page
-from parallel_agents.cli.debug_keys import keys_page
-from parallel_agents.cli.debug_lists import Lines
+from parallel_agents.cli.debug_asking import ASKS
+from parallel_agents.cli.debug_dialogs import Page
+from parallel_agents.cli.debug_keys import BINDINGS, keys_page
+from parallel_agents.cli.debug_lists import EventList, Lines, TabBar
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
 from parallel_agents.cli.drawing import duration, one_line
 from parallel_agents.debugging import TIME_STEPS_S, Debugging
 
 POLL_S: Final = 0.25  # Between two looks for what was appended: the truth is in the log, and a look costs 0.1 ms.
 _REST_S: Final = 0.06  # For which the cursor has to rest before a pane asks the log or git.
-TABS: Final = ("tasks", "queue", "cost", "machine", "conflicts", "files", "output", "task", "event", "set")
-_SUCH_AS: Final = "cost > 1.5, failed >= 2, status('NAME') == 'running'"
 _WIDE: Final = 110  # Columns from which on the events get more than a third.
-
-
-class EventList(Lines):
-    """The events; its arrows move the cursor of the whole."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "app.step(-1)", "Up", show=False),
-        Binding("down,j", "app.step(1)", "Step", key_display="↑↓"),
-        Binding("pageup", "app.page(-1)", "Page up", show=False),
-        Binding("pagedown,space", "app.page(1)", "Page down", show=False),
-        Binding("home", "app.end(False)", "First", show=False),
-        Binding("end", "app.end(True)", "Last", show=False),
-        Binding("left", "app.time(False)", "Back in time", show=False),
-        Binding("right", "app.time(True)", "On in time", show=False),
-    ]
-
-
-class TabBar(Static):
-    """The names of the panes; a click shows one."""
-
-    DEFAULT_CSS = """
-    TabBar { link-style: none; link-background: transparent; link-style-hover: underline; link-color: $text; }
-    """
-
-    _told: Text | None = None
-
-    def tell(self, shown: str, busy: bool) -> None:
-        """Which one is shown, and whether its answer is still being made."""
-        width = max(20, self.size.width)
-        lines = [Text()]
-        for number, name in enumerate(TABS, 1):
-            tab = Text(f"{number % 10} {name}", style="bold reverse" if name == shown else "")
-            tab.apply_meta({"@click": f"app.pane('{name}')"})
-            if lines[-1].cell_len + tab.cell_len + 1 > width:
-                lines.append(Text())
-            lines[-1].append_text(tab).append(" ")
-        lines[-1].append("…" if busy else " ", style="bold")
-        if (told := Text("\n").join(lines)) != self._told:
-            self.update(told, layout=len(lines) != self.size.height)
-            self._told = told
 
 
 class Debugger(App[None]):
@@ -96,32 +55,7 @@ class Debugger(App[None]):
     #remark { height: 1; display: none; background: $boost; }
     #remark.-shown { display: block; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "task(True)", "Task"),
-        Binding("T", "task(False)", "Task before", show=False),
-        Binding("c", "run_on(True)", "Run"),
-        Binding("C", "run_on(False)", "Run back", show=False),
-        Binding("b", "ask_break", "Break"),
-        Binding("g", "ask_go", "Go"),
-        Binding("slash", "ask_search", "Find", key_display="/"),
-        Binding("n", "hit(True)", "Next", show=False),
-        Binding("N", "hit(False)", "Before", show=False),
-        Binding("f", "follow", "Follow"),
-        Binding("R", "rollback", "Back"),
-        Binding("F", "ask_fork", "Fork"),
-        Binding("question_mark", "keys", "Keys", key_display="?"),
-        Binding("q,ctrl+c", "quit", "Quit", key_display="q"),
-        Binding("m", "mark", "Mark"),
-        Binding("apostrophe", "ask_mark", "To mark", show=False),
-        Binding("D", "ask_diff", "Diff"),
-        Binding("w", "ask_watch", "Watch"),
-        Binding("x", "ask_away", "Take away"),
-        Binding("s", "ask_task", "Choose task", show=False),
-        Binding("plus", "time_step(1)", "Longer", show=False),
-        Binding("minus", "time_step(-1)", "Shorter", show=False),
-        *(Binding(str(number % 10), f"pane('{name}')", name, show=False) for number, name in enumerate(TABS, 1)),
-        Binding("escape", "stop", "Stop", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
     def __init__(
         self,
@@ -145,6 +79,7 @@ class Debugger(App[None]):
         self._answered: tuple[str, int, str | None] | None = None
         self._searching = False
         self._stop = False
+        self._printed_s = 0.0  # When an output was looked at again.
         self._said = ""  # Above the keys.
 
     def compose(self) -> ComposeResult:
@@ -251,8 +186,7 @@ class Debugger(App[None]):
         self._asking = None
         if self.tab == wanted[0]:
             self._answered = wanted
-            pane = self.query_one("#pane", Lines)
-            pane.show_texts(lines)
+            self.query_one("#pane", Lines).show_texts(lines, at_end=self.tab == "output")
             self.query_one("#tabs", TabBar).tell(self.tab, False)
         if self.tab in PANES and self._wanted() != wanted:
             self._ask_soon()
@@ -378,10 +312,18 @@ class Debugger(App[None]):
         """Take up what was appended; a cursor that follows goes with it."""
         was_last = self.session.position == self.session.last
         if not self.session.catch_up():
+            self._look_at_output(was_last)
             return
         if self.follows and was_last:
             self.session.move_to(self.session.last)
         self.show_all()
+
+    def _look_at_output(self, is_now: bool) -> None:
+        """No event tells that a running attempt prints: look again now and then, while somebody looks at it."""
+        running = self.session.frame.state.running.values()
+        if is_now and self.tab == "output" and self.task_id in running and time.monotonic() - self._printed_s >= 1:
+            self._printed_s, self._answered = time.monotonic(), None
+            self._ask_now()
 
     def action_follow(self) -> None:
         """Follow the run from its end on, or no more."""
@@ -390,82 +332,9 @@ class Debugger(App[None]):
             self.session.move_to(self.session.last)
         self.show_all()
 
-    # What is asked for.
-
-    def _ask(self, title: str, such_as: str, take: Callable[[str], None], value: str = "") -> None:
-        self.push_screen(Ask(title, such_as, take, value), lambda _: self.show_all())
-
-    def action_ask_go(self) -> None:
-        """Where to."""
-        such_as = "an event (412), +100, -30s, 50%, 14:30, '2 hours ago', a checkpoint, or words for one"
-        self._ask("Go to", such_as, self._go)
-
-    def _go(self, text: str) -> None:
-        self.session.go_to(text)
-        self.follows = False
-        self.say("")
-
-    def action_ask_search(self) -> None:
-        """What for."""
-        self._ask("Find events that hold", "any text of theirs, whatever the case; n and N go on", self._look_for)
-
-    def _look_for(self, text: str) -> None:
-        if text:
-            self.session.search(text)
-            _, number, count = self.session.next_hit(forward=True)
-            self.say(f"{number} of {count} events with {text!r}; n and N go on")
-
-    def action_ask_break(self) -> None:
-        """Where to stop."""
-        such_as = f"TaskFailed, task NAME, conflict, or what comes to hold: {_SUCH_AS}; c runs on, C back"
-        self._ask("Stop at", such_as, lambda text: self.say(f"c runs on to: {self.session.break_at(text).text}"))
-
-    def action_ask_watch(self) -> None:
-        """What to show."""
-        self._ask(
-            "Watch", f"such as cost, or {_SUCH_AS}", lambda text: self.say(f"watched: {self.session.watch(text).text}")
-        )
-
-    def action_ask_away(self) -> None:
-        """What is to go."""
-        self.action_pane("set")
-        self._ask("Take away", "a number or a letter of the pane at the right", self._away)
-
-    def _away(self, text: str) -> None:
-        self.say(f"taken away: {self.session.take_away(text)}")
-
-    def action_ask_task(self) -> None:
-        """Which one."""
-        self._ask("Choose a task", "its id; t and T go to its changes", self._choose)
-
-    def _choose(self, text: str) -> None:
-        self.task_id = self.session.task_named(text)
-        self.session.move_to(self.session.position)
-
-    def action_mark(self) -> None:
-        """Here."""
-        self.moved(lambda: self.session.mark())
-        letter = next((one for one, position in self.session.marks.items() if position == self.session.position), "")
-        self.say(f"mark {letter} is event {self.session.seq}; ' goes there, D compares two")
-
-    def action_ask_mark(self) -> None:
-        """Which one."""
-        self._ask("Go to mark", ", ".join(self.session.marks) or "m sets one", self._go_to_mark)
-
-    def _go_to_mark(self, text: str) -> None:
-        self.session.move_to(self.session.marked(text.strip()))
-
-    def action_ask_diff(self) -> None:
-        """Of two marks."""
-        ask_diff(self)
-
-    def action_ask_fork(self) -> None:
-        """From here."""
-        ask_fork(self)
-
-    def action_rollback(self) -> None:
-        """To here."""
-        roll_back(self)
+    def action_ask(self, what: str) -> None:
+        """Ask for something, then do it."""
+        ASKS[what](self)
 
     def arrived(self, told: str) -> None:
         """The run was taken back: what was appended is at its end."""
@@ -477,3 +346,9 @@ class Debugger(App[None]):
     def action_keys(self) -> None:
         """All of them."""
         self.push_screen(Page(keys_page(), "keys"))
+
+    def action_mark(self) -> None:
+        """Mark the event at the cursor."""
+        self.moved(lambda: self.session.mark())
+        letter = next((one for one, position in self.session.marks.items() if position == self.session.position), "")
+        self.say(f"mark {letter} is event {self.session.seq}; ' goes there, D compares two")

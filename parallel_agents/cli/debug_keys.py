@@ -5,8 +5,40 @@ from __future__ import annotations
 from typing import Final
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 
 from parallel_agents.expressions import CALLS, NAMES
+
+TABS: Final = ("tasks", "queue", "cost", "machine", "conflicts", "files", "output", "task", "event", "set")
+"""The panes, in the order of their digits."""
+
+BINDINGS: Final[list[BindingType]] = [
+    Binding("t", "task(True)", "Task"),
+    Binding("T", "task(False)", "Task before", show=False),
+    Binding("c", "run_on(True)", "Run"),
+    Binding("C", "run_on(False)", "Run back", show=False),
+    Binding("b", "ask('break')", "Break"),
+    Binding("g", "ask('go')", "Go"),
+    Binding("slash", "ask('find')", "Find", key_display="/"),
+    Binding("n", "hit(True)", "Next", show=False),
+    Binding("N", "hit(False)", "Before", show=False),
+    Binding("f", "follow", "Follow"),
+    Binding("R", "ask('back')", "Back"),
+    Binding("F", "ask('fork')", "Fork"),
+    Binding("question_mark", "keys", "Keys", key_display="?"),
+    Binding("q,ctrl+c", "quit", "Quit", key_display="q"),
+    Binding("m", "mark", "Mark"),
+    Binding("apostrophe", "ask('mark')", "To mark", show=False),
+    Binding("D", "ask('diff')", "Diff"),
+    Binding("w", "ask('watch')", "Watch"),
+    Binding("x", "ask('away')", "Take away"),
+    Binding("s", "ask('task')", "Choose task", show=False),
+    Binding("plus", "time_step(1)", "Longer", show=False),
+    Binding("minus", "time_step(-1)", "Shorter", show=False),
+    *(Binding(str(number % 10), f"pane('{name}')", name, show=False) for number, name in enumerate(TABS, 1)),
+    Binding("escape", "stop", "Stop", show=False),
+]
+"""Of the whole screen; what a narrow one has no room for comes last."""
 
 _KEYS: Final = (
     ("go", (

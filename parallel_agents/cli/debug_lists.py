@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widgets import Static
+
+from parallel_agents.cli.debug_keys import TABS
 
 Draw = Callable[[int, int], Text]
 """Makes a line, given its number and the width that there is."""
@@ -60,10 +65,12 @@ class Lines(ScrollView, can_focus=True):
         self._texts, self._known = None, known
         self._set(count, draw, chosen, kept)
 
-    def show_texts(self, texts: Sequence[Text]) -> None:
-        """Show a few texts, wrapped where they are too long."""
+    def show_texts(self, texts: Sequence[Text], *, at_end: bool = False) -> None:
+        """Show a few texts, wrapped where they are too long; the last of them in sight, where that is what people look for."""
         self._texts = texts
         self._wrap()
+        if at_end:
+            self.scroll_to(y=max(0, self.count - self.scrollable_content_region.height), animate=False, immediate=True)
 
     def _wrap(self) -> None:
         if self._texts is None:
@@ -146,3 +153,43 @@ class Lines(ScrollView, can_focus=True):
         number = self.scroll_offset.y + event.y
         if 0 <= number < self.count:
             self.post_message(self.Picked(self, number))
+
+
+class EventList(Lines):
+    """The events; its arrows move the cursor of the whole."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "app.step(-1)", "Up", show=False),
+        Binding("down,j", "app.step(1)", "Step", key_display="↑↓"),
+        Binding("pageup", "app.page(-1)", "Page up", show=False),
+        Binding("pagedown,space", "app.page(1)", "Page down", show=False),
+        Binding("home", "app.end(False)", "First", show=False),
+        Binding("end", "app.end(True)", "Last", show=False),
+        Binding("left", "app.time(False)", "Back in time", show=False),
+        Binding("right", "app.time(True)", "On in time", show=False),
+    ]
+
+
+class TabBar(Static):
+    """The names of the panes; a click shows one."""
+
+    DEFAULT_CSS = """
+    TabBar { link-style: none; link-background: transparent; link-style-hover: underline; link-color: $text; }
+    """
+
+    _told: Text | None = None
+
+    def tell(self, shown: str, busy: bool) -> None:
+        """Which one is shown, and whether its answer is still being made."""
+        width = max(20, self.size.width)
+        lines = [Text()]
+        for number, name in enumerate(TABS, 1):
+            tab = Text(f"{number % 10} {name}", style="bold reverse" if name == shown else "")
+            tab.apply_meta({"@click": f"app.pane('{name}')"})
+            if lines[-1].cell_len + tab.cell_len + 1 > width:
+                lines.append(Text())
+            lines[-1].append_text(tab).append(" ")
+        lines[-1].append("…" if busy else " ", style="bold")
+        if (told := Text("\n").join(lines)) != self._told:
+            self.update(told, layout=len(lines) != self.size.height)
+            self._told = told

@@ -48,6 +48,10 @@ def _queue(asked: Asked) -> list[Text]:
     for line in look.queue(asked.log, asked.run_id, asked.seq):
         text = Text(f"{line['position']:>3} ").append(line["task_id"], style="bold blue")
         lines.append(text.append(f"  {line['priority']}  ", style="dim").append(drawing.one_line(line["why"])))
+    for task in tasks.values():
+        if task.status == "blocked":
+            blocked = Text().append("  ◆ ", style="bold magenta").append(task.task.task_id)
+            lines.append(blocked.append(f"  waits for a person: {drawing.one_line(task.reason)}", style="dim"))
     waiting = [task for task in tasks.values() if task.status == "pending"]
     for task in waiting[:_TOP]:
         open_ = [name for name in task.task.dependencies if tasks[name].status != "completed"]
