@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallel_agents.checkpoint.contents import File, changes_between, files_of, has_commit
+from parallel_agents.checkpoint.contents import File, changes_between, files_of, has_commit, patch
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.checkpoint.snapshot import changed_paths
@@ -25,6 +25,8 @@ from parallel_agents.eventstore.record import decode_brief, rfc3339
 from parallel_agents.project import Project
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
+from parallel_agents.scheduler.checkouts import open_repository
 
 Told = Callable[[str, int, int], None]
 _NAMES_FILES = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointRestored', 'RunRolledBack')"
@@ -86,6 +88,17 @@ def lay_out(log: Log, project: Project, run_id: str, upto: int | None, folder: P
     place = folder.absolute()
     count = write_files(repository, commit, place, told_of=lambda done, total: told("files", done, total))
     return {"run_id": run_id, "seq": state.seq, "commit": commit, "folder": str(place), "files_count": count}
+
+
+def patch_between(state: RunState, a: str | None, b: str | None) -> bytes:
+    """The difference between two commits of a run, as git shows it; empty where one of them is none.
+
+    Raises:
+        GitFailed: one of them is not in the repository any more.
+    """
+    if a is None or b is None or a == b or state.repository is None:
+        return b""
+    return patch(open_repository(state.repository, Path(state.workdir)), a, b)
 
 
 def _where(log: Log, project: Project, run_id: str, commit: str | None, seq: int) -> tuple[Repository, str]:

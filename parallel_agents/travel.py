@@ -18,6 +18,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, UnknownEvent
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_id
+from parallel_agents.eventstore.submission import Plan
 from parallel_agents.follow import is_dispatched
 from parallel_agents.foreground import settle_undone, undone_attempts
 from parallel_agents.overrides import overridden
@@ -26,7 +27,13 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.checkouts import open_repository
-from parallel_agents.scheduler.decide_past import changes, check_changes_something, decide_fork, decide_rollback
+from parallel_agents.scheduler.decide_past import (
+    changes,
+    check_changes_something,
+    decide_fork,
+    decide_rollback,
+    is_over,
+)
 from parallel_agents.scheduler.environment import recorded_environment
 
 STOP_S = 15.0  # How long attempts that were undone are waited for; whoever dispatches next goes on with it.
@@ -258,18 +265,7 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str], *, into: 
         UnknownEvent: the run had no event by then, or the log has none of that number.
         InvalidUsage: an override names nothing, or has a value that cannot be.
     """
-    projector = Projector(log)
-    if seq > log.last_seq():
-        raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
-    there, now = projector.state(run_id, seq), projector.state(run_id)
-    there.workdir, there.repository = now.workdir, now.repository  # It may have been moved since.
-    if log.carried is not None:
-        _make_at_home(there, redacted=log.carried.redacted)
-    if there.callables:
-        raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
-    plan, overrides = overridden(there, settings)
-    if plan.workspace == "shared" and there.integration is not None:
-        plan = plan.model_copy(update={"workspace": "worktree"})  # The directory is the parent's, and stays as it is.
+    there, plan, overrides = _to_fork(log, run_id, seq, settings)
     content, snapshot = plan.to_bytes(), st.dump(there)
     plan_digest, state_digest = digest_of(content), digest_of(snapshot)
     child = new_id()
@@ -291,6 +287,45 @@ def fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str], *, into: 
     reach("fork.appended")
     follow_branch(home, child)
     return {"run_id": child, "parent": run_id, "seq": there.seq, "status": Projector(home).state(child).status}
+
+
+def _to_fork(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> tuple[RunState, Plan, dict[str, Any]]:
+    """What a fork begins with: the state there, the plan with the overrides in it, and these as they were understood."""
+    projector = Projector(log)
+    if seq > log.last_seq():
+        raise UnknownEvent(f"there is no event {seq}", hint=f"the log holds events 1 to {log.last_seq()}")
+    there, now = projector.state(run_id, seq), projector.state(run_id)
+    there.workdir, there.repository = now.workdir, now.repository  # It may have been moved since.
+    if log.carried is not None:
+        _make_at_home(there, redacted=log.carried.redacted)
+    if there.callables:
+        raise NotAllowed(f"run {run_id} calls functions of a Python program, which no fork of it has")
+    plan, overrides = overridden(there, settings)
+    if plan.workspace == "shared" and there.integration is not None:
+        plan = plan.model_copy(update={"workspace": "worktree"})  # The directory is the parent's, and stays as it is.
+    return there, plan, overrides
+
+
+def fork_preview(log: Log, run_id: str, seq: int, settings: Mapping[str, str]) -> dict[str, Any]:
+    """What a fork would begin with.
+
+    Returns:
+        ``{"run_id", "seq", "status", "counts", "again", "overrides", "workspace", "commit"}``: ``again`` names the tasks that run
+        there and are started anew.
+    Raises:
+        UnknownEvent, InvalidUsage, NotAllowed: see ``fork``.
+    """
+    there, plan, overrides = _to_fork(log, run_id, seq, settings)
+    return {
+        "run_id": run_id,
+        "seq": there.seq,
+        "status": there.status if is_over(there) else st.PAUSED,
+        "counts": {name: there.counts[name] for name in st.TASK_STATUSES if there.counts[name]},
+        "again": sorted(there.running.values()),
+        "overrides": overrides,
+        "workspace": plan.workspace,
+        "commit": there.integration,
+    }
 
 
 def _make_at_home(there: RunState, *, redacted: bool) -> None:

@@ -1,11 +1,13 @@
 """Makes the pictures of the README from a real run: ``.venv/bin/python docs/pictures/record.py``.
 
 Runs the demo's plan under a terminal of its own, takes the picture of the live view at the moment when most was to be seen,
-and the picture of its timeline afterwards. Then the plan for agents, with the tests' agents that have no model.
+and the picture of its timeline afterwards. Then the plan for agents, with the tests' agents that have no model, and the
+debugger on that run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import io
 import json
@@ -28,6 +30,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
 from fakeagent.installing import install
 
+from parallel_agents import look
+from parallel_agents.cli.debug_app import Debugger
+from parallel_agents.debugging import Debugging
+from parallel_agents.project import Project
+
 PICTURES = Path(__file__).resolve().parent
 EXAMPLES = PICTURES.parents[1] / "examples"
 STEPS = {  # What each agent of the plan for agents does, so that there is something to see.
@@ -44,9 +51,15 @@ STEPS = {  # What each agent of the plan for agents does, so that there is somet
     "review": ["sleep 1", "write docs/review.md # Nothing grave", "say Nothing grave was found."],
 }
 WIDTH = 100
+DEBUG_WIDTH, DEBUG_HEIGHT = 116, 28
 BETWEEN_PICTURES = re.compile(r"(?:\r?\x1b\[2K)(?:\x1b\[1A\x1b\[2K)*")  # How Rich takes back what it drew last.
 NO_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Zac-ln-z]")  # All that moves or hides the cursor.
 SAME_COLOUR = re.compile(r"(\x1b\[[0-9;]+m)([^\x1b\n]*)\x1b\[0m\1")
+# What is drawn for nothing: nothing is wider than its line, what lies beneath all has its colour, and spaces show nothing.
+NOTHING = re.compile(
+    r'<clipPath.*?</clipPath>\s*| clip-path="[^"]*"|<rect fill="#121212"[^>]*/>|<text[^>]*>(?:&#160;)*</text>',
+    re.DOTALL,
+)
 THEME = TerminalTheme(
     (13, 17, 23),
     (201, 209, 217),
@@ -135,6 +148,28 @@ def agents_without_a_model(folder: Path) -> dict[str, str]:
     return {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
 
 
+async def debugged(project: Path, file: str) -> None:
+    """Draw the debugger on the last run of a project, at the moment at which an expression came to hold."""
+    with Project.find(start=project).open() as log:
+        session = Debugging(log, look.resolve_run(log, None))
+        session.watch("cost")
+        session.watch("running")
+        session.break_at("running == 2 and completed == 1")
+        app = Debugger(session)
+        async with app.run_test(size=(DEBUG_WIDTH, DEBUG_HEIGHT)) as pilot:
+            await pilot.press("home", "c", "m", "down", "down")
+            await pilot.pause()
+            dressed = Console.export_svg
+            Console.export_svg = lambda console, **_: dressed(  # Else as a window, with fonts from elsewhere.
+                console, title="", theme=THEME, code_format=SVG, unique_id=file.removesuffix(".svg")
+            )
+            try:
+                svg = NOTHING.sub("", app.export_screenshot(simplify=True))
+                (PICTURES / file).write_text(svg, encoding="utf-8")
+            finally:
+                Console.export_svg = dressed
+
+
 def main() -> None:
     """Run, choose, draw."""
     program = str(Path(sys.executable).with_name("parallel-agents"))
@@ -145,6 +180,8 @@ def main() -> None:
         project = copied("with_claude", Path(folder) / "shelf")
         variables = agents_without_a_model(Path(folder))
         draw(fullest(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project, **variables)), "agents.svg")
+        os.environ.pop("NO_COLOR", None)
+        asyncio.run(debugged(project, "debug.svg"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ _AFTER = {
 }  # fmt: skip
 
 
+def style_of(type_: str) -> str:
+    """The style in which an event's type is shown: that of the state after it."""
+    return SIGNS[_AFTER[type_]][1] if type_ in _AFTER else ""
+
+
 class HistoryPage:
     """Prints events as they come.
 
@@ -41,11 +46,10 @@ class HistoryPage:
             self._console.print(Text(f"{'SEQ':>6}  {'TIME':<12}  {run}{'EVENT':<20} {'TASK':<16} WHAT", style="bold"))
         self.lines += 1
         undone = self._undone(event["run_id"], event["seq"])
-        style = SIGNS[_AFTER[event["type"]]][1] if event["type"] in _AFTER else ""
         line = Text(f"{event['seq']:>6}  {local_time(event['at'], precise=True):<12}  ")
         if self._with_run:
             line.append(f"{event['run_id']:<11} ")
-        line.append(f"{event['type']:<20} ", style=style)
+        line.append(f"{event['type']:<20} ", style=style_of(event["type"]))
         line.append(f"{event['data'].get('task_id') or '':<16} ")
         line.append(one_line(sentence(event) + self._how_again(event)) + (" (undone)" if undone else ""))
         if undone:

@@ -45,6 +45,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
         "lineage": ("lineage", "Say which attempt, model and money made a file or a line."),
+        "debug": ("debug", "Go to and fro in a run, event by event, and see all of it at each."),
         "replay": ("replay", "Look at a past run as it went, or prove that it would go so again."),
     },
     "Keep files": {
@@ -92,7 +93,7 @@ OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
     "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
-    "blame": "lineage", "annotate": "lineage",
+    "blame": "lineage", "annotate": "lineage", "step": "debug", "tui": "debug", "inspect": "debug",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
@@ -100,7 +101,6 @@ OTHER_WORDS = {
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",
     "sign": "seal", "attest": "seal", "redact": "scrub", "purge": "scrub",
 }  # fmt: skip
-LATER = ("debug",)
 
 
 class Verbs(click.Group):
@@ -145,8 +145,6 @@ class UnknownVerb(click.UsageError):
         close = get_close_matches(name, known, n=1, cutoff=0.6)
         word = OTHER_WORDS.get(name) or (close[0] if close else None)
         self.hint = f"did you mean {word!r}?" if word else "`parallel-agents --help` lists the verbs"
-        if name in LATER:
-            self.hint = "this part is not built yet"
 
 
 @click.group(

@@ -168,6 +168,11 @@ def ways_on(task: dict[str, Any]) -> list[str]:
 
 def why_page(found: dict[str, Any]) -> None:
     """The answer in a sentence, then the events it stands on."""
+    drawing.show(*why_lines(found))
+
+
+def why_lines(found: dict[str, Any]) -> list[Text]:
+    """The same as lines."""
     answer = Text(drawing.one_line(found["why"]))
     parts = [Text("  ").join([drawing.state_text(found["status"]), Text(found["task_id"], style="bold"), answer])]
     if found["events"]:
@@ -183,7 +188,7 @@ def why_page(found: dict[str, Any]) -> None:
     past = [one for one in found.get("past", ()) if one["events"] != found["events"]]  # Else it is said already.
     if past:
         parts.append(Text("before that:", style="bold"))
-    drawing.show(*parts, *past_lines(past))
+    return [*parts, *past_lines(past)]
 
 
 def past_lines(past: Iterable[dict[str, Any]]) -> list[Text]:

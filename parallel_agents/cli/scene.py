@@ -96,7 +96,7 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
 _OF_IMPORTED = frozenset(
     {
         "status", "queue", "history", "logs", "show", "timeline", "cost", "why", "replay", "checkpoints", "conflicts", "diff",
-        "files", "lineage", "fork", "verify", "export",
+        "files", "lineage", "fork", "verify", "export", "debug",
     }
 )  # fmt: skip
 """Verbs that an imported run can be named to."""

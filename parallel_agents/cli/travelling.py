@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -62,25 +63,29 @@ def rollback(ctx: click.Context, run: str | None, to: str, dry_run: bool, reason
 
 
 def _say_preview(seen: dict[str, Any]) -> None:
-    """What a person has to know before they agree, on stderr."""
+    for line in preview_lines(seen):
+        click.echo(line, err=True)
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
 
-    say(f"run {seen['run_id']}, back to event {seen['to_seq']}: {seen['understood']}")
-    say(f"  it is {seen['status']['now']}, and will be {seen['status']['then']}")
-    for one in seen["tasks"]:
-        say(f"  task {one['task_id']}: {one['now']} -> {one['then']}")
-    for one in seen["files"][:_SHOWN]:
-        say(f"  {one['change']} {one['path']}")
+def preview_lines(seen: dict[str, Any]) -> list[str]:
+    """What a person has to know before they agree to a rollback.
+
+    Args:
+        seen: as ``travel.preview`` gives it.
+    """
+    lines = [f"run {seen['run_id']}, back to event {seen['to_seq']}: {seen['understood']}"]
+    lines.append(f"  it is {seen['status']['now']}, and will be {seen['status']['then']}")
+    lines += [f"  task {one['task_id']}: {one['now']} -> {one['then']}" for one in seen["tasks"]]
+    lines += [f"  {one['change']} {one['path']}" for one in seen["files"][:_SHOWN]]
     if seen["files_changed"] > _SHOWN:
-        say(f"  and {seen['files_changed'] - _SHOWN} more files")
+        lines.append(f"  and {seen['files_changed'] - _SHOWN} more files")
     if seen["stops"]:
-        say(f"  stopped, what they have done kept: {', '.join(seen['stops'])}")
+        lines.append(f"  stopped, what they have done kept: {', '.join(seen['stops'])}")
     if seen["cannot_undo"]["cost_usd"]:
-        say(f"  spent since and not to be had back: ${seen['cannot_undo']['cost_usd']:.2f}")
+        lines.append(f"  spent since and not to be had back: ${seen['cannot_undo']['cost_usd']:.2f}")
     if seen["cannot_undo"]["merged_into"]:
-        say(f"  stays merged into {seen['cannot_undo']['merged_into']}")
+        lines.append(f"  stays merged into {seen['cannot_undo']['merged_into']}")
+    return lines
 
 
 @click.command()
@@ -100,12 +105,7 @@ def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[st
     """Start a new run from the state and the files of another one, and leave that as it is."""
     from parallel_agents import look, travel
 
-    given: dict[str, str] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise InvalidUsage(f"--set {setting!r} has no '='", hint="write --set NAME=VALUE")
-        given[name] = text
+    given = settings_of(settings)
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         seq = look.status(log, run_id)["seq"] if at is None else travel.target_of(log, run_id, at).seq
@@ -121,6 +121,21 @@ def fork(ctx: click.Context, run: str | None, at: str | None, settings: tuple[st
     click.echo(f"forked from {run_id} at event {made['seq']}, it is {made['status']}", err=True)
     if made["status"] == "paused":
         click.echo(f"`parallel-agents resume {made['run_id']}` goes on from there", err=True)
+
+
+def settings_of(said: Sequence[str]) -> dict[str, str]:
+    """What a fork is to say differently: values by name.
+
+    Raises:
+        InvalidUsage: one has no value.
+    """
+    given: dict[str, str] = {}
+    for setting in said:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InvalidUsage(f"--set {setting!r} has no '='", hint="write --set NAME=VALUE")
+        given[name] = text
+    return given
 
 
 @click.command()
@@ -153,22 +168,31 @@ def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool)
 
 
 def _diff_page(found: dict[str, Any]) -> None:
-    a, b = found["a"], found["b"]
-    of_b = f"run {b['run_id']}: " if a["run_id"] != b["run_id"] else ""
-    click.echo(f"run {a['run_id']}: {a['understood']} -> {of_b}{b['understood']}")
-    if found["status"][0] != found["status"][1]:
-        click.echo(f"status: {found['status'][0]} -> {found['status'][1]}")
-    for one in found["tasks"]:
-        shown = [f"{name} {_short(one[name]['a'])} -> {_short(one[name]['b'])}" for name in one if name != "task_id"]
-        click.echo(f"task {one['task_id']}: {', '.join(shown)}")
-    if found["cost_usd"]["difference"]:
-        click.echo(f"cost: ${found['cost_usd']['a']:.4f} -> ${found['cost_usd']['b']:.4f}")
-    for name, sides in found["configuration"].items():
-        click.echo(f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}")
-    for one in found["files"]:
-        click.echo(f"{one['change']} {one['path']}")
+    for line in diff_lines(found):
+        click.echo(line)
     if found["files_unknown"]:
         click.echo(f"files: {found['files_unknown']}", err=True)
+
+
+def diff_lines(found: dict[str, Any]) -> list[str]:
+    """What lies between two moments, a line each.
+
+    Args:
+        found: as ``differences.differences`` gives it.
+    """
+    a, b = found["a"], found["b"]
+    of_b = f"run {b['run_id']}: " if a["run_id"] != b["run_id"] else ""
+    lines = [f"run {a['run_id']}: {a['understood']} -> {of_b}{b['understood']}"]
+    if found["status"][0] != found["status"][1]:
+        lines.append(f"status: {found['status'][0]} -> {found['status'][1]}")
+    for one in found["tasks"]:
+        shown = [f"{name} {_short(one[name]['a'])} -> {_short(one[name]['b'])}" for name in one if name != "task_id"]
+        lines.append(f"task {one['task_id']}: {', '.join(shown)}")
+    if found["cost_usd"]["difference"]:
+        lines.append(f"cost: ${found['cost_usd']['a']:.4f} -> ${found['cost_usd']['b']:.4f}")
+    for name, sides in found["configuration"].items():
+        lines.append(f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}")
+    return lines + [f"{one['change']} {one['path']}" for one in found["files"]]
 
 
 def _short(value: Any) -> str:

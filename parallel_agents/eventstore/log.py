@@ -47,12 +47,14 @@ _PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_OUTLINE = "SELECT seq, type, at FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version LIMIT ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _CACHES = ("snapshots", "event_blocks", "event_block_texts")
 _MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
 _TAKE_OUT = "DELETE FROM events WHERE run_id = ? AND version BETWEEN ? AND ?"
 _CHUNK = 2000
+_OUTLINE_CHUNK = 50_000  # Of rows without a body.
 _recorded = Recorded._make  # Half of what a call of the class costs.
 
 
@@ -437,6 +439,16 @@ class Log:
             if len(chunk) < _CHUNK:
                 return
             after_version = chunk[-1][1]
+
+    def outline(self, run_id: str, after_version: int = 0, upto: int | None = None) -> Iterator[tuple[int, str, int]]:
+        """Seq, type and time of the events of one run from a version on, oldest first: what a long one is leafed through by."""
+        end = 2**62 if upto is None else upto
+        while True:
+            chunk = self._fetch(_OUTLINE, (run_id, after_version, end, _OUTLINE_CHUNK))
+            yield from cast("list[tuple[int, str, int]]", chunk)
+            if len(chunk) < _OUTLINE_CHUNK:
+                return
+            after_version += len(chunk)  # A run's versions have no gap.
 
     def rolled_back(self, run_id: str, after_version: int = 0, upto: int | None = None) -> bool:
         """Whether a rollback is among the events that ``briefs`` would give."""

@@ -162,7 +162,8 @@ def project(make_project: Callable[[str], Scratch]) -> Scratch:
 COMMAND_LINES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown verb": (("statu",), 2, ("'statu'", "did you mean 'status'?")),
     "a verb of other tools": (("kill",), 2, ("'kill'", "did you mean 'stop --now'?")),
-    "a verb that is not built yet": (("debug",), 2, ("'debug'", "not built yet")),
+    "a debugger without a terminal": (("debug",), 2, ("there is none", "replay", "status --at SEQ")),
+    "a debugger that follows the past": (("debug", "--follow", "--at", "3"), 2, ("exclude each other",)),
     "unknown option": (("run", "plan.json", "--detac"), 2, ("--detac", "did you mean --detach?")),
     "option without its value": (("status", "--at"), 2, ("--at", "requires an argument")),
     "two runs": (("status", "one", "two"), 2, ("two", "status --help")),
