@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from hypothesis import given
-from stories import parts, story, tell
+from stories import story, tell
 from test_histories import HISTORIES, SEED, SIZE, generated
 
 from examples import examples
@@ -104,5 +104,5 @@ def test_every_moment_of_a_task_has_one_answer(seed: int, events: int) -> None:
 @pytest.mark.parametrize("world", ["scheduler", "agents", "governed"])
 def test_a_story_has_one_answer_at_every_moment(world: str) -> None:
     """Dispatchers made it, so it did happen like that."""
-    for seed in parts(7000, examples(3), 1)[0]:
+    for seed in range(7000, 7000 + examples(1)):
         tell(story(world, seed), lambda told: [check(told.log, run_id) for run_id in Projector(told.log).runs()])
