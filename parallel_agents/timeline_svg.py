@@ -17,7 +17,7 @@ from parallel_agents.waits import ATTEMPT, OVER, WAIT, Stretch
 _WIDTH: Final = 1180.0
 _LABEL: Final = 30  # Characters of a task's name.
 _LEFT: Final = 238.0
-_RIGHT: Final = 150.0
+_RIGHT: Final = 182.0
 _TOP: Final = 74.0
 _SIGNS: Final = {
     "completed": "✓", "failed": "✗", "running": "▶", "blocked": "!", "skipped": "–", "cancelled": "–", "pending": "·",

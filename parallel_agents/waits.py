@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from parallel_agents.eventstore.events import TaskStarted
+from parallel_agents.eventstore.events import RunClaimed, TaskStarted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.moving import Moving
@@ -35,6 +35,7 @@ from parallel_agents.scheduler.scopes import meet
 
 WAIT, ATTEMPT, OVER = "wait", "attempt", "over"
 _DEPENDENCIES, _STAGE, _RESTS, _SCOPE, _DUE = "dependencies", "stage", "not_before", "scope", "due"
+_NOBODY = "no_dispatcher"
 
 
 @dataclass(slots=True)
@@ -136,6 +137,8 @@ class Follower:
         while self._last_us is not None and (due_us := self._due()) is not None and due_us < at_us:
             self._look(due_us)
         for record in records:
+            if isinstance(record.event, RunClaimed) and record.run_id == self.moving.run_id and self.moving.held:
+                self._nobody_did()
             if self.moving.fold(record):
                 self._begin_again(record)
             elif record.run_id == self.moving.run_id:
@@ -154,6 +157,12 @@ class Follower:
             kept = self.by_task[name]
             while kept and kept[-1].kind == OVER:  # It was opened again, and no more came of it.
                 kept.pop()
+
+    def _nobody_did(self) -> None:
+        """Another process takes over what one has not let go of: what was due, that one was not there to start."""
+        for now in self._now.values():
+            if now.kind == WAIT and now.code == _DUE:
+                now.code, now.why = _NOBODY, "no process dispatched its run: the one that had was gone"
 
     def _due(self) -> int | None:
         assert self._last_us is not None
@@ -254,7 +263,7 @@ class Follower:
     def _reason(self, task: TaskState, facts: Facts, at_us: int, outlook: Outlook) -> Reason:
         reason = why_not(self.moving.state, task.task.task_id, facts, at_us, outlook)
         if reason.code == _DUE and not self.moving.held:
-            return Reason("no_dispatcher", "no process dispatches its run")
+            return Reason(_NOBODY, "no process dispatches its run")
         return reason
 
     def _outlook(self, facts: Facts, at_us: int) -> Outlook:

@@ -192,3 +192,18 @@ def test_reasons_are_those_of_why(told: Told) -> None:
                 assert why(told.log, RUN, name, last)["code"] == one.code
                 asked += 1
     assert asked >= 5
+
+
+def test_what_a_dead_dispatcher_did_not_start_waited_for_a_dispatcher(told: Told) -> None:
+    """That it was gone is known as soon as another one takes over what it had not let go of."""
+    told.submit(Task(task_id="a"), Task(task_id="b", dependencies=("a",)))
+    told.at(0, *queue("a"), start("a"))
+    told.at(2, done("a"))
+    assert why(told.log, RUN, "b")["code"] == "due"
+    told.at(50, ev.RunClaimed(holder={"kind": "daemon"}, epoch=2))
+    told.at(51, *queue("b"), start("b"))
+    told.at(52, done("b"))
+    assert [hop[1:] for hop in told.path()] == [
+        ("attempt", "submitted", 0, 2), ("no_dispatcher", "dependency", 2, 50), ("due", "itself", 50, 51),
+        ("attempt", "itself", 51, 52),
+    ]  # fmt: skip
