@@ -40,16 +40,17 @@ class Moving:
 
     def __init__(self, log: Log, run_id: str, upto: int | None = None) -> None:
         end = log.last_seq() if upto is None else upto
-        briefs = [brief[0] for brief in log.briefs(run_id, 0, end)]
-        if not briefs:
+        of_run = ("run_id = ? AND seq <= ?", (run_id, end))
+        ends = [log.rows_where(*of_run, order=order, limit=1) for order in ("version", "version DESC")]
+        if not all(ends):
             raise unknown_run(log, run_id, upto)
-        self.first = briefs[0]
+        self.first, last = (rows[0].seq for rows in ends)
         self.log, self.run_id, self._projector = log, run_id, Projector(log)
         self.state = st.initial(run_id)
         self.held = True  # Whether a process dispatches the run, as far as its leases tell.
         # What comes after a run that has ended is none of its waits, and of one that was imported nothing is known.
         over = log.carried is not None or self._projector.runs(end)[run_id].status in st.ENDED
-        self.end = briefs[-1] if over else end
+        self.end = last if over else end
         row = log.row(self.end)
         assert row is not None
         self.end_us = row.at_us
