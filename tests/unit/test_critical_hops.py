@@ -207,3 +207,38 @@ def test_what_a_dead_dispatcher_did_not_start_waited_for_a_dispatcher(told: Told
         ("attempt", "submitted", 0, 2), ("no_dispatcher", "dependency", 2, 50), ("due", "itself", 50, 51),
         ("attempt", "itself", 51, 52),
     ]  # fmt: skip
+
+
+def waited(told: Told, name: str) -> list[tuple[str, float, float]]:
+    """What a task waited for, from when to when in seconds."""
+    return [
+        (one.code, (one.start_us - BEGIN_US) / 1e6, (one.end_us - BEGIN_US) / 1e6)
+        for one in waits(told.log, RUN).by_task[name]
+        if one.kind == "wait"
+    ]
+
+
+def test_a_rest_ends_without_an_event(told: Told) -> None:
+    """What it waits for then is another thing, from that moment on."""
+    told.submit(Task(task_id="a"), Task(task_id="b"), Task(task_id="c", max_retries=1), slots=1)
+    told.at(0, *queue("a", "b", "c"), start("c"))
+    failed = ev.TaskFailed(task_id="c", attempt_id="c-1", duration_s=3.0, error="exit code 1")
+    until = rfc3339(BEGIN_US + 8_000_000)
+    again = ev.TaskRetryScheduled(task_id="c", attempt_id="c-1", failures=1, not_before=until, wait_s=5.0, jitter_s=0.0)
+    told.at(3, failed, again, start("a"))
+    told.at(20, done("a"), start("b"))
+    told.at(21, done("b"), start("c", 2))
+    told.at(22, done("c", 2))
+    assert waited(told, "c") == [("not_before", 3, 8), ("lower_rank", 8, 20), ("no_slot", 20, 21)]
+    assert waited(told, "b") == [("lower_rank", 0, 3), ("no_slot", 3, 20)]
+
+
+def test_a_stage_that_opens_in_a_pause_is_waited_for_no_longer(told: Told) -> None:
+    """The pause is, from then on."""
+    told.submit(Task(task_id="a"), Task(task_id="c", stage=1), stages=(Stage(name="one"), Stage(name="two")))
+    told.at(0, *queue("a"), start("a"))
+    told.at(1, ev.RunPaused(reason="tea"))
+    told.at(3, done("a"))
+    told.at(5, ev.RunResumed(), *queue("c"), start("c"))
+    told.at(6, done("c"))
+    assert waited(told, "c") == [("stage", 0, 3), ("paused", 3, 5)]
