@@ -16,9 +16,9 @@ from parallel_agents.course import CHECKPOINT, Course
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.graph_data import hop_words
+from parallel_agents.stretches import ATTEMPT, OVER, Stretch
 from parallel_agents.version import RELEASE
 from parallel_agents.wait_words import phrase
-from parallel_agents.waits import ATTEMPT, OVER, Stretch
 
 BEGINS: Final = '{"displayTimeUnit":'  # So begins every file of ours.
 _TASKS, _SLOTS, _PATH = 1, 2, 3

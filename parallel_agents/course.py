@@ -14,7 +14,8 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.projections.undone import Spans, undone_spans
-from parallel_agents.waits import Waits, waits
+from parallel_agents.stretches import Waits
+from parallel_agents.waits import waits
 
 CONFLICT, ROLLBACK, CHECKPOINT, PAUSE = "conflict", "rollback", "checkpoint", "pause"
 

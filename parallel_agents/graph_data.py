@@ -10,8 +10,8 @@ from parallel_agents.course import Course
 from parallel_agents.critical_hops import Hop, shares, stood_still_us
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.layered import layered
+from parallel_agents.stretches import ATTEMPT, WAIT
 from parallel_agents.wait_words import phrase
-from parallel_agents.waits import ATTEMPT, WAIT
 
 
 def graph_of(course: Course) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from parallel_agents import svg
 from parallel_agents.course import Course
 from parallel_agents.critical_hops import DEPENDENCY, stood_still_us
 from parallel_agents.layered import Drawing, layered
+from parallel_agents.stretches import ATTEMPT, WAIT
 from parallel_agents.wait_words import phrase
-from parallel_agents.waits import ATTEMPT, WAIT
 
 _TOP: Final = 64.0
 _LEGEND: Final = 44.0

@@ -24,7 +24,7 @@ from parallel_agents.scheduler.agents.granting import is_agent, provider_of
 from parallel_agents.scheduler.agents.models import name_for
 from parallel_agents.span_events import span_event
 from parallel_agents.span_model import Attributes, Content, RunSpan, SpanEvent, SpanLink
-from parallel_agents.waits import ATTEMPT, WAIT
+from parallel_agents.stretches import ATTEMPT, WAIT
 
 OPERATION, AGENT_NAME, AGENT_ID = "gen_ai.operation.name", "gen_ai.agent.name", "gen_ai.agent.id"
 WORKFLOW, PROVIDER, CONVERSATION = "gen_ai.workflow.name", "gen_ai.provider.name", "gen_ai.conversation.id"

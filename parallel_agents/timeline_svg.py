@@ -11,8 +11,8 @@ from parallel_agents import svg
 from parallel_agents.course import CHECKPOINT, CONFLICT, PAUSE, ROLLBACK, Course, Mark
 from parallel_agents.critical_hops import Hop, stood_still_us
 from parallel_agents.eventstore.record import rfc3339
+from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Stretch
 from parallel_agents.wait_words import FAMILIES, FAMILY_WORDS, family, phrase
-from parallel_agents.waits import ATTEMPT, OVER, WAIT, Stretch
 
 _WIDTH: Final = 1180.0
 _LABEL: Final = 30  # Characters of a task's name.

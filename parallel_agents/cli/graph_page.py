@@ -7,7 +7,7 @@ from rich.text import Text
 from parallel_agents.cli import drawing
 from parallel_agents.course import Course
 from parallel_agents.graph_data import graph_of, hop_words, link_words
-from parallel_agents.waits import ATTEMPT
+from parallel_agents.stretches import ATTEMPT
 
 
 def graph_page(course: Course) -> None:

@@ -21,8 +21,8 @@ from parallel_agents.otlp_json import BEGINS as OTLP
 from parallel_agents.otlp_json import otlp_json
 from parallel_agents.projections.projector import Projector
 from parallel_agents.run_spans import run_spans
+from parallel_agents.stretches import ATTEMPT
 from parallel_agents.timeline_svg import timeline_svg
-from parallel_agents.waits import ATTEMPT
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -20,7 +20,8 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.plan import Reason, outlook, why_not
-from parallel_agents.waits import ATTEMPT, OVER, WAIT, Follower, Waits, waits
+from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Waits
+from parallel_agents.waits import Follower, waits
 from parallel_agents.why import why
 
 
