@@ -19,6 +19,7 @@ SUBMITTED, DEPENDENCY, SLOT, STAGE, FILES, RETRY, ITSELF = (
     "submitted", "dependency", "slot", "stage", "files", "retry", "itself",
 )  # fmt: skip
 _BY_SLOT: Final = frozenset({"no_slot", "lower_rank", "one_by_one", "queue_full", "workers", "memory", "requests"})
+_FOR_OTHERS: Final = frozenset({"dependencies", "stage"})
 _STOPS: Final = frozenset({"paused", "blocked", "approval", "no_dispatcher"})
 """Waits in which the run, or what the path is at, stood still for a person or for want of a process."""
 
@@ -73,15 +74,18 @@ def shares(hops: Iterable[Hop]) -> Counter[str]:
 
 
 def _last(found: Waits) -> tuple[str, int] | None:
-    """The stretch that ended last: of several at one time an attempt, and of these the one that began first."""
+    """The stretch that ended last. Of several an attempt, of these one that goes on, of these the one that began first.
+
+    Where all of them are waits, one that waits for others is told by what the others wait for.
+    """
     ends = [
-        (of[-1].kind != ATTEMPT, of[-1].start_us, number, name)
+        (of[-1].kind != ATTEMPT, not of[-1].open, of[-1].code in _FOR_OTHERS, of[-1].start_us, number, name)
         for number, (name, of) in enumerate(found.by_task.items())
         if of and of[-1].end_us == found.end_us
     ]
     if not ends:
         return None
-    name = min(ends)[3]
+    name = min(ends)[-1]
     return name, len(found.by_task[name]) - 1
 
 

@@ -146,7 +146,7 @@ def _node(course: Course, drawing: Drawing, sizes: _Sizes, name: str, labelled: 
             yield _frame(x, y, sizes, "path")
         return
     parts = [_SIGNS.get(task.status, "") or task.status]
-    parts += [svg.span_text(worked_us)] if task.attempts else []
+    parts += [svg.span_text(worked_us)] if any(one.kind == ATTEMPT for one in stretches) else []
     parts += [f"×{task.attempts}"] if task.attempts > 1 else []
     parts += [svg.money_text(usd_micros)] if usd_micros else []
     yield svg.box("band", x, y, sizes.width, sizes.height, about, radius=4)

@@ -8,6 +8,9 @@ from parallel_agents.cli import drawing
 from parallel_agents.course import Course
 from parallel_agents.graph_data import graph_of, hop_words, link_words
 from parallel_agents.stretches import ATTEMPT
+from parallel_agents.svg import shortened
+
+_NAME = 40  # Characters of a task's name on the path; the table above has all of it.
 
 
 def graph_page(course: Course) -> None:
@@ -21,7 +24,7 @@ def graph_page(course: Course) -> None:
             drawing.state_text(node["status"]),
             Text(node["task_id"], style="bold" if node["critical"] else ""),
             node["attempts"] or None,
-            drawing.duration(node["worked_s"]) if node["attempts"] else None,
+            drawing.duration(node["worked_s"] or None),
             drawing.dollars(node["cost_usd"]) if node["cost_usd"] else None,
             ", ".join(state.tasks[node["task_id"]].task.dependencies),
         )
@@ -33,16 +36,17 @@ def graph_page(course: Course) -> None:
     if not course.hops:
         return
     still = found["stood_still_s"]
-    says = f"critical path: {drawing.duration(found['makespan_s'])} from the submission to the last end"
+    until = "the last end" if state.ended else f"event {found['seq']}"
+    says = f"critical path: {drawing.duration(found['makespan_s'])} from the submission to {until}"
     says += f", of which {drawing.duration(still)} stood still" if still >= 0.1 else ""
     begin_us = course.waits.begin_us
     hops = [
         (
             drawing.duration((hop.start_us - begin_us) / 1e6),
             drawing.duration(hop.length_us / 1e6),
-            Text(hop.task_id, style="bold" if hop.kind == ATTEMPT else "dim"),
+            Text(shortened(hop.task_id, _NAME), style="bold" if hop.kind == ATTEMPT else "dim"),
             hop_words(hop),
-            link_words(hop, before),
+            shortened(link_words(hop, before), _NAME + 20),
         )
         for before, hop in zip([None, *course.hops], course.hops, strict=False)
     ]

@@ -13,6 +13,7 @@ from typing import Any
 import otlp_files
 import pytest
 import trace_events
+from collector import Collector
 from fakeagent.installing import install
 from scratch import Scratch, shell
 from versioned import versioned
@@ -168,6 +169,24 @@ def test_spans_tell_of_the_run_and_hold_no_content(project: Scratch) -> None:
         "role": "assistant", "parts": [{"type": "text", "content": "the <answer> & more"}], "finish_reason": "stop",
     }  # fmt: skip
     assert "alert" not in project.quick("export", "--otlp", "-", "--redact").out
+
+
+def test_spans_are_sent_where_somebody_says(project: Scratch) -> None:
+    """By the option, or by the standard variable where sending is asked for; a collector that is not there is told of."""
+    collector = Collector(200)
+    try:
+        said = project.quick("export", "--otlp-endpoint", collector.address)
+        assert f"{collector.address}: 10 spans of run " in said.err
+        project.quick("export", "--otlp-send", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
+        assert len(collector.spans()) == 20
+        project.quick("export", "--otlp", "-", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
+        assert len(collector.spans()) == 20
+    finally:
+        collector.close()
+    gone = project.quick(
+        "export", "--otlp-endpoint", collector.address, code=2, env={"OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
+    )
+    assert f"{collector.address} has taken 0 of 10 spans" in gone.err
 
 
 def test_an_archived_and_an_imported_run_are_drawn_all_the_same(project: Scratch, tmp_path: Path) -> None:

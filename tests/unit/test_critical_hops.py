@@ -242,3 +242,15 @@ def test_a_stage_that_opens_in_a_pause_is_waited_for_no_longer(told: Told) -> No
     told.at(5, ev.RunResumed(), *queue("c"), start("c"))
     told.at(6, done("c"))
     assert waited(told, "c") == [("stage", 0, 3), ("paused", 3, 5)]
+
+
+def test_where_nothing_runs_the_path_is_that_of_what_stands_still(told: Told) -> None:
+    """And not of a task that waits for it; while something runs it is that of what runs."""
+    told.submit(Task(task_id="a"), Task(task_id="b", dependencies=("a",)), Task(task_id="c"))
+    told.at(0, *queue("a", "c"), start("c"))
+    told.at(2, done("c"), ev.RunPaused(reason="tea"))
+    told.at(9, ev.CostCharged(task_id="c", attempt_id="c-1", usd_micros=1))
+    assert told.path()[-1] == ("a", "paused", "itself", 2, 9)
+    told.at(10, ev.RunResumed(), start("a"))
+    told.at(12, ev.CostCharged(task_id="c", attempt_id="c-1", usd_micros=1))
+    assert told.path()[-1] == ("a", "attempt", "itself", 10, 12)

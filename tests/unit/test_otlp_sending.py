@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import otlp_files
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from collector import Collector
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, process_attributes
 from opentelemetry.semconv.attributes import error_attributes
 
@@ -18,39 +15,6 @@ from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.otlp_json import otlp_json
 from parallel_agents.otlp_sending import ENDPOINTS, NotSent, check_sending, send
 from parallel_agents.span_model import RunSpan, SpanEvent, SpanLink
-
-
-class Collector:
-    """Takes traces, or refuses them with a code."""
-
-    def __init__(self, code: int) -> None:
-        self.got: list[tuple[str, bytes]] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                """As a collector does."""
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.got.append((self.path, body))
-                self.send_response(code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """No more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -86,13 +50,7 @@ def test_what_is_sent_is_what_a_file_holds(collector: Collector) -> None:
     made = spans(600)
     assert send(made, collector.address) == collector.address
     assert [path for path, _ in collector.got] == ["/v1/traces", "/v1/traces"]
-    sent = [
-        span
-        for _, body in collector.got
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
+    sent = collector.spans()
     written = otlp_files.checked(otlp_files.spans_of(otlp_json(made)))
     assert len(sent) == len(written) == 600
     for span in sent:
