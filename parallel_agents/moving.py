@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -27,6 +28,7 @@ from parallel_agents.scheduler.machine_load import UNKNOWN
 from parallel_agents.scheduler.plan import Facts
 
 _AROUND = types_around(agents=True) | {cls.__name__ for cls in OF_NEEDS} | {"RunArchived"}
+_OF_OTHERS = f"type IN {tuple(sorted(_AROUND))}"
 
 
 class Moving:
@@ -66,11 +68,11 @@ class Moving:
 
     def moments(self) -> Iterator[tuple[int, list[Recorded]]]:
         """The events that make a difference to the run, those of one time together. Times are microseconds since the epoch."""
-        rows = (
-            row
-            for row in self.log.rows(self.first - 1, self.end)
-            if row.run_id == self.run_id or (row.type in _AROUND and row.body)
-        )
+        own = self.log.rows(self.first - 1, self.end, run_id=self.run_id)
+        # Also out of archives: whose slot was freed stands in the body of an end.
+        around = self.log.rows(self.first - 1, self.end, where=_OF_OTHERS)
+        others = (row for row in around if row.run_id != self.run_id and row.body)
+        rows = heapq.merge(own, others, key=lambda row: row.seq)
         for at_us, together in groupby(rows, lambda row: row.at_us):
             yield at_us, [decode(row) for row in together]
 

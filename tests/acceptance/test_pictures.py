@@ -205,3 +205,21 @@ def test_an_archived_and_an_imported_run_are_drawn_all_the_same(project: Scratch
         assert [elsewhere.quick(verb, run, *more).out for verb, *more in made] == before
     finally:
         elsewhere.close()
+
+
+def test_slots_that_another_run_held_are_known_when_that_one_is_archived(cli: Scratch) -> None:
+    """Its ends are read from there: the waits are what they were."""
+    settings = ("--set=maxParallelAgents=1",)
+    other = cli.quick(
+        "submit", cli.plan(shell("o", "sleep 0.2"), shell("p", "true"), name="other"), *settings
+    ).out.strip()
+    mine = cli.quick("submit", cli.plan(shell("m", "true"), shell("n", "true"), name="mine"), *settings).out.strip()
+    cli.quick("daemon", "start")
+    cli.quick("wait", other)
+    cli.quick("wait", mine)
+    cli.quick("daemon", "stop")
+    before = cli.quick("graph", mine, "--json").out
+    waited = {code for node in json.loads(before)["nodes"] for code in node["waited_s"]}
+    assert waited & {"no_slot", "lower_rank"}
+    cli.quick("archive", other)
+    assert cli.quick("graph", mine, "--json").out == before
