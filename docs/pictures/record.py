@@ -1,8 +1,8 @@
 """Makes the pictures of the README from a real run: ``.venv/bin/python docs/pictures/record.py``.
 
 Runs the demo's plan under a terminal of its own, takes the picture of the live view at the moment when most was to be seen,
-and the picture of its timeline afterwards. Then the plan for agents, with the tests' agents that have no model, and the
-debugger on that run.
+and the picture of its timeline afterwards. Then the plan for agents, with the tests' agents that have no model; of that run also
+the pictures that `timeline --svg` and `graph --svg` write, and the debugger.
 """
 
 from __future__ import annotations
@@ -180,6 +180,8 @@ def main() -> None:
         project = copied("with_claude", Path(folder) / "shelf")
         variables = agents_without_a_model(Path(folder))
         draw(fullest(seen_on_a_terminal(program, "run", "plan.yaml", cwd=project, **variables)), "agents.svg")
+        for verb, file in (("timeline", "waits.svg"), ("graph", "graph.svg")):
+            subprocess.run([program, verb, "--svg", str(PICTURES / file)], cwd=project, check=True)
         os.environ.pop("NO_COLOR", None)
         asyncio.run(debugged(project, "debug.svg"))
 

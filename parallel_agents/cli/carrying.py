@@ -15,15 +15,44 @@ from parallel_agents.cli.scene import json_option, opened, print_json, project_o
 @click.option("--output", "-o", "file", type=click.Path(path_type=Path), help="The file; else RUN.export.tar.gz here.")
 @click.option("--redact", is_flag=True, help="Without what people described and agents wrote, and without files.")
 @click.option("--yes", "-y", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--chrome", metavar="FILE", help='Instead: a trace for Perfetto and chrome://tracing; "-" is standard output.'
+)
+@click.option("--otlp", metavar="FILE", help='Instead: spans of OpenTelemetry, as OTLP/JSON; "-" is standard output.')
+@click.option("--otlp-send", "sends", is_flag=True, help="Instead: send the spans, to OTEL_EXPORTER_OTLP_ENDPOINT.")
+@click.option("--otlp-endpoint", "endpoint", metavar="URL", help="Send them there.")
+@click.option("--with-content", is_flag=True, help="With the prompts and outputs of agents, in spans.")
+@click.option("--at", metavar="MOMENT", help="A trace or spans as of then: an event (412), a time, or a checkpoint.")
 @json_option
 @store_option
 @click.pass_context
-def export(ctx: click.Context, run: str | None, file: Path | None, redact: bool, yes: bool, as_json: bool) -> None:
+def export(
+    ctx: click.Context, run: str | None, file: Path | None, redact: bool, yes: bool, chrome: str | None, otlp: str | None,
+    sends: bool, endpoint: str | None, with_content: bool, at: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Write one run to a file: its events and what proves them, the commits of its checkpoints, what its attempts wrote.
 
     Another machine imports, verifies, replays and forks it. Of other runs only what held slots or money meanwhile is in it.
+
+    With --chrome or --otlp it is written for other tools instead, which show what ran and waited when; nothing is proved.
     """
     from parallel_agents import look
+
+    ways = [
+        name
+        for name, given in (("--chrome", chrome is not None), ("--otlp", otlp is not None),
+                            ("--otlp-send", sends or endpoint is not None))
+        if given
+    ]  # fmt: skip
+    if ways or with_content or at is not None:
+        from parallel_agents.cli.tracing import Wanted, check, write_trace
+
+        wanted = Wanted(chrome, otlp, sends or endpoint is not None, endpoint, with_content, redact)
+        check(wanted, ways, file=file, yes=yes, as_json=as_json)
+        with opened(ctx) as log:
+            upto = look.moment_of_run(log, at, run)
+            write_trace(log, look.resolve_run(log, run, upto), upto, wanted)
+        return
     from parallel_agents.exporting import export as write
 
     with opened(ctx) as log, told_of_progress() as told:

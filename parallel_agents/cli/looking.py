@@ -201,13 +201,19 @@ def _show_usage(log: Any, run_id: str, task_id: str, number: int | None, upto: i
 
 @click.command()
 @run_argument
+@click.option("--svg", metavar="FILE", help='Write a picture, with the reasons of waits; "-" is standard output.')
 @reading
 @click.pass_context
-def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -> None:
+def timeline(ctx: click.Context, run: str | None, svg: str | None, as_json: bool, at: str | None) -> None:
     """Draw a run as bars over time: waits light, attempts dark, undone work crossed."""
+    if svg is not None and as_json:
+        raise InvalidUsage("--svg and --json exclude each other", hint="leave one of them out")
     with opened(ctx) as log:
         upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
+        if svg is not None:
+            _write_timeline(log, run_id, upto, svg)
+            return
         spans = look.timeline_of(log, run_id, upto)
         if as_json:
             print_json(spans)
@@ -216,6 +222,14 @@ def timeline(ctx: click.Context, run: str | None, as_json: bool, at: str | None)
     from parallel_agents.cli.bars import timeline_page
 
     timeline_page(found, spans, now_us)
+
+
+def _write_timeline(log: Any, run_id: str, upto: int | None, file: str) -> None:
+    from parallel_agents.cli.graphing import write_picture
+    from parallel_agents.course import course
+    from parallel_agents.timeline_svg import timeline_svg
+
+    write_picture(file, timeline_svg(course(log, run_id, upto)))
 
 
 @click.command()

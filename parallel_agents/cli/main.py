@@ -42,6 +42,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("reading", "Print what a task's attempt wrote."),
         "show": ("looking", "Show one task's whole life."),
         "timeline": ("looking", "Draw a run as bars over time."),
+        "graph": ("graphing", "Show what depends on what in a run, and what its length was made of."),
         "cost": ("looking", "Show what a run has cost."),
         "why": ("looking", "Say why a task does not run, or did not."),
         "lineage": ("lineage", "Say which attempt, model and money made a file or a line."),
@@ -92,7 +93,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
 OTHER_WORDS = {
     "ls": "runs", "list": "runs", "ps": "runs", "start": "run", "kill": "stop --now", "abort": "cancel", "log": "logs",
     "events": "history", "info": "show", "check": "verify", "unpause": "resume", "continue": "resume", "rerun": "retry",
-    "tail": "logs", "explain": "why", "graph": "timeline", "enqueue": "submit", "follow": "attach",
+    "tail": "logs", "explain": "why", "critical-path": "graph", "dag": "graph", "gantt": "timeline",
+    "enqueue": "submit", "follow": "attach",
     "blame": "lineage", "annotate": "lineage", "step": "debug", "tui": "debug", "inspect": "debug",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",

@@ -95,8 +95,8 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
 
 _OF_IMPORTED = frozenset(
     {
-        "status", "queue", "history", "logs", "show", "timeline", "cost", "why", "replay", "checkpoints", "conflicts", "diff",
-        "files", "lineage", "fork", "verify", "export", "debug",
+        "status", "queue", "history", "logs", "show", "timeline", "graph", "cost", "why", "replay", "checkpoints", "conflicts",
+        "diff", "files", "lineage", "fork", "verify", "export", "debug",
     }
 )  # fmt: skip
 """Verbs that an imported run can be named to."""
