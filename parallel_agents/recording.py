@@ -44,7 +44,7 @@ class Attempt:
     Attributes:
         outcome: one of the words above; ``open``: its end is not recorded.
         ended: its end as its runner told it, as far as that makes a difference.
-        draw: that gave the jitter of the retry after it, in [0, 1).
+        draw: that gave the jitter of the retry after it, in [0, 1); None: there was none.
         place: of its end among all events, so that what ended together is told in its order.
         paths: the first of those that it has changed.
         commit: of the files that it has left, where they were kept.
@@ -55,7 +55,7 @@ class Attempt:
     outcome: str = OPEN
     ended_us: int | None = None
     ended: Ended | None = None
-    draw: float = 0.0
+    draw: float | None = None
     place: int = 0
     paths: tuple[str, ...] = ()
     commit: str | None = None
@@ -195,7 +195,7 @@ def _learn(made: Recording, look: Look) -> None:
                 for name in one.tools
             )  # fmt: skip
             retry = retry_of(own, place, found.start.attempt_id)
-            found.draw = 0.0 if retry is None else draw_of(retry)
+            found.draw = None if retry is None else draw_of(retry)
             found.ended.free = _is_free(own[:place], event, retry)
 
 

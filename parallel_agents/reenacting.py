@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
@@ -17,6 +17,7 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan, load_plan
 from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections.status import CPU, MEMORY
 from parallel_agents.recording import BLOCKED, Attempt, Look, Recording, is_planned
 from parallel_agents.same_events import (
     OF_FILES,
@@ -38,7 +39,10 @@ from parallel_agents.scheduler.runners.recorded import Part
 from parallel_agents.surroundings import begin_again, has_agents, recording_of
 from parallel_agents.virtual_run import VirtualRun, runners_of, without_world
 
+WAKES_US: Final = 2_000_000  # Whatever is due is looked at so soon, even where every hint was lost.
+OF_THE_MACHINE: Final = frozenset({CPU, MEMORY, WORKERS})
 REPORT_EVERY: Final = 500  # Looks between two reports of progress.
+_FINISHES: Final = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 _LEASES: Final = (ev.RunClaimed, ev.RunReleased)
 
 
@@ -49,7 +53,17 @@ class Outcome:
     same: Counter[str] = field(default_factory=Counter)  # Events that came out the same, by type.
     given: Counter[str] = field(default_factory=Counter)  # From outside, by type: taken from the recording.
     divergence: Divergence | None = None  # The first.
-    look: int = 0  # Where that is, or how many looks there are.
+    looks: int = 0  # That were played, the one that differs included.
+
+
+Acts = Callable[[Launch, Attempt | None], Part]
+
+
+def as_recorded(launch: Launch, attempt: Attempt | None) -> Part:
+    """What an attempt did."""
+    if attempt is None or attempt.ended is None or attempt.outcome == BLOCKED:
+        return Part(None, Ended(launch.attempt_id, "stopped"))
+    return Part(attempt.took_us, attempt.ended, attempt.place)
 
 
 class Reenactment:
@@ -59,13 +73,17 @@ class Reenactment:
         log: the store that it was recorded in; only read.
         plan: in place of the recorded one.
         obeys: whether an attempt that is asked to stop does so although it is not recorded to.
+        acts: says what an attempt does, by the recorded one that it stands for; left out: the same.
     """
 
-    def __init__(self, log: Log, recording: Recording, plan: Plan | None = None, *, obeys: bool = False) -> None:
+    def __init__(
+        self, log: Log, recording: Recording, plan: Plan | None = None, *, obeys: bool = False, acts: Acts | None = None
+    ) -> None:
         self.recording = recording
         self.outcome = Outcome()
         self.ids: dict[str, str] = {}  # Recorded attempt -> the one that stands for it.
         self._log = log
+        self._acts_by = acts or as_recorded
         self._left = {task_id: iter(attempts) for task_id, attempts in recording.by_task.items()}
         self._seqs: list[tuple[int, int]] = []  # Recorded seq -> seq here, ascending.
         first = recording.first
@@ -88,27 +106,23 @@ class Reenactment:
         self._early: deque[Recorded] = (
             deque()
         )  # What was decided here before it was there, as no files were waited for.
-        begin_again(self.world, log, first, self.plan)
+        begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros)
         self._seqs.append((first.seq, self.world.records[-1].seq))
 
     def close(self) -> None:
         """Forget all of it."""
         self.world.close()
 
-    def next_attempt(self, task_id: str) -> Attempt | None:
-        """The recorded attempt that the next one of a task stands for."""
-        return next(self._left.get(task_id, iter(())), None)
-
     def part_of(self, launch: Launch) -> Part:
         """What an attempt does: what its recorded one did."""
-        attempt = self.next_attempt(launch.task_id)
-        if attempt is None or attempt.ended is None or attempt.outcome == BLOCKED:
-            part = Part(None, Ended(launch.attempt_id, "stopped"))
-        else:
-            part = Part(attempt.took_us, attempt.ended, attempt.place)
+        attempt = next(self._left.get(launch.task_id, iter(())), None)
         if attempt is not None:
             self._acts[launch.attempt_id] = attempt
             self.ids[attempt.start.attempt_id] = launch.attempt_id
+        part = self._acts_by(launch, attempt)
+        late_us = 0 if attempt is None or self.world.runner.obeys else attempt.started_us - self.world.now_us
+        if late_us > 0 and part.takes_us is not None:  # It waited for files then.
+            return replace(part, takes_us=part.takes_us + late_us)
         return part
 
     def act_of(self, attempt_id: str) -> Attempt | None:
@@ -118,7 +132,7 @@ class Reenactment:
     def draw_of(self, attempt_id: str) -> float:
         """The draw that was recorded."""
         attempt = self._acts.get(attempt_id)
-        return 0.0 if attempt is None else attempt.draw
+        return 0.5 if attempt is None or attempt.draw is None else attempt.draw
 
     def play(self, told: Callable[[int, int], None] = lambda done, total: None) -> Outcome:
         """All looks, or those up to the first difference.
@@ -127,19 +141,40 @@ class Reenactment:
             told: told of progress: looks that were made, and how many there are.
         """
         for number, look in enumerate(self.recording.looks):
-            self.outcome.look = number
             if number % REPORT_EVERY == 0:
                 told(number, len(self.recording.looks))
+            if self.world.runner.obeys and (said := self._between(look)) is not None:
+                self.outcome.divergence = said
+                return self.outcome
             self.world.now_us = max(self.world.now_us, look.at_us)
             self._leaves = self._lets_go_after(number)
+            self.outcome.looks = number + 1
             self.outcome.divergence = self.play_look(look)
             if self.outcome.divergence is not None:
                 return self.outcome
-        self.outcome.look = len(self.recording.looks)
         self.outcome.divergence = differs_at_its_end(
             self._log, self.world.log, self.recording.run_id, self.recording.looks[-1].records[-1].seq
         )
         return self.outcome
+
+    def _between(self, look: Look) -> Divergence | None:
+        """What is due now between two looks at which nothing was due then."""
+        while (at_us := self._next_before(look)) is not None:
+            self.world.now_us = max(self.world.now_us, at_us)
+            made = [one for one in self.world.look() if one.run_id == self.recording.run_id and is_compared(one.event)]
+            if made:
+                now = named(made[0].event)
+                return Divergence(look.records[0].seq, type(made[0].event).__name__, "event before it", None, now)
+            if at_us == self._next_before(look):
+                return None  # It is due, and waits for what comes.
+        return None
+
+    def _next_before(self, look: Look) -> int | None:
+        """When anything happens before a look. What is only due may have been seen to as late as then."""
+        ends_us, due_us = self.world.runner.next_end_us(), self.world.due_us
+        times = [ends_us] if ends_us is not None and ends_us < look.at_us else []
+        times += [due_us] if due_us is not None and due_us < look.at_us - WAKES_US else []
+        return min(times, default=None)
 
     def _lets_go_after(self, number: int) -> bool:
         """Whether the next of the run's events is that its dispatcher lets go of it: it has started nothing any more."""
@@ -193,7 +228,8 @@ class Reenactment:
 
     def _decide(self, look: Look, wanted: list[Recorded]) -> Divergence | None:
         self._make_ready(look, wanted)
-        self.world.runner.horizon = look.records[-1].seq
+        if not self.world.runner.obeys:
+            self.world.runner.horizon = look.records[-1].seq
         made = [one for one in self.world.look() if one.run_id == self.recording.run_id and is_compared(one.event)]
         made = [*self._early, *made]
         self._early.clear()
@@ -210,11 +246,12 @@ class Reenactment:
         if len(wanted) > len(made):
             missing = wanted[len(made)]
             return Divergence(missing.seq, type(missing.event).__name__, "event", named(missing.event), None)
-        if self.files:
-            self._early += made[len(wanted) :]
-        elif len(made) > len(wanted):
-            more = made[len(wanted)].event
-            return Divergence(wanted[-1].seq, type(more).__name__, "event after it", None, named(more))
+        more = made[len(wanted) :]
+        if self.files and (not self.world.runner.obeys or all(isinstance(one.event, _FINISHES) for one in more)):
+            self._early += more
+        elif more:
+            now = more[0].event
+            return Divergence(wanted[-1].seq, type(now).__name__, "event after it", None, named(now))
         return None
 
     def _make_ready(self, look: Look, wanted: Sequence[Recorded]) -> None:
@@ -256,7 +293,10 @@ class Reenactment:
     def _let_run(self, look: Look, starts: Sequence[ev.TaskStarted], *, free: bool = False) -> None:
         """So many processes as ran after a look, where what is recorded nowhere may have kept it from starting more."""
         facts = starts[-1].facts if starts else {}
-        free = free or (facts.get(THEN, WORKERS) == "" and LEVEL not in facts)
+        if self.world.runner.obeys:
+            free = free or facts.get(THEN, "") not in OF_THE_MACHINE
+        else:
+            free = free or (facts.get(THEN, WORKERS) == "" and LEVEL not in facts)
         self._held_back = not free
         workers = self.plan.settings.max_parallel_agents if free else len(self._busy)
         if self.world.state is None or self.world.state.workers != workers:
@@ -326,7 +366,7 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
         "ok": found.divergence is None,
         "same": dict(sorted(found.same.items())),
         "given": dict(sorted((+found.given).items())),
-        "looks": found.look,
+        "looks": found.looks,
         "attempts": len(again.ids),
         "divergence": None if found.divergence is None else found.divergence._asdict(),
     }

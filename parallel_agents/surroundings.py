@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -50,24 +50,26 @@ _AROUND: Final = frozenset(
 )  # fmt: skip
 
 
-def begin_again(world: VirtualRun, log: Log, first: Recorded, plan: Plan) -> None:
+def begin_again(world: VirtualRun, log: Log, first: Recorded, plan: Plan, budget_usd_micros: int | None) -> None:
     """Let a run begin as it began, with what there was around it, but without its files.
 
     Args:
         log: the store that it was recorded in.
         first: its first event.
         plan: that it is to follow now.
+        budget_usd_micros: of the plan that it followed.
     """
     _surround(world, log, first, plan)
     match first.event:
         case ev.RunSubmitted() as submitted:
-            world.submit(
-                plan, submitted.model_copy(update={"base_commit": None, "repository": None, "environment": {}})
-            )  # fmt: skip
+            changes: dict[str, Any] = {"base_commit": None, "repository": None, "environment": {}}
+            world.submit(plan, submitted.model_copy(update=changes))
         case ev.RunForked() as forked:
             _fork(world, log, forked, plan)
         case _:
             raise AssertionError(f"a run begins with {type(first.event).__name__}")
+    if plan.budget_usd_micros != budget_usd_micros:
+        world.append([(world.run_id, ev.BudgetChanged(scope="run", budget_usd_micros=plan.budget_usd_micros))])
 
 
 def _fork(world: VirtualRun, log: Log, forked: ev.RunForked, plan: Plan) -> None:

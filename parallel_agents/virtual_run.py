@@ -70,7 +70,7 @@ class VirtualRun:
             self.log, dict.fromkeys(sorted(runners), self.runner), kind="replay", clock=lambda: self.now_us, draw=self._draw,
             environ={}, steady=self.steady_us, live_spend=lambda: self.live,
         )  # fmt: skip
-        self.dispatcher.tick()  # It has seen an empty store; all that comes now it folds as it comes.
+        self.due_us = self.dispatcher.tick()  # It has seen an empty store; all that comes now it folds as it comes.
         self.state: RunState | None = None  # As of the last look.
 
     def steady_us(self) -> int:
@@ -122,7 +122,7 @@ class VirtualRun:
         """
         idle = 0
         while (at_us := self.next_us()) is not None and (until_us is None or at_us < until_us):
-            self.now_us = max(self.now_us, at_us) if not idle else max(self.now_us + AGAIN_US, at_us)
+            self.now_us = max(self.now_us + (AGAIN_US if idle > 1 else 0), at_us)
             if until_us is not None and self.now_us >= until_us:
                 break
             idle = 0 if self.look() else idle + 1

@@ -55,6 +55,14 @@ class Speed(click.ParamType[float]):
     type=Speed(),
     help="Times as fast as it went; left out: all of it in 20 seconds at most.",
 )
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="What if: play it again under other settings, such as max_parallel_agents=8, retry.delay_s=1 or TASK.model=haiku.",
+)
+@click.option("--all", "every", is_flag=True, help="With --set: all runs that are over.")
 @reading
 @click.pass_context
 def replay(
@@ -63,6 +71,8 @@ def replay(
     verifying: bool,
     executing: bool,
     speed: float | None,
+    settings: tuple[str, ...],
+    every: bool,
     at: str | None,
     as_json: bool,
 ) -> int:
@@ -70,22 +80,28 @@ def replay(
 
     With --verify it is proved instead: that its record is whole, and that the scheduler would decide the same again. The
     first thing that differs is named, and the exit code is 8. With --execute the whole run is executed again on a clock of
-    its own, by the same scheduler, with attempts that do what they did.
+    its own, by the same scheduler, with attempts that do what they did. With --set it is what would have happened otherwise.
     """
     from parallel_agents import look, replaying
 
-    if verifying and executing:
-        raise InvalidUsage("--verify and --execute are two proofs", hint="ask for one, then for the other")
-    if not (verifying or executing):
+    given = {"--verify": verifying, "--execute": executing, "--set": bool(settings) or every}
+    if sum(given.values()) > 1:
+        one, other = [name for name, there in given.items() if there][:2]
+        raise InvalidUsage(f"{one} and {other} are two questions", hint="ask one, then the other")
+    if not any(given.values()):
         with opened(ctx) as log:
             upto = look.moment_of_run(log, at, run)
             return _retell(log, look.resolve_run(log, run, upto), upto, speed, as_json=as_json)
-    for option, given in (("--speed", speed), ("--at", at)):
-        if given is not None:
+    asked = next(name for name, there in given.items() if there)
+    for option, value in (("--speed", speed), ("--at", at)):
+        if value is not None:
             raise InvalidUsage(
-                f"{option} is of no use with --{'verify' if verifying else 'execute'}, which judges all of a run",
-                hint="leave one of them out",
+                f"{option} is of no use with {asked}, which looks at all of a run", hint="leave one of them out"
             )
+    if asked == "--set":
+        from parallel_agents.cli.otherwise import play_otherwise
+
+        return play_otherwise(ctx, run, settings, every=every, as_json=as_json)
     if executing:
         return _execute(ctx, run, as_json=as_json)
     with opened(ctx) as log, told_of_progress() as told:
