@@ -20,10 +20,11 @@ _RETRY = {f"retry.{name}" for name in RetryPolicy.model_fields}
 _TASK = TASK_FIELDS - {"task_id", "dependencies"}
 
 
-def overridden(state: RunState, settings: Mapping[str, str]) -> tuple[Plan, dict[str, Any]]:
+def overridden(state: RunState, settings: Mapping[str, str], who: str = "a fork") -> tuple[Plan, dict[str, Any]]:
     """The plan of a run with some of it said differently.
 
     Args:
+        who: is to have it, in words for errors.
         settings: values as texts by ``NAME`` of a limit, ``retry.NAME``, ``TASK.FIELD``, or ``task.FIELD`` for every task
             that has not been completed. A text that is JSON counts as that, any other as itself.
     Returns:
@@ -33,19 +34,20 @@ def overridden(state: RunState, settings: Mapping[str, str]) -> tuple[Plan, dict
     """
     plan, understood = state.plan, dict[str, Any]()
     for name, text in settings.items():
-        value = understood[name] = _value(text)
+        value = understood[name] = value_of(text)
         if name in _RUN or name in _RETRY:
             plan = plan.model_copy(update={"settings": _settings(plan.settings, name, value)})
             continue
         task_id, dot, field = name.rpartition(".")
         if not dot or (task_id != EVERY_TASK and task_id not in state.tasks):
             known = [*sorted(_RUN | _RETRY), *(f"{one}.timeout_s" for one in list(state.tasks)[:5])]
-            raise InvalidUsage(f"--set {name}: a fork has nothing of that name", hint=nearest(name, known))
+            raise InvalidUsage(f"--set {name}: {who} has nothing of that name", hint=nearest(name, known))
         plan = plan.model_copy(update={"tasks": _tasks(state, plan, task_id, field, value)})
     return plan, understood
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """A value as its text means it: JSON where it is that, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

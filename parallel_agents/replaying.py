@@ -83,7 +83,7 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
                     around.actor = str(record.event.holder.get("kind"))
                 if isinstance(record.event, RunSubmitted | RunForked) and has_agents(state):
                     around.spend = projector.spend(first[0] - 1) if elsewhere is None else elsewhere.spend
-                    around.agent_type = _agent_types(projector, end, {} if elsewhere is None else elsewhere.agent_types)
+                    around.agent_type = agent_types(projector, end, {} if elsewhere is None else elsewhere.agent_types)
             _fold(around, record)
     return _counted(verdict, judged)
 
@@ -106,7 +106,7 @@ def _fold(around: Around, record: Recorded) -> None:
         spend_fold.fold(around.spend, record)
 
 
-def _agent_types(projector: Projector, end: int, told: dict[str, dict[str, str]]) -> Callable[[str, str], str]:
+def agent_types(projector: Projector, end: int, told: dict[str, dict[str, str]]) -> Callable[[str, str], str]:
     """The agent type of a task, of any run.
 
     Args:

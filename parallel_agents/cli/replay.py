@@ -44,32 +44,66 @@ class Speed(click.ParamType[float]):
 @run_argument
 @click.option("--verify", "verifying", is_flag=True, help="Prove it: chain, folds, and every decision made again.")
 @click.option(
+    "--execute",
+    "executing",
+    is_flag=True,
+    help="Execute it again with what its attempts did, and compare: no model is called.",
+)
+@click.option(
     "--speed",
     metavar="N|max",
     type=Speed(),
     help="Times as fast as it went; left out: all of it in 20 seconds at most.",
 )
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="What if: play it again under other settings, such as max_parallel_agents=8, retry.delay_s=1 or TASK.model=haiku.",
+)
+@click.option("--all", "every", is_flag=True, help="With --set: all runs that are over.")
 @reading
 @click.pass_context
 def replay(
-    ctx: click.Context, run: str | None, verifying: bool, speed: float | None, at: str | None, as_json: bool
+    ctx: click.Context,
+    run: str | None,
+    verifying: bool,
+    executing: bool,
+    speed: float | None,
+    settings: tuple[str, ...],
+    every: bool,
+    at: str | None,
+    as_json: bool,
 ) -> int:
     """Look at a past run as it went: the live view of it on a terminal, a line for each event elsewhere.
 
     With --verify it is proved instead: that its record is whole, and that the scheduler would decide the same again. The
-    first thing that differs is named, and the exit code is 8.
+    first thing that differs is named, and the exit code is 8. With --execute the whole run is executed again on a clock of
+    its own, by the same scheduler, with attempts that do what they did. With --set it is what would have happened otherwise.
     """
     from parallel_agents import look, replaying
 
-    if not verifying:
+    given = {"--verify": verifying, "--execute": executing, "--set": bool(settings) or every}
+    if sum(given.values()) > 1:
+        one, other = [name for name, there in given.items() if there][:2]
+        raise InvalidUsage(f"{one} and {other} are two questions", hint="ask one, then the other")
+    if not any(given.values()):
         with opened(ctx) as log:
             upto = look.moment_of_run(log, at, run)
             return _retell(log, look.resolve_run(log, run, upto), upto, speed, as_json=as_json)
-    for option, given in (("--speed", speed), ("--at", at)):
-        if given is not None:
+    asked = next(name for name, there in given.items() if there)
+    for option, value in (("--speed", speed), ("--at", at)):
+        if value is not None:
             raise InvalidUsage(
-                f"{option} is of no use with --verify, which judges all of a run", hint="leave one of them out"
+                f"{option} is of no use with {asked}, which looks at all of a run", hint="leave one of them out"
             )
+    if asked == "--set":
+        from parallel_agents.cli.otherwise import play_otherwise
+
+        return play_otherwise(ctx, run, settings, every=every, as_json=as_json)
+    if executing:
+        return _execute(ctx, run, as_json=as_json)
     with opened(ctx) as log, told_of_progress() as told:
         found = replaying.prove(log, look.resolve_run(log, run), told)
     if as_json:
@@ -77,6 +111,40 @@ def replay(
     else:
         _say(found)
     return _judge(found)
+
+
+def _execute(ctx: click.Context, run: str | None, *, as_json: bool) -> int:
+    from parallel_agents import look, reenacting
+
+    with opened(ctx) as log, told_of_progress() as told:
+        found = reenacting.execute(
+            log, look.resolve_run(log, run), lambda done, total: told("looks", done, total)
+        )  # fmt: skip
+    if as_json:
+        print_json(found)
+    else:
+        say_execution(found)
+    first = found["divergence"]
+    if first is not None:
+        raise ReplayDiffers(
+            f"event {first['seq']} {first['type']}: {first['field']} was {_shown(first['recorded'])}, and executed again it is "
+            f"{_shown(first['now'])}",
+            hint=f"`parallel-agents history {found['run_id']}` shows what came before it",
+        )
+    return 0
+
+
+def say_execution(found: dict[str, Any]) -> None:
+    """What came of executing a run again, in lines."""
+    total = sum(found["same"].values())
+    sign = "✓" if found["ok"] else "·"
+    click.echo(f"run {found['run_id']}")
+    click.echo(
+        f"{sign} executed   {found['attempts']:,} attempts in {found['looks']:,} looks of the scheduler, on a clock of its own"
+    )
+    click.echo(f"{sign} the same   {total:,} events: {_counts(found['same'])}")
+    if found["given"]:
+        click.echo(f"  given      {_counts(found['given'])}: from outside, as recorded")
 
 
 class Pace:

@@ -174,7 +174,13 @@ class Log:
         clock: Callable[[], int] = wall_clock_us,
         environ: Mapping[str, str] | None = None,
         actor: str = "local",
+        opened: tuple[sqlite3.Connection, sqlite3.Connection] | None = None,
     ) -> None:
+        """Open it.
+
+        Args:
+            opened: to write and to read, in place of the file's own (see ``scratch``).
+        """
         self.path = path
         self.actor = actor
         self.doorbell = Doorbell(path)
@@ -183,7 +189,7 @@ class Log:
         self._lock = threading.RLock()
         self._archives = Archives(path)
         # Driver connections: SQLAlchemy's own statements cost five times the insert (see docs/adr/0002).
-        self._writer, self._reader = open_store(path, release=RELEASE, create=create)
+        self._writer, self._reader = opened or open_store(path, release=RELEASE, create=create)
         self._place = os.path.abspath(path)  # Whoever uses us may change to another folder.
         self._file = _file_at(self._place)
         self._wal: tuple[int, int] | None = None

@@ -45,6 +45,9 @@ class Accounts:
 
     def __init__(self, projector: Projector, live: Callable[[], Mapping[str, int]]) -> None:
         self.spend: Spend | None = None
+        self.elsewhere: Callable[[str, str], str] = lambda run_id, task_id: (
+            ""
+        )  # Agent types, of runs that others dispatch.
         self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
         self._budgets: dict[str, tuple[Any, Budgets]] = {}  # By run, with what they follow from.
         self._projector = projector
@@ -72,7 +75,7 @@ class Accounts:
         """
         if self.spend is None:
             return None
-        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets_of(state))
+        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets_of(state), self.elsewhere)
 
     def _budgets_of(self, state: RunState) -> Budgets:
         """The same as of ``budgets_of``. It goes through all tasks, so it is asked only where something has changed."""
@@ -214,11 +217,13 @@ def agent_facts(
     now_us: int,
     live: Mapping[str, int],
     budgets: Budgets | None = None,
+    elsewhere: Callable[[str, str], str] = lambda run_id, task_id: "",
 ) -> AgentFacts:
     """What the agents of a run depend on, from the store's spending.
 
     Args:
         budgets: of the run, where somebody has them at hand.
+        elsewhere: the agent type of a task of any other run, where somebody knows.
     """
     books = Books(spend, now_us, live)
     working = []
@@ -226,7 +231,7 @@ def agent_facts(
         if held.agent:
             run = states.get(held.run_id)
             task = None if run is None else run.tasks.get(held.task_id)
-            working.append("" if task is None else task.task.agent_type)
+            working.append(elsewhere(held.run_id, held.task_id) if task is None else task.task.agent_type)
     return AgentFacts(books, budgets or budgets_of(state), now_us, working)
 
 
