@@ -10,7 +10,7 @@ from typing import Final
 from parallel_agents import svg
 from parallel_agents.course import Course
 from parallel_agents.critical_hops import DEPENDENCY, stood_still_us
-from parallel_agents.layered import Drawing, layered
+from parallel_agents.layered import Drawing, arranged
 from parallel_agents.stretches import ATTEMPT, WAIT
 from parallel_agents.wait_words import phrase
 
@@ -43,7 +43,7 @@ def graph_svg(course: Course) -> str:
     waits, state = course.waits, course.state
     svg.check_size(len(state.tasks), "graph")
     labelled = len(state.tasks) <= svg.MOST_LABELLED
-    drawing = layered({name: task.task.dependencies for name, task in state.tasks.items()})
+    drawing = arranged({name: task.task.dependencies for name, task in state.tasks.items()})
     sizes = _Sizes(labelled)
     leads = [(a.task_id, b.task_id, b.link) for a, b in pairwise(course.hops) if a.task_id != b.task_id]
     on_path = {hop.task_id for hop in course.hops if hop.kind == ATTEMPT or hop.length_us}
@@ -55,7 +55,7 @@ def graph_svg(course: Course) -> str:
     body += _legend(course, leads, bottom)
     edges = sum(len(task.task.dependencies) for task in state.tasks.values())
     description = (
-        f"{len(state.tasks)} tasks in {drawing.columns} layers, {edges} dependencies, as of event {waits.seq}. On the "
+        f"{len(state.tasks)} tasks, {edges} dependencies, as of event {waits.seq}. On the "
         f"critical path: {', '.join(name for name in state.tasks if name in on_path)}."
     )
     name = svg.clean(state.name) or state.run_id
@@ -143,7 +143,7 @@ def _node(course: Course, drawing: Drawing, sizes: _Sizes, name: str, labelled: 
     if not labelled:
         yield svg.box(task.status, x, y, sizes.width, sizes.height, about)
         if bold:
-            yield _frame(x, y, sizes, "path")
+            yield svg.box("path thin", x - 1.5, y - 1.5, sizes.width + 3, sizes.height + 3)
         return
     parts = [_SIGNS.get(task.status, "") or task.status]
     parts += [svg.span_text(worked_us)] if any(one.kind == ATTEMPT for one in stretches) else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import ceil, sqrt
 from typing import Final, NamedTuple
 
 from parallel_agents.scheduler.graph import levels
@@ -16,6 +17,7 @@ from parallel_agents.scheduler.graph import levels
 _SWEEPS: Final = 12
 _SWEEPS_OF_MANY: Final = 4  # Where there are more places than that
 _MANY: Final = 4000
+_SHAPE: Final = 4.0  # Width of a name, of its height.
 _BEND: Final = 0.5  # Room of a bend, of that of a name.
 
 
@@ -78,6 +80,19 @@ def layered(dependencies: Mapping[str, Sequence[str]]) -> Drawing:
         len(layers),
         max(heights, default=0.0) + 1,
     )  # fmt: skip
+
+
+def arranged(dependencies: Mapping[str, Sequence[str]]) -> Drawing:
+    """The same, with the names that have no edge at all side by side below the others: many of them make no long column."""
+    tied = {name for name, needed in dependencies.items() if needed} | {o for of in dependencies.values() for o in of}
+    loose = [name for name in dependencies if name not in tied]
+    rest = layered({name: needed for name, needed in dependencies.items() if name in tied})
+    # About as wide as high, where a name is some four times as wide as high; no wider than needed.
+    wide = max(rest.columns, min(len(loose), ceil(sqrt(len(loose) / _SHAPE))), 1)
+    top = rest.rows if rest.at else 0.0
+    grid = {name: (place % wide, top + place // wide) for place, name in enumerate(loose)}
+    at = {name: rest.at.get(name) or grid[name] for name in dependencies}
+    return Drawing(at, rest.bends, max(rest.columns, min(wide, len(loose))), top + ceil(len(loose) / wide))
 
 
 def _layers(dependencies: Mapping[str, Sequence[str]], number: Mapping[str, int]) -> list[int]:

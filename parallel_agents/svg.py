@@ -135,6 +135,7 @@ def _style() -> str:
         ".grid,.edge,.path,.undo,.slot{fill:none}", ".path-tip{stroke:none}", ".grid{stroke-width:1}", ".edge{stroke-width:1.2}",
         ".path{stroke-width:2.5;stroke-linejoin:round}", ".slot{stroke-dasharray:5 4;stroke-width:1.3}",
         ".undo{stroke-width:1.5;stroke-dasharray:4 3}", ".undone{opacity:.35}", ".h,.b{font-weight:bold}",
+        ".thin{stroke-width:1}",
     ]  # fmt: skip
     return "".join(["\n", *shapes, "\n", *light, "\n@media (prefers-color-scheme:dark){", *dark, "}\n"])
 

@@ -19,6 +19,7 @@ _LABEL: Final = 30  # Characters of a task's name.
 _LEFT: Final = 238.0
 _RIGHT: Final = 182.0
 _TOP: Final = 74.0
+_HIGH: Final = 880.0  # Pixels of 40 tasks: about what fits on a screen.
 _SIGNS: Final = {
     "completed": "✓", "failed": "✗", "running": "▶", "blocked": "!", "skipped": "–", "cancelled": "–", "pending": "·",
     "queued": "·",
@@ -58,12 +59,13 @@ def timeline_svg(course: Course) -> str:
     order = sorted(state.tasks, key=lambda name: (_first_us(waits.by_task[name]), state.tasks[name].index))
     length_us = max(1, waits.end_us - waits.begin_us)
     frame = _Frame(
-        waits.begin_us, length_us, 22.0 if labelled else 5.0, {name: place for place, name in enumerate(order)}
+        waits.begin_us, length_us, 22.0 if labelled else 3.0, {name: place for place, name in enumerate(order)}
     )
     legend, below = _legend(course, frame)
     body = [
         *_heading(course),
-        *_axis(frame, costs=bool(course.cost.usd_micros)),
+        *_axis(frame),
+        *(_columns(course) if labelled else ()),
         *(part for name in order for part in _row(course, frame, name, labelled)),
         *_run_marks(course, frame),
         *_path(course.hops, frame),
@@ -103,16 +105,30 @@ def _heading(course: Course) -> Iterator[str]:
     yield svg.words("  ·  ".join(parts), 16, 46, "dim")
 
 
-def _axis(frame: _Frame, *, costs: bool) -> Iterator[str]:
+def _axis(frame: _Frame) -> Iterator[str]:
     length_s = frame.length_us / 1e6
     marks = svg.ticks(length_s, 10)
     step_s = marks[1] if len(marks) > 1 else length_s
     for seconds in marks:
-        x = frame.x(frame.begin_us + round(seconds * 1e6))
+        x, text = frame.x(frame.begin_us + round(seconds * 1e6)), svg.tick_text(seconds, step_s)
         yield svg.line("grid", [(x, _TOP - 6), (x, frame.bottom)])
-        yield svg.words(svg.tick_text(seconds, step_s), x, _TOP - 10, "dim", "middle")
+        for y in _axis_heights(frame):
+            yield svg.words(text, x, y, "dim", "middle")
+
+
+def _axis_heights(frame: _Frame) -> Iterator[float]:
+    """Where the axis has its numbers: above, and in a high picture below and between small rows, for who scrolls."""
+    yield _TOP - 10
+    if frame.bottom - _TOP < _HIGH:
+        return
+    if frame.row < 10:
+        yield from range(round(_TOP - 10 + _HIGH), round(frame.bottom - _HIGH / 2), round(_HIGH))
+    yield frame.bottom + 22
+
+
+def _columns(course: Course) -> Iterator[str]:
     yield svg.words("took", _WIDTH - 76, _TOP - 10, "dim", "end")
-    if costs:
+    if course.cost.usd_micros:
         yield svg.words("cost", _WIDTH - 12, _TOP - 10, "dim", "end")
 
 
@@ -205,7 +221,7 @@ def _path(hops: list[Hop], frame: _Frame) -> Iterator[str]:
             if not points or points[-1] != point:
                 points.append(point)
     told = " → ".join(_on_path(hops)[:40])
-    yield svg.line("path", points, svg.title("critical path", told))
+    yield svg.line("path" if frame.row > 10 else "path thin", points, svg.title("critical path", told))
 
 
 def _legend(course: Course, frame: _Frame) -> tuple[list[str], float]:
@@ -219,7 +235,7 @@ def _legend(course: Course, frame: _Frame) -> tuple[list[str], float]:
     entries += [("", text, 0.0) for kind, text in signs if kind in kinds]
     entries += [("", "━ critical path", 0.0)] if course.hops else []
     parts: list[str] = []
-    x, y = 16.0, frame.bottom + 34
+    x, y = 16.0, frame.bottom + 44
     for kind, text, inset in entries:
         width = (31 if kind else 12) + len(text) * svg.CHAR_PX * 0.92
         if x + width > _WIDTH - 16:

@@ -31,6 +31,7 @@ from parallel_agents.scheduler.plan import (
     stage_over,
     why_not,
 )
+from parallel_agents.scheduler.redecide import THEN
 from parallel_agents.scheduler.scopes import meet
 from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Stretch, Waits
 
@@ -89,6 +90,7 @@ class Follower:
         self._scoped: dict[tuple[str, ...], set[str]] = defaultdict(set)  # Of these, by the files that they declare.
         self._taken: dict[str, set[str]] = defaultdict(set)  # Whose files were taken, by who had them.
         self._seen = _Seen()
+        self._then = ""  # What kept the last decision from starting more.
         self._last_us: int | None = None
         self._seq = 0
 
@@ -138,6 +140,8 @@ class Follower:
         if not self._now:
             self._begin(record)
             return
+        if isinstance(record.event, TaskStarted):
+            self._then = record.event.facts.get(THEN, "")
         name = getattr(record.event, "task_id", None)
         if name in state.tasks:
             self._move(state.tasks[name], record)
@@ -218,13 +222,19 @@ class Follower:
         for name in self._ask(state, outlook, touched, at_us):
             task = state.tasks[name]
             if task.status != st.RUNNING and task.status not in st.ENDED:
-                self._say(task, self._reason(task, facts, at_us, outlook), at_us)
+                self._say(task, self.told(why_not(state, name, facts, at_us, outlook)), at_us)
 
-    def _reason(self, task: TaskState, facts: Facts, at_us: int, outlook: Outlook) -> Reason:
-        reason = why_not(self.moving.state, task.task.task_id, facts, at_us, outlook)
-        if reason.code == _DUE and not self.moving.held:
+    def told(self, reason: Reason) -> Reason:
+        """A reason, or the one that the log has for what is due and does not start: nobody to start it, or what was seen then.
+
+        The last start of each decision says what kept it from starting more, if that was more than its own rules: such as the
+        load of the processors, which no other event holds.
+        """
+        if reason.code != _DUE:
+            return reason
+        if not self.moving.held:
             return Reason(_NOBODY, "no process dispatches its run")
-        return reason
+        return Reason(self._then, "as the dispatcher saw it when it last started something") if self._then else reason
 
     def _outlook(self, facts: Facts, at_us: int) -> Outlook:
         """The same as ``outlook`` gives, at the cost of what changed."""
@@ -275,7 +285,7 @@ class Follower:
         head = next((name for _, name in outlook.line if name not in held), None)
         names = (*state.running.values(), *outlook.starting)
         busy = frozenset(name for name in names if state.tasks[name].task.files)
-        shared = (state.status, stage_over(state), gates, pressed, self.moving.held)
+        shared = (state.status, stage_over(state), gates, pressed, self.moving.held, self._then)
         ending = (state.cancel_requested, state.ended)
         self._seen = _Seen(shared, ending, first, held, skips, head, busy)
 

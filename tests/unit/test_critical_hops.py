@@ -254,3 +254,14 @@ def test_where_nothing_runs_the_path_is_that_of_what_stands_still(told: Told) ->
     told.at(10, ev.RunResumed(), start("a"))
     told.at(12, ev.CostCharged(task_id="c", attempt_id="c-1", usd_micros=1))
     assert told.path()[-1] == ("a", "attempt", "itself", 10, 12)
+
+
+def test_what_the_dispatcher_saw_is_told_where_the_log_has_no_more(told: Told) -> None:
+    """A start says what kept its decision from starting more; the next one says that nothing did."""
+    told.submit(Task(task_id="a"), Task(task_id="b"), Task(task_id="c"))
+    told.at(0, *queue("a", "b", "c"), start("a").model_copy(update={"facts": {"then": "cpu"}}))
+    told.at(4, start("b").model_copy(update={"facts": {"then": ""}}))
+    told.at(6, start("c"))
+    told.at(7, done("a"), done("b"), done("c"))
+    assert waited(told, "b") == [("cpu", 0, 4)]
+    assert waited(told, "c") == [("cpu", 0, 4), ("due", 4, 6)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from parallel_agents.layered import crossings, layered
+from parallel_agents.layered import arranged, crossings, layered
 
 
 @st.composite
@@ -61,3 +61,17 @@ def test_lines_that_need_not_cross_do_not() -> None:
                        "more": ["late", "end"]})  # fmt: skip
     assert (drawing.at["a"][1] - drawing.at["b"][1]) * (drawing.at["x"][1] - drawing.at["y"][1]) > 0
     assert drawing.at["late"][0] == 2
+
+
+def test_names_without_edges_stand_side_by_side_below() -> None:
+    """No two in one place, and no column as long as there are names."""
+    graph: dict[str, list[str]] = {f"n{number}": [] for number in range(200)}
+    alone = arranged(graph)
+    assert len(set(alone.at.values())) == 200
+    assert (alone.columns, alone.rows) == (8, 25)
+    graph |= {"end": ["n0"]}
+    drawing = arranged(graph)
+    assert (drawing.at["n0"], drawing.at["end"]) == ((0, 0.0), (1, 0.0))
+    assert min(height for name, (_, height) in drawing.at.items() if name not in ("n0", "end")) == 1.0
+    assert len(set(drawing.at.values())) == 201
+    assert arranged({}).at == {}
