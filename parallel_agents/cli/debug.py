@@ -47,6 +47,8 @@ def debug(ctx: click.Context, run: str | None, at: str | None, follow: bool) -> 
         gc.collect()
         gc.freeze()  # Else a look through all tasks of the run comes between two keys now and then.
         app.run()
+        if app.failure is not None:
+            raise app.failure
         if app.return_code:
             ctx.exit(app.return_code)
 

@@ -52,7 +52,7 @@ class Debugger(App[None]):
     #watches { height: auto; max-height: 6; }
     #tabs { height: auto; color: $text; border-top: solid $primary; }
     #pane { height: 1fr; }
-    #remark { height: 1; display: none; background: $boost; }
+    #remark { height: auto; max-height: 3; display: none; background: $boost; }
     #remark.-shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = BINDINGS
@@ -79,6 +79,7 @@ class Debugger(App[None]):
         self._answered: tuple[str, int, str | None] | None = None
         self._searching = False
         self._stop = False
+        self.failure: ParallelAgentsError | None = None  # Why it ended by itself.
         self._printed_s = 0.0  # When an output was looked at again.
         self._said = ""  # Above the keys.
 
@@ -309,14 +310,18 @@ class Debugger(App[None]):
     # Following.
 
     def look_for_more(self) -> None:
-        """Take up what was appended; a cursor that follows goes with it."""
+        """Take up what was appended; a cursor that follows goes with it. What cannot be read ends the whole with its error."""
         was_last = self.session.position == self.session.last
-        if not self.session.catch_up():
-            self._look_at_output(was_last)
-            return
-        if self.follows and was_last:
-            self.session.move_to(self.session.last)
-        self.show_all()
+        try:
+            if not self.session.catch_up():
+                self._look_at_output(was_last)
+                return
+            if self.follows and was_last:
+                self.session.move_to(self.session.last)
+            self.show_all()
+        except ParallelAgentsError as error:
+            self.failure = error
+            self.exit()
 
     def _look_at_output(self, is_now: bool) -> None:
         """No event tells that a running attempt prints: look again now and then, while somebody looks at it."""

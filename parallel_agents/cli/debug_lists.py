@@ -70,7 +70,7 @@ class Lines(ScrollView, can_focus=True):
         self._texts = texts
         self._wrap()
         if at_end:
-            self.scroll_to(y=max(0, self.count - self.scrollable_content_region.height), animate=False, immediate=True)
+            self.call_after_refresh(self.scroll_end, animate=False)
 
     def _wrap(self) -> None:
         if self._texts is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from keyboard import Keyboard
-from scratch import Scratch, shell
+from scratch import Scratch, shell, wait_until
 
 
 def test_it_opens_on_a_terminal_and_leaves_it_as_it_was(cli: Scratch) -> None:
@@ -37,3 +39,32 @@ def test_a_terminal_that_can_only_print_is_refused(cli: Scratch) -> None:
     finally:
         keyboard.close()
     assert "q Quit" not in keyboard.shown
+
+
+def test_an_imported_run_is_opened_and_forked_but_not_rolled_back(cli: Scratch, tmp_path: Path) -> None:
+    """The fork is a run of one's own store."""
+    cli.quick("run", cli.plan(shell("one", "echo hello")))
+    (line,) = cli.quick("runs", "--json").data
+    run = line["run_id"]
+    file = tmp_path / "run.export.tar.gz"
+    cli.quick("export", run, "-o", str(file))
+    cli.store.parent.rename(tmp_path / "gone")
+    cli.quick("import", str(file))
+    keyboard = Keyboard(cli.root, {**cli.environment, "COLUMNS": "120", "LINES": "30"})
+    try:
+        keyboard.type(f"parallel-agents debug {run}; echo code=$?\n")
+        keyboard.until("q Quit")
+        keyboard.type("R")
+        keyboard.until("is only looked at")
+        keyboard.type("F")
+        keyboard.until("Fork from event")
+        keyboard.type("\r")
+        keyboard.until("Make the new run?")
+        keyboard.type("y")
+        wait_until(lambda: cli.event_count(), "the fork")
+        keyboard.type("q")
+        keyboard.until("code=0")
+    finally:
+        keyboard.close()
+    (forked,) = cli.quick("runs", "--json").data
+    assert forked["run_id"] != run

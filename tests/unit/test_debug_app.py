@@ -214,6 +214,21 @@ def test_a_run_that_goes_on_is_followed(log: Log, tmp_path: Path) -> None:
     play(log, scene)
 
 
+def test_an_event_that_cannot_be_read_ends_it_with_its_error(log: Log) -> None:
+    """As where a later release goes on with the run: whoever opened it passes the error on."""
+
+    async def scene(on: Playing) -> None:
+        last = log.row(log.last_seq())
+        assert last is not None
+        row = (last.seq + 1, RUN, last.version + 1, "TaskDreamt", last.at_us, "run", "{}", b"", b"", b"")
+        log._writer.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(row))})", row)
+        await on.press("f")
+        await on.until(lambda: on.app.failure is not None, "its end")
+        assert "TaskDreamt" in str(on.app.failure)
+
+    play(log, scene)
+
+
 def test_what_a_rollback_has_undone_is_struck_out(tmp_path: Path) -> None:
     """And is shown as it was before that, all the same."""
     back = (ev.RunRolledBack(to_seq=6, reason="try again"), ev.RunPaused(reason="rolled back to event 6"))
