@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import psutil
+import pytest
 from any_load import AT_ANY_LOAD
 from waiting import DEADLINE_S as DEADLINE_S
 from waiting import line_with as line_with
@@ -30,6 +32,9 @@ from parallel_agents.eventstore.doorbell import doorbell_prefix
 from parallel_agents.scheduler.process import MARKER
 
 COMMAND = str(Path(sys.executable).with_name("parallel-agents"))
+NEEDS_A_MISSING_CLIENT = pytest.mark.skipif(
+    find_spec("claude_agent_sdk") is not None, reason="a package beside us brings the client that is to be missing"
+)
 
 
 class Said(NamedTuple):

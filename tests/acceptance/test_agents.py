@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fakeagent.installing import install
-from scratch import Scratch, in_state
+from scratch import NEEDS_A_MISSING_CLIENT, Scratch, in_state
 from terminal import quickly_on_terminal
 
 DEAR = "@usage 1000000 20000 0 0"  # On haiku some $0.11 a call.
@@ -197,6 +197,7 @@ def test_costs_that_nobody_will_know_are_told_before_and_after(agents: Scratch) 
     assert "CANNOT BE MEASURED" not in agents.quick("run", agents.plan(agent("a", runner="codex")), "--dry-run").err
 
 
+@NEEDS_A_MISSING_CLIENT
 def test_doctor_says_which_agents_could_be_driven(agents: Scratch) -> None:
     """Where they lie, what they tell, and whether they are logged in; what is missing is wrong only where it is meant."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fakeagent.installing import install
-from scratch import Scratch, wait_until
+from scratch import NEEDS_A_MISSING_CLIENT, Scratch, wait_until
 
 AT_ONCE = "[execution.retry_policy]\nretry_delay = 0\n"
 
@@ -40,7 +40,7 @@ def opened(cli: Scratch) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("way", "words"),
     [
-        pytest.param("rm {client}", "no such command: 'claude'", id="removed"),
+        pytest.param("rm {client}", "no such command: 'claude'", id="removed", marks=NEEDS_A_MISSING_CLIENT),
         pytest.param(r"printf '#!/bin/sh\nexit 1\n' > {client}", "exit code 1", id="silent", marks=pytest.mark.slow),
         pytest.param(
             r"printf '#!/bin/sh\necho cannot load its libraries >&2; exit 127\n' > {client}",
@@ -80,6 +80,7 @@ def test_a_run_waits_for_a_client_that_is_gone_and_goes_on_when_it_is_back(
     assert "circuits" in cli.quick("doctor").out
 
 
+@NEEDS_A_MISSING_CLIENT
 def test_doctor_names_a_broken_runner_and_a_person_can_clear_it(cli: Scratch, client: Path) -> None:
     """The daemon is not needed for that; whoever dispatches next starts at once."""
     rest = [agent(f"t{number}", "say ok", dependencies=["first"]) for number in range(3)]
