@@ -57,7 +57,7 @@ _KEYS: Final = (
         ("b", "stop at: TaskFailed (any type), task NAME, conflict,"),
         ("", "or an expression that comes to hold"),
         ("c C", "run on to where one is met, and back; Esc stops"),
-        ("w", "watch an expression; what the event changed stands out"),
+        ("w", "watch an expression; changes stand out"),
         ("x", "take a breakpoint, a watch or a mark away"),
     )),
     ("change", (
