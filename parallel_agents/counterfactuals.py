@@ -14,6 +14,7 @@ from parallel_agents.past_attempts import Past, read_past
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.strategies import StrategyOptions
+from parallel_agents.surroundings import Surroundings
 
 KEPT = ("status", "makespan_s", "cost_usd", "attempts", "retries", "meetings")
 """Of the figures of each run; the order of its tasks is told of one run at a time."""
@@ -54,13 +55,14 @@ def all_otherwise(
     def work() -> Callable[[str], dict[str, Any]]:
         own = log if carried is not None or processes == 1 else Log(path, create=False)
         past: dict[str, Past] = {}
+        around = Surroundings(own)
 
         def play(run_id: str) -> dict[str, Any]:
             name = summaries[run_id].name
             if name not in past:
                 past[name] = read_past(own, name, runs=PAST_RUNS)
             try:
-                return _line(otherwise(own, run_id, settings, options, past[name]))
+                return _line(otherwise(own, run_id, settings, options, past[name], around))
             except ParallelAgentsError as error:
                 return {"run_id": run_id, "why": error.message, "hint": error.hint}
 
