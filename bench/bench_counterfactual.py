@@ -175,7 +175,7 @@ def compare(folder: Path) -> None:
         max(off),
         goal,
         f"median {median(off):.2f} %",
-        "%",
+        unit="%",
     )
 
 

@@ -358,8 +358,9 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
     Args:
         told: told of progress: looks that were made, and how many there are.
     Returns:
-        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "divergence": {"seq", "type",
-        "field", "recorded", "now"} | None}``. ``given`` is what came from outside.
+        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "files_judged", "divergence":
+        {"seq", "type", "field", "recorded", "now"} | None}``. ``given`` is what came from outside; ``files_judged`` is false
+        where the run has files: what they decided (merges, conflicts, gates) is given too.
     Raises:
         UnknownRun: there is no such run.
     """
@@ -376,5 +377,6 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
         "given": dict(sorted((+found.given).items())),
         "looks": found.looks,
         "attempts": len(again.ids),
+        "files_judged": not again.files,
         "divergence": None if found.divergence is None else found.divergence._asdict(),
     }

@@ -52,7 +52,7 @@ def draws_of(tasks: int) -> int:
 
 def simulate(
     plan: Plan, past: Past = NOTHING, told: Callable[[int, int], None] = lambda done, total: None, *,
-    processes: int | None = None,
+    processes: int | None = None, draws: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play a plan many times. The same for the same plan and the same past.
 
@@ -60,6 +60,7 @@ def simulate(
         past: attempts that expectations, failures and what is done around attempts are taken from.
         told: told of progress: plays that are over, and how many there are.
         processes: at most so many.
+        draws: how often it is played; left out: as often as its size allows.
     Returns:
         ``{"name", "tasks", "slots", "draws", "share", "makespan_s": {"value", "low", "high"}, "cost_usd": the same | None,
         "utilisation": the same, "completes", "retries", "critical": [{"task_id", "share"}], "unknown_tasks", "basis":
@@ -74,7 +75,7 @@ def simulate(
     expectations = expect_plan(plan, past)
     chances = {task.task_id: failure_share(task, past) for task in plan.tasks}
     around_s = _around_s(past)
-    count = draws_of(len(plan.tasks))
+    count = draws or draws_of(len(plan.tasks))
 
     def work() -> Callable[[int], dict[str, Any]]:
         return lambda number: _play(playable, expectations, chances, around_s, number, count)

