@@ -72,8 +72,9 @@ def simulate(
 def page(found: dict[str, Any]) -> list[Text]:
     """The lines for a person."""
     words = ", ".join(f"{name}={drawing.as_json(value)}" for name, value in found["settings"].items())
+    slots = f"{found['slots']} slot{'s' * (found['slots'] != 1)}"
     head = Text.assemble(
-        (found["name"], "bold"), f"  {found['tasks']} tasks on {found['slots']} slots, played {found['draws']} times"
+        (found["name"], "bold"), f"  {found['tasks']} tasks on {slots}, played {found['draws']} times"
         f"{', with ' + words if words else ''}; nothing was run",
     )  # fmt: skip
     other = found["as_planned"]
