@@ -111,9 +111,7 @@ class Reenactment:
         self._busy: set[str] = set()  # Recorded attempts that run as processes.
         self._held_back = False  # Whether less than the settings say may run.
         self._leaves = False  # Whether the dispatcher lets go of the run next.
-        self._early: deque[Recorded] = (
-            deque()
-        )  # What was decided here before it was there, as no files were waited for.
+        self._early: deque[Recorded] = deque()  # Decided here before it was there, as no files were waited for.
         begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros, around)
         self._seqs.append((first.seq, self.world.records[-1].seq))
 
