@@ -29,7 +29,7 @@ from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
 from parallel_agents.scheduler.strategies import StrategyOptions
 from parallel_agents.steering_again import Dropped, Steering, steering_of
-from parallel_agents.surroundings import recording_of
+from parallel_agents.surroundings import Surroundings, recording_of
 from parallel_agents.virtual_run import AGAIN_US, IDLE_LOOKS
 
 PAST_RUNS: Final = 50  # Of the newest, that say what attempts take.
@@ -49,13 +49,15 @@ class Played:
 class _Otherwise:
     """One run under another plan, at one level of what is assumed."""
 
-    def __init__(self, log: Log, recording: Recording, plan: Plan, past: Past, level: float) -> None:
+    def __init__(
+        self, log: Log, recording: Recording, plan: Plan, past: Past, level: float, around: Surroundings
+    ) -> None:
         self.known = Known(past, plan.agents, level)
         self._plan = {task.task_id: task for task in plan.tasks}
         self._free = False
         self._number: dict[str, int] = {}
         self._before: dict[str, Attempt] = {}
-        self.again = Reenactment(log, recording, plan, obeys=True, acts=self.act)
+        self.again = Reenactment(log, recording, plan, obeys=True, acts=self.act, around=around)
 
     def act(self, launch: Launch, attempt: Attempt | None) -> Part:
         """What an attempt does now."""
@@ -140,7 +142,12 @@ def as_it_was(recording: Recording) -> Figures:
 
 
 def otherwise(
-    log: Log, run_id: str, settings: Mapping[str, str], options: StrategyOptions | None = None, past: Past | None = None
+    log: Log,
+    run_id: str,
+    settings: Mapping[str, str],
+    options: StrategyOptions | None = None,
+    past: Past | None = None,
+    around: Surroundings | None = None,
 ) -> dict[str, Any]:
     """What a run would have come to under other settings.
 
@@ -148,6 +155,7 @@ def otherwise(
         settings: see ``otherwise_settings.differently``.
         options: what the configuration says of strategies.
         past: what the store knows of attempts, where somebody has read it already.
+        around: what other runs held and had spent, likewise.
     Returns:
         ``{"run_id", "name", "settings", "recorded": figures, "otherwise": figures, "range": {"makespan_s": [low, high],
         "cost_usd": [low, high]}, "differs_from": {"seq", "type", "field", "recorded", "now"} | None, "moved": [{"task_id",
@@ -158,7 +166,7 @@ def otherwise(
         UnknownRun: there is no such run.
         InvalidUsage: a setting names nothing that can be another one, or a model of which nothing is known.
     """
-    recording = recording_of(log, run_id)
+    recording, around = recording_of(log, run_id), around or Surroundings(log)
     first = recording.first
     state = st.fold(st.initial(run_id), first, log.blob)
     plan, understood = differently(
@@ -168,10 +176,10 @@ def otherwise(
     if any(name.endswith("model") for name in settings):
         models = {name: attempts[-1].start.model for name, attempts in recording.by_task.items()}
         check_models(known, {task.task_id: task for task in plan.tasks}, models)
-    played = [_Otherwise(log, recording, plan, known, LEVELS[0]).play()]
+    played = [_Otherwise(log, recording, plan, known, LEVELS[0], around).play()]
     if played[0].assumed:
         known = read_past(log, state.name, runs=PAST_RUNS) if known is NOTHING else known
-        played = [_Otherwise(log, recording, plan, known, level).play() for level in LEVELS]
+        played = [_Otherwise(log, recording, plan, known, level, around).play() for level in LEVELS]
     return _told(recording, state.name, understood, played)
 
 

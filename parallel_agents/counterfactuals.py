@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,13 +15,14 @@ from parallel_agents.past_attempts import Past, read_past
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.strategies import StrategyOptions
+from parallel_agents.surroundings import Surroundings
 
 KEPT = ("status", "makespan_s", "cost_usd", "attempts", "retries", "meetings")
 """Of the figures of each run; the order of its tasks is told of one run at a time."""
 
 
 def all_otherwise(
-    log: Log,
+    store: Path,
     settings: Mapping[str, str],
     options: StrategyOptions | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
@@ -30,6 +32,7 @@ def all_otherwise(
     """Every run of a store that is over, played again under other settings, by as many processes as there are processors.
 
     Args:
+        store: its file. This process may have no log of it open: SQLite's locks do not bear to be copied with a process.
         settings: see ``otherwise_settings.differently``.
         told: told of progress: runs that were played, and how many there are.
         processes: at most so many.
@@ -42,25 +45,26 @@ def all_otherwise(
         NotAllowed: no run is over.
         InvalidUsage: the settings fit no run.
     """
-    summaries = Projector(log).runs()
+    with Log(store, create=False) as log:
+        summaries = Projector(log).runs()
     over = [run_id for run_id, run in summaries.items() if run.status in st.ENDED]
     if not over:
         raise NotAllowed("no run of this store is over", hint="`parallel-agents runs` lists them")
     skipped = [
         {"run_id": run_id, "why": f"it is {run.status}"} for run_id, run in summaries.items() if run_id not in over
     ]
-    path, carried = log.path, log.carried
 
     def work() -> Callable[[str], dict[str, Any]]:
-        own = log if carried is not None or processes == 1 else Log(path, create=False)
+        own = Log(store, create=False)
         past: dict[str, Past] = {}
+        around = Surroundings(own)
 
         def play(run_id: str) -> dict[str, Any]:
             name = summaries[run_id].name
             if name not in past:
                 past[name] = read_past(own, name, runs=PAST_RUNS)
             try:
-                return _line(otherwise(own, run_id, settings, options, past[name]))
+                return _line(otherwise(own, run_id, settings, options, past[name], around))
             except ParallelAgentsError as error:
                 return {"run_id": run_id, "why": error.message, "hint": error.hint}
 

@@ -56,11 +56,13 @@ def forecast(plan: Plan, expectations: Mapping[str, TaskExpectation]) -> Forecas
 def _draws(tasks: int) -> list[Callable[[Expected, float], float]]:
     """Ways to draw a figure; in each, what rests on the same source errs together."""
     if tasks > DRAWN_TASKS:
-        return [_at_level(z) for z in (-Z, 0.0, Z)]
-    return [_at_random(Random(seed)) for seed in range(DRAWS)]
+        return [at_level(z) for z in (-Z, 0.0, Z)]
+    return [at_random(Random(seed)) for seed in range(DRAWS)]
 
 
-def _at_level(z: float) -> Callable[[Expected, float], float]:
+def at_level(z: float) -> Callable[[Expected, float], float]:
+    """Gives every figure at the same level, its own spread evened out."""
+
     def draw(expected: Expected, otherwise: float) -> float:
         if expected.value is None:
             return otherwise
@@ -69,7 +71,8 @@ def _at_level(z: float) -> Callable[[Expected, float], float]:
     return draw
 
 
-def _at_random(random: Random) -> Callable[[Expected, float], float]:
+def at_random(random: Random) -> Callable[[Expected, float], float]:
+    """Draws figures; what rests on the same source errs together."""
     levels: dict[str, float] = {}
 
     def draw(expected: Expected, otherwise: float) -> float:

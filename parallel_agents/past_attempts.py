@@ -38,6 +38,8 @@ class Sample:
     seconds: float | None = None
     usd: float | None = None  # None where nobody knows, or it is known in part.
     own_task: bool = True  # False where another agent type acted, such as one that resolves a conflict.
+    failed: bool = False
+    around_s: float | None = None  # For how long its slot was held beside that: its files made ready, kept and merged.
 
 
 @dataclass(slots=True)
@@ -91,12 +93,14 @@ def _newest(log: Log, plan_name: str, count: int) -> tuple[list[str], list[str]]
 def _attempts(log: Log, run_id: str, events: int) -> Iterator[Sample]:
     """The attempts of a run that ended by themselves, as far as the first of its events tell."""
     open_: dict[str, Sample] = {}
+    began_us: dict[str, int] = {}
     ended: list[Sample] = []
     dollars: dict[str, float | None] = defaultdict(float)
-    for _, _, type_, _, body in islice(log.briefs(run_id, where=_TYPES), events):
+    for _, _, type_, at_us, body in islice(log.briefs(run_id, where=_TYPES), events):
         event: dict[str, Any] = orjson.loads(body)
         attempt_id = event["attempt_id"]
         if type_ == "TaskStarted":
+            began_us[attempt_id] = at_us
             open_[attempt_id] = Sample(
                 event["task_id"], attempt_id, model=event.get("model"), runner=event.get("runner", ""),
                 own_task=not event.get("role"),
@@ -113,7 +117,8 @@ def _attempts(log: Log, run_id: str, events: int) -> Iterator[Sample]:
             else:
                 dollars[attempt_id] = before + known / 1e6
         elif type_ != "TaskFailed" or event.get("kind", "") in _BY_THE_AGENT:
-            sample.seconds = event["duration_s"]
+            sample.seconds, sample.failed = event["duration_s"], type_ != "TaskCompleted"
+            sample.around_s = max(0.0, (at_us - began_us[attempt_id]) / 1e6 - event["duration_s"])
             ended.append(sample)
     for sample in ended:
         sample.usd = dollars.get(sample.attempt_id)

@@ -36,7 +36,7 @@ from parallel_agents.scheduler.governing import WORKERS, limited
 from parallel_agents.scheduler.redecide import LEVEL, LIVE, RESTED, THEN, Divergence
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part
-from parallel_agents.surroundings import begin_again, has_agents, recording_of
+from parallel_agents.surroundings import Surroundings, begin_again, has_agents, recording_of
 from parallel_agents.virtual_run import VirtualRun, runners_of, without_world
 
 WAKES_US: Final = 2_000_000  # Whatever is due is looked at so soon, even where every hint was lost.
@@ -74,10 +74,18 @@ class Reenactment:
         plan: in place of the recorded one.
         obeys: whether an attempt that is asked to stop does so although it is not recorded to.
         acts: says what an attempt does, by the recorded one that it stands for; left out: the same.
+        around: what other runs held and had spent, where many runs of the store are asked for.
     """
 
     def __init__(
-        self, log: Log, recording: Recording, plan: Plan | None = None, *, obeys: bool = False, acts: Acts | None = None
+        self,
+        log: Log,
+        recording: Recording,
+        plan: Plan | None = None,
+        *,
+        obeys: bool = False,
+        acts: Acts | None = None,
+        around: Surroundings | None = None,
     ) -> None:
         self.recording = recording
         self.outcome = Outcome()
@@ -103,10 +111,8 @@ class Reenactment:
         self._busy: set[str] = set()  # Recorded attempts that run as processes.
         self._held_back = False  # Whether less than the settings say may run.
         self._leaves = False  # Whether the dispatcher lets go of the run next.
-        self._early: deque[Recorded] = (
-            deque()
-        )  # What was decided here before it was there, as no files were waited for.
-        begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros)
+        self._early: deque[Recorded] = deque()  # Decided here before it was there, as no files were waited for.
+        begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros, around)
         self._seqs.append((first.seq, self.world.records[-1].seq))
 
     def close(self) -> None:
@@ -350,8 +356,9 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
     Args:
         told: told of progress: looks that were made, and how many there are.
     Returns:
-        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "divergence": {"seq", "type",
-        "field", "recorded", "now"} | None}``. ``given`` is what came from outside.
+        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "files_judged", "divergence":
+        {"seq", "type", "field", "recorded", "now"} | None}``. ``given`` is what came from outside; ``files_judged`` is false
+        where the run has files: what they decided (merges, conflicts, gates) is given too.
     Raises:
         UnknownRun: there is no such run.
     """
@@ -368,5 +375,6 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
         "given": dict(sorted((+found.given).items())),
         "looks": found.looks,
         "attempts": len(again.ids),
+        "files_judged": not again.files,
         "divergence": None if found.divergence is None else found.divergence._asdict(),
     }

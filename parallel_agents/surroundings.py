@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
-from parallel_agents.around import before_of
+from parallel_agents.around import Before, before_of
 from parallel_agents.eventstore import events as ev
-from parallel_agents.eventstore.events import Event
+from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.log import Log, digest_of
-from parallel_agents.eventstore.record import Recorded
+from parallel_agents.eventstore.record import Recorded, decode
 from parallel_agents.eventstore.submission import Plan, load_plan
+from parallel_agents.projections import circuits as circuits_fold
 from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections import spend as spend_fold
+from parallel_agents.projections.circuits import Circuits
 from parallel_agents.projections.projector import Projector, unknown_run
+from parallel_agents.projections.spend import Spend
 from parallel_agents.recording import Recording, record_run
 from parallel_agents.replaying import agent_types
 from parallel_agents.scheduler.agents.granting import is_agent
-from parallel_agents.scheduler.circuits import read_circuits
 from parallel_agents.virtual_run import VirtualRun, without_world
 
 
@@ -50,7 +55,14 @@ _AROUND: Final = frozenset(
 )  # fmt: skip
 
 
-def begin_again(world: VirtualRun, log: Log, first: Recorded, plan: Plan, budget_usd_micros: int | None) -> None:
+def begin_again(
+    world: VirtualRun,
+    log: Log,
+    first: Recorded,
+    plan: Plan,
+    budget_usd_micros: int | None,
+    around: Surroundings | None = None,
+) -> None:
     """Let a run begin as it began, with what there was around it, but without its files.
 
     Args:
@@ -58,8 +70,9 @@ def begin_again(world: VirtualRun, log: Log, first: Recorded, plan: Plan, budget
         first: its first event.
         plan: that it is to follow now.
         budget_usd_micros: of the plan that it followed.
+        around: of the same store, where somebody asks for many runs.
     """
-    _surround(world, log, first, plan)
+    _surround(world, log, first, plan, around or Surroundings(log))
     match first.event:
         case ev.RunSubmitted() as submitted:
             changes: dict[str, Any] = {"base_commit": None, "repository": None, "environment": {}}
@@ -86,21 +99,56 @@ def _fork(world: VirtualRun, log: Log, forked: ev.RunForked, plan: Plan) -> None
     world.append([(world.run_id, event)], blobs)
 
 
-def _surround(world: VirtualRun, log: Log, first: Recorded, plan: Plan) -> None:
+def _surround(world: VirtualRun, log: Log, first: Recorded, plan: Plan, around: Surroundings) -> None:
     """What other runs held and had spent, and how providers and runners stood, before the run began."""
     if log.carried is not None:
-        return _surround_carried(world, log)
-    projector = Projector(log)
-    occupancy = projector.occupancy(first.seq - 1)
-    world.append(list(_held(occupancy)))
-    world.dispatcher.breakers.circuits = read_circuits(log, first.seq - 1)
+        _surround_carried(world, log)
+        return
+    before = around.before(first.seq)
+    world.append(list(_held(before.occupancy)))
+    world.dispatcher.breakers.circuits = before.circuits
     if has_agents(plan):
         accounts = world.dispatcher.accounts
-        accounts.spend, accounts.elsewhere = (
-            projector.spend(first.seq - 1),
-            agent_types(projector, log.last_seq(), {}),
-        )
-    return None
+        accounts.spend = before.spend
+        accounts.elsewhere = agent_types(Projector(log), log.last_seq(), {})
+
+
+_TYPES: Final = (*occupancy_fold.TYPES, *circuits_fold.FOLDED, *spend_fold.OF_MONEY, "RunArchived")
+_COUNTS: Final = f"type IN {tuple(dict.fromkeys(_TYPES))}"
+
+
+class Surroundings:
+    """What all runs of a store held and had spent before an event. Asked in the order of the log, it reads that once."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._seq = 0
+        self._occupancy, self._circuits, self._spend = occupancy_fold.Occupancy(), Circuits(), Spend()
+
+    def before(self, seq: int) -> Before:
+        """As of the event before that one, without what single runs have cost."""
+        if seq - 1 < self._seq:
+            self.__init__(self._log)  # type: ignore[misc]
+        for row in self._log.rows(self._seq, seq - 1, where=_COUNTS):
+            if row.type in occupancy_fold.TYPES or row.type == "RunArchived":
+                occupancy_fold.fold_row(self._occupancy, row)
+            if row.run_id == STORE_RUN and row.type in circuits_fold.FOLDED:
+                circuits_fold.fold(self._circuits, decode(row))
+            if row.type in spend_fold.OF_MONEY + spend_fold.OF_SLOTS:
+                spend_fold.fold_row(self._spend, row)
+        self._seq = max(self._seq, seq - 1)
+        occupancy, spend = occupancy_fold.Occupancy(), self._spend
+        for attempt_id, run_id in self._occupancy.slots.items():
+            runner = occupancy_fold.CALLABLE if attempt_id in self._occupancy.calls else "shell"
+            occupancy_fold.take(occupancy, attempt_id, run_id, runner, {})
+        stripped = Spend(
+            by_day=Counter(spend.by_day), running=dict(spend.running), resumed={}, waits=dict(spend.waits),
+            rest={name: left for name, left in spend.rest.items() if name in spend.running},
+            told={key: most for key, most in spend.told.items() if not key[0]}, calls=Counter(spend.calls),
+            working_s=defaultdict(float, spend.working_s), attempts=Counter(spend.attempts), at_once=dict(spend.at_once),
+            recent=deque(spend.recent),
+        )  # fmt: skip
+        return Before(occupancy, {name: replace(one) for name, one in self._circuits.items()}, stripped, {})
 
 
 def _surround_carried(world: VirtualRun, log: Log) -> None:

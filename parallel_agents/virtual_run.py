@@ -70,6 +70,8 @@ class VirtualRun:
             self.log, dict.fromkeys(sorted(runners), self.runner), kind="replay", clock=lambda: self.now_us, draw=self._draw,
             environ={}, steady=self.steady_us, live_spend=lambda: self.live,
         )  # fmt: skip
+        self._fresh: list[Recorded] = []
+        self.dispatcher.listeners.append(self._fresh.extend)
         self.due_us = self.dispatcher.tick()  # It has seen an empty store; all that comes now it folds as it comes.
         self.state: RunState | None = None  # As of the last look.
 
@@ -106,8 +108,8 @@ class VirtualRun:
         held = self.dispatcher.held.get(self.run_id)
         if held is not None:
             self.state = held.state
-        if self.log.last_seq() > seq:
-            self.records += self.log.read(seq)
+        self.records += [one for one in self._fresh if one.seq > seq]
+        self._fresh.clear()
         return self.records[before:]
 
     def next_us(self) -> int | None:

@@ -28,6 +28,7 @@ _COLLECT_AFTER = 20_000  # New objects; Python's own 700 make an import of ours 
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": ("running", "Run a plan here and follow it to its end."),
+        "simulate": ("simulating", "Play a plan many times without running it."),
         "submit": ("running", "Queue a plan for whoever dispatches, and print the run's id."),
         "wait": ("running", "Wait for a run's end and exit with its code."),
         "schedules": ("schedules", "List the plans that run by a timetable, or take one out."),
@@ -47,7 +48,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "why": ("looking", "Say why a task does not run, or did not."),
         "lineage": ("lineage", "Say which attempt, model and money made a file or a line."),
         "debug": ("debug", "Go to and fro in a run, event by event, and see all of it at each."),
-        "replay": ("replay", "Look at a past run as it went, or prove that it would go so again."),
+        "replay": ("replay", "Look at a past run as it went, prove it, or ask what would have been otherwise."),
     },
     "Keep files": {
         "checkpoints": ("checkpointing", "List the checkpoints of a run, and those made by hand."),
@@ -98,6 +99,7 @@ OTHER_WORDS = {
     "blame": "lineage", "annotate": "lineage", "step": "debug", "tui": "debug", "inspect": "debug",
     "accept": "approve", "allow": "approve", "settle": "resolve", "land": "merge", "apply": "merge", "conflict": "conflicts",
     "undo": "rollback", "rewind": "rollback", "branch": "fork",
+    "forecast": "simulate", "predict": "simulate", "what-if": "replay --set", "whatif": "replay --set",
     "cron": "schedules", "crontab": "schedules", "schedule": "submit --cron", "unschedule": "schedules --remove",
     "clean": "gc", "prune": "gc", "cleanup": "gc",
     "snapshot": "checkpoint", "snapshots": "checkpoints", "fsck": "verify --deep", "dump": "backup",

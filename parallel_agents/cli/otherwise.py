@@ -16,6 +16,7 @@ from parallel_agents.cli.scene import opened, print_json, project_of
 _MOVED = 8  # Tasks whose place in the order is told.
 _NAMED = 6  # Things that were assumed or dropped.
 _NONE = Text(" ")
+_ALL_COLUMNS = 90  # Characters of a terminal, below which names are left out.
 _RUNS = 30  # Lines of runs, where they are many: those that change most.
 
 
@@ -57,11 +58,13 @@ def play_otherwise(
         raise InvalidUsage("--all asks what would have happened under other settings", hint="add --set NAME=VALUE")
     given = read_settings(settings)
     options = options_of(ctx, given)
-    with opened(ctx) as log, told_of_progress() as told:
-        if every:
-            found = counterfactuals.all_otherwise(log, given, options, lambda done, total: told("runs", done, total))
-        else:
+    with opened(ctx) as log:
+        store = log.path
+        if not every:
             found = counterfactual.otherwise(log, look.resolve_run(log, run), given, options)
+    if every:
+        with told_of_progress() as told:
+            found = counterfactuals.all_otherwise(store, given, options, lambda done, total: told("runs", done, total))
     if as_json:
         print_json(found)
     else:
@@ -183,6 +186,8 @@ def page_of_all(found: dict[str, Any]) -> list[Text]:
             ("ASSUMED", assumed, lambda one: one["assumed"] or _NONE),
         ]
         shown = [column for column in columns if column[1]]
+        if drawing.console().width < _ALL_COLUMNS:
+            shown = [column for column in shown if column[0] not in ("NAME", "ASSUMED")]
         rows = [[cell(one) for _, _, cell in shown] for one in changed[:_RUNS]]
         numbers = [place for place, column in enumerate(shown) if column[0] not in ("RUN", "NAME", "STATUS")]
         lines += drawing.table([column[0] for column in shown], rows, right=numbers)

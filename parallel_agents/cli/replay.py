@@ -145,6 +145,8 @@ def say_execution(found: dict[str, Any]) -> None:
     click.echo(f"{sign} the same   {total:,} events: {_counts(found['same'])}")
     if found["given"]:
         click.echo(f"  given      {_counts(found['given'])}: from outside, as recorded")
+    if not found["files_judged"]:
+        click.echo("  not judged its files: what was merged, what clashed and what gates said is taken as recorded")
 
 
 class Pace:

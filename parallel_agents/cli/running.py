@@ -53,7 +53,7 @@ def _configured(project: Project, config_path: Path | None, settings: tuple[str,
     return project.configuration(config_path=config_path, flags=flags)
 
 
-def _prepared(
+def prepared(
     project: Project,
     plan: Path,
     strategy: str | None,
@@ -108,9 +108,9 @@ def run(
     if dry_run:
         from parallel_agents.cli.dry_run import show_dry_run
 
-        show_dry_run(_prepared(project, *asked)[0], project, as_json=as_json)
+        show_dry_run(prepared(project, *asked)[0], project, as_json=as_json)
         return 0
-    made, configuration, start = _prepared(project, *asked)
+    made, configuration, start = prepared(project, *asked)
     maker = ctx.find_root().obj["maker"]
     if maker is not None:
         maker.begin(project.store)
@@ -356,7 +356,7 @@ def submit(
     project = project_of(ctx)
     if cron is None and (zone or misfire):
         raise InvalidUsage(f"{'--zone' if zone else '--misfire'} is about --cron, which is not given")
-    made, _, start = _prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
+    made, _, start = prepared(project, plan, strategy, max_parallel_agents, config_path, settings)
     if cron is not None:
         _schedule(project, made, start, as_json, cron=cron, zone=zone, misfire=misfire or "run")
         return

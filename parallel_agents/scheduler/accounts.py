@@ -45,9 +45,7 @@ class Accounts:
 
     def __init__(self, projector: Projector, live: Callable[[], Mapping[str, int]]) -> None:
         self.spend: Spend | None = None
-        self.elsewhere: Callable[[str, str], str] = lambda run_id, task_id: (
-            ""
-        )  # Agent types, of runs that others dispatch.
+        self.elsewhere: Callable[[str, str], str] = _unknown  # The agent type of a task, of runs that others dispatch.
         self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
         self._budgets: dict[str, tuple[Any, Budgets]] = {}  # By run, with what they follow from.
         self._projector = projector
@@ -217,7 +215,7 @@ def agent_facts(
     now_us: int,
     live: Mapping[str, int],
     budgets: Budgets | None = None,
-    elsewhere: Callable[[str, str], str] = lambda run_id, task_id: "",
+    elsewhere: Callable[[str, str], str] | None = None,
 ) -> AgentFacts:
     """What the agents of a run depend on, from the store's spending.
 
@@ -231,7 +229,7 @@ def agent_facts(
         if held.agent:
             run = states.get(held.run_id)
             task = None if run is None else run.tasks.get(held.task_id)
-            working.append(elsewhere(held.run_id, held.task_id) if task is None else task.task.agent_type)
+            working.append((elsewhere or _unknown)(held.run_id, held.task_id) if task is None else task.task.agent_type)
     return AgentFacts(books, budgets or budgets_of(state), now_us, working)
 
 
@@ -254,6 +252,10 @@ def charges_of(task_id: str, agent_type: str, runner: str, ended: Ended) -> list
         )
         for number, one in enumerate(ended.charges)
     ]  # fmt: skip
+
+
+def _unknown(run_id: str, task_id: str) -> str:
+    return ""
 
 
 def _guess_us(kind: str, count: int) -> int:

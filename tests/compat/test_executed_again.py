@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from test_decided_again import DECIDED, opened
 
+from parallel_agents.counterfactual import otherwise
 from parallel_agents.projections.projector import Projector
 from parallel_agents.reenacting import execute
+from parallel_agents.surroundings import recording_of
 
 OTHERWISE = {
     ("busy_machine_0_1_0", "id00000006"): (
@@ -34,3 +36,13 @@ def test_the_runs_of_a_frozen_history_come_out_the_same(name: str, tmp_path: Pat
             expected, _ = OTHERWISE.get((name, run_id), (None, ""))
             assert seq == expected, f"run {run_id}: {found['divergence']}"
         assert log.last_seq() == before
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_the_runs_of_a_frozen_history_can_be_played_otherwise(name: str, tmp_path: Path) -> None:
+    """To an end, whatever happened in them: every task that was decided on is counted, and no attempt runs on."""
+    with opened(DECIDED[name], tmp_path) as log:
+        for run_id in Projector(log).runs():
+            found = otherwise(log, run_id, {"max_parallel_agents": "8", "retry.delay_s": "0"})
+            assert found["recorded"]["attempts"] == len(recording_of(log, run_id).attempts)
+            assert "running" not in found["otherwise"]["tasks"], f"run {run_id}: {found['otherwise']}"
