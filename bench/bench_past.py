@@ -9,7 +9,6 @@ sweep makes the light snapshots of the first store at other spacings. Memory is 
 from __future__ import annotations
 
 import gc
-import os
 import random
 import subprocess
 import sys
@@ -151,10 +150,12 @@ def single_tasks(log: Log, run_ids: Sequence[str], tasks: int, what: str) -> Non
     """One task at a random moment, of random runs."""
     projector, chance = Projector(log), random.Random(3)
 
+    query = "SELECT run_id, min(seq), max(seq) FROM events GROUP BY run_id"
+    spans = {run_id: (first, last) for run_id, first, last in log._fetch(query, ())}
+
     def draw() -> Callable[[], object]:
         run_id, task_id = chance.choice(run_ids), f"task-{chance.randrange(tasks)}"
-        seqs = log._fetch("SELECT min(seq), max(seq) FROM events WHERE run_id = ?", (run_id,))[0]
-        seq = chance.randrange(seqs[0], seqs[1] + 1)
+        seq = chance.randrange(spans[run_id][0], spans[run_id][1] + 1)
         return lambda: projector.task(run_id, task_id, seq)
 
     draw()()
@@ -212,16 +213,24 @@ def sweep(log: Log, run_id: str) -> None:
         )
 
 
+_PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def memory(project: Path, *words: str) -> float:
-    """The most memory, in MB, that a whole command holds. It has to succeed."""
-    process = subprocess.Popen(
-        [*COMMAND, *words], cwd=project, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    _, code, used = os.wait4(process.pid, 0)
-    process.returncode = code
-    assert code == 0, words
-    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    """The most memory, in MB, that a whole command holds. It has to succeed.
+
+    A small process starts it, because what a child held before it was a program of its own counts as the child's.
+    """
+    asked = [sys.executable, "-c", _PEAK, *COMMAND, *words]
+    said = subprocess.run(
+        asked, cwd=project, env=ENVIRONMENT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert said[0] == "0", words
+    return int(said[1]) * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def memories(project: Path, run_id: str, task_id: str, what: str, goal: Goal | None, verbs: Sequence[str]) -> None:

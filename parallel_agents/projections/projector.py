@@ -299,9 +299,9 @@ class Projector:
         return state
 
     def _open_runs(self, upto: int) -> list[str]:
-        """Those that may hold a slot: not ended, or ended and not released yet."""
+        """Those that may hold a slot: not ended, or ended and not released yet, or left with somebody who is to be stopped."""
         runs = self.runs(upto).values()
-        return [run.run_id for run in runs if run.status not in status_fold.ENDED or run.holder is not None]
+        return [run.run_id for run in runs if run.status not in status_fold.ENDED or run.holder is not None or run.left]
 
     def records(self, run_id: str, upto: int | None = None) -> list[Recorded]:
         """Every event of a run, undone ones too.

@@ -504,7 +504,9 @@ class Dispatcher:
     def _release_all(self, draft: Draft) -> None:
         self._catch_up(draft, [])
         for run_id in [name for name in self.held if name in self._leaving]:
-            self._release(draft, run_id, left=not self._takes_all)  # To end a daemon is a decision of somebody's.
+            # To end a daemon is a decision of somebody's; but who runs in a run that is rolled back to its end has to be stopped.
+            undone = self.held[run_id].state.ended and self._occupancy.of_run(run_id) > 0
+            self._release(draft, run_id, left=undone or not self._takes_all)
 
     def _plan(self, draft: Draft, started: list[tuple[str, str]]) -> None:
         steady_us = self._steady()

@@ -182,7 +182,10 @@ class Redecider:
             if _next_of(decision, wanted[0]) != wanted and wanted[0] in ("queue", "block"):
                 none = replace(facts_at(state, rest, around, started), store_slots=NO_SLOT)
                 pressed = _first_look(state, none, rest, _level_of(batch))
-                decision = pressed if _next_of(pressed, wanted[0]) == wanted else decision
+                before = rest[:1]  # Whoever starts later may have rested until then.
+                earlier = _first_look(state, facts_at(state, before, around, started), before, _level_of(before))
+                others = (pressed, earlier)
+                decision = next((other for other in others if _next_of(other, wanted[0]) == wanted), decision)
             if (found := _next_of(decision, wanted[0])) != wanted:
                 self._judged.decisions[type(record.event).__name__] += 1
                 now = None if found is None else found[1]

@@ -10,13 +10,14 @@ import pytest
 from dispatching import START_US, Calls, Scene, ScriptedRunner
 from paper import SECOND_US, plan_of, task
 
-from parallel_agents import steer
+from parallel_agents import settling, steer
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Draft
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import RetryPolicy, Stage
 from parallel_agents.projections.projector import Projector
+from parallel_agents.replaying import redecide
 from parallel_agents.scheduler.dispatcher import Progress
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.submit import submit
@@ -412,6 +413,51 @@ def test_a_run_that_was_rolled_back_is_let_go_of_once_what_was_undone_has_ended(
     scene.dispatcher.let_go(run_id)
     scene.tick()
     assert run_id not in scene.dispatcher.held
+
+
+def test_who_runs_in_a_run_that_was_rolled_back_to_its_end_is_stopped_by_whoever_comes_next(scene: Scene) -> None:
+    """Also where its dispatcher leaves meanwhile: it holds a slot until then, and no run is left with a process of its own."""
+    scene.dispatcher = scene.another("daemon", takes_all=True)
+    run_id = submit(scene.log, plan_of(task("a", max_retries=0)), workdir=scene.folder, environ={})
+    scene.tick()
+    scene.runner.end("a", error="exit code 1")
+    scene.tick()
+    ended = scene.log.last_seq()
+    steer.retry(scene.log, run_id)
+    scene.tick()
+    scene.append(run_id, ev.RunRolledBack(to_seq=ended))
+    scene.dispatcher.leave()
+    assert scene.last(ev.RunReleased).left
+    assert Projector(scene.log).occupancy().of_run(run_id) == 1
+    next_runner = ScriptedRunner()
+    scene.dispatcher = scene.another("daemon", next_runner, takes_all=True)
+    scene.tick()
+    assert (next_runner.adopted, next_runner.stops) == (["a"], [("a", False, 3.0)])
+    next_runner.end("a", error="stopped", outcome="stopped")
+    scene.tick()
+    assert scene.types()[-2:] == ["ResultDiscarded a", "RunReleased"]
+    assert not scene.last(ev.RunReleased).left
+    assert (scene.state(run_id).status, Projector(scene.log).occupancy().slots) == ("failed", {})
+
+
+def test_decisions_of_two_looks_at_one_time_of_events_are_made_again(scene: Scene) -> None:
+    """A clock that was set back: a rest was over between them, by the clock that nobody sets."""
+    tasks = task("first"), task("asked", approval="required")
+    run_id = scene.submit(plan=plan_of(*tasks, max_parallel_agents=1, retry=RetryPolicy(delay_s=2.0)))
+    scene.tick()
+    settling.approve(scene.log, run_id, "asked")
+    scene.runner.end("first", error="exit code 1")
+    scene.tick()
+    assert scene.runner.tasks() == ["first", "asked"]
+    scene.set_clock(-3600 * SECOND_US)
+    scene.runner.end("asked", error="never began", outcome="lost", began=False)
+    scene.tick()
+    assert scene.statuses(run_id) == {"first": "queued", "asked": "blocked"}
+    scene.now_us += 3 * SECOND_US
+    scene.tick()
+    assert scene.last(ev.TaskStarted).facts["rested"]
+    assert scene.runner.tasks() == ["first", "asked", "first"]
+    assert redecide(scene.log, run_id).divergence is None
 
 
 def test_a_call_whose_start_was_committed_but_not_carried_out_is_started(
