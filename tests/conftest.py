@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from any_load import AT_ANY_LOAD
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from in_memory import TEMPROOT, folder_for
 
-from examples import examples
+from examples import LONGEST_S, examples
 
 settings.register_profile("parallel-agents", deadline=None, print_blob=True, max_examples=examples(50))
 settings.load_profile("parallel-agents")
@@ -31,6 +31,13 @@ if (memory := folder_for(os.environ)) is not None:
 # Of `nohup` and of a shell's background jobs: programs under test would inherit it, and hear no Ctrl-C.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that draw many more examples may take as much longer; the usual clock would judge how busy the machine is."""
+    for item in items if os.environ.get("TEST_ALL") else ():
+        if is_hypothesis_test(getattr(item, "obj", None)) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONGEST_S))
 
 
 @pytest.fixture(scope="session", autouse=True)

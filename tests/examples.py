@@ -6,6 +6,7 @@ import os
 from random import SystemRandom
 
 MORE = 8  # Times as many in `make test-all`.
+LONGEST_S = 3600  # That a test which draws them may take there: enough on any machine, and what hangs still ends.
 
 
 def examples(quick: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from statistics import mean
+from statistics import fmean
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import digest_of
@@ -110,7 +110,7 @@ class BusyMachine:
         squeeze = min(1.0, 100.0 / asked) if asked else 1.0  # All get less where there is not enough for all.
         self.cpu.append(min(100.0, asked))
         self.recent.append(min(100.0, asked))
-        known = mean(self.recent) if len(self.recent) == SPAN_S else None
+        known = fmean(self.recent) if len(self.recent) == SPAN_S else None
         attempts = {f"attempt{number}": Usage(cpu_percent=one * squeeze) for number, one in enumerate(takes)}
         self.state.running = dict.fromkeys(attempts, "waits")
         return MachineLoad(self.second * SECOND_US, known, None, attempts)

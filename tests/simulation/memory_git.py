@@ -90,16 +90,19 @@ class MemoryGit:
 
     def reuse(self, _: Repository, old: Path, path: Path, commit: str, **more: Any) -> None:
         self.asked()
-        self.checkouts.pop(old)
-        if old != path:
+        if self.checkouts.pop(old, None) is None:  # It is gone: a new one is made all the same.
+            self.add(_, path, commit)
+        elif old != path:
             path.parent.mkdir(parents=True, exist_ok=True)
             old.rename(path)
         self.checkouts[path] = dict(self.tree(commit))
 
-    def remove(self, _: Repository, path: Path) -> None:
+    def remove(self, _: Repository, path: Path) -> bool:
+        """One that is gone may be removed again: a run that has ended, is rolled back and ends anew asks twice."""
         self.asked()
-        self.checkouts.pop(path)
-        path.rmdir()
+        if self.checkouts.pop(path, None) is not None:
+            path.rmdir()
+        return True
 
     def snapshot(
         self, _: Repository, folder: Path, *, message: str, parents: Sequence[str], at_us: int, **more: Any
