@@ -111,11 +111,11 @@ def page(found: dict[str, Any]) -> list[Text]:
 
 
 def _row(name: str, figure: dict[str, float], other: dict[str, float] | None, told: Any) -> list[Any]:
-    def reach(of: dict[str, float]) -> Text:
+    def span(of: dict[str, float]) -> Text:
         return Text(f"{told(of['low'])}–{told(of['high'])}", style="dim")
 
-    before = [] if other is None else [told(other["value"]), reach(other)]
-    return [name, *before, Text(told(figure["value"]), style="bold"), reach(figure)]
+    before = [] if other is None else [told(other["value"]), span(other)]
+    return [name, *before, Text(told(figure["value"]), style="bold"), span(figure)]
 
 
 def _plain(name: str, key: str, found: dict[str, Any], other: dict[str, Any] | None, told: Any) -> list[Any]:

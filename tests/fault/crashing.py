@@ -211,7 +211,11 @@ class World(Store):
 
     def supervisor_of(self, daemon: Forked) -> ProcessIdentity:
         """The supervisor that a daemon has. Probes of the machine, and what it has started, are none."""
-        [pid] = wait_until(lambda: [one for one in descendants([daemon.pid]) if is_supervisor(one)], "a supervisor")
+        # One that it starts looks like it until it has another program.
+        [pid] = wait_until(
+            lambda: found if len(found := [*filter(is_supervisor, descendants([daemon.pid]))]) == 1 else None,
+            "a supervisor",
+        )
         who = identity_of(pid)
         assert who is not None
         return who
