@@ -222,8 +222,15 @@ class Checkouts:
         for kind in ("worktrees", "objects"):  # Either lane may lead to a gate; the second finds nothing to do.
             self._do(repository, kind, work)
 
-    def end_run(self, run_id: str, repository: str, workdir: Path, completed: Collection[str]) -> None:
-        """Take the checkouts away whose work is held: also of attempts that a dispatcher before us has seen to."""
+    def end_run(
+        self, run_id: str, repository: str, workdir: Path, completed: Collection[str], if_still: Callable[[], bool]
+    ) -> None:
+        """Take the checkouts away whose work is held: also of attempts that a dispatcher before us has seen to.
+
+        Args:
+            if_still: whether the run is as it ended, asked while no checkout can be made. Else it has been taken up again,
+                maybe by another process, whose attempts work there.
+        """
         with self._lock:
             self._free.pop(run_id, None)
         paths = [path for path in (self.worktree(run_id, name) for name in (*completed, GATES)) if path.exists()]
@@ -231,7 +238,7 @@ class Checkouts:
         def work() -> None:
             for path in paths:
                 with contextlib.suppress(ParallelAgentsError, OSError):  # It stays, and `gc` finds it.
-                    worktrees.remove(self._open(repository, workdir), path)
+                    worktrees.remove(self._open(repository, workdir), path, if_still=if_still)
             with contextlib.suppress(OSError):
                 os.rmdir(self.home / "worktrees" / run_id)
 

@@ -392,7 +392,12 @@ class RunFiles:
         self._known.pop(state.run_id, None)
         if state.ended and state.repository is not None:
             completed = [name for name, task in state.tasks.items() if task.status == COMPLETED]
-            self.checkouts.end_run(state.run_id, state.repository, Path(state.workdir), completed)
+            run_id, version = state.run_id, state.version
+
+            def still() -> bool:
+                return self._log.version(run_id) == version
+
+            self.checkouts.end_run(run_id, state.repository, Path(state.workdir), completed, still)
 
     def _take_back(self, state: RunState, commit: str, number: int) -> None:
         """Make the shared directory what it was before a run that failed; what is there now is kept as a checkpoint.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 Refusal = str  # A key of REFUSALS.
@@ -60,7 +61,8 @@ class Reply:
     wait_s: float = 0.0  # Before its first byte.
     refusal: Refusal = ""
     headers: Mapping[str, str] = field(default_factory=dict)  # More of them, with a refusal.
-    reset_at_s: int = 0  # Of a usage limit, seconds since the epoch.
+    reset_at_s: int = 0  # Of a usage limit, seconds since the epoch ...
+    reset_in_s: int | None = None  # ... or so many after it refuses.
     cut_after: int | None = None  # The connection ends after so many events ...
     hang_after: int | None = None  # ... or nothing more comes, for as long as the client stays.
     garbage: bytes = b""  # Instead of events.
@@ -77,23 +79,43 @@ def bash(command: str) -> Tool:
     return Tool("Bash", {"command": command, "description": "a step of the script"})
 
 
-def refuse(refusal: Refusal, *, retry_after_s: int | None = None, reset_at_s: int = 0) -> Reply:
-    """An answer that is none, with the headers that its kind has."""
+def refuse(
+    refusal: Refusal, *, retry_after_s: int | None = None, reset_at_s: int = 0, reset_in_s: int | None = None
+) -> Reply:
+    """An answer that is none, with the headers that its kind has.
+
+    Args:
+        reset_at_s: when a usage limit ends, in seconds since the epoch.
+        reset_in_s: or how long after the refusal, however late somebody comes to be refused.
+    """
     assert refusal in REFUSALS, refusal
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     if refusal == "usage_limit":
-        prefix = "anthropic-ratelimit-unified-"
-        headers |= {
-            f"{prefix}status": "rejected",
-            f"{prefix}reset": str(reset_at_s),
-            f"{prefix}representative-claim": "five_hour",
-            f"{prefix}5h-status": "rejected",
-            f"{prefix}5h-reset": str(reset_at_s),
-            f"{prefix}5h-utilization": "1.0",
-            f"{prefix}overage-status": "rejected",
-            f"{prefix}overage-disabled-reason": "org_level_disabled",
-        }
-    return Reply(refusal=refusal, headers=headers, reset_at_s=reset_at_s)
+        headers |= _limit_headers(reset_at_s)
+    return Reply(refusal=refusal, headers=headers, reset_at_s=reset_at_s, reset_in_s=reset_in_s)
+
+
+def stated(reply: Reply, now_s: float) -> Reply:
+    """What it says at a moment, in seconds since the epoch: then it is known when its limit ends."""
+    if reply.reset_in_s is None:
+        return reply
+    reset_at_s = ceil(now_s) + reply.reset_in_s
+    headers = {**reply.headers, **_limit_headers(reset_at_s)}
+    return replace(reply, headers=headers, reset_at_s=reset_at_s, reset_in_s=None)
+
+
+def _limit_headers(reset_at_s: int) -> dict[str, str]:
+    prefix = "anthropic-ratelimit-unified-"
+    return {
+        f"{prefix}status": "rejected",
+        f"{prefix}reset": str(reset_at_s),
+        f"{prefix}representative-claim": "five_hour",
+        f"{prefix}5h-status": "rejected",
+        f"{prefix}5h-reset": str(reset_at_s),
+        f"{prefix}5h-utilization": "1.0",
+        f"{prefix}overage-status": "rejected",
+        f"{prefix}overage-disabled-reason": "org_level_disabled",
+    }
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from modelserver import anthropic, responses
-from modelserver.script import Reply, Rule, Usage
+from modelserver.script import Reply, Rule, Usage, stated
 
 DIALECTS: dict[str, ModuleType] = {"/v1/messages": anthropic, "/v1/responses": responses}
 UNSCRIPTED = Reply(text="The script says nothing of this.", usage=Usage(0, 0))
@@ -32,6 +32,7 @@ class Served:
     usage: Usage  # Of the whole answer. Zero for a refusal.
     message_id: str
     at_s: float  # Monotonic, when the request had been read.
+    reset_at_s: int = 0  # When the limit ends that it was refused for, as it was stated; seconds since the epoch.
     sent: int = 0  # Events written.
     told_input: bool = False  # The event that tells the input tokens was written.
     told_output: bool = False  # The event that tells the output tokens was written.
@@ -176,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.wait_s:
             self._linger(reply.wait_s)
         if reply.refusal:
+            reply = stated(reply, time.time())
+            one.reset_at_s = reply.reset_at_s
             one.status, body = dialect.refusal_of(reply, one.model, f"req_{one.number:06d}")
             one.complete = True
             self._send(one.status, body, dict(reply.headers))

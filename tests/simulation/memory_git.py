@@ -5,7 +5,7 @@ Files are texts by path and have no lines: two sides that have changed a path in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -97,9 +97,11 @@ class MemoryGit:
             old.rename(path)
         self.checkouts[path] = dict(self.tree(commit))
 
-    def remove(self, _: Repository, path: Path) -> bool:
-        """One that is gone may be removed again: a run that has ended, is rolled back and ends anew asks twice."""
+    def remove(self, _: Repository, path: Path, *, if_still: Callable[[], bool] = lambda: True) -> bool:
+        """One that is gone may be removed again."""
         self.asked()
+        if not if_still():
+            return False
         if self.checkouts.pop(path, None) is not None:
             path.rmdir()
         return True

@@ -6,7 +6,7 @@ import os
 from random import Random
 
 import pytest
-from busy_machine import BusyMachine
+from busy_machine import SPAN_S, BusyMachine
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
@@ -53,14 +53,17 @@ def test_under_steady_load_the_pool_does_not_oscillate(seed: int) -> None:
 @pytest.mark.slow
 @STORIES
 @given(SEED)
+@example(2212)  # From 3 workers to 16, each step after the longest wait that there is.
 def test_when_load_falls_the_pool_comes_back_to_its_most(seed: int) -> None:
-    """Within minutes, whatever it had learned before."""
+    """Each step takes a quarter of the longest wait at the most, whatever it had learned before."""
     machine = steady(seed)
     machine.run(HOUR_S)
+    bounds = machine.state.plan.settings
+    steps = bounds.max_parallel_agents - bounds.min_workers
     machine.wants, machine.foreign, machine.noise = (lambda age: 1.0), (lambda second: 0.0), 0.2
     machine.lasts = lambda: 30
-    machine.run(1200 + 3 * int(scaling.LONGEST_S) // 4 + 16 * int(scaling.CALM_S))
-    assert machine.widths[-1] == machine.state.plan.settings.max_parallel_agents
+    machine.run(int(scaling.PRESSED_S) + SPAN_S + steps * (int(scaling.LONGEST_S) // 4 + 1))
+    assert machine.widths[-1] == bounds.max_parallel_agents
 
 
 def test_the_pool_is_as_wide_as_the_machine_can_bear() -> None:

@@ -95,6 +95,24 @@ def test_a_refusal_costs_nothing_and_says_how_long_to_wait(server: ModelServer) 
     assert server.usage_by_model() == {}
 
 
+def test_a_limit_may_end_some_seconds_after_its_refusal_however_late_that_comes(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In headers and in bodies, and the test can see which moment was stated."""
+    server.on("", refuse("usage_limit", reset_in_s=5))
+    found = []
+    for now_s, path in ((1_800_000_000.5, "/v1/messages"), (1_800_000_100.0, "/v1/responses")):
+        monkeypatch.setattr("modelserver.server.time.time", lambda now_s=now_s: now_s)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(server, "Hello.", path=path)
+        with refused.value as answer:
+            error = json.loads(answer.read())["error"]
+            header = answer.headers["anthropic-ratelimit-unified-5h-reset"]
+        found.append((header, error.get("resets_at"), error.get("resets_in_seconds")))
+    assert found == [("1800000006", None, None), ("1800000105", 1_800_000_105, 5)]
+    assert [one.reset_at_s for one in server.served()] == [1_800_000_006, 1_800_000_105]
+
+
 def test_an_answer_that_is_cut_is_known_not_to_be_complete(server: ModelServer) -> None:
     """Its input was told, its output was not."""
     server.on("", Reply("Cut.", cut_after=2))
