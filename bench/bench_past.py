@@ -146,6 +146,13 @@ def _at(projector: Projector, run_id: str, seq: int) -> Callable[[], object]:
     return lambda: projector.state(run_id, seq)
 
 
+def warm(store: Path) -> None:
+    """Let the system have a store in memory, as it has one that is in use."""
+    with store.open("rb") as file:
+        while file.read(1 << 24):
+            pass
+
+
 def single_tasks(log: Log, run_ids: Sequence[str], tasks: int, what: str) -> None:
     """One task at a random moment, of random runs."""
     projector, chance = Projector(log), random.Random(3)
@@ -266,6 +273,7 @@ def main(named: str | None = None) -> None:
         store = folder / "many" / ".parallel-agents" / "events.db"
         if not store.exists():
             many_runs(folder / "many")
+        warm(store)
         with Log(store, environ={}) as log:
             run_ids = list(Projector(log).runs())
             single_tasks(log, run_ids, 155, "one task of a run among 1,000, a million events")
