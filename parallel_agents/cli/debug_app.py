@@ -21,7 +21,7 @@ from parallel_agents.cli import debug_picture as picture
 from parallel_agents.cli.debug_asking import ASKS
 from parallel_agents.cli.debug_dialogs import Page
 from parallel_agents.cli.debug_keys import BINDINGS, keys_page
-from parallel_agents.cli.debug_lists import EventList, Lines, TabBar
+from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
 from parallel_agents.cli.drawing import duration, one_line
 from parallel_agents.debugging import TIME_STEPS_S, Debugging
@@ -88,7 +88,7 @@ class Debugger(App[None]):
         with Horizontal(id="body"):
             yield EventList(id="events")
             with Vertical(id="right"):
-                yield Static(id="head")
+                yield Head(id="head")
                 yield Static(id="watches")
                 yield TabBar(id="tabs")
                 yield Lines(id="pane")
@@ -105,6 +105,11 @@ class Debugger(App[None]):
         """Another share for the events where there is room."""
         self.screen.set_class(event.size.width >= _WIDE, "-wide")
         self.call_after_refresh(self.show_all)
+
+    def on_resized(self) -> None:
+        """What is cut to a width is cut anew."""
+        self.show_head()
+        self.show_tabs()
 
     @property
     def is_idle(self) -> bool:
@@ -151,6 +156,10 @@ class Debugger(App[None]):
             pane.show_texts(picture.event_texts(session))
         else:
             pane.show_texts(picture.set_texts(session))
+        self.show_tabs()
+
+    def show_tabs(self) -> None:
+        """The names of the panes."""
         self.query_one("#tabs", TabBar).tell(self.tab, self._asking is not None)
 
     def _wanted(self) -> tuple[str, int, str | None]:

@@ -170,6 +170,18 @@ class EventList(Lines):
     ]
 
 
+class Resized(Message):
+    """A widget has another width than its text was made for; it comes a moment after the screen's."""
+
+
+class Head(Static):
+    """The lines above the panes, which are cut to the width that there is."""
+
+    def on_resize(self) -> None:
+        """Another width."""
+        self.post_message(Resized())
+
+
 class TabBar(Static):
     """The names of the panes; a click shows one."""
 
@@ -178,6 +190,10 @@ class TabBar(Static):
     """
 
     _told: Text | None = None
+
+    def on_resize(self) -> None:
+        """Another width."""
+        self.post_message(Resized())
 
     def tell(self, shown: str, busy: bool) -> None:
         """Which one is shown, and whether its answer is still being made."""
