@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from parallel_agents.eventstore import events as ev
@@ -91,7 +92,7 @@ class Steering:
             self._steer(world, state, at_us, records)
         for name in [name for name, at_us in self._answers.items() if at_us <= world.now_us]:
             del self._answers[name]
-            self._append(world, world.now_us, "approve", lambda name=name: decide_approve_start(state, name))  # type: ignore[misc]
+            self._append(world, world.now_us, "approve", partial(decide_approve_start, state, name))
         if self.retries and state.ended and state.ended_at_us is not None:
             after_us, names = self.retries[0]
             if state.ended_at_us + after_us <= world.now_us:

@@ -122,13 +122,16 @@ class Surroundings:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._begin()
+
+    def _begin(self) -> None:
         self._seq = 0
         self._occupancy, self._circuits, self._spend = occupancy_fold.Occupancy(), Circuits(), Spend()
 
     def before(self, seq: int) -> Before:
         """As of the event before that one, without what single runs have cost."""
         if seq - 1 < self._seq:
-            self.__init__(self._log)  # type: ignore[misc]
+            self._begin()
         for row in self._log.rows(self._seq, seq - 1, where=_COUNTS):
             if row.type in occupancy_fold.TYPES or row.type == "RunArchived":
                 occupancy_fold.fold_row(self._occupancy, row)
