@@ -115,7 +115,7 @@ def _of_event(life: _Life, record: Recorded, end_of: EndOf) -> Iterator[Telling]
             failed = end_of(because, record.seq)
             fast = ", and its pipeline fails fast" if reason == "fail_fast" else ""
             how = "" if failed is None else f" ({_how_it_ended(failed)})"
-            said = f"{because} failed{how}{fast}"
+            said = f"{because} did not complete{how}{fast}"
             yield Telling("skipped", said, [*([failed] if failed else []), record])
         case ev.TaskCancelled(reason=reason, attempt_id=attempt_id):
             asked = [life.request] if life.request is not None else []

@@ -140,7 +140,7 @@ def task_line(session: Any, name: str, width: int) -> Text:
     if task.task.dependencies:
         line.append(f" ← {', '.join(task.task.dependencies)}", style="dim")
     if task.status in ("failed", "blocked", "skipped", "cancelled"):
-        said = task.error if task.status == "failed" else f"{task.because} failed" if task.because else task.reason
+        said = task.error if task.status == "failed" else f"because of {task.because}" if task.because else task.reason
         line.append(f"  {drawing.one_line(said or '')}", style="red" if task.status == "failed" else "dim")
     line.truncate(width, overflow="ellipsis")
     return line

@@ -194,7 +194,7 @@ class LiveView:
             case "failed":
                 return Text(drawing.one_line(task.error or ""), style="red")
             case "skipped":
-                return Text(f"{task.because} failed", style="dim")
+                return Text(f"because of {task.because}", style="dim")
             case "queued" if task.not_before_us is not None:
                 rest_s = task.not_before_us / 1e6 - self._clock()
                 if rest_s <= 0:  # Something else keeps it: a slot, a provider, a budget, a pause.

@@ -137,7 +137,7 @@ def remark(task: dict[str, Any], now_us: int | None = None) -> Text | None:
         case "running" if task["stuck"]:
             return Text(f"looks stuck: {drawing.one_line(stuck_words(task['stuck']))}", style="yellow")
         case "skipped":
-            return Text(f"{task['because']} failed", style="dim")
+            return Text(f"because of {task['because']}", style="dim")
         case "cancelled" | "blocked":
             return Text(drawing.one_line(task["reason"] or ""), style="dim")
         case "pending" if task["dependencies"]:

@@ -98,7 +98,7 @@ def _of_task(type_: str, data: dict[str, Any]) -> str | None:
             after = "" if data["duration_s"] is None else f", after {duration(data['duration_s'])}"
             return f"cancelled {when}{after}" + _why(data)
         case "TaskSkipped":
-            return f"skipped, because {data['because']} failed" + (
+            return f"skipped, because {data['because']} did not complete" + (
                 ", and the stage fails fast" if data["reason"] == "fail_fast" else ""
             )
         case "TaskReopened":

@@ -41,7 +41,7 @@ def show_page(found: dict[str, Any]) -> None:
         "exit code": found["exit_code"],
         "output": None if agents else found["output"],
         "error": None if agents else found["error"],
-        "skipped": f"{found['because']} failed" if found["because"] else None,
+        "skipped": f"because of {found['because']}" if found["because"] else None,
         "reason": found["reason"],
         "look": found["look"],
         "settle": found["settle"],

@@ -412,7 +412,7 @@ def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
     for name in sorted(broken, key=lambda name: (state.tasks[name].ended_at_us or 0, state.tasks[name].index)):
         failed = state.tasks[name]
         if failed.status in st.ENDED and not st.satisfies(failed.task, failed.status):
-            skip(name, failed.because if failed.status == st.SKIPPED and failed.because else name, "dependency")
+            skip(name, _first_cause(state, failed), "dependency")
     for number, failed_ids in sorted(state.stage_failed.items()):
         if not state.plan.stages[number].fail_fast or state.stage_open[number] > leaving[number]:
             continue
@@ -422,6 +422,19 @@ def _skips(state: RunState, first_open: int) -> dict[str, Skip]:
                 if task.task.stage > number and state.plan.stages[task.task.stage].phase == phase:
                     skip(name, failed_ids[0], "fail_fast")
     return skips
+
+
+def _first_cause(state: RunState, gone: TaskState) -> str:
+    """The task that failed first, of which an ended one is a consequence.
+
+    A fork from the middle of a retry's commit may have opened that task again and left this one skipped; then what
+    needs it is skipped because of this one.
+    """
+    if gone.status == st.SKIPPED and gone.because is not None:
+        first = state.tasks[gone.because]
+        if first.status in st.ENDED and not st.satisfies(first.task, first.status):
+            return gone.because
+    return gone.task.task_id
 
 
 def _open_behind(state: RunState, number: int, first_open: int) -> bool:
@@ -475,7 +488,7 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     if task.status == st.RUNNING:
         return Reason("running", f"it runs: attempt {task.attempts}{_stuck(task)}")
     if task.status in st.ENDED:
-        return _why_ended(task)
+        return _why_ended(state, task)
     if state.cancel_requested:
         return Reason("cancelling", "its run is being cancelled")
     if state.ended:
@@ -483,7 +496,11 @@ def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outl
     seen = seen or outlook(state, facts, now_us)
     for skip in seen.decision.skips:
         if skip.task_id == task_id:
-            return Reason("skipping", f"it will be skipped: {skip.because} failed" + _by(skip.reason), (skip.because,))
+            return Reason(
+                "skipping",
+                f"it will be skipped: {skip.because} {_how(state, skip.because)}" + _by(skip.reason),
+                (skip.because,),
+            )
     if task.status == st.BLOCKED:
         return Reason("blocked", f"it waits for a person: {task.reason}")
     if state.status == st.RUNNING and ("block", task_id) in seen.decision.steps:
@@ -555,16 +572,30 @@ def _why_no_slot(state: RunState, task: TaskState, seen: Outlook) -> Reason:
     return Reason("lower_rank", text, tuple(state.running.values()))
 
 
-def _why_ended(task: TaskState) -> Reason:
+def _why_ended(state: RunState, task: TaskState) -> Reason:
     match task.status:
         case st.SKIPPED:
-            return Reason("skipped", f"skipped: {task.because} failed" + _by(task.reason), (task.because or "",))
+            because = task.because or ""
+            return Reason("skipped", f"skipped: {because} {_how(state, because)}" + _by(task.reason), (because,))
         case st.CANCELLED:
             return Reason("cancelled", "cancelled" + (f": {task.reason}" if task.reason else ""))
         case st.FAILED:
             return Reason("failed", f"failed after {task.attempts} attempt{'s' * (task.attempts != 1)}: {task.error}")
         case _:
             return Reason("completed", f"completed in attempt {task.attempts}")
+
+
+def _how(state: RunState, because: str) -> str:
+    """How a task that others are skipped because of came to its end, or that it has been opened again since."""
+    match state.tasks[because].status if because in state.tasks else st.FAILED:
+        case st.CANCELLED:
+            return "was cancelled"
+        case st.SKIPPED:
+            return "was skipped"
+        case st.FAILED:
+            return "failed"
+        case _:
+            return "had failed"
 
 
 def _by(reason: str) -> str:

@@ -114,7 +114,7 @@ def test_a_failure_says_how_long_it_took_and_why() -> None:
 
 def test_a_skip_names_the_task_that_failed() -> None:
     """And that the stage fails fast, where that is why."""
-    assert said("TaskSkipped", task_id="b", because="a") == "skipped, because a failed"
+    assert said("TaskSkipped", task_id="b", because="a") == "skipped, because a did not complete"
     assert said("TaskSkipped", task_id="b", because="a", reason="fail_fast").endswith("fails fast")
 
 

@@ -116,6 +116,21 @@ def test_why_a_task_will_never_run() -> None:
     assert reason(run, "b")[:2] == ("cancelled", "cancelled: not needed")
 
 
+def test_a_skipped_task_whose_own_cause_was_opened_again_is_the_cause_of_what_needs_it() -> None:
+    """As in a fork from the middle of the commit of a retry: its first events opened one task, the rest is missing."""
+    run = PaperRun(plan_of(task("a"), task("b", "a"), task("c", "b"), task("d", "c")))
+    run.tick()
+    run.fail("a")
+    run.tick()
+    assert [run.state.tasks[name].because for name in "bcd"] == ["a", "a", "a"]
+    run.add(ev.TaskReopened(task_id="a", reason="retry"), ev.TaskReopened(task_id="c", reason="retry"))
+    assert reason(run, "c") == ("skipping", "it will be skipped: b was skipped", ("b",))
+    assert run.tick() == ["a"]
+    assert [run.state.tasks[name].because for name in "bc"] == ["a", "b"]
+    assert reason(run, "c") == ("skipped", "skipped: b was skipped", ("b",))
+    assert reason(run, "b") == ("skipped", "skipped: a had failed", ("a",))
+
+
 def test_asking_why_changes_nothing() -> None:
     """The next tick sees all that it would have seen."""
     run = PaperRun(plan_of(task("a"), task("b", "a"), task("c"), max_parallel_agents=1))

@@ -120,7 +120,7 @@ def test_why_it_ran_again_after_somebody_opened_it(scene: Scene) -> None:
     found = why(scene.log, run_id, "b")
     assert (found["code"], named(scene, found)) == ("skipped", ["TaskFailed a", "TaskSkipped b"])
     assert past(scene, run_id, "b", "skipped") == [
-        ("a failed (failed: exit code 1)", ["TaskFailed a", "TaskSkipped b"], False)
+        ("a did not complete (failed: exit code 1)", ["TaskFailed a", "TaskSkipped b"], False)
     ]
     steer.retry(scene.log, run_id)
     scene.dispatcher.hold(run_id)
