@@ -90,7 +90,7 @@ class Known:
         ended = Ended(task.task_id, "exited", exit_code=0, charges=charges)
         if fails and before is not None and before.ended is not None:
             ended = replace(before.ended, charges=charges, ended_at_us=0)
-        self._keep(task.task_id, number, f"{why}; assumed to succeed, {whence}")
+        self.assume(task.task_id, number, f"{why}; assumed to succeed, {whence}")
         return Part(round(took_s * 1e6), ended)
 
     def on_another_model(self, attempt: Attempt, part: Part, number: int, agent_type: str, model: str | None) -> Part:
@@ -105,7 +105,7 @@ class Known:
             if took is None
             else f"{took.value:.2f} times as long by {took.samples[0]} and {took.samples[1]} attempts"
         )
-        self._keep(
+        self.assume(
             attempt.task_id, number, f"{model or 'its own model'} in place of {before or 'its own model'}: {told}"
         )
         charges = tuple(
@@ -125,13 +125,13 @@ class Known:
         took_us = least_us if expected.value is None else max(least_us, round(_at(expected, self.level) * 1e6))
         if took_us > task.timeout_s * 1e6:
             return timed_out(task)
-        self._keep(task.task_id, number, f"its time was up after {least_us / 1e6:g} s; assumed to end well later")
+        self.assume(task.task_id, number, f"its time was up after {least_us / 1e6:g} s; assumed to end well later")
         ended = Ended(
             task.task_id, "exited", exit_code=0, charges=() if attempt.ended is None else attempt.ended.charges
         )
         return Part(took_us, ended)
 
-    def _keep(self, task_id: str, number: int, what: str) -> None:
+    def assume(self, task_id: str, number: int, what: str) -> None:
         self.assumed.setdefault((task_id, number), Assumed(task_id, number, what))
 
 

@@ -8,11 +8,13 @@ played at the ends of its range too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from parallel_agents.assumptions import ENDED_BY_ITSELF, LEVELS, Assumed, Known, check_models, timed_out
+from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.costs import usd
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
@@ -22,12 +24,15 @@ from parallel_agents.otherwise_settings import differently
 from parallel_agents.past_attempts import NOTHING, Past, read_past
 from parallel_agents.projections import status as st
 from parallel_agents.recording import BLOCKED, STOPPED, TIMED_OUT, Attempt, Recording
-from parallel_agents.reenacting import OF_THE_MACHINE, Reenactment
+from parallel_agents.reenacting import OF_THE_MACHINE, Reenactment, files_of, has_files
+from parallel_agents.reenacting_files import FilesAgain
 from parallel_agents.run_figures import Figures, figures_of
 from parallel_agents.scheduler.redecide import THEN, Divergence
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
 from parallel_agents.scheduler.strategies import StrategyOptions
+from parallel_agents.scheduler.work import PATHS_SHOWN
+from parallel_agents.settling_again import Answers, answers_of
 from parallel_agents.steering_again import Dropped, Steering, steering_of
 from parallel_agents.surroundings import Surroundings, recording_of
 from parallel_agents.virtual_run import AGAIN_US, IDLE_LOOKS
@@ -50,20 +55,30 @@ class _Otherwise:
     """One run under another plan, at one level of what is assumed."""
 
     def __init__(
-        self, log: Log, recording: Recording, plan: Plan, past: Past, level: float, around: Surroundings
+        self,
+        log: Log,
+        recording: Recording,
+        plan: Plan,
+        past: Past,
+        level: float,
+        around: Surroundings,
+        files: FilesAgain | None = None,
     ) -> None:
         self.known = Known(past, plan.agents, level)
         self._plan = {task.task_id: task for task in plan.tasks}
         self._free = False
         self._number: dict[str, int] = {}
+        self._starts: dict[str, tuple[str, int]] = {}
         self._before: dict[str, Attempt] = {}
-        self.again = Reenactment(log, recording, plan, obeys=True, acts=self.act, around=around)
+        self.again = Reenactment(log, recording, plan, obeys=True, acts=self.act, around=around, files=files)
+        self._answers = Answers()
 
     def act(self, launch: Launch, attempt: Attempt | None) -> Part:
         """What an attempt does now."""
         task_id = launch.task_id
         task, number = self._plan[task_id], self._number.get(task_id, 0) + 1
         self._number[task_id] = number
+        self._starts[launch.attempt_id] = task_id, number
         before = self._before.get(task_id)
         if attempt is None:
             return self.known.unheard_of(task, number, before, "it was never made")
@@ -107,7 +122,10 @@ class _Otherwise:
             world.append([(recording.run_id, ev.WorkersScaled(workers=self.again.plan.settings.max_parallel_agents))])
             steering = steering_of(recording, found.looks)
             steering.begin(world.records, recording.run_id)
+            if self.again.files is not None:
+                self._answers = answers_of(recording, world.records)
             self._go_on(steering)
+            self._assume_files()
         paths = {here: self.again.act_of(here) for here in self.again.ids.values()}
         figures = figures_of(world.records, recording.run_id, lambda here: _paths(paths.get(here)))
         self.again.close()
@@ -118,17 +136,42 @@ class _Otherwise:
         world.look()
         while world.state is not None and idle < IDLE_LOOKS:
             state = world.state
-            times = [at for at in (world.next_us(), steering.next_us(state)) if at is not None]
+            times = [at for at in (world.next_us(), steering.next_us(state), self._answers.next_us()) if at is not None]
             if state.ended and not (steering.retries or state.running):
                 return
             if not times:
                 return
             world.now_us = max(world.now_us + (AGAIN_US if idle > 1 else 0), min(times))
             steering.act(world, state)
+            self._answers.act(world, state)
             made = world.look()
             for one in made:
                 steering.look(one)
+                if self.again.files is not None:
+                    self._answers.look(one)
             idle = 0 if made else idle + 1
+
+    def _assume_files(self) -> None:
+        """What had to be assumed of files."""
+        files = self.again.files
+        said: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for attempt_id, paths in ({} if files is None else files.moved).items():
+            said[self._starts[attempt_id]].append(
+                f"it began with other files; its own lines are taken in {_listed(paths)}"
+            )
+        for task_id, paths in self._answers.unasked.items():
+            answer = f"its own lines are taken in {_listed(paths)}" if paths else "it is approved"
+            said[task_id, self._number[task_id]].append(
+                f"its work waits for a person, which it did not then: {answer}, at once"
+            )
+        for (task_id, number), words in said.items():
+            self.known.assume(task_id, number, "; ".join(words))
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:PATHS_SHOWN]) + (
+        f" and {len(paths) - PATHS_SHOWN} more" if len(paths) > PATHS_SHOWN else ""
+    )
 
 
 def _paths(attempt: Attempt | None) -> tuple[str, ...]:
@@ -148,6 +191,7 @@ def otherwise(
     options: StrategyOptions | None = None,
     past: Past | None = None,
     around: Surroundings | None = None,
+    repository: Callable[[], Repository] | None = None,
 ) -> dict[str, Any]:
     """What a run would have come to under other settings.
 
@@ -156,12 +200,14 @@ def otherwise(
         options: what the configuration says of strategies.
         past: what the store knows of attempts, where somebody has read it already.
         around: what other runs held and had spent, likewise.
+        repository: gives the repository that holds its files; left out: nothing is merged, and no conflict is found.
     Returns:
         ``{"run_id", "name", "settings", "recorded": figures, "otherwise": figures, "range": {"makespan_s": [low, high],
-        "cost_usd": [low, high]}, "differs_from": {"seq", "type", "field", "recorded", "now"} | None, "moved": [{"task_id",
-        "recorded", "otherwise"}], "assumed": [...], "dropped": [...], "held_by_machine"}``. Figures are those of
-        ``run_figures``; ``moved`` names tasks by their place in the order of starts, from 1. ``range`` is None where nothing
-        had to be assumed.
+        "cost_usd": [low, high]}, "files_judged", "files_left", "differs_from": {"seq", "type", "field", "recorded", "now"} |
+        None, "moved": [{"task_id", "recorded", "otherwise"}], "assumed": [...], "dropped": [...], "held_by_machine"}``. Figures
+        are those of ``run_figures``; ``moved`` names tasks by their place in the order of starts, from 1. ``range`` is None
+        where nothing had to be assumed. ``files_judged`` is false where the run has files that were not laid out, and
+        ``files_left`` says why.
     Raises:
         UnknownRun: there is no such run.
         InvalidUsage: a setting names nothing that can be another one, or a model of which nothing is known.
@@ -176,11 +222,16 @@ def otherwise(
     if any(name.endswith("model") for name in settings):
         models = {name: attempts[-1].start.model for name, attempts in recording.by_task.items()}
         check_models(known, {task.task_id: task for task in plan.tasks}, models)
-    played = [_Otherwise(log, recording, plan, known, LEVELS[0], around).play()]
+    files, why = files_of(log, recording, repository)
+    played = [_Otherwise(log, recording, plan, known, LEVELS[0], around, files).play()]
     if played[0].assumed:
         known = read_past(log, state.name, runs=PAST_RUNS) if known is NOTHING else known
-        played = [_Otherwise(log, recording, plan, known, level, around).play() for level in LEVELS]
-    return _told(recording, state.name, understood, played)
+        played = []
+        for level in LEVELS:
+            files, why = files_of(log, recording, repository)
+            played.append(_Otherwise(log, recording, plan, known, level, around, files).play())
+    judged = files is not None or not has_files(recording)
+    return {**_told(recording, state.name, understood, played), "files_judged": judged, "files_left": why}
 
 
 def _needs_past(recording: Recording, plan: Plan, settings: Mapping[str, str]) -> bool:

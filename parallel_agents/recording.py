@@ -31,6 +31,13 @@ DISCARDED: Final = "discarded"
 BLOCKED: Final = "blocked"
 OPEN: Final = "open"
 
+NO_CHANGE: Final = "no_change"
+OF_ITS_FILES: Final = ("declared output is missing: ", "conflict markers are left in ")
+"""How errors begin that say what was wrong with the files of an attempt which ended well."""
+
+GAVE_UP: Final = " did not: "
+"""Between who was to resolve a conflict and why that came to nothing."""
+
 _ENDS = (
     ev.TaskCompleted | ev.TaskFailed | ev.TaskTimedOut | ev.AttemptLost | ev.TaskCancelled | ev.ResultDiscarded
     | ev.TaskBlocked
@@ -48,6 +55,10 @@ class Attempt:
         place: of its end among all events, so that what ended together is told in its order.
         paths: the first of those that it has changed.
         commit: of the files that it has left, where they were kept.
+        merged: the integration line with these files, where they were merged.
+        gates: that were run on its files, in order.
+        well: whether it did all that was asked of it, and its files alone made a failure of that.
+        gave_up: what kept it from resolving the conflict that is left to a person now; None: nothing did.
     """
 
     start: ev.TaskStarted
@@ -59,6 +70,10 @@ class Attempt:
     place: int = 0
     paths: tuple[str, ...] = ()
     commit: str | None = None
+    merged: str | None = None
+    gates: list[ev.GateChecked] = field(default_factory=list)
+    well: bool = False
+    gave_up: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -92,6 +107,7 @@ class Recording:
 
     run_id: str
     looks: list[Look] = field(default_factory=list)
+    stage_gates: list[tuple[int, ev.GateChecked]] = field(default_factory=list)  # With their times, in order.
     attempts: dict[str, Attempt] = field(default_factory=dict)  # By attempt id, in the order of their starts.
 
     @property
@@ -178,6 +194,10 @@ def _learn(made: Recording, look: Look) -> None:
             case ev.CheckpointCreated(kind="after_attempt", attempt_id=str(attempt_id)) if attempt_id in made.attempts:
                 attempt = made.attempts[attempt_id]
                 attempt.paths, attempt.commit = tuple(event.paths), event.commit
+            case ev.GateChecked(attempt_id=None):
+                made.stage_gates.append((look.at_us, event))
+            case ev.GateChecked(attempt_id=str(attempt_id)) if attempt_id in made.attempts:
+                made.attempts[attempt_id].gates.append(event)
             case _:
                 pass
     for place, event in enumerate(own):
@@ -197,6 +217,10 @@ def _learn(made: Recording, look: Look) -> None:
             retry = retry_of(own, place, found.start.attempt_id)
             found.draw = None if retry is None else draw_of(retry)
             found.ended.free = _is_free(own[:place], event, retry)
+            found.merged = event.commit if isinstance(event, ev.TaskCompleted) else None
+            found.well = _did_well(own[:place], event)
+            if isinstance(event, ev.TaskBlocked) and GAVE_UP in event.reason:
+                found.gave_up = event.reason.partition(GAVE_UP)[2]
 
 
 def retry_of(own: Sequence[Event], place: int, attempt_id: str) -> ev.TaskRetryScheduled | None:
@@ -295,6 +319,22 @@ def is_to_be_merged_again(before: Sequence[Event], attempt_id: str) -> bool:
         and one.round - 1 < REBASE_ROUNDS
         for one in before
     )  # fmt: skip
+
+
+def _did_well(before: Sequence[Event], event: _ENDS) -> bool:
+    """Whether only its files have made a failure of an attempt: they met a conflict, or a gate, or were not there."""
+    if not isinstance(event, ev.TaskFailed):
+        return False
+    spoiled = any(
+        one.attempt_id == event.attempt_id
+        and (
+            (isinstance(one, ev.ConflictDetected) and not one.early)
+            or (isinstance(one, ev.GateChecked) and not one.passed)
+        )
+        for one in before
+        if isinstance(one, ev.ConflictDetected | ev.GateChecked)
+    )
+    return spoiled or event.kind == NO_CHANGE or event.error.startswith(OF_ITS_FILES)
 
 
 def _charge(event: ev.CostCharged) -> Charge:

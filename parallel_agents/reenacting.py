@@ -11,21 +11,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from parallel_agents.checkpoint.git import GitFailed
+from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded
+from parallel_agents.eventstore.record import Recorded, new_ids
 from parallel_agents.eventstore.submission import Plan, load_plan
 from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections import status as st
 from parallel_agents.projections.status import CPU, MEMORY
 from parallel_agents.recording import BLOCKED, Attempt, Look, Recording, is_planned
+from parallel_agents.reenacting_files import FilesAgain, files_again
 from parallel_agents.same_events import (
+    OF_COMMITS,
     OF_FILES,
     began_late,
     differ,
     differs_at_its_end,
     is_compared,
-    is_of_files,
+    is_given,
     is_seen,
     named,
     starts_last,
@@ -35,12 +41,15 @@ from parallel_agents.scheduler.decide import MAX_EXECUTION
 from parallel_agents.scheduler.governing import WORKERS, limited
 from parallel_agents.scheduler.redecide import LEVEL, LIVE, RESTED, THEN, Divergence
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
-from parallel_agents.scheduler.runners.recorded import Part
+from parallel_agents.scheduler.runners.recorded import FAR_US, Part
 from parallel_agents.surroundings import Surroundings, begin_again, has_agents, recording_of
 from parallel_agents.virtual_run import VirtualRun, runners_of, without_world
 
 WAKES_US: Final = 2_000_000  # Whatever is due is looked at so soon, even where every hint was lost.
 OF_THE_MACHINE: Final = frozenset({CPU, MEMORY, WORKERS})
+SILENT_LOOKS: Final = (
+    3  # As many steps as lie between two events of one end: its files are kept, merged, and merged again.
+)
 REPORT_EVERY: Final = 500  # Looks between two reports of progress.
 _FINISHES: Final = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 _LEASES: Final = (ev.RunClaimed, ev.RunReleased)
@@ -75,6 +84,7 @@ class Reenactment:
         obeys: whether an attempt that is asked to stop does so although it is not recorded to.
         acts: says what an attempt does, by the recorded one that it stands for; left out: the same.
         around: what other runs held and had spent, where many runs of the store are asked for.
+        files: its files; None: what they decided is given, as recorded.
     """
 
     def __init__(
@@ -86,49 +96,72 @@ class Reenactment:
         obeys: bool = False,
         acts: Acts | None = None,
         around: Surroundings | None = None,
+        files: FilesAgain | None = None,
     ) -> None:
         self.recording = recording
         self.outcome = Outcome()
         self.ids: dict[str, str] = {}  # Recorded attempt -> the one that stands for it.
         self._log = log
         self._acts_by = acts or as_recorded
-        self._left = {task_id: iter(attempts) for task_id, attempts in recording.by_task.items()}
         self._seqs: list[tuple[int, int]] = []  # Recorded seq -> seq here, ascending.
         first = recording.first
         assert isinstance(first.event, ev.RunSubmitted | ev.RunForked)
         recorded = load_plan(log.blob(first.event.plan_digest))
-        self.plan = without_world(plan or recorded)
+        self.plan = without_world(plan or recorded, files=files is not None)
         self.governed = limited(recorded.settings) or has_agents(recorded)
-        self.files = (
-            getattr(first.event, "base_commit", None) is not None or getattr(first.event, "commit", None) is not None
-        )
+        self.has_files = has_files(recording)
+        self.files = files
         began = [one.start.runner for one in recording.attempts.values()]
         self.world = VirtualRun(
-            recording.run_id, self.part_of, first.at_us, runners_of(self.plan, began), obeys=obeys, frozen=not obeys
+            recording.run_id, self.part_of, first.at_us, runners_of(self.plan, began), obeys=obeys, frozen=not obeys,
+            place=None if files is None else files.place,
         )  # fmt: skip
         self.world.draw_of = self.draw_of
+        if files is not None:
+            files.follow(plan or recorded)
+            self.world.place_of = self.place_of
+        self._names = {task_id: iter(attempts) for task_id, attempts in recording.by_task.items()}
+        self.world.dispatcher.name_attempts = self.name_attempts
         self._acts: dict[str, Attempt] = {}  # By the id of the attempt that stands for it.
         self._busy: set[str] = set()  # Recorded attempts that run as processes.
         self._held_back = False  # Whether less than the settings say may run.
         self._leaves = False  # Whether the dispatcher lets go of the run next.
         self._early: deque[Recorded] = deque()  # Decided here before it was there, as no files were waited for.
-        begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros, around)
+        place = None if files is None else files.place
+        begin_again(self.world, log, first, self.plan, recorded.budget_usd_micros, around, place)
         self._seqs.append((first.seq, self.world.records[-1].seq))
 
     def close(self) -> None:
         """Forget all of it."""
         self.world.close()
+        if self.files is not None:
+            self.files.close()
+
+    def name_attempts(self, task_ids: Sequence[str]) -> list[str]:
+        """The ids that the attempts of these tasks have in the recording, or new ones."""
+        found = [next(self._names.get(task_id, iter(())), None) for task_id in task_ids]
+        new = iter(new_ids(found.count(None)))
+        return [next(new) if one is None else one.start.attempt_id for one in found]
+
+    def place_of(self, attempt_id: str) -> int:
+        """The place of an attempt's end in the recording."""
+        attempt = self._acts.get(attempt_id)
+        return FAR_US if attempt is None else attempt.place
 
     def part_of(self, launch: Launch) -> Part:
         """What an attempt does: what its recorded one did."""
-        attempt = next(self._left.get(launch.task_id, iter(())), None)
+        if self.files is not None and (said := self.files.gate(launch, self.world.now_us)) is not None:
+            return said
+        attempt = self.recording.attempts.get(launch.attempt_id)
         if attempt is not None:
             self._acts[launch.attempt_id] = attempt
             self.ids[attempt.start.attempt_id] = launch.attempt_id
         part = self._acts_by(launch, attempt)
+        if self.files is not None:
+            part = self.files.part(launch, attempt, part, per_agent=self.plan.files.per_agent)
         late_us = 0 if attempt is None or self.world.runner.obeys else attempt.started_us - self.world.now_us
-        if late_us > 0 and part.takes_us is not None:  # It waited for files then.
-            return replace(part, takes_us=part.takes_us + late_us)
+        if late_us and part.takes_us is not None:  # It waited for files then, or does so here.
+            return replace(part, takes_us=max(0, part.takes_us + late_us))
         return part
 
     def act_of(self, attempt_id: str) -> Attempt | None:
@@ -167,7 +200,7 @@ class Reenactment:
         """What is due now between two looks at which nothing was due then."""
         while (at_us := self._next_before(look)) is not None:
             self.world.now_us = max(self.world.now_us, at_us)
-            made = [one for one in self.world.look() if one.run_id == self.recording.run_id and is_compared(one.event)]
+            made = [one for one in self.world.look() if self._is_compared(one)]
             if made:
                 now = named(made[0].event)
                 return Divergence(look.records[0].seq, type(made[0].event).__name__, "event before it", None, now)
@@ -203,7 +236,7 @@ class Reenactment:
         seen = {one.seq for one in look.records[:planned] if self._is_own(one) and is_seen(one.event)}
         self.give([one for one in look.records[:cut] if self._comes_with(one) or one.seq in seen])
         own = (one for one in look.records if self._is_own(one) and one.seq not in seen)
-        wanted = [one for one in own if is_compared(one.event)]
+        wanted = [one for one in own if self._is_compared(one)]
         said = self._decide(look, wanted) if wanted else None
         self.give([one for one in look.records[cut:] if self._comes_with(one)])
         return said
@@ -219,8 +252,9 @@ class Reenactment:
         places = []
         for record in records:
             event = record.event
+            without = self.files is None and type(event).__name__ in OF_FILES
             skipped = isinstance(event, ev.RunSubmitted | ev.RunForked) or (
-                self._is_own(record) and (isinstance(event, _LEASES) or type(event).__name__ in OF_FILES)
+                self._is_own(record) and (isinstance(event, _LEASES) or without)
             )
             if not skipped:
                 given.append((record.run_id, self._as_here(record)))
@@ -236,13 +270,12 @@ class Reenactment:
         self._make_ready(look, wanted)
         if not self.world.runner.obeys:
             self.world.runner.horizon = look.records[-1].seq
-        made = [one for one in self.world.look() if one.run_id == self.recording.run_id and is_compared(one.event)]
-        made = [*self._early, *made]
+        made = [*self._early, *self._made(len(wanted) - len(self._early))]
         self._early.clear()
         if any(isinstance(one.event, ev.TaskStarted) and LEVEL in one.event.facts for one in wanted):
             wanted, made = starts_last(wanted), starts_last(made)
         for there, here in zip(wanted, made, strict=False):
-            said = differ(there, here.event, self.ids)
+            said = differ(there, here.event, self.ids, self.files)
             if said is not None and said.field == "not_before" and began_late(there):
                 self.give([there])  # Measured by a clock that was ahead of the time of events.
             elif said is not None:
@@ -253,12 +286,22 @@ class Reenactment:
             missing = wanted[len(made)]
             return Divergence(missing.seq, type(missing.event).__name__, "event", named(missing.event), None)
         more = made[len(wanted) :]
-        if self.files and (not self.world.runner.obeys or all(isinstance(one.event, _FINISHES) for one in more)):
+        if self.has_files and (not self.world.runner.obeys or all(isinstance(one.event, _FINISHES) for one in more)):
             self._early += more
         elif more:
             now = more[0].event
             return Divergence(wanted[-1].seq, type(now).__name__, "event after it", None, named(now))
         return None
+
+    def _made(self, wanted: int) -> list[Recorded]:
+        """What is decided now. Where files are there, a look may have followed others that told of nothing."""
+        made = [one for one in self.world.look() if self._is_compared(one)]
+        looks = 0
+        while self.files is not None and len(made) < wanted and looks < SILENT_LOOKS:
+            more = [one for one in self.world.look() if self._is_compared(one)]
+            looks = 0 if more else looks + 1
+            made += more
+        return made
 
     def _make_ready(self, look: Look, wanted: Sequence[Recorded]) -> None:
         """What a look depends on that the recording tells: the load, the time that was used, who was stopped for money."""
@@ -314,6 +357,9 @@ class Reenactment:
         if task is not None and task.not_before_us is not None and task.not_before_us > at_us:
             self.world.skipped_us += max(0, task.not_before_us - min(at_us, task.queued_at_us or at_us))
 
+    def _is_compared(self, record: Recorded) -> bool:
+        return record.run_id == self.recording.run_id and is_compared(record.event, files=self.files is not None)
+
     def _is_own(self, record: Recorded) -> bool:
         return record.run_id == self.recording.run_id
 
@@ -321,7 +367,7 @@ class Reenactment:
         """Whether an event of a dispatcher's look is given and not decided."""
         event = record.event
         if self._is_own(record):
-            return is_of_files(event)
+            return is_given(event, files=self.files is not None)
         if record.run_id == STORE_RUN:
             return not self._is_said_here(event)
         return True
@@ -345,25 +391,62 @@ class Reenactment:
                 self.world.runner.forget(self.ids[attempt_id])
         if isinstance(event, ev.RunRolledBack):
             changes["to_seq"] = max((here for there, here in self._seqs if there <= event.to_seq), default=1)
-        if getattr(event, "commit", None) is not None:
-            changes["commit"] = None
+        for name in OF_COMMITS & type(event).model_fields.keys():
+            if (commit := getattr(event, name)) is not None:
+                changes[name] = None if self.files is None else self.files.as_here(commit)
         return event.model_copy(update=changes) if changes else event
 
 
-def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
-    """Execute a run again and compare it with its recording, without its files.
+def has_files(recording: Recording) -> bool:
+    """Whether the files of a run are versioned."""
+    event = recording.first.event
+    return getattr(event, "base_commit", None) is not None or getattr(event, "commit", None) is not None
+
+
+def files_of(
+    log: Log, recording: Recording, repository: Callable[[], Repository] | None
+) -> tuple[FilesAgain | None, str]:
+    """The files of a run, to be executed again.
+
+    Args:
+        repository: gives the repository that holds them; None: nobody asks for them.
+    Returns:
+        Them, or None and why they cannot be had; no reason where it has none, or nobody asks.
+    """
+    if repository is None or not has_files(recording):
+        return None, ""
+    state = st.fold(st.initial(recording.run_id), recording.first, log.blob)
+    if state.plan.workspace != "worktree":
+        return None, "its attempts shared a directory, in which one saw what others had half done"
+    try:
+        return files_again(repository(), recording, state.workdir)
+    except (GitFailed, NotAllowed) as error:
+        return None, str(error)
+
+
+def execute(
+    log: Log,
+    run_id: str,
+    told: Callable[[int, int], None] = lambda done, total: None,
+    repository: Callable[[], Repository] | None = None,
+) -> dict[str, Any]:
+    """Execute a run again and compare it with its recording.
 
     Args:
         told: told of progress: looks that were made, and how many there are.
+        repository: gives the repository that holds its files; left out: they are not laid out, and what they decided (merges,
+            conflicts, gates) is given.
     Returns:
-        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "files_judged", "divergence":
-        {"seq", "type", "field", "recorded", "now"} | None}``. ``given`` is what came from outside; ``files_judged`` is false
-        where the run has files: what they decided (merges, conflicts, gates) is given too.
+        ``{"run_id", "ok", "same": {type: count}, "given": {type: count}, "looks", "attempts", "files_judged", "files_left",
+        "commits": {"same", "alike"}, "divergence": {"seq", "type", "field", "recorded", "now"} | None}``. ``given`` is what
+        came from outside. ``files_judged`` is false where the run has files that were not laid out, and ``files_left`` says
+        why; of ``commits``, ``same`` are those that came out to the last bit, ``alike`` those that hold the same files.
     Raises:
         UnknownRun: there is no such run.
     """
     recording = recording_of(log, run_id)
-    again = Reenactment(log, recording)
+    files, why = files_of(log, recording, repository)
+    again = Reenactment(log, recording, files=files)
     try:
         found = again.play(told)
     finally:
@@ -375,6 +458,8 @@ def execute(log: Log, run_id: str, told: Callable[[int, int], None] = lambda don
         "given": dict(sorted((+found.given).items())),
         "looks": found.looks,
         "attempts": len(again.ids),
-        "files_judged": not again.files,
+        "files_judged": files is not None or not again.has_files,
+        "files_left": why,
+        "commits": None if files is None else {"same": files.same, "alike": files.alike},
         "divergence": None if found.divergence is None else found.divergence._asdict(),
     }

@@ -28,6 +28,7 @@ class Figures:
     busy_us: int = 0  # What all attempts have taken together.
     order: list[str] = field(default_factory=list)  # Tasks in the order of their first starts.
     tasks: Counter[str] = field(default_factory=Counter)  # By the status that they ended in.
+    conflicts: int = 0  # Merges that met a conflict.
     meetings: int = 0  # Pairs of attempts that ran at the same time and changed a file in common.
 
     @property
@@ -40,7 +41,8 @@ class Figures:
         return {
             "status": self.status, "makespan_s": self.makespan_s, "cost_usd": self.usd_micros / 1e6,
             "unknown_charges": self.unknown_charges, "attempts": self.attempts, "retries": self.retries,
-            "busy_s": self.busy_us / 1e6, "tasks": dict(self.tasks), "meetings": self.meetings, "order": self.order,
+            "busy_s": self.busy_us / 1e6, "tasks": dict(self.tasks), "conflicts": self.conflicts,
+            "meetings": self.meetings, "order": self.order,
         }  # fmt: skip
 
 
@@ -91,6 +93,8 @@ def figures_of(
             case ev.TaskRetryScheduled(task_id=task_id):
                 found.retries += 1
                 status[task_id] = "queued"
+            case ev.ConflictDetected(early=False):
+                found.conflicts += 1
             case ev.CostCharged(usd_micros=micros):
                 found.usd_micros += micros or 0
                 found.unknown_charges += micros is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -13,6 +13,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.recording import is_conflict_pause
 from parallel_agents.scheduler.decide import GATE_FAILED
 from parallel_agents.scheduler.redecide import Divergence
+from parallel_agents.scheduler.run_files import FOREIGN
 
 COMPARED: Final = frozenset(
     {
@@ -28,13 +29,57 @@ OF_FILES: Final = frozenset(
         "SharedStateChanged", "RunMerged", "RunMoved", "CheckpointsDropped",
     }
 )  # fmt: skip
-_NOT_COMPARED: Final = frozenset({"facts", "used_s", "base_commit", "begin_commit", "commit"})
+_NOT_COMPARED: Final = frozenset({"facts", "used_s", "checkpoint_id", "log"})
+OF_COMMITS: Final = frozenset({"base_commit", "begin_commit", "commit", "onto"})
+"""The fields of events that name a commit."""
+_BY_DISPATCHERS: Final = frozenset({"before_attempt", "after_attempt", "stage", "after_run"})
+"""Checkpoints that are due, whoever looks."""
 _IDS: Final = ("attempt_id", "resumes")
 
 
-def is_compared(event: Event) -> bool:
-    """Whether an event has to come out the same where no files are there."""
-    return type(event).__name__ in COMPARED and not is_of_files(event)
+class Commits(Protocol):
+    """Says which commits are the same."""
+
+    def is_same(self, there: str | None, here: str | None) -> bool:
+        """Whether a commit here is that of the recording, or holds the same files."""
+
+
+def is_compared(event: Event, *, files: bool = False) -> bool:
+    """Whether an event of a dispatcher has to come out the same.
+
+    Args:
+        files: whether the files are there.
+    """
+    if not files:
+        return type(event).__name__ in COMPARED and not is_of_files(event)
+    match event:
+        case ev.CheckpointCreated(kind=kind):
+            return kind in _BY_DISPATCHERS
+        case ev.ConflictDetected(early=early):
+            return not early
+        case ev.ConflictResolved() | ev.GateChecked() | ev.CheckpointRestored():
+            return True
+        case ev.RunPaused(reason=reason):
+            return not reason.startswith(FOREIGN)
+        case _:
+            return type(event).__name__ in COMPARED
+
+
+def is_given(event: Event, *, files: bool = False) -> bool:
+    """Whether an event of a dispatcher's look is not decided by it here: what it saw is nowhere.
+
+    Args:
+        files: whether the files are there.
+    """
+    if not files:
+        return is_of_files(event)
+    match event:
+        case ev.ConflictDetected(early=early):
+            return early
+        case ev.RunPaused(reason=reason):
+            return reason.startswith(FOREIGN)
+        case _:
+            return isinstance(event, ev.SharedStateChanged)
 
 
 def is_of_files(event: Event) -> bool:
@@ -50,18 +95,22 @@ def is_of_files(event: Event) -> bool:
             return False
 
 
-def differ(there: Recorded, here: Event, ids: Mapping[str, str]) -> Divergence | None:
+def differ(there: Recorded, here: Event, ids: Mapping[str, str], commits: Commits | None = None) -> Divergence | None:
     """How an event here differs from the recorded one; None where it says the same.
 
     Args:
         ids: of attempts, recorded -> here.
+        commits: which of them are the same; None: nobody looks at them.
     """
     name = type(there.event).__name__
     if type(here) is not type(there.event):
         return Divergence(there.seq, name, "event", named(there.event), named(here))
     recorded, now = _told(there.event, ids), _told(here, {})
     for key, value in recorded.items():
-        if value != now[key]:
+        if key in OF_COMMITS:
+            if commits is not None and not commits.is_same(value, now[key]):
+                return Divergence(there.seq, name, key, value, now[key])
+        elif value != now[key]:
             return Divergence(there.seq, name, key, value, now[key])
     return None
 
@@ -108,7 +157,7 @@ def starts_last(records: list[Recorded]) -> list[Recorded]:
         match record.event:
             case ev.TaskQueued(task_id=task_id):
                 return 1, task_id
-            case ev.TaskStarted():
+            case ev.TaskStarted() | ev.CheckpointCreated(kind="before_attempt"):
                 return 2, ""
             case _:
                 return 0, ""

@@ -24,7 +24,7 @@ from parallel_agents.projections.spend import Spend
 from parallel_agents.recording import Recording, record_run
 from parallel_agents.replaying import agent_types
 from parallel_agents.scheduler.agents.granting import is_agent
-from parallel_agents.virtual_run import VirtualRun, without_world
+from parallel_agents.virtual_run import Place, VirtualRun, without_world
 
 
 def recording_of(log: Log, run_id: str, upto: int | None = None) -> Recording:
@@ -62,8 +62,9 @@ def begin_again(
     plan: Plan,
     budget_usd_micros: int | None,
     around: Surroundings | None = None,
+    place: Place | None = None,
 ) -> None:
-    """Let a run begin as it began, with what there was around it, but without its files.
+    """Let a run begin as it began, with what there was around it.
 
     Args:
         log: the store that it was recorded in.
@@ -71,30 +72,36 @@ def begin_again(
         plan: that it is to follow now.
         budget_usd_micros: of the plan that it followed.
         around: of the same store, where somebody asks for many runs.
+        place: of its files; None: it has none here.
     """
     _surround(world, log, first, plan, around or Surroundings(log))
     match first.event:
         case ev.RunSubmitted() as submitted:
             changes: dict[str, Any] = {"base_commit": None, "repository": None, "environment": {}}
+            if place is not None:
+                changes = {"repository": place.repository, "workdir": place.workdir, "environment": {}}
             world.submit(plan, submitted.model_copy(update=changes))
         case ev.RunForked() as forked:
-            _fork(world, log, forked, plan)
+            _fork(world, log, forked, plan, place)
         case _:
             raise AssertionError(f"a run begins with {type(first.event).__name__}")
     if plan.budget_usd_micros != budget_usd_micros:
         world.append([(world.run_id, ev.BudgetChanged(scope="run", budget_usd_micros=plan.budget_usd_micros))])
 
 
-def _fork(world: VirtualRun, log: Log, forked: ev.RunForked, plan: Plan) -> None:
-    """A run that begins with the state of another one: the same state, without files."""
+def _fork(world: VirtualRun, log: Log, forked: ev.RunForked, plan: Plan, place: Place | None) -> None:
+    """A run that begins with the state of another one: the same state, with its files in another place or without."""
     state = orjson.loads(log.blob(forked.state_digest))
-    parent = without_world(load_plan(log.blob(state["plan_digest"]))).to_bytes()
+    parent = without_world(load_plan(log.blob(state["plan_digest"])), files=place is not None).to_bytes()
     state["plan_digest"] = digest_of(parent)
-    state["integration"] = state["base_commit"] = None
+    if place is None:
+        state["integration"] = state["base_commit"] = None
+    else:
+        state["repository"], state["workdir"] = place.repository, place.workdir
     snapshot, content = orjson.dumps(state), plan.to_bytes()
-    event = forked.model_copy(
-        update={"state_digest": digest_of(snapshot), "plan_digest": digest_of(content), "commit": None}
-    )
+    commit = None if place is None else forked.commit
+    changes = {"state_digest": digest_of(snapshot), "plan_digest": digest_of(content), "commit": commit}
+    event = forked.model_copy(update=changes)
     blobs = {digest_of(parent): parent, digest_of(snapshot): snapshot, digest_of(content): content}
     world.append([(world.run_id, event)], blobs)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -23,10 +23,58 @@ from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part, RecordedRunner
 
+if TYPE_CHECKING:
+    from parallel_agents.scheduler.checkouts import Result, Step
+
 NOWHERE: Final = Path("/nonexistent/parallel-agents")
 """Where such a run says that its files lie: nobody may ever find anything there."""
 AGAIN_US: Final = 1_000_000  # Where something is due now and comes to nothing, as a dispatcher looks once a second.
 IDLE_LOOKS: Final = 10_000  # Looks that come to nothing, in a row.
+
+
+class LanesAtOnce:
+    """Makes lanes without threads: what is put there is done before anything else.
+
+    Attributes:
+        done: how much was.
+    """
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, name: str, take: Callable[[Result], None]) -> _LaneAtOnce:
+        return _LaneAtOnce(self, take)
+
+
+class _LaneAtOnce:
+    def __init__(self, lanes: LanesAtOnce, take: Callable[[Result], None]) -> None:
+        self._lanes, self._take = lanes, take
+
+    def put(self, work: Step) -> None:
+        self._lanes.done += 1
+        result = work()
+        if result is not None:
+            self._take(result)
+
+    def end(self) -> None:
+        pass
+
+    def join(self, timeout_s: float) -> None:
+        pass
+
+
+class Place(NamedTuple):
+    """Where the files of such a run are.
+
+    Attributes:
+        store: the path that its store goes by; checkouts lie beside that.
+        repository, workdir: as ``RunSubmitted`` names them.
+    """
+
+    store: Path
+    repository: str
+    workdir: str
+    lanes: LanesAtOnce
 
 
 class VirtualRun:
@@ -37,9 +85,11 @@ class VirtualRun:
         begin_us: the time at which the clock starts, microseconds since the epoch.
         runners: names of all that attempts may be started by.
         obeys: see ``RecordedRunner``.
+        place: where its files are; None where it has none.
     Attributes:
         now_us: the time.
         records: all events of the store, in order.
+        place_of: gives the place of an attempt's end among those that are told in one look.
         draw_of: gives the draw for the rest after an attempt has failed, in [0, 1), by the attempt's id.
         live: what running attempts are seen to have spent beyond what the log says, in micro-dollars by attempt.
         steady_us: the time by the clock that nobody sets. It stands still where ``frozen`` is said: how long a run is
@@ -55,6 +105,7 @@ class VirtualRun:
         *,
         obeys: bool = True,
         frozen: bool = False,
+        place: Place | None = None,
     ) -> None:
         self.run_id = run_id
         self.now_us = begin_us
@@ -62,14 +113,16 @@ class VirtualRun:
         self._frozen_us = begin_us if frozen else None
         self.records: list[Recorded] = []
         self.live: dict[str, int] = {}
+        self.place_of: Callable[[str], int] = lambda attempt_id: 0
         self.draw_of: Callable[[str], float] = lambda attempt_id: 0.5
-        self.log = scratch_log(NOWHERE / "events.db", lambda: self.now_us)
+        self.log = scratch_log(NOWHERE / "events.db" if place is None else place.store, lambda: self.now_us)
         self.runner = RecordedRunner(part_of, lambda: self.now_us, obeys=obeys)
         self._drawn: set[str] = set()
         self.dispatcher = Dispatcher(
             self.log, dict.fromkeys(sorted(runners), self.runner), kind="replay", clock=lambda: self.now_us, draw=self._draw,
-            environ={}, steady=self.steady_us, live_spend=lambda: self.live,
+            environ={}, steady=self.steady_us, live_spend=lambda: self.live, lane=None if place is None else place.lanes,
         )  # fmt: skip
+        self._lanes = None if place is None else place.lanes
         self._fresh: list[Recorded] = []
         self.dispatcher.listeners.append(self._fresh.extend)
         self.due_us = self.dispatcher.tick()  # It has seen an empty store; all that comes now it folds as it comes.
@@ -104,16 +157,30 @@ class VirtualRun:
             self.dispatcher.hold(self.run_id)  # It has ended, and somebody has opened it again; or it begins.
         before = len(self.records)
         seq = self.records[-1].seq if self.records else 0
+        self.settle()
+        self.dispatcher.attempts.ends.sort(key=lambda ended: self.place_of(ended.attempt_id))
         self.due_us = self.dispatcher.tick()
         held = self.dispatcher.held.get(self.run_id)
         if held is not None:
             self.state = held.state
         self.records += [one for one in self._fresh if one.seq > seq]
         self._fresh.clear()
+        self.settle()
         return self.records[before:]
+
+    def settle(self) -> None:
+        """Let all that is under way with files come to its end: checkouts, what ends by now, merges. Decide nothing."""
+        attempts, before = self.dispatcher.attempts, -1
+        while self._lanes is not None and before != self._lanes.done + self.runner.moves:
+            before = self._lanes.done + self.runner.moves
+            attempts.poll()
+            attempts.look_at_ends()
+            attempts.make_so((), ())
 
     def next_us(self) -> int | None:
         """When anything happens next by itself; None where only somebody from outside can go on."""
+        if self._lanes is not None and self.dispatcher.attempts.has_news:
+            return self.now_us
         return min((at for at in (self.due_us, self.runner.next_end_us()) if at is not None), default=None)
 
     def go_on(self, until_us: int | None = None) -> bool:
@@ -165,7 +232,7 @@ def without_world(plan: Plan, *, files: bool = False) -> Plan:
     What the machine lets run is said by ``WorkersScaled`` alone, so that whoever knows can say so.
 
     Args:
-        files: whether its files are kept and merged all the same.
+        files: whether its files are kept and merged all the same. What attempts had written before they ended is nowhere.
     """
     settings = plan.settings.model_copy(
         update={
@@ -173,11 +240,13 @@ def without_world(plan: Plan, *, files: bool = False) -> Plan:
             "throttle_cpu_percent": None, "auto_scale": True, "min_workers": 0,
         }
     )  # fmt: skip
-    changes = {"settings": settings, "tasks": tuple(map(_without_world, plan.tasks))}
-    return plan.model_copy(update=changes if files else {**changes, "workspace": "none"})
+    changes: dict[str, Any] = {"settings": settings, "tasks": tuple(_without_world(one, files) for one in plan.tasks)}
+    changes |= {"files": plan.files.model_copy(update={"detect_early": False})} if files else {"workspace": "none"}
+    return plan.model_copy(update=changes)
 
 
-def _without_world(task: Task) -> Task:
+def _without_world(task: Task, files: bool) -> Task:
     if not (task.outputs or task.env_from or task.setup or task.teardown):
         return task
-    return task.model_copy(update={"outputs": (), "env_from": (), "setup": None, "teardown": None})
+    outputs = task.outputs if files else ()
+    return task.model_copy(update={"outputs": outputs, "env_from": (), "setup": None, "teardown": None})

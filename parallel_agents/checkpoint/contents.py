@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,49 @@ def changes_between(repository: Repository, pairs: Sequence[tuple[str, str]]) ->
 def has_commit(repository: Repository, commit: str) -> bool:
     """Whether a commit, and with it all of its files, is in a repository."""
     return repository.git().run("cat-file", "-e", f"{commit}^{{commit}}", ok=(0, 1, 128)).code == 0
+
+
+class Commit(NamedTuple):
+    """What a commit says of itself."""
+
+    tree: str
+    parents: tuple[str, ...]
+    at_us: int  # When it was made, in microseconds since the epoch: whole seconds, as git has them.
+    message: str
+
+
+def read_commits(repository: Repository, names: Collection[str]) -> dict[str, Commit]:
+    """Many commits by one process. Those that are not there are left out."""
+    found: dict[str, Commit] = {}
+    wanted = sorted(names)
+    out = repository.git().run("cat-file", "--batch", stdin="".join(f"{name}\n" for name in wanted).encode()).out
+    place = 0
+    for name in wanted:
+        end = out.index(b"\n", place)
+        head, place = out[place:end].split(b" "), end + 1
+        if head[-1] == b"missing":
+            continue
+        size = int(head[2])
+        if head[1] == b"commit":
+            found[name] = _commit(out[place : place + size])
+        place += size + 1
+    return found
+
+
+def _commit(content: bytes) -> Commit:
+    header, _, message = content.partition(b"\n\n")
+    tree, parents, at_us = "", [], 0
+    for line in header.split(b"\n"):
+        match line.split(b" "):
+            case [b"tree", name]:
+                tree = name.decode()
+            case [b"parent", name]:
+                parents.append(name.decode())
+            case [b"committer", *_, seconds, _]:
+                at_us = int(seconds) * 1_000_000
+            case _:
+                pass
+    return Commit(tree, tuple(parents), at_us, decoded(message))
 
 
 def first_parent(repository: Repository, commit: str) -> str | None:

@@ -51,6 +51,7 @@ def play_otherwise(
 ) -> int:  # fmt: skip
     """Play one run, or all of them, again under other settings."""
     from parallel_agents import counterfactual, counterfactuals, look
+    from parallel_agents.checkpoints import repository_of_run
 
     if every and run is not None:
         raise InvalidUsage(f"--all means every run, and {run!r} means one", hint="leave one of them out")
@@ -61,7 +62,10 @@ def play_otherwise(
     with opened(ctx) as log:
         store = log.path
         if not every:
-            found = counterfactual.otherwise(log, look.resolve_run(log, run), given, options)
+            run_id, project = look.resolve_run(log, run), project_of(ctx)
+            found = counterfactual.otherwise(
+                log, run_id, given, options, repository=lambda: repository_of_run(log, project, run_id)
+            )
     if every:
         with told_of_progress() as told:
             found = counterfactuals.all_otherwise(store, given, options, lambda done, total: told("runs", done, total))
@@ -81,12 +85,12 @@ def page(found: dict[str, Any]) -> list[Text]:
         lines.append(Text("nothing would have been different: every decision is the one that was made", style="green"))
         lines.append(Text(f"  {_took(before['makespan_s'])}, {drawing.dollars(before['cost_usd'])}", style="dim"))
         return lines
-    lines += _beside(before, after, found["range"])
+    lines += _beside(before, after, found["range"], judged=found["files_judged"])
     lines += [Text(), *_reasons(found)]
     return lines
 
 
-def _beside(before: dict[str, Any], after: dict[str, Any], span: dict[str, Any] | None) -> list[Text]:
+def _beside(before: dict[str, Any], after: dict[str, Any], span: dict[str, Any] | None, *, judged: bool) -> list[Text]:
     def row(name: str, key: str, told: Callable[[Any], str]) -> tuple[Any, ...]:
         one, other = before[key], after[key]
         reach: Any = _NONE if span is None or key not in span else f"{told(span[key][0])} – {told(span[key][1])}"
@@ -101,6 +105,8 @@ def _beside(before: dict[str, Any], after: dict[str, Any], span: dict[str, Any] 
         row("retries", "retries", str),
         row("at work", "busy_s", _took),
     ]
+    if judged and (before["conflicts"] or after["conflicts"]):
+        rows.append(row("conflicts", "conflicts", str))
     if before["meetings"] or after["meetings"]:
         rows.append(row("meetings", "meetings", str))
     shown = [one for one in rows if one[0] not in ("retries",) or before["retries"] or after["retries"]]
@@ -146,6 +152,9 @@ def _reasons(found: dict[str, Any]) -> Iterator[Text]:
             yield _fact("" if number else heading, drawing.one_line(line))
         if len(lines) > _NAMED:
             yield _fact("", f"and {len(lines) - _NAMED} more; --json has them all")
+    if not found["files_judged"]:
+        why = f"{found['files_left']}; " if found["files_left"] else ""
+        yield _fact("files", drawing.one_line(f"{why}nothing is merged, so no conflict is found anew"))
     if found["held_by_machine"]:
         yield _fact("machine", "its load held back starts then; from there on it holds nothing back")
 

@@ -16,7 +16,7 @@ from parallel_agents import InvalidUsage, ReplayDiffers
 from parallel_agents.cli.drawing import one_line
 from parallel_agents.cli.harmless import json_text
 from parallel_agents.cli.progress import told_of_progress
-from parallel_agents.cli.scene import opened, print_json, reading, run_argument
+from parallel_agents.cli.scene import opened, print_json, project_of, reading, run_argument
 
 LONGEST_S: Final = 20.0
 """How long a run is told in the live view, where nobody says how fast."""
@@ -115,10 +115,12 @@ def replay(
 
 def _execute(ctx: click.Context, run: str | None, *, as_json: bool) -> int:
     from parallel_agents import look, reenacting
+    from parallel_agents.checkpoints import repository_of_run
 
     with opened(ctx) as log, told_of_progress() as told:
+        run_id, project = look.resolve_run(log, run), project_of(ctx)
         found = reenacting.execute(
-            log, look.resolve_run(log, run), lambda done, total: told("looks", done, total)
+            log, run_id, lambda done, total: told("looks", done, total), lambda: repository_of_run(log, project, run_id)
         )  # fmt: skip
     if as_json:
         print_json(found)
@@ -145,8 +147,14 @@ def say_execution(found: dict[str, Any]) -> None:
     click.echo(f"{sign} the same   {total:,} events: {_counts(found['same'])}")
     if found["given"]:
         click.echo(f"  given      {_counts(found['given'])}: from outside, as recorded")
+    if commits := found["commits"]:
+        alike = f", {commits['alike']:,} others that hold the same files" if commits["alike"] else ""
+        click.echo(f"{sign} its files  {commits['same']:,} times the same commit{alike}, in a repository of its own")
     if not found["files_judged"]:
-        click.echo("  not judged its files: what was merged, what clashed and what gates said is taken as recorded")
+        why = f": {found['files_left']}" if found["files_left"] else ""
+        click.echo(
+            f"  not judged its files{why}; what was merged, what clashed and what gates said is taken as recorded"
+        )
 
 
 class Pace:

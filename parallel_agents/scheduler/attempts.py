@@ -34,7 +34,7 @@ from parallel_agents.scheduler.steps_around import steps_told, with_steps
 from parallel_agents.scheduler.throttle import MEGABYTE
 
 if TYPE_CHECKING:
-    from parallel_agents.scheduler.checkouts import Order, Prepared
+    from parallel_agents.scheduler.checkouts import LaneMaker, Order, Prepared
     from parallel_agents.scheduler.run_files import RunFiles
 
 
@@ -77,6 +77,7 @@ class Attempts:
         wake: called from other threads when something is done about files.
         cut: attempts that are to be stopped because a budget is spent.
         used: what an attempt that has ended was seen to use; each is asked for once.
+        lane: where what is to be done about files is done; see ``Checkouts``.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Attempts:
         used: Callable[[str], Usage | None],
         wake: Callable[[], None],
         cut: Container[str] = (),
+        lane: LaneMaker | None = None,
     ) -> None:
         self.calls: dict[tuple[str, str], tuple[Callable[..., Any], Any]] = {}  # (run, task) -> callable and its task.
         self.files: RunFiles | None = None  # Made with the first run that versions its files.
@@ -112,6 +114,7 @@ class Attempts:
         self._used = used
         self._wake = wake
         self._cut = cut
+        self._lane = lane
         self._folder = str(attempts_folder(log.path))
 
     def poll(self) -> None:
@@ -175,6 +178,11 @@ class Attempts:
             self._go_on_with_files(self.files)
         self._stop_what_must_end()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something for the next tick: ends, gates of a stage, or refs that follow."""
+        return bool(self.polled or self.ends) or (self.files is not None and self.files.has_news)
+
     def alive(self) -> dict[str, int]:
         """Attempts that run in processes in this moment, as far as their runners can tell, with the pids of these."""
         found: dict[str, int] = {}
@@ -218,7 +226,7 @@ class Attempts:
         if self.files is None:
             from parallel_agents.scheduler.run_files import RunFiles  # Other runs need no git.
 
-            self.files = RunFiles(self._log, self._start_gate, self._wake)
+            self.files = RunFiles(self._log, self._start_gate, self._wake, self._lane)
         return self.files
 
     def environment(self, state: RunState, spec: Task | None) -> dict[str, str]:

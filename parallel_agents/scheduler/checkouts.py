@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from parallel_agents.checkpoint import merging, refs, snapshot, worktrees
 from parallel_agents.checkpoint.git import GitFailed, is_refused
@@ -121,6 +121,23 @@ class Probed(NamedTuple):
 
 
 Result = Prepared | Kept | Merged | Followed | Probed
+Step = Callable[[], Result | None]
+
+
+class Lane(Protocol):
+    """Where one thing about files is done after the other."""
+
+    def put(self, work: Step) -> None:
+        """Do it, after all that was put before."""
+
+    def end(self) -> None:
+        """Do nothing after that."""
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until all is done, but not for ever."""
+
+
+LaneMaker = Callable[[str, Callable[[Result], None]], Lane]
 
 
 def open_repository(named: str, workdir: Path) -> Repository:
@@ -144,13 +161,15 @@ class Checkouts:
     Args:
         home: the store's folder, which holds the worktrees.
         on_done: called from a thread of ours when ``poll`` has something to give.
+        lane: makes a lane of a name that hands its results on; left out: one with a thread.
     """
 
-    def __init__(self, home: Path, on_done: Callable[[], None]) -> None:
+    def __init__(self, home: Path, on_done: Callable[[], None], lane: LaneMaker | None = None) -> None:
         self.home = home
         self._on_done = on_done
+        self._new_lane = lane or _Lane
         self._results: deque[Result] = deque()
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}
         self._repositories: dict[str, Repository] = {}
         self._free: dict[str, list[Path]] = {}  # Run id -> worktrees of attempts whose work is held.
         self._ports = Ports()
@@ -334,10 +353,10 @@ class Checkouts:
         for lane in self._lanes.values():
             lane.join(_CLOSE_S)
 
-    def _do(self, repository: str, kind: str, work: Callable[[], Result | None]) -> None:
+    def _do(self, repository: str, kind: str, work: Step) -> None:
         lane = self._lanes.get((repository, kind))
         if lane is None:
-            lane = self._lanes[repository, kind] = _Lane(f"git {kind}", self._take)
+            lane = self._lanes[repository, kind] = self._new_lane(f"git {kind}", self._take)
         lane.put(work)
 
     def _take(self, result: Result) -> None:
@@ -604,11 +623,11 @@ class _Lane:
 
     def __init__(self, name: str, take: Callable[[Result], None]) -> None:
         self._take = take
-        self._queue: SimpleQueue[Callable[[], Result | None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Step | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, work: Callable[[], Result | None]) -> None:
+    def put(self, work: Step) -> None:
         self._queue.put(work)
 
     def end(self) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.crash_points import reach
@@ -49,6 +49,9 @@ from parallel_agents.scheduler.upkeep import Upkeep
 from parallel_agents.scheduler.vitals import HealthWatch
 from parallel_agents.scheduler.work import APPROVAL, decide_work, kept_of_undone
 
+if TYPE_CHECKING:
+    from parallel_agents.scheduler.checkouts import LaneMaker
+
 CHECK_HOLDERS_US = 1_000_000
 """How often the holders of other runs are looked at: a dead one is seen within a second."""
 
@@ -80,6 +83,7 @@ class Dispatcher:
         wake: Callable[[], None] = lambda: None,
         live_spend: Callable[[], Mapping[str, int]] = dict,
         load: Callable[[], MachineLoad] = lambda: UNKNOWN,
+        lane: LaneMaker | None = None,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -87,6 +91,7 @@ class Dispatcher:
         self.held: dict[str, Held] = {}
         self.progress: dict[str, Progress] = {}
         self.listeners: list[Callable[[list[Recorded]], None]] = []
+        self.name_attempts: Callable[[Sequence[str]], Sequence[str]] = lambda task_ids: new_ids(len(task_ids))
         self._me: dict[str, Any] = {**own_identity().to_dict(), "kind": kind}
         self._takes_all = takes_all
         self._takes_left = takes_left
@@ -118,7 +123,7 @@ class Dispatcher:
         self.breakers = Breakers(log)
         self.attempts = Attempts(
             log, runners, self.held, self._wanted, lambda run_id: self._occupancy.by_run.get(run_id, ()),
-            clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut,
+            clock=clock, steady=steady, environ=environ, used=used, wake=wake, cut=self.accounts.cut, lane=lane,
         )  # fmt: skip
         self.calls = self.attempts.calls
         self._health = HealthWatch(self.attempts, steady)
@@ -621,8 +626,8 @@ class Dispatcher:
         for task_id in decision.cancels:
             self._add(draft, run_id, decide.cancelled_unstarted(state.tasks[task_id], state.reason))
         self.governor.note(state, decision)
-        left = sum(what == "start" for what, _ in decision.steps)
-        attempt_ids = iter(new_ids(left))
+        starts = [task_id for what, task_id in decision.steps if what == "start"]
+        left, attempt_ids = len(starts), iter(self.name_attempts(starts))
         facts = Facts(len(self._occupancy.slots), self._occupancy.of_run(run_id), used_s=self._used_s(run_id))
         events: list[Event] = []
         files = self.attempts.files_of(state)

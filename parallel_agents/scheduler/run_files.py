@@ -14,7 +14,7 @@ from parallel_agents.eventstore.log import Draft, Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, derived_id, new_id
 from parallel_agents.projections.status import COMPLETED, RUNNING, RunState, TaskState
 from parallel_agents.scheduler import trouble
-from parallel_agents.scheduler.checkouts import GATES, Checkouts, Followed, Order, Prepared
+from parallel_agents.scheduler.checkouts import GATES, Checkouts, Followed, LaneMaker, Order, Prepared
 from parallel_agents.scheduler.decide import GATE_FAILED, storable_text
 from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
@@ -24,6 +24,8 @@ from parallel_agents.scheduler.work import Work, wants_merge
 
 _NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
 
+FOREIGN = "somebody put"
+"""How the reason of a pause begins that a commit of somebody else's on the run's branch is the reason of."""
 SOON_S = 1.0  # Between the first tries to let refs follow: a lock is gone by then, or a disk has room again.
 AGAIN_S = 5.0  # Between later ones: somebody stands on another branch by then.
 TRIES = 3  # So often it is tried before a run ends with refs that do not follow: nobody looks after it then.
@@ -87,11 +89,14 @@ class RunFiles:
     Args:
         start_gate: runs a command as a supervised process.
         wake: called from other threads when a step is done.
+        lane: see ``Checkouts``.
     """
 
-    def __init__(self, log: Log, start_gate: Callable[[Launch], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, log: Log, start_gate: Callable[[Launch], None], wake: Callable[[], None], lane: LaneMaker | None = None
+    ) -> None:
         self._log = log
-        self.checkouts = Checkouts(files_home(Path(log.path)), wake)
+        self.checkouts = Checkouts(files_home(Path(log.path)), wake, lane)
         self.harvest = Harvest(self.checkouts, start_gate)
         self.works: dict[str, Work] = {}  # Of ends that are to be committed, by attempt.
         self._orders: dict[str, Order] = {}
@@ -103,7 +108,7 @@ class RunFiles:
     def take_run(self, state: RunState) -> None:
         """A run is ours from here on: learn which commits of it the log knows, and end the gates that run in its checkouts."""
         run_id = state.run_id
-        known = self._known[run_id] = _Known(probe_at=time.monotonic() + EVERY_S)
+        known = self._known[run_id] = _Known(probe_at=time.monotonic() + EVERY_S if _compares(state) else None)
         for brief in self._log.briefs(run_id, where=_NAMES_COMMITS):
             known.learn(decode_brief(run_id, brief))
         if state.plan.files.gates and state.repository is not None:
@@ -301,7 +306,7 @@ class RunFiles:
 
     def _probe(self, state: RunState, known: _Known) -> None:
         """Compare unfinished work where there is more than one piece of it, or merged work it does not know of."""
-        if not state.plan.files.detect_early or state.plan.workspace != "worktree":
+        if not _compares(state):
             return
         assert state.integration is not None
         now = time.monotonic()
@@ -318,6 +323,11 @@ class RunFiles:
         if self.begun:
             due += [known.probe_at for known in self._known.values()]
         return min((max(0.0, when - time.monotonic()) for when in due if when is not None), default=None)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was done that the next tick takes up."""
+        return bool(self.harvest.stages or self.harvest.followed or self.harvest.reaped or self.harvest.prepared)
 
     def go_on(self, state: RunState) -> None:
         """After a commit: the next merge, a look at unfinished work, and refs that follow."""
@@ -363,9 +373,7 @@ class RunFiles:
             elif found.foreign is not None and known.foreign is None:
                 known.foreign = found.foreign
                 self._tell(found)
-                reason = (
-                    f"somebody put {found.foreign[:12]} on the branch parallel-agents/{state.run_id}, which is kept"
-                )
+                reason = f"{FOREIGN} {found.foreign[:12]} on the branch parallel-agents/{state.run_id}, which is kept"
                 event = ev.RunPaused(reason=reason) if state.status == RUNNING else None
             else:
                 known.failures = 0
@@ -426,6 +434,11 @@ class RunFiles:
 
         assert state.repository is not None
         self.checkouts.restore(run_id, state.repository, Path(state.workdir), commit, checkpoint_id, keep, record)
+
+
+def _compares(state: RunState) -> bool:
+    """Whether unfinished work is compared before it is merged."""
+    return state.plan.files.detect_early and state.plan.workspace == "worktree"
 
 
 def stage_checkpoint(state: RunState, stage: int) -> Event:

@@ -23,11 +23,15 @@ class Part:
         takes_us: microseconds until its end; None: it ends when it is stopped.
         ended: how it ends; the id and the times are those of the attempt that is started.
         place: of what ends at the same time, the smaller is told first; else what was started first.
+        leaves: leaves the files that it leaves, right before its end is told.
+        dated: whether the times of the end are its own, instead of those of the clock.
     """
 
     takes_us: int | None
     ended: Ended
     place: int = FAR_US
+    leaves: Callable[[], None] | None = None
+    dated: bool = False
 
 
 class RecordedRunner:
@@ -53,9 +57,11 @@ class RecordedRunner:
         ] = []  # When, place, in which order started, who. With stale entries.
         self._due_us: dict[str, int] = {}
         self._started = 0
+        self.moves = 0  # Starts and ends so far.
 
     def start(self, launch: Launch) -> None:
         """Begin."""
+        self.moves += 1
         part, now_us = self._part_of(launch), self._clock()
         self.running[launch.attempt_id] = now_us, part
         if part.takes_us is not None:
@@ -99,6 +105,12 @@ class RecordedRunner:
                 continue
             del self._due_us[attempt_id]
             began_us, part = self.running.pop(attempt_id)
+            self.moves += 1
+            if part.leaves is not None:
+                part.leaves()
+            if part.dated:
+                found.append(replace(part.ended, attempt_id=attempt_id))
+                continue
             took_us = (
                 max(0, part.ended.ended_at_us - part.ended.started_at_us)
                 if part.ended.ended_at_us
