@@ -52,7 +52,11 @@ class Played:
 
 
 class _Otherwise:
-    """One run under another plan, at one level of what is assumed."""
+    """One run under another plan, at one level of what is assumed.
+
+    Args:
+        budgets: whether budgets are other ones, so that what running attempts spend has to be seen: evenly, as is assumed.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,8 @@ class _Otherwise:
         level: float,
         around: Surroundings,
         files: FilesAgain | None = None,
+        *,
+        budgets: bool = False,
     ) -> None:
         self.known = Known(past, plan.agents, level)
         self._plan = {task.task_id: task for task in plan.tasks}
@@ -71,6 +77,7 @@ class _Otherwise:
         self._starts: dict[str, tuple[str, int]] = {}
         self._before: dict[str, Attempt] = {}
         self.again = Reenactment(log, recording, plan, obeys=True, acts=self.act, around=around, files=files)
+        self.again.world.evenly = self._budgets = budgets
         self._answers = Answers()
 
     def act(self, launch: Launch, attempt: Attempt | None) -> Part:
@@ -86,6 +93,8 @@ class _Otherwise:
         ended_by_itself = attempt.outcome in ENDED_BY_ITSELF | {BLOCKED} or (
             not self._free and attempt.outcome == STOPPED
         )
+        if self._budgets and attempt.ended is not None and attempt.ended.kind == "budget":
+            return self.known.unheard_of(task, number, attempt, "then its money was spent", cut_off=True)
         if not ended_by_itself or attempt.ended is None:
             return self.known.unheard_of(task, number, attempt, f"then it was {attempt.outcome}", cut_off=True)
         part = Part(attempt.took_us, attempt.ended, FAR_US if self._free else attempt.place)
@@ -136,11 +145,13 @@ class _Otherwise:
         world.look()
         while world.state is not None and idle < IDLE_LOOKS:
             state = world.state
-            times = [at for at in (world.next_us(), steering.next_us(state), self._answers.next_us()) if at is not None]
+            comes = (world.next_us(), steering.next_us(state), self._answers.next_us())
+            times = [at for at in comes if at is not None]
             if state.ended and not (steering.retries or state.running):
                 return
             if not times:
                 return
+            watches = min(times) == world.watch_us()
             world.now_us = max(world.now_us + (AGAIN_US if idle > 1 else 0), min(times))
             steering.act(world, state)
             self._answers.act(world, state)
@@ -149,7 +160,7 @@ class _Otherwise:
                 steering.look(one)
                 if self.again.files is not None:
                     self._answers.look(one)
-            idle = 0 if made else idle + 1
+            idle = 0 if made or watches else idle + 1
 
     def _assume_files(self) -> None:
         """What had to be assumed of files."""
@@ -222,15 +233,19 @@ def otherwise(
     if any(name.endswith("model") for name in settings):
         models = {name: attempts[-1].start.model for name, attempts in recording.by_task.items()}
         check_models(known, {task.task_id: task for task in plan.tasks}, models)
-    files, why = files_of(log, recording, repository)
-    played = [_Otherwise(log, recording, plan, known, LEVELS[0], around, files).play()]
+    budgets = any(name.rpartition(".")[2] == "budget_usd" for name in settings)
+
+    def play(level: float) -> tuple[Played, str, bool]:
+        files, why = files_of(log, recording, repository)
+        found = _Otherwise(log, recording, plan, known, level, around, files, budgets=budgets).play()
+        return found, why, files is not None
+
+    middle, why, with_files = play(LEVELS[0])
+    played = [middle]
     if played[0].assumed:
         known = read_past(log, state.name, runs=PAST_RUNS) if known is NOTHING else known
-        played = []
-        for level in LEVELS:
-            files, why = files_of(log, recording, repository)
-            played.append(_Otherwise(log, recording, plan, known, level, around, files).play())
-    judged = files is not None or not has_files(recording)
+        played = [play(level)[0] for level in LEVELS]
+    judged = with_files or not has_files(recording)
     return {**_told(recording, state.name, understood, played), "files_judged": judged, "files_left": why}
 
 

@@ -117,9 +117,9 @@ class Reenactment:
             place=None if files is None else files.place,
         )  # fmt: skip
         self.world.draw_of = self.draw_of
+        self.world.place_of = self.place_of
         if files is not None:
             files.follow(plan or recorded)
-            self.world.place_of = self.place_of
         self._names = {task_id: iter(attempts) for task_id, attempts in recording.by_task.items()}
         self.world.dispatcher.name_attempts = self.name_attempts
         self._acts: dict[str, Attempt] = {}  # By the id of the attempt that stands for it.
@@ -213,6 +213,8 @@ class Reenactment:
         ends_us, due_us = self.world.runner.next_end_us(), self.world.due_us
         times = [ends_us] if ends_us is not None and ends_us < look.at_us else []
         times += [due_us] if due_us is not None and due_us < look.at_us - WAKES_US else []
+        watch_us = self.world.watch_us()
+        times += [watch_us] if watch_us is not None and watch_us < look.at_us else []
         return min(times, default=None)
 
     def _lets_go_after(self, number: int) -> bool:
@@ -284,6 +286,9 @@ class Reenactment:
             self._seqs.append((there.seq, here.seq))
         if len(wanted) > len(made):
             missing = wanted[len(made)]
+            if all(is_seen(one.event) for one in wanted[len(made) :]):
+                self.give(wanted[len(made) :])
+                return None
             return Divergence(missing.seq, type(missing.event).__name__, "event", named(missing.event), None)
         more = made[len(wanted) :]
         if self.has_files and (not self.world.runner.obeys or all(isinstance(one.event, _FINISHES) for one in more)):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NOWHERE: Final = Path("/nonexistent/parallel-agents")
 """Where such a run says that its files lie: nobody may ever find anything there."""
 AGAIN_US: Final = 1_000_000  # Where something is due now and comes to nothing, as a dispatcher looks once a second.
+WATCHED_US: Final = 1_000_000
+"""Between two looks at what running attempts have spent: as often as a dispatcher looks at the least."""
 IDLE_LOOKS: Final = 10_000  # Looks that come to nothing, in a row.
 
 
@@ -92,6 +94,7 @@ class VirtualRun:
         place_of: gives the place of an attempt's end among those that are told in one look.
         draw_of: gives the draw for the rest after an attempt has failed, in [0, 1), by the attempt's id.
         live: what running attempts are seen to have spent beyond what the log says, in micro-dollars by attempt.
+        evenly: whether they are seen to spend evenly what they will have spent at their end, instead.
         steady_us: the time by the clock that nobody sets. It stands still where ``frozen`` is said: how long a run is
             dispatched is then up to who moves it.
     """
@@ -113,6 +116,7 @@ class VirtualRun:
         self._frozen_us = begin_us if frozen else None
         self.records: list[Recorded] = []
         self.live: dict[str, int] = {}
+        self.evenly = False
         self.place_of: Callable[[str], int] = lambda attempt_id: 0
         self.draw_of: Callable[[str], float] = lambda attempt_id: 0.5
         self.log = scratch_log(NOWHERE / "events.db" if place is None else place.store, lambda: self.now_us)
@@ -120,7 +124,7 @@ class VirtualRun:
         self._drawn: set[str] = set()
         self.dispatcher = Dispatcher(
             self.log, dict.fromkeys(sorted(runners), self.runner), kind="replay", clock=lambda: self.now_us, draw=self._draw,
-            environ={}, steady=self.steady_us, live_spend=lambda: self.live, lane=None if place is None else place.lanes,
+            environ={}, steady=self.steady_us, live_spend=self._spending, lane=None if place is None else place.lanes,
         )  # fmt: skip
         self._lanes = None if place is None else place.lanes
         self._fresh: list[Recorded] = []
@@ -181,7 +185,15 @@ class VirtualRun:
         """When anything happens next by itself; None where only somebody from outside can go on."""
         if self._lanes is not None and self.dispatcher.attempts.has_news:
             return self.now_us
-        return min((at for at in (self.due_us, self.runner.next_end_us()) if at is not None), default=None)
+        comes = (self.due_us, self.runner.next_end_us(), self.watch_us())
+        return min((at for at in comes if at is not None), default=None)
+
+    def watch_us(self) -> int | None:
+        """When somebody looks next at what running attempts have spent; None where nobody does."""
+        return self.now_us + WATCHED_US if self.evenly and self.runner.spending() else None
+
+    def _spending(self) -> dict[str, int]:
+        return self.runner.spending() if self.evenly else self.live
 
     def go_on(self, until_us: int | None = None) -> bool:
         """Play until a time, or to where nothing happens any more.
@@ -191,10 +203,11 @@ class VirtualRun:
         """
         idle = 0
         while (at_us := self.next_us()) is not None and (until_us is None or at_us < until_us):
+            watches = at_us == self.watch_us()
             self.now_us = max(self.now_us + (AGAIN_US if idle > 1 else 0), at_us)
             if until_us is not None and self.now_us >= until_us:
                 break
-            idle = 0 if self.look() else idle + 1
+            idle = 0 if self.look() or watches else idle + 1
             if idle > IDLE_LOOKS:
                 raise AssertionError(f"run {self.run_id} is said to have something due, and nothing comes of it")
         if until_us is None:

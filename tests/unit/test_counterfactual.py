@@ -49,9 +49,14 @@ def plan_of(
 
 
 def recorded(
-    plan: Plan, ends: Ends, *, cost: int = 0, steer: Callable[[VirtualRun], None] = lambda world: None
+    plan: Plan,
+    ends: Ends,
+    *,
+    cost: int = 0,
+    evenly: bool = False,
+    steer: Callable[[VirtualRun], None] = lambda world: None,
 ) -> VirtualRun:
-    """A run whose attempts did just that, without a jitter."""
+    """A run whose attempts did just that, without a jitter, at so many micro-dollars a second."""
     left = {name: list(attempts) for name, attempts in ends.items()}
 
     def part_of(launch: Launch) -> Part:
@@ -61,6 +66,7 @@ def recorded(
 
     world = VirtualRun(RUN, part_of, BEGIN_US, runners_of(plan))
     world.draw_of = lambda attempt_id: 0.0
+    world.evenly = evenly
     submit(world, plan)
     steer(world)
     world.go_on()
@@ -286,6 +292,27 @@ def test_a_smaller_budget_pauses_the_run() -> None:
     assert found["recorded"]["tasks"] == {"completed": 3}
     assert found["otherwise"]["status"] == "paused"
     assert found["otherwise"]["tasks"]["completed"] == 2
+
+
+def test_a_budget_that_is_spent_stops_who_runs_when_it_is() -> None:
+    """Within a second, as a dispatcher sees it; what it has cost by then is what it spends evenly."""
+    tasks = [Task(task_id=f"t{number}", agent_type="qa-engineer", runner="claude") for number in range(3)]
+    world = recorded(plan_of(*tasks, slots=1), {one.task_id: [(100, None)] for one in tasks}, cost=10_000)
+    found = asked(world.log, budget_usd=1.5)["otherwise"]
+    assert (found["status"], found["tasks"]["completed"]) == ("paused", 1)
+    assert found["makespan_s"] == pytest.approx(150, abs=1.01)
+    assert found["cost_usd"] == pytest.approx(1.5, abs=0.011)
+
+
+def test_who_was_stopped_because_money_was_spent_goes_on_where_there_is_more() -> None:
+    """What it would have taken is assumed, and told."""
+    tasks = [Task(task_id=f"t{number}", agent_type="qa-engineer", runner="claude") for number in range(2)]
+    plan = plan_of(*tasks, slots=1).model_copy(update={"budget_usd_micros": 1_500_000})
+    world = recorded(plan, {one.task_id: [(100, None)] for one in tasks}, cost=10_000, evenly=True)
+    found = asked(world.log, budget_usd=20)
+    assert (found["recorded"]["status"], found["recorded"]["tasks"]["completed"]) == ("paused", 1)
+    assert found["otherwise"]["tasks"] == {"completed": 2}
+    assert [one["task_id"] for one in found["assumed"] if "then its money was spent" in one["what"]] == ["t1"]
 
 
 @pytest.mark.parametrize(

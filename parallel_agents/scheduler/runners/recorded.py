@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from parallel_agents.scheduler.runners.protocol import Ended, Launch
+from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
 
 FAR_US: Final = 1 << 62
 
@@ -79,9 +79,19 @@ class RecordedRunner:
         began_us, part = self.running[attempt_id]
         if part.ended.outcome != "stopped" or part.takes_us is None:
             words = "timed out" if timed_out else "stopped"
-            ended = Ended(attempt_id, "timed_out" if timed_out else "stopped", error=words, charges=part.ended.charges)
+            charges = _charges_until(part, self._clock() - began_us)
+            ended = Ended(attempt_id, "timed_out" if timed_out else "stopped", error=words, charges=charges)
             self.running[attempt_id] = began_us, Part(0, ended)
             self._end_at(attempt_id, self._clock(), FAR_US)
+
+    def spending(self) -> dict[str, int]:
+        """What running attempts have spent by now, in micro-dollars, as if each spent evenly; none that spends nothing."""
+        found, now_us = {}, self._clock()
+        for attempt_id, (began_us, part) in self.running.items():
+            if part.ended.charges and part.takes_us:
+                charges = _charges_until(part, now_us - began_us)
+                found[attempt_id] = sum(one.usd_micros or 0 for one in charges)
+        return found
 
     def forget(self, attempt_id: str) -> None:
         """Somebody else has told of its end."""
@@ -128,3 +138,22 @@ class RecordedRunner:
         self._started += 1
         self._due_us[attempt_id] = at_us
         heapq.heappush(self._ends, (at_us, place, self._started, attempt_id))
+
+
+def _charges_until(part: Part, passed_us: int) -> tuple[Charge, ...]:
+    """What an attempt has been charged with that has run for a while: as if it had spent evenly."""
+    if not part.takes_us or passed_us >= part.takes_us:
+        return part.ended.charges
+    share = max(0, passed_us) / part.takes_us
+
+    def of(count: int) -> int:
+        return round(count * share)
+
+    return tuple(
+        replace(
+            one, usd_micros=None if one.usd_micros is None else of(one.usd_micros), input_tokens=of(one.input_tokens),
+            output_tokens=of(one.output_tokens), cache_read_tokens=of(one.cache_read_tokens),
+            cache_write_tokens=of(one.cache_write_tokens), calls=of(one.calls), partial=True,
+        )
+        for one in part.ended.charges
+    )  # fmt: skip
