@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from parallel_agents.steering_again import Dropped, Steering, steering_of
 from parallel_agents.surroundings import Surroundings, recording_of
 from parallel_agents.virtual_run import AGAIN_US, IDLE_LOOKS
 
+Told = Callable[[int, int], None]
 PAST_RUNS: Final = 50  # Of the newest, that say what attempts take.
 MOVED_SHOWN: Final = 100
 
@@ -69,7 +71,9 @@ class _Otherwise:
         files: FilesAgain | None = None,
         *,
         budgets: bool = False,
+        told: Told = lambda done, total: None,
     ) -> None:
+        self._told = told
         self.known = Known(past, plan.agents, level)
         self._plan = {task.task_id: task for task in plan.tasks}
         self._free = False
@@ -85,6 +89,7 @@ class _Otherwise:
         task_id = launch.task_id
         task, number = self._plan[task_id], self._number.get(task_id, 0) + 1
         self._number[task_id] = number
+        self._told(len(self._starts), len(self.again.recording.attempts))
         self._starts[launch.attempt_id] = task_id, number
         before = self._before.get(task_id)
         if attempt is None:
@@ -121,6 +126,10 @@ class _Otherwise:
             else max(took_us, attempt.ended.ended_at_us - attempt.ended.started_at_us) / 1e6
         )
 
+    def close(self) -> None:
+        """Forget all of it."""
+        self.again.close()
+
     def play(self) -> Played:
         """To its end."""
         recording, world = self.again.recording, self.again.world
@@ -137,7 +146,6 @@ class _Otherwise:
             self._assume_files()
         paths = {here: self.again.act_of(here) for here in self.again.ids.values()}
         figures = figures_of(world.records, recording.run_id, lambda here: _paths(paths.get(here)))
-        self.again.close()
         return Played(figures, found.divergence, list(self.known.assumed.values()), steering.dropped)
 
     def _go_on(self, steering: Steering) -> None:
@@ -203,6 +211,7 @@ def otherwise(
     past: Past | None = None,
     around: Surroundings | None = None,
     repository: Callable[[], Repository] | None = None,
+    told: Told = lambda done, total: None,
 ) -> dict[str, Any]:
     """What a run would have come to under other settings.
 
@@ -212,6 +221,7 @@ def otherwise(
         past: what the store knows of attempts, where somebody has read it already.
         around: what other runs held and had spent, likewise.
         repository: gives the repository that holds its files; left out: nothing is merged, and no conflict is found.
+        told: told of progress: attempts that were started, and how many are recorded.
     Returns:
         ``{"run_id", "name", "settings", "recorded": figures, "otherwise": figures, "range": {"makespan_s": [low, high],
         "cost_usd": [low, high]}, "files_judged", "files_left", "differs_from": {"seq", "type", "field", "recorded", "now"} |
@@ -236,9 +246,12 @@ def otherwise(
     budgets = any(name.rpartition(".")[2] == "budget_usd" for name in settings)
 
     def play(level: float) -> tuple[Played, str, bool]:
-        files, why = files_of(log, recording, repository)
-        found = _Otherwise(log, recording, plan, known, level, around, files, budgets=budgets).play()
-        return found, why, files is not None
+        with ExitStack() as stack:
+            files, why = files_of(log, recording, repository)
+            if files is not None:
+                stack.callback(files.close)
+            again = _Otherwise(log, recording, plan, known, level, around, files, budgets=budgets, told=told)
+            return stack.enter_context(closing(again)).play(), why, files is not None
 
     middle, why, with_files = play(LEVELS[0])
     played = [middle]

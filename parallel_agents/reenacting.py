@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ OF_THE_MACHINE: Final = frozenset({CPU, MEMORY, WORKERS})
 SILENT_LOOKS: Final = (
     3  # As many steps as lie between two events of one end: its files are kept, merged, and merged again.
 )
-REPORT_EVERY: Final = 500  # Looks between two reports of progress.
+REPORT_EVERY: Final = 500  # Looks between two reports of progress, where no files are laid out.
 _FINISHES: Final = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 _LEASES: Final = (ev.RunClaimed, ev.RunReleased)
 
@@ -84,7 +85,7 @@ class Reenactment:
         obeys: whether an attempt that is asked to stop does so although it is not recorded to.
         acts: says what an attempt does, by the recorded one that it stands for; left out: the same.
         around: what other runs held and had spent, where many runs of the store are asked for.
-        files: its files; None: what they decided is given, as recorded.
+        files: its files, which stay the caller's; None: what they decided is given, as recorded.
     """
 
     def __init__(
@@ -134,8 +135,6 @@ class Reenactment:
     def close(self) -> None:
         """Forget all of it."""
         self.world.close()
-        if self.files is not None:
-            self.files.close()
 
     def name_attempts(self, task_ids: Sequence[str]) -> list[str]:
         """The ids that the attempts of these tasks have in the recording, or new ones."""
@@ -180,7 +179,7 @@ class Reenactment:
             told: told of progress: looks that were made, and how many there are.
         """
         for number, look in enumerate(self.recording.looks):
-            if number % REPORT_EVERY == 0:
+            if number % (REPORT_EVERY if self.files is None else 1) == 0:
                 told(number, len(self.recording.looks))
             if self.world.runner.obeys and (said := self._between(look)) is not None:
                 self.outcome.divergence = said
@@ -450,12 +449,12 @@ def execute(
         UnknownRun: there is no such run.
     """
     recording = recording_of(log, run_id)
-    files, why = files_of(log, recording, repository)
-    again = Reenactment(log, recording, files=files)
-    try:
+    with ExitStack() as stack:
+        files, why = files_of(log, recording, repository)
+        if files is not None:
+            stack.callback(files.close)
+        again = stack.enter_context(closing(Reenactment(log, recording, files=files)))
         found = again.play(told)
-    finally:
-        again.close()
     return {
         "run_id": run_id,
         "ok": found.divergence is None,

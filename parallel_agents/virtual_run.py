@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Draft, digest_of
 from parallel_agents.eventstore.record import Recorded
@@ -56,6 +58,8 @@ class _LaneAtOnce:
         self._lanes.done += 1
         result = work()
         if result is not None:
+            if (error := getattr(result, "error", None)) is not None:
+                raise NotAllowed(f"the files cannot be laid out: {error}", hint=f"is there room in {gettempdir()}?")
             self._take(result)
 
     def end(self) -> None:

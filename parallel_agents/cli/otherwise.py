@@ -59,13 +59,14 @@ def play_otherwise(
         raise InvalidUsage("--all asks what would have happened under other settings", hint="add --set NAME=VALUE")
     given = read_settings(settings)
     options = options_of(ctx, given)
-    with opened(ctx) as log:
+    with opened(ctx) as log, told_of_progress() as told:
         store = log.path
         if not every:
             run_id, project = look.resolve_run(log, run), project_of(ctx)
             found = counterfactual.otherwise(
-                log, run_id, given, options, repository=lambda: repository_of_run(log, project, run_id)
-            )
+                log, run_id, given, options, repository=lambda: repository_of_run(log, project, run_id),
+                told=lambda done, total: told("attempts", done, max(done, total)),
+            )  # fmt: skip
     if every:
         with told_of_progress() as told:
             found = counterfactuals.all_otherwise(store, given, options, lambda done, total: told("runs", done, total))

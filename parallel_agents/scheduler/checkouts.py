@@ -161,13 +161,15 @@ class Checkouts:
     Args:
         home: the store's folder, which holds the worktrees.
         on_done: called from a thread of ours when ``poll`` has something to give.
-        lane: makes a lane of a name that hands its results on; left out: one with a thread.
+        lane: makes a lane of a name that hands its results on, and is not to wait for a disk; left out: one with a thread,
+            which does.
     """
 
     def __init__(self, home: Path, on_done: Callable[[], None], lane: LaneMaker | None = None) -> None:
         self.home = home
         self._on_done = on_done
         self._new_lane = lane or _Lane
+        self._waits = lane is None
         self._results: deque[Result] = deque()
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._repositories: dict[str, Repository] = {}
@@ -429,6 +431,8 @@ class Checkouts:
             try:
                 return work()
             except Exception as error:
+                if not self._waits:
+                    raise
                 if not told:
                     trouble.warn("the work of task {} waits: {}", order.task_id, error)
                     told = True
