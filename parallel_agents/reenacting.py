@@ -149,7 +149,8 @@ class Reenactment:
 
     def part_of(self, launch: Launch) -> Part:
         """What an attempt does: what its recorded one did."""
-        if self.files is not None and (said := self.files.gate(launch, self.world.now_us)) is not None:
+        now_us = None if self.world.runner.obeys else self.world.now_us
+        if self.files is not None and (said := self.files.gate(launch, now_us)) is not None:
             return said
         attempt = self.recording.attempts.get(launch.attempt_id)
         if attempt is not None:

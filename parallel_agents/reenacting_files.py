@@ -148,8 +148,12 @@ class FilesAgain:
             return attempt.commit
         return found.parents[0] if found.parents else None
 
-    def gate(self, launch: Launch, now_us: int) -> Part | None:
-        """What a gate says, as it was recorded; None where this is none. One that is not recorded passes."""
+    def gate(self, launch: Launch, now_us: int | None) -> Part | None:
+        """What a gate says, as it was recorded; None where this is none. One that is not recorded passes.
+
+        Args:
+            now_us: the time, where one of a stage is to end when it ended then; None: after as long as it took.
+        """
         parts = Path(launch.folder).parts
         if parts[-2] != _GATE_FOLDER:
             return None
@@ -163,7 +167,8 @@ class FilesAgain:
         error = None if found.passed else f"exit code {found.exit_code}"
         took_us = round(found.duration_s * 1e6)
         ended = Ended(launch.attempt_id, outcome, exit_code=found.exit_code, error=error, ended_at_us=took_us)
-        return Part(max(0, (at_us or now_us) - now_us), ended, _AT_ONCE, dated=True)
+        takes_us = 0 if at_us is None else took_us if now_us is None else max(0, at_us - now_us)
+        return Part(takes_us, ended, _AT_ONCE, dated=True)
 
     def _recorded_gate(self, launch: Launch, attempt_id: str) -> tuple[int | None, ev.GateChecked | None]:
         said = " ".join(launch.command)
