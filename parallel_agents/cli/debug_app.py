@@ -21,7 +21,7 @@ from parallel_agents.cli import debug_picture as picture
 from parallel_agents.cli.debug_asking import ASKS
 from parallel_agents.cli.debug_dialogs import Page
 from parallel_agents.cli.debug_keys import BINDINGS, keys_page
-from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar
+from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar, as_shown
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
 from parallel_agents.cli.drawing import duration, one_line
 from parallel_agents.debugging import TIME_STEPS_S, Debugging
@@ -134,12 +134,12 @@ class Debugger(App[None]):
         """The four lines, and the watch expressions."""
         head = self.query_one("#head", Static)
         told = picture.head_lines(self.session, max(10, head.size.width), "following" if self.follows else "")
-        head.update(told, layout=False)
+        head.update(as_shown(told, self), layout=False)
         watches = self.query_one("#watches", Static)
         watches.display = bool(self.session.watches)
         if self.session.watches:
             told = picture.watch_lines(self.session.watched(), max(10, head.size.width))
-            watches.update(told, layout=len(self.session.watches) != watches.size.height)
+            watches.update(as_shown(told, self), layout=len(self.session.watches) != watches.size.height)
 
     def show_pane(self) -> None:
         """The pane that was chosen: at once, or once a thread has its answer."""
@@ -207,7 +207,7 @@ class Debugger(App[None]):
             return
         self._said = text
         remark = self.query_one("#remark", Static)
-        remark.update(Text(f" {one_line(text)}", style="bold red" if error else "bold"))
+        remark.update(as_shown(Text(f" {one_line(text)}", style="bold red" if error else "bold"), self))
         remark.set_class(bool(text), "-shown")
 
     def complain(self, error: ParallelAgentsError) -> None:

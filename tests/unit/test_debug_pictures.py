@@ -68,12 +68,17 @@ def test_a_screen_is_the_one_that_is_kept(
 def test_a_screen_without_colour_is_the_one_that_is_kept(
     log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with NO_COLOR set."""
+    """As with NO_COLOR set: in greys of which none is too dark on what is beneath it."""
     monkeypatch.setenv("NO_COLOR", "1")
 
     async def played(on: Playing) -> None:
         await in_the_middle(on)
         check("grey-80x24", on.svg(), SMALL, tmp_path)
+        told = [
+            cell for row in cells(on.svg(), SMALL)[:-1] for cell in row if cell.sign not in " ▕─"
+        ]  # But for the keys.
+        greys = {cell: [int(colour[-2:], 16) for colour in (cell.look[:13], cell.ground)] for cell in told}
+        assert [cell for cell, (sign, ground) in greys.items() if abs(sign - ground) < 0x60] == []
 
     play(log, played, size=SMALL)
 
