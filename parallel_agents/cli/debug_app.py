@@ -20,6 +20,7 @@ from parallel_agents import ParallelAgentsError
 from parallel_agents.cli import debug_picture as picture
 from parallel_agents.cli.debug_asking import ASKS
 from parallel_agents.cli.debug_dialogs import Page
+from parallel_agents.cli.debug_finding import stop_finding
 from parallel_agents.cli.debug_keys import BINDINGS, keys_page
 from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar, as_shown
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
@@ -79,6 +80,7 @@ class Debugger(App[None]):
         self._answered: tuple[str, int, str | None] | None = None
         self._searching = False
         self._stop = False
+        self.finding = ""  # The text that a thread looks for.
         self.failure: ParallelAgentsError | None = None  # Why it ended by itself.
         self._printed_s = 0.0  # When an output was looked at again.
         self._said = ""  # Above the keys.
@@ -115,7 +117,10 @@ class Debugger(App[None]):
     def is_idle(self) -> bool:
         """Whether everything that can be shown of the cursor is shown."""
         return (
-            not self._searching and self._asking is None and (self.tab not in PANES or self._answered == self._wanted())
+            not self._searching
+            and not self.finding
+            and self._asking is None
+            and (self.tab not in PANES or self._answered == self._wanted())
         )
 
     # The picture.
@@ -298,7 +303,9 @@ class Debugger(App[None]):
     def action_stop(self) -> None:
         """Stop a search, or take the line above the keys away."""
         self._stop = True
-        if not self._searching:
+        if self.finding:
+            stop_finding(self)
+        elif not self._searching:
             self.say("")
 
     def on_lines_picked(self, event: Lines.Picked) -> None:

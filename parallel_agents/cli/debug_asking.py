@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from parallel_agents.cli.debug_changes import ask_diff, ask_fork, roll_back
 from parallel_agents.cli.debug_dialogs import Ask
+from parallel_agents.cli.debug_finding import find
 
 if TYPE_CHECKING:
     from parallel_agents.cli.debug_app import Debugger
@@ -28,13 +29,12 @@ def _go(app: Debugger) -> None:
 
 
 def _find(app: Debugger) -> None:
-    def take(text: str) -> None:
-        if text:
-            app.session.search(text)
-            _, number, count = app.session.next_hit(forward=True)
-            app.say(f"{number} of {count} events with {text!r}; n and N go on")
-
-    _ask(app, "Find events that hold", "any text of theirs, whatever the case; n and N go on", take)
+    _ask(
+        app,
+        "Find events that hold",
+        "any text of theirs, whatever the case; n and N go on",
+        lambda text: find(app, text),
+    )
 
 
 def _break(app: Debugger) -> None:

@@ -115,6 +115,11 @@ class Playing:
         return self.session.seq
 
     async def press(self, *keys: str) -> None:
+        """Press keys, and wait until all that comes of them is shown."""
+        await self.tap(*keys)
+        await self.settle()
+
+    async def tap(self, *keys: str) -> None:
         """Press keys; what begins with a colon stands in the line that is asked for, as if it had been pasted."""
         for key in keys:
             if key.startswith(":"):
@@ -123,7 +128,6 @@ class Playing:
             else:
                 self.app.post_message(Key(key, key if len(key) == 1 else None))
                 await self.handled()
-        await self.settle()
 
     async def handled(self) -> None:
         """Wait until what was pressed has gone from the terminal to whoever takes it, and back to whoever draws.
