@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,17 @@ def _showing(attempt: Attempt | None, commit: str | None) -> str | None:
 def _settling(run_id: str, task_id: str, paths: list[dict[str, str]]) -> list[str]:
     """The commands that settle a conflict, each a line for a shell."""
     resolve = f"parallel-agents resolve {run_id} {task_id}"
-    kinds = {one["kind"] for one in paths}
-    sides = [side for side in SIDES if _fits(side, kinds)]
+    sides = fitting({one["kind"] for one in paths})
     by_hand = [f"{resolve} --file PATH=FILE", f"{resolve} --edit"]
     return [*(f"{resolve} --take {side}" for side in sides), *by_hand, f"parallel-agents cancel {run_id} {task_id}"]
 
 
-def _fits(side: str, kinds: set[str]) -> bool:
+def fitting(kinds: Set[str]) -> list[str]:
+    """The sides that can be taken of conflicts of these kinds."""
+    return [side for side in SIDES if _fits(side, kinds)]
+
+
+def _fits(side: str, kinds: Set[str]) -> bool:
     """Whether conflicts of these kinds can be settled by taking a side."""
     if any(kind.startswith("gate ") for kind in kinds):
         return side != "theirs"  # The files do not clash, so there is no side of the task's alone.

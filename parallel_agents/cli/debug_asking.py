@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from parallel_agents.cli.debug_changes import ask_diff, ask_fork, roll_back
 from parallel_agents.cli.debug_dialogs import Ask
 from parallel_agents.cli.debug_finding import find
+from parallel_agents.cli.debug_settling import settle
 
 if TYPE_CHECKING:
     from parallel_agents.cli.debug_app import Debugger
@@ -69,6 +70,6 @@ def _mark(app: Debugger) -> None:
 
 ASKS: Final[dict[str, Callable[[Debugger], None]]] = {
     "go": _go, "find": _find, "break": _break, "watch": _watch, "away": _away, "task": _task, "mark": _mark,
-    "diff": ask_diff, "fork": ask_fork, "back": roll_back,
+    "diff": ask_diff, "fork": ask_fork, "back": roll_back, "settle": settle,
 }  # fmt: skip
 """By the words of the key bindings."""

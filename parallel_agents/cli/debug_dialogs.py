@@ -75,9 +75,10 @@ class Confirm(ModalScreen[bool]):
         Binding("n,escape", "answer(False)", "No"),
     ]
 
-    def __init__(self, lines: Sequence[str], question: str) -> None:
+    def __init__(self, lines: Sequence[str | Text], question: str) -> None:
         super().__init__()
-        self._lines, self._question = [Text(one_line_kept(line)) for line in lines], question
+        self._lines = [line if isinstance(line, Text) else Text(one_line_kept(line)) for line in lines]
+        self._question = question
 
     def compose(self) -> ComposeResult:
         """What would change, and two buttons."""
