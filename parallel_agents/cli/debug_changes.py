@@ -108,15 +108,16 @@ def _compare(app: Debugger, words: Sequence[str]) -> None:
     seqs = [session.tape.seqs[session.marked(word)] for word in words]
 
     def look() -> None:
-        a, b = (travel.target_of(session.log, session.run_id, str(seq)) for seq in seqs)
-        found = differences.differences(session.log, a, b)
+        log, run_id = session.log, session.run_id
+        a, b = (differences.Moment(log, travel.target_of(log, run_id, str(seq))) for seq in seqs)
+        found = differences.differences(a, b)
         lines = [Text(one_line_kept(line)) for line in diff_lines(found)]
         if len(lines) == 1:
             lines.append(Text("nothing differs", style="dim"))
         if found["files_unknown"]:
             lines.append(Text(f"files: {found['files_unknown']}", style="dim"))
         if found["files"]:
-            patch = differences.patch(session.log, a, b).decode("utf-8", "replace").split("\n")
+            patch = differences.patch(a, b).decode("utf-8", "replace").split("\n")
             lines += [Text(), *map(patch_line, patch[:PATCH_LINES])]
         app.call_from_thread(app.push_screen, Page(lines, f"event {seqs[0]} to event {seqs[1]}"))
 
