@@ -80,10 +80,20 @@ def _side(log: Log, word: str, elsewhere: Elsewhere) -> _Side:
 
 
 def _run_named(log: Log, word: str) -> str | None:
-    """The run of that id, or whose id begins so and which could not be a checkpoint as well."""
+    """The run of that id, or whose id begins so and which could not be a checkpoint as well.
+
+    Raises:
+        UnknownRun: it is the parent of a run that is here, and is not here itself.
+    """
     runs = Projector(log).runs()
     if word in runs:
         return word
+    fork = next((run_id for run_id, run in runs.items() if run.parent == word), None)
+    if fork is not None:  # Else the label of the checkpoint that the fork began with would be meant.
+        raise UnknownRun(
+            f"run {word} is not here; run {fork} was forked from it",
+            hint="`parallel-agents import FILE` brings it in from an export",
+        )
     if _BEGINNING.fullmatch(word) is None or not any(run_id.startswith(word) for run_id in runs):
         return None
     from parallel_agents import checkpoints

@@ -17,11 +17,8 @@ from parallel_agents.checkpoint.reaching import unreached
 from parallel_agents.checkpoint.repository import Repository, find_repository
 from parallel_agents.eventstore.carried import Carried
 from parallel_agents.eventstore.crash_points import reach
-from parallel_agents.eventstore.errors import ParallelAgentsError, UnknownRun
-from parallel_agents.eventstore.events import RunForked
-from parallel_agents.eventstore.location import files_home
-from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import decode_brief
+from parallel_agents.eventstore.errors import ParallelAgentsError, StoreError, UnknownRun
+from parallel_agents.eventstore.location import FILE, files_home
 from parallel_agents.importing import staging
 from parallel_agents.packing import flush_folder
 from parallel_agents.project import Project
@@ -36,11 +33,11 @@ def look_ahead(project: Project, named: str) -> dict[str, Any]:
     Returns:
         ``{"run_id", "from", "exported_at", "imported_at", "release", "redacted", "store", "bytes", "refs", "alone", "kept",
         "forks"}``: ``refs`` are those that go, and ``alone`` is how many of the commits that they name nothing else reaches;
-        ``kept`` says why the refs stay, where they do; ``forks`` are runs of the project's own that were forked from it.
+        ``kept`` says why the refs stay, where they do; ``forks`` are runs of the project's own that were forked from it. Of a
+        store that cannot be read any more nothing says where it is from.
     Raises:
         UnknownRun: no imported run is called so.
         InvalidUsage: several are.
-        StoreError: its store cannot be read.
     """
     store = imported.meant(project.store, named)
     if store is None:
@@ -49,17 +46,15 @@ def look_ahead(project: Project, named: str) -> dict[str, Any]:
         raise UnknownRun(
             f"no imported run is called {named!r}", hint=hint or "`parallel-agents runs --imported` lists them"
         )
-    about = imported.about(store)
-    if about is None:
-        raise UnknownRun(f"{store} is not the store of an imported run", hint="look at it, and move it away by hand")
-    repository = _repository(about)
-    held = {} if repository is None else refs.held(repository, about.run_id)
-    kept = _kept(about, repository, files_home(project.store)) if repository is not None and held else ""
+    run_id, about = store.parent.name, _about(store)
+    repository = _repository(project, about)
+    held = {} if repository is None else refs.held(repository, run_id)
+    kept = _kept(run_id, about, repository, files_home(project.store)) if repository is not None and held else ""
     going = {} if kept else held
     alone = set() if repository is None else unreached(repository, set(going.values()), going)
     return {
-        "run_id": about.run_id,
-        **imported.as_json(about),
+        "run_id": run_id,
+        **({} if about is None else imported.as_json(about)),
         "store": str(store),
         "bytes": sum(
             path.stat().st_size for path in store.parent.rglob("*") if path.is_file() and not path.is_symlink()
@@ -67,7 +62,7 @@ def look_ahead(project: Project, named: str) -> dict[str, Any]:
         "refs": sorted(going),
         "alone": len(alone),
         "kept": kept,
-        "forks": _forks(project, about.run_id),
+        "forks": _forks(project, run_id),
     }
 
 
@@ -80,13 +75,11 @@ def remove(project: Project, named: str) -> dict[str, Any]:
     """
     with staging(project.store) as folder:
         seen = look_ahead(project, named)
-        store = Path(seen["store"])
-        about = imported.about(store)
-        repository = None if about is None else _repository(about)
+        home = Path(seen["store"]).parent
+        repository = _repository(project, _about(home / FILE))
         if repository is not None and seen["refs"]:
             refs.drop(repository, seen["refs"])
         reach("import.unheld")
-        home = store.parent
         os.rename(home, folder / home.name)
         flush_folder(imported.folder_of(project.store))
         reach("import.taken-away")
@@ -99,26 +92,34 @@ def _is_own(project: Project, named: str) -> bool:
         return any(run_id.startswith(named) for run_id in Projector(log).runs())
 
 
-def _repository(about: Carried) -> Repository | None:
-    """Where its commits are; None where they did not come along, or that is gone."""
-    if about.repository is None:
-        return None
-    with contextlib.suppress(ParallelAgentsError):
-        return open_repository(about.repository, Path(about.workdir))
+def _about(store: Path) -> Carried | None:
+    """What it says of itself; None where it can say nothing any more."""
+    with contextlib.suppress(StoreError):
+        return imported.about(store)
     return None
 
 
-def _kept(about: Carried, repository: Repository, home: Path) -> str:
-    """Why refs of that run are left alone: the run may be at home in this very repository, in another store."""
+def _repository(project: Project, about: Carried | None) -> Repository | None:
+    """Where its commits are; None where none came along, or where they were is gone."""
+    if about is None:
+        return find_repository(project.root)
+    with contextlib.suppress(ParallelAgentsError):
+        return None if about.repository is None else open_repository(about.repository, Path(about.workdir))
+    return None
+
+
+def _kept(run_id: str, about: Carried | None, repository: Repository, home: Path) -> str:
+    """Why refs of that run are left alone: it may be at home in this very repository, in another store."""
     working = at_work_elsewhere(repository, home)
-    if about.run_id in working:
-        return f"the run works in {working[about.run_id]}"
-    origin = Path(about.store) if about.store else None
-    if origin is None or not origin.exists():
+    if run_id in working:
+        return f"the run works in {working[run_id]}"
+    if about is None:
+        return "its store cannot be read, so nothing says where it is at home"
+    if not about.store or not Path(about.store).exists():
         return ""
     there = find_repository(Path(about.root)) if Path(about.root).is_dir() else None
     if there is not None and os.path.realpath(there.git_dir) == os.path.realpath(repository.git_dir):
-        return f"the store that it came from, {origin}, has its files in the same repository"
+        return f"the store that it came from, {about.store}, has its files in the same repository"
     return ""
 
 
@@ -127,9 +128,4 @@ def _forks(project: Project, run_id: str) -> list[str]:
     if not project.store.exists():
         return []
     with project.open() as log:
-        return [one for one in Projector(log).runs() if _parent(log, one) == run_id]
-
-
-def _parent(log: Log, run_id: str) -> str | None:
-    begun = decode_brief(run_id, next(iter(log.briefs(run_id)))).event
-    return begun.parent if isinstance(begun, RunForked) else None
+        return [one for one, run in Projector(log).runs().items() if run.parent == run_id]

@@ -150,8 +150,9 @@ def _what_goes(seen: dict[str, Any]) -> list[str]:
     """
     from parallel_agents.cli import drawing
 
-    where = f" from {seen['from']}" if seen["from"] else ""
-    lines = [f"run {seen['run_id']}, imported{where} at {seen['imported_at'][:19]}Z:"]
+    where = f" from {seen['from']}" if seen.get("from") else ""
+    when = f" at {seen['imported_at'][:19]}Z" if "imported_at" in seen else ""
+    lines = [f"run {seen['run_id']}, imported{where}{when}:"]
     lines.append(
         f"  its events and what its attempts wrote go, {drawing.size(seen['bytes'])}: keep the file of the export"
     )

@@ -452,6 +452,8 @@ def test_an_imported_run_is_taken_away(story: Story, here: Scratch) -> None:
     assert " flaky\n" in here.quick("files", fork).out
     assert here.quick("verify", "--deep", "--json").data["findings"] == []
     assert here.quick("gc", "--json", "--dry-run").data["removed"] == []
+    gone = here.quick("diff", story.run, fork, code=3).err
+    assert f"run {story.run} is not here; run {fork} was forked from it" in gone
     own = here.quick("import", "--remove", fork, "--yes", code=3).err
     assert "it is a run of your own, and its history stays" in own
     for words in ((), (str(story.file), "--remove", story.run)):
@@ -467,6 +469,29 @@ def test_refs_stay_where_the_run_is_at_home_in_the_same_repository(story: Story,
     assert said.err.startswith("its refs stay: ")
     assert there.quick("runs", "--imported", "--json", *second).data == []
     assert git(there, "for-each-ref", f"refs/parallel-agents/{story.run}") == held
+
+
+def test_what_came_into_a_folder_without_git_is_taken_away(story: Story, cli: Scratch) -> None:
+    """From the repository beside the store, also where a repository was made around it since."""
+    cli.quick("import", str(story.file))
+    git(cli, "init", "--quiet")
+    assert len(cli.quick("import", "--remove", story.run, "--yes", "--json").data["refs"]) > 5
+    cli.quick("import", str(story.redacted))
+    said = cli.quick("import", "--remove", story.run, "--yes", "--json").data
+    assert (said["refs"], said["redacted"]) == ([], True)
+    assert cli.quick("runs", "--imported", "--json").data == []
+
+
+def test_an_imported_run_that_cannot_be_read_any_more_is_taken_away(story: Story, here: Scratch) -> None:
+    """Its refs stay, because nothing says where it is at home."""
+    here.quick("import", str(story.file))
+    held = git(here, "for-each-ref", "refs/parallel-agents")
+    (here.store.parent / "imported" / story.run / "events.db").write_bytes(b"spoiled" * 1000)
+    said = here.quick("import", "--remove", story.run, "--yes")
+    assert "its refs stay: its store cannot be read" in said.err
+    assert here.quick("runs", "--imported", "--json").data == []
+    assert git(here, "for-each-ref", "refs/parallel-agents") == held
+    here.quick("import", str(story.file))
 
 
 @pytest.mark.parametrize("point", ["refs.before-drop", "refs.dropped", "import.unheld", "import.taken-away"])
