@@ -60,16 +60,20 @@ def settle(app: Debugger) -> None:
 
 
 def _check_is_now(app: Debugger) -> None:
-    """Refuse where the cursor stands in the past: what is settled is what waits now.
+    """Refuse where the cursor stands in the past: what is settled is what waits now. One that is at the end goes along with it.
 
     Raises:
         NotAllowed: it does.
     """
-    app.session.catch_up()
-    if app.session.position != app.session.last:
+    session = app.session
+    was_last = session.position == session.last
+    if session.catch_up() and was_last:
+        session.move_to(session.last)
+        app.show_all()
+    if not was_last:
         raise NotAllowed(
-            f"event {app.session.seq} is not the last one, and what is settled is what waits now",
-            hint="End goes to the last event; R takes the run back to this one",
+            f"event {session.seq} is not the last one, and what is settled is what waits now",
+            hint="End goes to the last event, f goes along with it; R takes the run back to this one",
         )
 
 

@@ -11,6 +11,7 @@ from handmade import HandmadeRun, Make
 from paper import task
 
 from parallel_agents.cli.debug_settling import words_of
+from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidUsage
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Gate
@@ -96,6 +97,18 @@ def test_nothing_is_settled_in_the_past(make: Make) -> None:
     play_on(run, scene)
 
 
+def test_a_cursor_at_the_end_goes_along_with_what_came_since(make: Make) -> None:
+    """Of a run that goes on something comes between a look and a key, and it is no past that somebody stands in."""
+    run = clashing(make)
+
+    async def scene(on: Playing) -> None:
+        run.add(ev.TaskQueued(task_id="d"))
+        await asked(on, "ours")
+        assert on.session.position == on.session.last == len(run.types()) - 1
+
+    play_on(run, scene)
+
+
 def test_of_several_conflicts_the_chosen_task_says_which(make: Make) -> None:
     """And where none of them is chosen, they are named."""
     run = make(task("a"), task("b"), task("c"), content={"f": "one\n", "g": "one\n"})
@@ -122,12 +135,12 @@ def test_a_gate_that_does_not_pass_is_told_and_can_be_left_out(make: Make) -> No
     run = clashing(make, gates=(Gate(command=("false",), after="task"),))
 
     async def scene(on: Playing) -> None:
+        await on.press("f")  # What came of the gate is an event too.
         await asked(on, "both")
         assert "first this has to pass: false" in on.screen()
         await on.press("y")
         await on.until(lambda: "gate `false` does not pass" in on.screen(), "the refusal")
         assert run.state.tasks["b"].status == "blocked"
-        await on.press("end")
         await asked(on, "both no-gates")
         assert "has to pass" not in on.screen()
         await on.press("y")
