@@ -93,6 +93,7 @@ def states(log: Log, what: str) -> None:
         tell(f"debug: a state {way}, {what}, p95", p95(took), STEP_MS, detail, unit="ms")
         tell(f"debug: a state {way}, {what}", nothing / median(took), Goal(5, 50), "times as fast as from nothing")
     search(session, what, len(state.tasks))
+    text(session, what)
 
 
 def search(session: Debugging, what: str, tasks: int) -> None:
@@ -106,6 +107,14 @@ def search(session: Debugging, what: str, tasks: int) -> None:
         took_us = (time.perf_counter() - begun) / len(session.tape) * 1e6
         way = "on" if forward else "back"
         tell(f"debug: an expression looked for {way}, {what}", took_us, None, "microseconds an event", unit="us")
+
+
+def text(session: Debugging, what: str) -> None:
+    """How long a text is looked for that no event holds, and one that many do."""
+    for sought, how in (("no event holds this", "that no event holds"), ("task-39", "that many events hold")):
+        took = timed([lambda sought=sought: list(session.searching(sought).beside(session.log))] * 3)
+        detail = f"of {len(session.tape):,} events, by connections of its own; most {max(took):.0f} ms"
+        tell(f"debug: a text {how}, {what}", min(took), None, detail, unit="ms")
 
 
 async def screens(log: Log, what: str) -> None:

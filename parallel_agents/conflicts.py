@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 from parallel_agents.eventstore.errors import ParallelAgentsError
-from parallel_agents.eventstore.events import RunForked
+from parallel_agents.eventstore.events import ConflictDetected, RunForked
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import decode_brief, rfc3339
+from parallel_agents.eventstore.record import Recorded, decode_brief, rfc3339
 from parallel_agents.projections import conflicts as conflicts_fold
 from parallel_agents.projections.conflicts import WAITING, Attempt, Conflict
 from parallel_agents.projections.effective import effective
@@ -46,9 +46,9 @@ def conflicts(log: Log, run_id: str | None, upto: int | None = None, *, hunks: b
 
 
 def _of_run(log: Log, run_id: str, end: int) -> Iterator[dict[str, Any]]:
-    begun = decode_brief(run_id, next(iter(log.briefs(run_id, 0, end)))).event
-    if isinstance(begun, RunForked) and begun.state_digest:
-        yield from _inherited(log, run_id, begun, end)
+    begun = decode_brief(run_id, next(iter(log.briefs(run_id, 0, end))))
+    if isinstance(begun.event, RunForked) and begun.event.state_digest:
+        yield from _inherited(log, run_id, begun, begun.event, end)
     if next(log.briefs(run_id, 0, end, where="type = 'ConflictDetected'"), None) is None:
         return  # Nearly always; the history of a long run need not be read for it.
     rows = log.briefs(run_id, 0, end, where=conflicts_fold.TYPES)
@@ -57,14 +57,26 @@ def _of_run(log: Log, run_id: str, end: int) -> Iterator[dict[str, Any]]:
         yield _as_data(run_id, one)
 
 
-def _inherited(log: Log, run_id: str, begun: RunForked, end: int) -> Iterator[dict[str, Any]]:
+def _inherited(log: Log, run_id: str, begun: Recorded, fork: RunForked, end: int) -> Iterator[dict[str, Any]]:
     """What was in conflict in the run that this one was forked from, and still is here."""
     tasks = Projector(log).state(run_id, end).tasks
-    for one in _of_run(log, begun.parent, begun.seq):
+    there = _of_run(log, fork.parent, fork.seq) if log.version(fork.parent) else _begun_with(log, run_id, begun)
+    for one in there:
         task = tasks.get(one["task_id"])
         same = task is not None and is_conflict(task) and task.attempt_id == one["attempt_id"]
         if same and one["status"] == WAITING:
             yield {**one, "run_id": run_id, "settle": _settling(run_id, one["task_id"], one["paths"])}
+
+
+def _begun_with(log: Log, run_id: str, begun: Recorded) -> Iterator[dict[str, Any]]:
+    """The same by the state that the fork began with, where the events of the other run lie in another store."""
+    for task_id, task in Projector(log).state(run_id, begun.seq).tasks.items():
+        if is_conflict(task) and task.conflict is not None:
+            event = ConflictDetected(
+                task_id=task_id, attempt_id=task.attempt_id, round=max(1, task.conflicts),
+                **{"onto": None, **task.conflict, "commit": task.work_commit},
+            )  # fmt: skip
+            yield _as_data(run_id, Conflict(begun, event, Attempt(task_id, task.base_commit, task.work_commit), None))
 
 
 def _as_data(run_id: str, one: Conflict) -> dict[str, Any]:
@@ -108,13 +120,17 @@ def _showing(attempt: Attempt | None, commit: str | None) -> str | None:
 def _settling(run_id: str, task_id: str, paths: list[dict[str, str]]) -> list[str]:
     """The commands that settle a conflict, each a line for a shell."""
     resolve = f"parallel-agents resolve {run_id} {task_id}"
-    kinds = {one["kind"] for one in paths}
-    sides = [side for side in SIDES if _fits(side, kinds)]
+    sides = fitting({one["kind"] for one in paths})
     by_hand = [f"{resolve} --file PATH=FILE", f"{resolve} --edit"]
     return [*(f"{resolve} --take {side}" for side in sides), *by_hand, f"parallel-agents cancel {run_id} {task_id}"]
 
 
-def _fits(side: str, kinds: set[str]) -> bool:
+def fitting(kinds: Set[str]) -> list[str]:
+    """The sides that can be taken of conflicts of these kinds."""
+    return [side for side in SIDES if _fits(side, kinds)]
+
+
+def _fits(side: str, kinds: Set[str]) -> bool:
     """Whether conflicts of these kinds can be settled by taking a side."""
     if any(kind.startswith("gate ") for kind in kinds):
         return side != "theirs"  # The files do not clash, so there is no side of the task's alone.

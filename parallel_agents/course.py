@@ -14,7 +14,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.projections.undone import Spans, undone_spans
-from parallel_agents.stretches import Waits
+from parallel_agents.stretches import ATTEMPT, Waits
 from parallel_agents.waits import waits
 
 CONFLICT, ROLLBACK, CHECKPOINT, PAUSE = "conflict", "rollback", "checkpoint", "pause"
@@ -36,6 +36,13 @@ class Mark(NamedTuple):
     undone: bool = False
 
 
+class Worked(NamedTuple):
+    """How long attempts of a task ran, in microseconds: those that stand, and those that a rollback has undone."""
+
+    stands_us: int
+    undone_us: int
+
+
 class Course(NamedTuple):
     """One run as of ``waits.seq``."""
 
@@ -51,6 +58,15 @@ class Course(NamedTuple):
     def state(self) -> RunState:
         """The run at the end."""
         return self.waits.state
+
+    def worked(self, task_id: str) -> Worked:
+        """How long attempts of a task ran."""
+        found = {False: 0, True: 0}
+        for one in self.waits.by_task[task_id]:
+            if one.kind == ATTEMPT:
+                span = self.spans.get(one.attempt_id)
+                found[span is not None and span.undone] += one.length_us
+        return Worked(found[False], found[True])
 
     def end_us(self, span: Span) -> int:
         """When an attempt ended; of one that runs the moment that is looked at."""

@@ -20,6 +20,7 @@ from parallel_agents.frames import Frame, Frames
 from parallel_agents.projections.undone import Spans, undone_spans
 from parallel_agents.scheduler.graph import levels
 from parallel_agents.tape import Tape
+from parallel_agents.text_search import TextSearch
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 TIME_STEPS_S: Final = (0.1, 1, 10, 60, 600, 3600)
@@ -175,14 +176,25 @@ class Debugging:
             raise UnknownEvent(f"nothing happens to task {task_id} {'after' if forward else 'before'} this event")
         return self.move_to(places[at])
 
-    def search(self, text: str) -> int:
-        """Look for a text in all events of the run, whatever the case. Gives how many hold it."""
-        self.sought, self._hits = text, []
-        self._seek(0)
+    def searching(self, text: str) -> TextSearch:
+        """A search for a text in all events that there are now, to be done by whoever has the time; then see ``take``."""
+        return TextSearch(self.run_id, text, self.tape.seqs[:])
+
+    def take(self, done: TextSearch) -> int:
+        """Go on with what a search has found, and with what was appended since it began. Gives how many events hold it."""
+        self.sought, self._hits = done.text, [self.tape.position_of(seq) for seq in done.found]
+        self._seek(done.upto)
         return len(self._hits)
 
+    def search(self, text: str) -> int:
+        """Look for a text in all events of the run, whatever the case. Gives how many hold it."""
+        search = self.searching(text)
+        for _ in search.steps(self.log):
+            pass
+        return self.take(search)
+
     def _seek(self, after_seq: int) -> None:
-        if self.sought:
+        if self.sought and after_seq < self.tape.seqs[-1]:
             wanted = Wanted(self.run_id, text=self.sought, first=after_seq + 1)
             self._hits += [self.tape.position_of(row.seq) for row in select(self.log, wanted, self.tape.seqs[-1])]
 

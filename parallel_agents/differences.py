@@ -1,9 +1,12 @@
-"""What lies between two moments, of one run or of two: tasks, cost, configuration and files."""
+"""What lies between two moments, of one run or of two: tasks, cost, configuration and files.
+
+Two runs may lie in two stores: an imported one and the fork that somebody made of it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,50 +23,77 @@ _TASK = ("status", "attempts", "attempt_id", "output", "error", "model", "checkp
 _BEGINNING = re.compile(r"[a-z][a-z2-7]{3,9}")  # Of a run's id, long enough not to be met by chance.
 
 
+Elsewhere = Callable[[str], Log | None]
+"""The log of the run that a text names, where that is another one than the project's own, as that of an imported run is."""
+
+
+class Moment(NamedTuple):
+    """A moment, and the log that tells of it."""
+
+    log: Log
+    target: Target
+
+
 class _Side(NamedTuple):
     """One side as it was typed."""
 
+    log: Log
     run_id: str | None  # None: nothing was said of a run.
     moment: str | None  # None: where the run stands now.
 
 
-def sides(log: Log, words: Sequence[str]) -> tuple[Target, Target]:
+def sides(log: Log, words: Sequence[str], elsewhere: Elsewhere = lambda _: None) -> tuple[Moment, Moment]:
     """The two moments that some words mean: ``[RUN] A B``, ``RUN RUN`` or ``RUN@A RUN@B``.
 
     Of a run without a moment it is where it stands now; a moment without a run is one of the other side's, else of the
     latest run.
 
+    Args:
+        log: the project's own.
     Raises:
         UnknownRun: there is no such run, or it had not begun by then.
         UnknownEvent, UnknownCheckpoint, Ambiguous: see ``travel.target_of``.
         InvalidUsage: there are too many words, or too few.
     """
     if len(words) == 3:
-        run_id = look.resolve_run(log, words[0])
-        a, b = (_Side(run_id, word) for word in words[1:])
+        there = elsewhere(words[0]) or log
+        run_id = look.resolve_run(there, words[0])
+        a, b = (_Side(there, run_id, word) for word in words[1:])
     elif len(words) == 2:
-        a, b = (_side(log, word) for word in words)
+        a, b = (_side(log, word, elsewhere) for word in words)
     else:
         raise InvalidUsage(
             f"{len(words)} words where [RUN] A B belongs", hint="two runs are compared by RUN RUN, or RUN@A RUN@B"
         )
-    return _target(log, a, b), _target(log, b, a)
+    return _moment_of(a, b), _moment_of(b, a)
 
 
-def _side(log: Log, word: str) -> _Side:
+def _side(log: Log, word: str, elsewhere: Elsewhere) -> _Side:
     """What one of two words means: a run, a run at a moment, or a moment."""
     named, at, moment = word.partition("@")
+    if (there := elsewhere(named)) is not None:
+        return _Side(there, look.resolve_run(there, named), moment or None)
     if not at:
-        return _Side(run_id, None) if (run_id := _run_named(log, word)) is not None else _Side(None, word)
+        return _Side(log, run_id, None) if (run_id := _run_named(log, word)) is not None else _Side(log, None, word)
     run_id = look.resolve_run(log, None) if named == look.LATEST else _run_named(log, named)
-    return _Side(None, word) if run_id is None else _Side(run_id, moment or None)
+    return _Side(log, None, word) if run_id is None else _Side(log, run_id, moment or None)
 
 
 def _run_named(log: Log, word: str) -> str | None:
-    """The run of that id, or whose id begins so and which could not be a checkpoint as well."""
+    """The run of that id, or whose id begins so and which could not be a checkpoint as well.
+
+    Raises:
+        UnknownRun: it is the parent of a run that is here, and is not here itself.
+    """
     runs = Projector(log).runs()
     if word in runs:
         return word
+    fork = next((run_id for run_id, run in runs.items() if run.parent == word), None)
+    if fork is not None:  # Else the label of the checkpoint that the fork began with would be meant.
+        raise UnknownRun(
+            f"run {word} is not here; run {fork} was forked from it",
+            hint="`parallel-agents import FILE` brings it in from an export",
+        )
     if _BEGINNING.fullmatch(word) is None or not any(run_id.startswith(word) for run_id in runs):
         return None
     from parallel_agents import checkpoints
@@ -73,17 +103,18 @@ def _run_named(log: Log, word: str) -> str | None:
     return None if find_by_name(word, checkpoints.list_of(log, latest)) else look.resolve_run(log, word)
 
 
-def _target(log: Log, side: _Side, other: _Side) -> Target:
+def _moment_of(side: _Side, other: _Side) -> Moment:
+    log = side.log if side.run_id is not None else other.log
     run_id = side.run_id or other.run_id or look.resolve_run(log, None)
     if side.moment is None:
-        return Target(Projector(log).state(run_id), "where it stands now")
+        return Moment(log, Target(Projector(log).state(run_id), "where it stands now"))
     try:
-        return target_of(log, run_id, side.moment)
+        return Moment(log, target_of(log, run_id, side.moment))
     except UnknownRun as error:
         raise UnknownRun(error.message, hint=error.hint or f"`parallel-agents history {run_id}` shows it") from None
 
 
-def differences(log: Log, a: Target, b: Target) -> dict[str, Any]:
+def differences(a: Moment, b: Moment) -> dict[str, Any]:
     """The difference between two moments, as data.
 
     Returns:
@@ -92,31 +123,30 @@ def differences(log: Log, a: Target, b: Target) -> dict[str, Any]:
         included; what the parent of a fork has spent is none of the fork's. ``files_unknown`` says why files cannot be
         compared, where that is so.
     """
-    projector = Projector(log)
-    left, right = a.state, b.state
-    spent = [projector.cost(moment.state.run_id, moment.seq).usd_micros / 1e6 for moment in (a, b)]
-    unknown = _cannot_compare(log, left, right)
+    left, right = a.target.state, b.target.state
+    spent = [Projector(log).cost(there.state.run_id, there.seq).usd_micros / 1e6 for log, there in (a, b)]
+    unknown = _cannot_compare(b.log, left, right)
     return {
         "run_id": right.run_id,
-        "a": _moment(a),
-        "b": _moment(b),
+        "a": _moment(a.target),
+        "b": _moment(b.target),
         "status": [left.status, right.status],
         "tasks": _tasks(left, right),
         "cost_usd": {"a": spent[0], "b": spent[1], "difference": spent[1] - spent[0]},
         "configuration": _configuration(left, right),
-        "files": [] if unknown else _files(log, left, right),
+        "files": [] if unknown else _files(b.log, left, right),
         "files_unknown": unknown,
     }
 
 
-def patch(log: Log, a: Target, b: Target) -> bytes:
+def patch(a: Moment, b: Moment) -> bytes:
     """The same of the files, as git shows it; empty where nothing differs.
 
     Raises:
         InvalidUsage: the files of the two cannot be compared.
     """
-    left, right = a.state, b.state
-    if (unknown := _cannot_compare(log, left, right)) is not None:
+    left, right = a.target.state, b.target.state
+    if (unknown := _cannot_compare(b.log, left, right)) is not None:
         raise InvalidUsage(f"there is no patch: {unknown}", hint="leave --patch out to compare all else")
     if left.integration == right.integration:
         return b""
@@ -124,7 +154,7 @@ def patch(log: Log, a: Target, b: Target) -> bytes:
 
     assert left.integration is not None
     assert right.integration is not None
-    return contents.patch(_repository(log, right.run_id), left.integration, right.integration)
+    return contents.patch(_repository(b.log, right.run_id), left.integration, right.integration)
 
 
 def _moment(side: Target) -> dict[str, Any]:

@@ -18,17 +18,18 @@ def graph_of(course: Course) -> dict[str, Any]:
     """A run as a graph.
 
     Returns:
-        ``nodes``: each task with its layer, its status, its attempts, what they took (``worked_s``) and cost, how long it
-        waited for what (``waited_s``, by the codes of ``why``), and whether it is on the critical path. ``edges``: pairs of
-        the task that is needed and the one that needs it. ``critical_path``: hops, oldest first, without a gap; ``link`` says
-        what led to each. ``makespan_s`` is their sum, of which ``stood_still_s`` was paused or waited for somebody.
+        ``nodes``: each task with its layer, its status, its attempts, how long those ran that stand (``worked_s``) and those
+        that a rollback has undone (``undone_s``), what all of them cost, how long it waited for what (``waited_s``, by the
+        codes of ``why``), and whether it is on the critical path. ``edges``: pairs of the task that is needed and the one that
+        needs it. ``critical_path``: hops, oldest first, without a gap; ``link`` says what led to each. ``makespan_s`` is their
+        sum, of which ``stood_still_s`` was paused or waited for somebody.
     """
     state, waits = course.state, course.waits
     drawing = layered({name: task.task.dependencies for name, task in state.tasks.items()})
     on_path = {hop.task_id for hop in course.hops if hop.kind == ATTEMPT or hop.length_us}
     nodes = []
     for name, task in state.tasks.items():
-        stretches = waits.by_task[name]
+        stretches, worked = waits.by_task[name], course.worked(name)
         waited: Counter[str] = Counter()
         for one in stretches:
             if one.kind == WAIT:
@@ -36,7 +37,7 @@ def graph_of(course: Course) -> dict[str, Any]:
         nodes.append(
             {
                 "task_id": name, "layer": drawing.at[name][0], "status": task.status, "attempts": task.attempts,
-                "worked_s": sum(one.length_us for one in stretches if one.kind == ATTEMPT) / 1e6,
+                "worked_s": worked.stands_us / 1e6, "undone_s": worked.undone_us / 1e6,
                 "cost_usd": usd(course.cost.by_task[name]),
                 "waited_s": {code: length / 1e6 for code, length in waited.items()}, "critical": name in on_path,
             }

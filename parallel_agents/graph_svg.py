@@ -16,6 +16,7 @@ from parallel_agents.wait_words import phrase
 
 _TOP: Final = 64.0
 _LEGEND: Final = 44.0
+_FACTS: Final = 30  # Characters that a box has room for; its tooltip has the rest.
 _SIGNS: Final = {"completed": "✓", "failed": "✗", "running": "▶", "blocked": "!"}
 _LEAST_WIDTH: Final = 640.0
 
@@ -128,7 +129,7 @@ def _node(course: Course, drawing: Drawing, sizes: _Sizes, name: str, labelled: 
     column, row = drawing.at[name]
     x, y = sizes.x(column), sizes.y(row)
     stretches = course.waits.by_task[name]
-    worked_us = sum(one.length_us for one in stretches if one.kind == ATTEMPT)
+    worked = course.worked(name)
     waited: Counter[str] = Counter()
     for one in stretches:
         if one.kind == WAIT:
@@ -136,7 +137,8 @@ def _node(course: Course, drawing: Drawing, sizes: _Sizes, name: str, labelled: 
     usd_micros = course.cost.by_task[name]
     about = svg.title(
         name, f"{task.status}, {task.task.agent_type}" + (f", {task.model}" if task.model else ""),
-        f"attempts: {task.attempts}, which took {svg.span_text(worked_us)}",
+        f"attempts: {task.attempts}, which took {svg.span_text(worked.stands_us)}",
+        f"undone by a rollback: attempts that took {svg.span_text(worked.undone_us)}" if worked.undone_us else "",
         f"cost: {svg.money_text(usd_micros)}" if usd_micros else "", "on the critical path" if bold else "",
         *(f"waited {svg.span_text(length)}: {words}" for words, length in waited.most_common()),
     )  # fmt: skip
@@ -146,9 +148,11 @@ def _node(course: Course, drawing: Drawing, sizes: _Sizes, name: str, labelled: 
             yield svg.box("path thin", x - 1.5, y - 1.5, sizes.width + 3, sizes.height + 3)
         return
     parts = [_SIGNS.get(task.status, "") or task.status]
-    parts += [svg.span_text(worked_us)] if any(one.kind == ATTEMPT for one in stretches) else []
+    parts += [svg.span_text(worked.stands_us)] if task.attempts or worked.stands_us else []
     parts += [f"×{task.attempts}"] if task.attempts > 1 else []
     parts += [svg.money_text(usd_micros)] if usd_micros else []
+    undone = f"{svg.span_text(worked.undone_us)} undone"
+    parts += [undone] if worked.undone_us and len(" · ".join([*parts, undone])) <= _FACTS else []
     yield svg.box("band", x, y, sizes.width, sizes.height, about, radius=4)
     yield svg.box(task.status, x, y, 6, sizes.height, radius=2)
     yield _frame(x, y, sizes, "path" if bold else "grid")

@@ -65,7 +65,7 @@ def bring_in(file: Path, project: Project, *, progress: Told | None = None) -> d
     if not file.is_file():
         raise InvalidUsage(f"there is no file {file}", hint="`parallel-agents export RUN` makes one")
     make_home(project.store)
-    with _in_words(file), _staging(project.store) as folder:
+    with _in_words(file), staging(project.store) as folder:
         manifest = unpack(file, folder, KIND, told)
         about = _about(file, manifest, project)
         _refuse_second(project, about)
@@ -113,15 +113,21 @@ def _in_words(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _staging(store: Path) -> Iterator[Path]:
-    """A folder beside the imported runs, for one import at a time; what a killed one has left there goes."""
+def staging(store: Path) -> Iterator[Path]:
+    """A folder beside the imported runs, for one who changes them at a time; what a killed one has left there goes.
+
+    Raises:
+        NotAllowed: somebody else is at it.
+    """
     home = imported.folder_of(store)
     home.mkdir(mode=0o700, exist_ok=True)
     with open(os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotAllowed("another import into this project is under way", hint="wait for its end") from None
+            raise NotAllowed(
+                "another import into this project, or a removal, is under way", hint="wait for its end"
+            ) from None
         for left in home.glob(f"{imported.STAGING}.*"):
             shutil.rmtree(left, ignore_errors=True)
         folder = home / f"{imported.STAGING}.{os.urandom(4).hex()}"
@@ -183,7 +189,8 @@ def _refuse_second(project: Project, about: Carried) -> None:
         other = imported.about(there)
         same = other is not None and (other.run_head, other.redacted) == (about.run_head, about.redacted)
         what = "is imported already, and is the same" if same else "is imported already, from another export of it"
-        hint = f"`parallel-agents status {about.run_id}` shows it" if same else f"move {there.parent} away first"
+        way_out = f"`parallel-agents import --remove {about.run_id}` takes it away first"
+        hint = f"`parallel-agents status {about.run_id}` shows it" if same else way_out
         raise NotAllowed(f"run {about.run_id} {what}", hint=hint)
     if not project.store.exists():
         return

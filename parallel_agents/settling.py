@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from parallel_agents import gates_here
 from parallel_agents.bringing_home import merge as merge
@@ -157,6 +157,32 @@ def resolve(
         InvalidUsage: nothing says how; a path is none that the merge knows.
         GitFailed: a side cannot be taken of such files.
     """
+    made = resolution(log, run_id, task_id, take, files, gates=gates)
+    return carry_out(log, made, say)
+
+
+class Resolution(NamedTuple):
+    """What a conflict is resolved to: a merge that nothing holds and nobody was told of."""
+
+    run_id: str
+    task_id: str
+    commit: str
+    onto: str  # The integration line that it was made on.
+    how: str  # See ``ConflictResolved``.
+    paths: tuple[str, ...]  # That were in conflict.
+    gates: bool  # Whether they are run on it.
+
+
+def resolution(
+    log: Log,
+    run_id: str,
+    task_id: str,
+    take: str = "",
+    files: Mapping[str, Path | bytes | None] | None = None,
+    *,
+    gates: bool = True,
+) -> Resolution:
+    """What ``resolve`` would merge. Takes and raises what that does; no gate is run."""
     if take not in ("", *SIDES):
         raise InvalidUsage(f"there is no side {take!r}", hint=f"take {', '.join(SIDES)}")
     if not take and not files:
@@ -180,9 +206,16 @@ def resolve(
                 hint="name a file for each, or a side to take for the rest",
             )
         commit = made.commit
-    paths = [clash.path for clash in clashes_of(task)]
+    paths = tuple(clash.path for clash in clashes_of(task))
     how, checks = "files" if files else take, gates and not (gated and not files)
-    return settle(log, run_id, task_id, commit, state.integration, how, paths, gates=checks, say=say)
+    return Resolution(run_id, task_id, commit, state.integration, how, paths, checks)
+
+
+def carry_out(log: Log, made: Resolution, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Merge a resolution into the run. Gives and raises what ``resolve`` does."""
+    return settle(
+        log, made.run_id, made.task_id, made.commit, made.onto, made.how, made.paths, gates=made.gates, say=say
+    )
 
 
 def conflicted(log: Log, run_id: str, task_id: str) -> tuple[RunState, TaskState]:

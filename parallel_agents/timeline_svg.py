@@ -135,7 +135,7 @@ def _columns(course: Course) -> Iterator[str]:
 def _row(course: Course, frame: _Frame, name: str, labelled: bool) -> Iterator[str]:
     task, y = course.state.tasks[name], frame.y(name)
     stretches = course.waits.by_task[name]
-    worked_us = sum(one.length_us for one in stretches if one.kind == ATTEMPT)
+    worked = course.worked(name)
     usd_micros = course.cost.by_task[name]
     waited: Counter[str] = Counter()
     for one in stretches:
@@ -143,7 +143,8 @@ def _row(course: Course, frame: _Frame, name: str, labelled: bool) -> Iterator[s
             waited[phrase(one.code)] += one.length_us
     about = svg.title(
         name, f"{task.status}, {task.task.agent_type}" + (f", {task.model}" if task.model else ""),
-        f"attempts: {task.attempts}, which took {svg.span_text(worked_us)}",
+        f"attempts: {task.attempts}, which took {svg.span_text(worked.stands_us)}",
+        f"undone by a rollback: attempts that took {svg.span_text(worked.undone_us)}" if worked.undone_us else "",
         f"cost: {svg.money_text(usd_micros)}" if usd_micros else "",
         *(f"waited {svg.span_text(length)}: {words}" for words, length in waited.most_common()),
     )  # fmt: skip
@@ -152,9 +153,9 @@ def _row(course: Course, frame: _Frame, name: str, labelled: bool) -> Iterator[s
             yield svg.box("band", 8, y, _WIDTH - 16, frame.row)
         sign = _SIGNS.get(task.status, "?")
         yield svg.words(f"{sign} {svg.shortened(name, _LABEL)}", 16, y + 15, "ink", "start", about)
-        if worked_us:
+        if worked.stands_us:
             tries = f"×{task.attempts} " if task.attempts > 1 else ""
-            yield svg.words(f"{tries}{svg.span_text(worked_us)}", _WIDTH - 76, y + 15, "dim", "end")
+            yield svg.words(f"{tries}{svg.span_text(worked.stands_us)}", _WIDTH - 76, y + 15, "dim", "end")
         if usd_micros:
             yield svg.words(svg.money_text(usd_micros), _WIDTH - 12, y + 15, "dim", "end")
     for one in stretches:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from parallel_agents import InvalidUsage
 from parallel_agents.cli.progress import told_of_progress
 from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
 
@@ -74,15 +77,32 @@ def export(
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--remove", "removed", metavar="RUN", help="Instead: take an imported run away. It is shown and asked first."
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 @store_option
 @click.pass_context
-def import_(ctx: click.Context, file: Path, as_json: bool) -> None:
+def import_(ctx: click.Context, file: Path | None, removed: str | None, yes: bool, as_json: bool) -> None:
     """Bring a run in that was exported elsewhere. It is looked at, verified, replayed and forked, and never dispatched.
 
     All of FILE is checked first. Nothing of your own changes but refs below refs/parallel-agents/RUN/.
     """
+    if (file is None) == (removed is None):
+        raise InvalidUsage(
+            "say which file" if file is None else "a file and --remove exclude each other",
+            hint="`parallel-agents import FILE` brings a run in, `import --remove RUN` takes one away",
+        )
+    if removed is not None:
+        _take_away(ctx, removed, yes=yes, as_json=as_json)
+    else:
+        assert file is not None
+        _bring_in(ctx, file, as_json=as_json)
+
+
+def _bring_in(ctx: click.Context, file: Path, *, as_json: bool) -> None:
     from parallel_agents.importing import bring_in
 
     with told_of_progress() as told:
@@ -97,3 +117,50 @@ def import_(ctx: click.Context, file: Path, as_json: bool) -> None:
     click.echo(f"{done['status']}, {done['events']:,} events; {done['links']:,} links of the chain hold", err=True)
     what = "history, replay --verify" if done["redacted"] else "history, replay --verify, fork"
     click.echo(f"`parallel-agents status {run_id}` shows it; so do {what}", err=True)
+
+
+def _take_away(ctx: click.Context, named: str, *, yes: bool, as_json: bool) -> None:
+    from parallel_agents import removing_imported
+
+    project = project_of(ctx)
+    if not yes:
+        seen = removing_imported.look_ahead(project, named)
+        if not sys.stdin.isatty():
+            raise InvalidUsage(
+                f"run {seen['run_id']} would be gone, and nobody is here to be asked", hint="say it with --yes"
+            )
+        for line in _what_goes(seen):
+            click.echo(line, err=True)
+        click.confirm("Take it away?", abort=True, err=True)
+        named = seen["run_id"]
+    done = removing_imported.remove(project, named)
+    if as_json:
+        print_json(done)
+        return
+    click.echo(f"run {done['run_id']} is not here any more")
+    if done["kept"]:
+        click.echo(f"its refs stay: {done['kept']}", err=True)
+
+
+def _what_goes(seen: dict[str, Any]) -> list[str]:
+    """What a person has to know before they agree.
+
+    Args:
+        seen: as ``removing_imported.look_ahead`` gives it.
+    """
+    from parallel_agents.cli import drawing
+
+    where = f" from {seen['from']}" if seen.get("from") else ""
+    when = f" at {seen['imported_at'][:19]}Z" if "imported_at" in seen else ""
+    lines = [f"run {seen['run_id']}, imported{where}{when}:"]
+    lines.append(
+        f"  its events and what its attempts wrote go, {drawing.size(seen['bytes'])}: keep the file of the export"
+    )
+    if seen["refs"]:
+        alone = f", and {seen['alone']} of their commits, which nothing else reaches" if seen["alone"] else ""
+        lines.append(f"  its refs go: {len(seen['refs'])}{alone}")
+    if seen["kept"]:
+        lines.append(f"  its refs stay: {seen['kept']}")
+    if seen["forks"]:
+        lines.append(f"  its forks stay, with their files: {', '.join(seen['forks'])}")
+    return lines

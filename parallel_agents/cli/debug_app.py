@@ -20,8 +20,9 @@ from parallel_agents import ParallelAgentsError
 from parallel_agents.cli import debug_picture as picture
 from parallel_agents.cli.debug_asking import ASKS
 from parallel_agents.cli.debug_dialogs import Page
+from parallel_agents.cli.debug_finding import stop_finding
 from parallel_agents.cli.debug_keys import BINDINGS, keys_page
-from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar
+from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar, as_shown
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
 from parallel_agents.cli.drawing import duration, one_line
 from parallel_agents.debugging import TIME_STEPS_S, Debugging
@@ -79,6 +80,7 @@ class Debugger(App[None]):
         self._answered: tuple[str, int, str | None] | None = None
         self._searching = False
         self._stop = False
+        self.finding = ""  # The text that a thread looks for.
         self.failure: ParallelAgentsError | None = None  # Why it ended by itself.
         self._printed_s = 0.0  # When an output was looked at again.
         self._said = ""  # Above the keys.
@@ -115,7 +117,10 @@ class Debugger(App[None]):
     def is_idle(self) -> bool:
         """Whether everything that can be shown of the cursor is shown."""
         return (
-            not self._searching and self._asking is None and (self.tab not in PANES or self._answered == self._wanted())
+            not self._searching
+            and not self.finding
+            and self._asking is None
+            and (self.tab not in PANES or self._answered == self._wanted())
         )
 
     # The picture.
@@ -134,12 +139,12 @@ class Debugger(App[None]):
         """The four lines, and the watch expressions."""
         head = self.query_one("#head", Static)
         told = picture.head_lines(self.session, max(10, head.size.width), "following" if self.follows else "")
-        head.update(told, layout=False)
+        head.update(as_shown(told, self), layout=False)
         watches = self.query_one("#watches", Static)
         watches.display = bool(self.session.watches)
         if self.session.watches:
             told = picture.watch_lines(self.session.watched(), max(10, head.size.width))
-            watches.update(told, layout=len(self.session.watches) != watches.size.height)
+            watches.update(as_shown(told, self), layout=len(self.session.watches) != watches.size.height)
 
     def show_pane(self) -> None:
         """The pane that was chosen: at once, or once a thread has its answer."""
@@ -207,7 +212,7 @@ class Debugger(App[None]):
             return
         self._said = text
         remark = self.query_one("#remark", Static)
-        remark.update(Text(f" {one_line(text)}", style="bold red" if error else "bold"))
+        remark.update(as_shown(Text(f" {one_line(text)}", style="bold red" if error else "bold"), self))
         remark.set_class(bool(text), "-shown")
 
     def complain(self, error: ParallelAgentsError) -> None:
@@ -298,7 +303,9 @@ class Debugger(App[None]):
     def action_stop(self) -> None:
         """Stop a search, or take the line above the keys away."""
         self._stop = True
-        if not self._searching:
+        if self.finding:
+            stop_finding(self)
+        elif not self._searching:
             self.say("")
 
     def on_lines_picked(self, event: Lines.Picked) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from parallel_agents.cli.debug_changes import ask_diff, ask_fork, roll_back
 from parallel_agents.cli.debug_dialogs import Ask
+from parallel_agents.cli.debug_finding import find
+from parallel_agents.cli.debug_settling import settle
 
 if TYPE_CHECKING:
     from parallel_agents.cli.debug_app import Debugger
@@ -28,13 +30,12 @@ def _go(app: Debugger) -> None:
 
 
 def _find(app: Debugger) -> None:
-    def take(text: str) -> None:
-        if text:
-            app.session.search(text)
-            _, number, count = app.session.next_hit(forward=True)
-            app.say(f"{number} of {count} events with {text!r}; n and N go on")
-
-    _ask(app, "Find events that hold", "any text of theirs, whatever the case; n and N go on", take)
+    _ask(
+        app,
+        "Find events that hold",
+        "any text of theirs, whatever the case; n and N go on",
+        lambda text: find(app, text),
+    )
 
 
 def _break(app: Debugger) -> None:
@@ -69,6 +70,6 @@ def _mark(app: Debugger) -> None:
 
 ASKS: Final[dict[str, Callable[[Debugger], None]]] = {
     "go": _go, "find": _find, "break": _break, "watch": _watch, "away": _away, "task": _task, "mark": _mark,
-    "diff": ask_diff, "fork": ask_fork, "back": roll_back,
+    "diff": ask_diff, "fork": ask_fork, "back": roll_back, "settle": settle,
 }  # fmt: skip
 """By the words of the key bindings."""

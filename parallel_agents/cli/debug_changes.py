@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
@@ -15,20 +15,15 @@ from parallel_agents.cli.travelling import diff_lines, preview_lines, settings_o
 if TYPE_CHECKING:
     from parallel_agents.cli.debug_app import Debugger
 
-_PATCH_LINES = 3000
+PATCH_LINES: Final = 3000
+"""Of a patch that somebody reads on a screen."""
 
 
 def roll_back(app: Debugger) -> None:
     """Take the run back to the event at the cursor, once somebody has seen what that changes and agrees."""
     session = app.session
     log, run_id = session.log, session.run_id
-    if log.carried is not None:
-        app.complain(
-            NotAllowed(
-                f"run {run_id} was imported, and is only looked at",
-                hint=f"F, or `parallel-agents fork {run_id}`, makes a run of your own that goes on from it",
-            )
-        )
+    if is_only_looked_at(app):
         return
     seq = session.seq
 
@@ -36,7 +31,7 @@ def roll_back(app: Debugger) -> None:
         target = travel.target_of(log, run_id, str(seq))
         lines = preview_lines(travel.preview(log, run_id, target))
         app.call_from_thread(
-            app.push_screen, Confirm(lines, "Go back?"), lambda yes: _beside(app, lambda: go(target)) if yes else None
+            app.push_screen, Confirm(lines, "Go back?"), lambda yes: beside(app, lambda: go(target)) if yes else None
         )
 
     def go(target: Any) -> None:
@@ -48,7 +43,17 @@ def roll_back(app: Debugger) -> None:
         told += [f"still being stopped: {', '.join(done['left'])}"] if done["left"] else []
         app.call_from_thread(app.arrived, "; ".join(told))
 
-    _beside(app, look)
+    beside(app, look)
+
+
+def is_only_looked_at(app: Debugger) -> bool:
+    """Whether nothing of the run can be changed, which is said then."""
+    run_id = app.session.run_id
+    if app.session.log.carried is None:
+        return False
+    hint = f"F, or `parallel-agents fork {run_id}`, makes a run of your own that goes on from it"
+    app.complain(NotAllowed(f"run {run_id} was imported, and is only looked at", hint=hint))
+    return True
 
 
 def ask_fork(app: Debugger) -> None:
@@ -65,7 +70,7 @@ def ask_fork(app: Debugger) -> None:
 
     def confirm(taken: bool | None) -> None:
         if taken:
-            app.push_screen(Confirm(lines, "Make the new run?"), lambda yes: _beside(app, go) if yes else None)
+            app.push_screen(Confirm(lines, "Make the new run?"), lambda yes: beside(app, go) if yes else None)
 
     def go() -> None:
         with nullcontext(None) if app.own_log is None else app.own_log() as own:
@@ -103,26 +108,28 @@ def _compare(app: Debugger, words: Sequence[str]) -> None:
     seqs = [session.tape.seqs[session.marked(word)] for word in words]
 
     def look() -> None:
-        a, b = (travel.target_of(session.log, session.run_id, str(seq)) for seq in seqs)
-        found = differences.differences(session.log, a, b)
+        log, run_id = session.log, session.run_id
+        a, b = (differences.Moment(log, travel.target_of(log, run_id, str(seq))) for seq in seqs)
+        found = differences.differences(a, b)
         lines = [Text(one_line_kept(line)) for line in diff_lines(found)]
         if len(lines) == 1:
             lines.append(Text("nothing differs", style="dim"))
         if found["files_unknown"]:
             lines.append(Text(f"files: {found['files_unknown']}", style="dim"))
         if found["files"]:
-            patch = differences.patch(session.log, a, b).decode("utf-8", "replace").split("\n")
-            lines += [Text(), *(Text(one_line_kept(line), style=_style(line)) for line in patch[:_PATCH_LINES])]
+            patch = differences.patch(a, b).decode("utf-8", "replace").split("\n")
+            lines += [Text(), *map(patch_line, patch[:PATCH_LINES])]
         app.call_from_thread(app.push_screen, Page(lines, f"event {seqs[0]} to event {seqs[1]}"))
 
-    _beside(app, look)
+    beside(app, look)
 
 
-def _style(line: str) -> str:
-    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+def patch_line(line: str) -> Text:
+    """A line of a patch, in its colour."""
+    return Text(one_line_kept(line), style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))
 
 
-def _beside(app: Debugger, work: Callable[[], None]) -> None:
+def beside(app: Debugger, work: Callable[[], None]) -> None:
     """Do something that may take a while in a thread; an error of ours is shown."""
 
     def guarded() -> None:

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from parallel_agents import ParallelAgentsError
-from parallel_agents.cli.debug_lists import Lines
+from parallel_agents.cli.debug_lists import Lines, as_shown
 from parallel_agents.cli.drawing import one_line
 
 
@@ -50,7 +50,7 @@ class Ask(ModalScreen[bool]):
             said = Text(one_line(error.message), style="bold red")
             if error.hint:
                 said.append(f"\n{one_line(error.hint)}", style="not bold default")
-            self.query_one("#wrong", Static).update(said)
+            self.query_one("#wrong", Static).update(as_shown(said, self.app))
             return
         self.dismiss(True)
 
@@ -75,9 +75,10 @@ class Confirm(ModalScreen[bool]):
         Binding("n,escape", "answer(False)", "No"),
     ]
 
-    def __init__(self, lines: Sequence[str], question: str) -> None:
+    def __init__(self, lines: Sequence[str | Text], question: str) -> None:
         super().__init__()
-        self._lines, self._question = [Text(one_line_kept(line)) for line in lines], question
+        self._lines = [line if isinstance(line, Text) else Text(one_line_kept(line)) for line in lines]
+        self._question = question
 
     def compose(self) -> ComposeResult:
         """What would change, and two buttons."""

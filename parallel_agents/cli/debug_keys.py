@@ -29,6 +29,7 @@ BINDINGS: Final[list[BindingType]] = [
     Binding("q,ctrl+c", "quit", "Quit", key_display="q"),
     Binding("m", "mark", "Mark"),
     Binding("apostrophe", "ask('mark')", "To mark", show=False),
+    Binding("S", "ask('settle')", "Settle"),
     Binding("D", "ask('diff')", "Diff"),
     Binding("w", "ask('watch')", "Watch"),
     Binding("x", "ask('away')", "Take away"),
@@ -64,6 +65,7 @@ _KEYS: Final = (
         ("D", "compare two marks: tasks, cost, files"),
         ("R", "roll the run back to this event; shown first"),
         ("F", "fork a new run from this event; shown first"),
+        ("S", "settle a conflict that waits now; shown first"),
     )),
     ("look", (
         ("1 … 0", "the panes; Tab goes to the pane, to scroll it"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Size
@@ -22,6 +23,16 @@ Draw = Callable[[int, int], Text]
 """Makes a line, given its number and the width that there is."""
 _DRAWN = 500  # Lines that are kept as they were made.
 _CHOSEN = Style(reverse=True, bold=True)
+
+
+def as_shown(text: Text, app: App[Any]) -> Text:
+    """The same text; where nobody wants colours, by its other signs alone: as grey, red and blue are too dark to be read."""
+    if not app.no_color:
+        return text
+    bare = text.copy()
+    bare.style = app.console.get_style(text.style).without_color
+    bare.spans = [span._replace(style=app.console.get_style(span.style).without_color) for span in text.spans]
+    return bare
 
 
 class Lines(ScrollView, can_focus=True):
@@ -105,7 +116,7 @@ class Lines(ScrollView, can_focus=True):
             self._width, self._drawn = width, {}
         found = self._drawn.get(number)
         if found is None:
-            found = self._drawn[number] = self._draw(number, width)
+            found = self._drawn[number] = as_shown(self._draw(number, width), self.app)
             found.no_wrap, found.end = True, ""
         return found
 

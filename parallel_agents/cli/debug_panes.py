@@ -127,6 +127,7 @@ def _conflicts(asked: Asked) -> list[Text]:
         lines += [Text(f"    {drawing.one_line(path['path'])}  {path['kind']}") for path in one["paths"]]
         lines += [Text(f"    settled by {one['how']}", style="dim")] if one["how"] else []
         lines += [Text(f"    {drawing.one_line(command)}", style="dim") for command in one["settle"]]
+        lines += [Text("    S settles it from here")] if one["settle"] and asked.is_now else []
     return lines or [Text("no conflict by then", style="dim")]
 
 

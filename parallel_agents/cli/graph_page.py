@@ -18,6 +18,7 @@ def graph_page(course: Course) -> None:
     found, state = graph_of(course), course.state
     head = [drawing.state_text(state.status), Text(state.name, style="bold"), Text(state.run_id)]
     head += [drawing.counts_text(state.counts, len(state.tasks)), Text(drawing.duration(found["makespan_s"]) or "")]
+    undone = any(node["undone_s"] for node in found["nodes"])
     rows = [
         (
             node["layer"] + 1,
@@ -25,13 +26,18 @@ def graph_page(course: Course) -> None:
             Text(node["task_id"], style="bold" if node["critical"] else ""),
             node["attempts"] or None,
             drawing.duration(node["worked_s"] or None),
+            *([drawing.duration(node["undone_s"] or None)] if undone else []),
             drawing.dollars(node["cost_usd"]) if node["cost_usd"] else None,
             ", ".join(state.tasks[node["task_id"]].task.dependencies),
         )
         for node in sorted(found["nodes"], key=lambda node: node["layer"])
     ]
-    headings = ("LAYER", "STATUS", "TASK", "TRIES", "TOOK", "COST", "NEEDS…")
-    lines: list[Text] = [Text("  ").join(head), Text(""), *drawing.table(headings, rows, right=(0, 3, 4, 5))]
+    headings = ("LAYER", "STATUS", "TASK", "TRIES", "TOOK", *(["UNDONE"] if undone else []), "COST", "NEEDS…")
+    lines: list[Text] = [
+        Text("  ").join(head),
+        Text(""),
+        *drawing.table(headings, rows, right=(0, 3, 4, 5, 6) if undone else (0, 3, 4, 5)),
+    ]
     drawing.show(lines)
     if not course.hops:
         return

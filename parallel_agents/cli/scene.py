@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,18 +85,50 @@ def opened(ctx: click.Context, *, actor: str = "cli") -> Iterator[Any]:
         with found as log:
             yield log
         return
+    with _own(project, actor) as log:
+        yield log
+
+
+def _own(project: Project, actor: str) -> Any:
+    """The project's own log."""
     if not project.store.exists():
         raise UnknownRun(
             f"there is no store at {project.store}, hence no run", hint="`parallel-agents run PLAN` makes one"
         )
-    with project.open(actor=actor) as log:
-        yield log
+    return project.open(actor=actor)
+
+
+@contextmanager
+def opened_with_imported(ctx: click.Context) -> Iterator[tuple[Any, Callable[[str], Any]]]:
+    """The store's own log, and what gives the log of the imported run that a text names; None where it names none.
+
+    Raises:
+        UnknownRun: there is no store, hence no run.
+    """
+    project = project_of(ctx)
+    logs: dict[Any, Any] = {}
+
+    def elsewhere(named: str) -> Any:
+        if not (project.store.parent / "imported").is_dir():
+            return None
+        from parallel_agents import imported
+
+        store = imported.meant(project.store, named)
+        if store is not None and store not in logs:
+            logs[store] = log = opened_logs.enter_context(imported.open_store(store))
+            assert log.carried is not None
+            if not ctx.params.get("as_json"):
+                click.echo(imported.in_words(log.carried), err=True)
+        return logs.get(store)
+
+    with ExitStack() as opened_logs:
+        yield opened_logs.enter_context(_own(project, "cli")), elsewhere
 
 
 _OF_IMPORTED = frozenset(
     {
         "status", "queue", "history", "logs", "show", "timeline", "graph", "cost", "why", "replay", "checkpoints", "conflicts",
-        "diff", "files", "lineage", "fork", "verify", "export", "debug",
+        "files", "lineage", "fork", "verify", "export", "debug",
     }
 )  # fmt: skip
 """Verbs that an imported run can be named to."""

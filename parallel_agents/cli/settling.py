@@ -252,17 +252,26 @@ def _say_done(ctx: click.Context, done: dict[str, Any], text: str, *, as_json: b
         click.echo(f"warning: {done['warning']}", err=True)
     if as_json:
         return
-    run_id = done["run_id"]
+    for line in after_words(done, daemon=_daemon_is_there(ctx)):
+        click.echo(line, err=True)
+
+
+def after_words(done: dict[str, Any], *, daemon: bool) -> list[str]:
+    """What still waits for a person, and whether the run goes on.
+
+    Args:
+        done: as ``settling.resolve`` gives it.
+        daemon: whether one dispatches what is in the store.
+    """
+    run_id, lines = done["run_id"], []
     if done["waiting"]:
-        click.echo(
-            f"still waiting for a person: {', '.join(done['waiting'])} (`parallel-agents status {run_id}`)", err=True
-        )
+        names = ", ".join(done["waiting"])
+        lines.append(f"still waiting for a person: {names} (`parallel-agents status {run_id}`)")
     if done["run_status"] == "paused":
-        click.echo(f"run {run_id} is paused; `parallel-agents resume {run_id}` goes on", err=True)
-    elif done["dispatched"] or _daemon_is_there(ctx):
-        click.echo(f"run {run_id} goes on", err=True)
-    else:
-        click.echo(f"no process dispatches run {run_id}; `parallel-agents resume {run_id}` does", err=True)
+        return [*lines, f"run {run_id} is paused; `parallel-agents resume {run_id}` goes on"]
+    if done["dispatched"] or daemon:
+        return [*lines, f"run {run_id} goes on"]
+    return [*lines, f"no process dispatches run {run_id}; `parallel-agents resume {run_id}` does"]
 
 
 def _daemon_is_there(ctx: click.Context) -> bool:

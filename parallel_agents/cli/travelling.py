@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from parallel_agents import InvalidUsage
-from parallel_agents.cli.scene import json_option, opened, print_json, project_of, run_argument, store_option
+from parallel_agents.cli.scene import (
+    json_option,
+    opened,
+    opened_with_imported,
+    print_json,
+    project_of,
+    run_argument,
+    store_option,
+)
 
 _SHOWN = 12  # Paths of a list that a person reads.
 
@@ -148,19 +156,19 @@ def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool)
     """Say what lies between two moments of a run, or between two runs: tasks, cost, configuration, files.
 
     A and B are events, times, `now`, checkpoints, or words that describe one. Two runs, such as a fork and its parent, are
-    compared as they stand now, or each at a moment of its own: RUN@A RUN@B.
+    compared as they stand now, or each at a moment of its own: RUN@A RUN@B. Imported runs are compared as any others.
     """
     from parallel_agents import differences
 
     if patch and as_json:
         raise InvalidUsage("--patch and --json are two forms of one answer", hint="leave one of them out")
-    with opened(ctx) as log:
-        a, b = differences.sides(log, words)
+    with opened_with_imported(ctx) as (log, elsewhere):
+        a, b = differences.sides(log, words, elsewhere)
         if patch:
             sys.stdout.flush()
-            sys.stdout.buffer.write(differences.patch(log, a, b))
+            sys.stdout.buffer.write(differences.patch(a, b))
             return
-        found = differences.differences(log, a, b)
+        found = differences.differences(a, b)
     if as_json:
         print_json(found)
         return

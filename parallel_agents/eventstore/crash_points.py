@@ -111,6 +111,8 @@ POINTS = {
     "import.checked": "An import is unpacked and proved, and no ref of its run is made.",
     "import.held": "Refs hold the commits of an imported run, and its store is not in place.",
     "import.placed": "An imported run is in place, and nobody has been told.",
+    "import.unheld": "The refs of an imported run that is taken away are gone, and its store is in place.",
+    "import.taken-away": "An imported run is not in place any more, and its files lie beside it.",
     "answer.appended": "The answer to blocked work is in the log, and the branch has not moved.",
     "resolve.held": "A ref holds the merge that a resolution led to, and the log does not name it.",
     "home.made": "The commit that brings a run's result home is made, and the user's branch has not moved.",

@@ -413,3 +413,99 @@ def test_a_seal_of_the_store_that_a_run_came_from_proves_it_elsewhere(
         connection.execute("UPDATE skeleton SET hash = zeroblob(32) WHERE seq = ?", (sealed_at["late.json"],))
         connection.commit()
     here.quick("verify", run, *late, *trusting, code=8)
+
+
+def test_an_imported_run_is_compared_with_its_fork(story: Story, here: Scratch) -> None:
+    """Whichever comes first; each moment is one of its own store."""
+    here.quick("import", str(story.file))
+    seq = next(one["seq"] for one in here.quick("history", story.run, "--json").lines if one["type"] == "TaskCompleted")
+    fork = here.quick("fork", story.run, "--at", str(seq), "--set", "left.timeout_s=77", "--json").data["run_id"]
+    found = here.quick("diff", f"{story.run}@{seq}", fork, "--json").data
+    assert (found["a"]["run_id"], found["a"]["seq"], found["b"]["run_id"]) == (story.run, seq, fork)
+    assert (found["files"], found["files_unknown"]) == ([], None)
+    assert found["configuration"]["left.timeout_s"] == {"a": 600.0, "b": 77.0}
+    back = here.quick("diff", fork, story.run[:4], "--json").data
+    assert (back["a"]["run_id"], back["b"]["run_id"]) == (fork, story.run)
+    assert {"change": "A", "path": "flaky"} in back["files"]
+    assert "+done" in here.quick("diff", fork, story.run, "--patch").out
+    assert here.quick("conflicts", fork, "--json").data == []
+
+
+def test_an_imported_run_is_taken_away(story: Story, here: Scratch) -> None:
+    """With what came along; a fork of it stays with its files, and it can be imported again."""
+    mine = belongings(here)
+    here.quick("import", str(story.file))
+    assert "nobody is here to be asked" in here.quick("import", "--remove", story.run, code=2).err
+    assert here.quick("runs", "--imported", "--json").data != []
+    said = here.quick("import", "--remove", story.run[:4], "--yes", "--json").data
+    assert (said["run_id"], said["forks"], said["kept"]) == (story.run, [], "")
+    assert len(said["refs"]) >= said["alone"] > 0
+    assert said["bytes"] > 0
+    nothing_came(here)
+    assert belongings(here) == mine
+    assert "no imported run is called" in here.quick("import", "--remove", story.run, "--yes", code=3).err
+
+    here.quick("import", str(story.file))
+    fork = here.quick("fork", story.run, "--json").data["run_id"]
+    said = here.quick("import", "--remove", story.run, "--yes", "--json").data
+    assert said["forks"] == [fork]
+    assert " flaky\n" in here.quick("files", fork).out
+    assert here.quick("verify", "--deep", "--json").data["findings"] == []
+    assert here.quick("gc", "--json", "--dry-run").data["removed"] == []
+    gone = here.quick("diff", story.run, fork, code=3).err
+    assert f"run {story.run} is not here; run {fork} was forked from it" in gone
+    own = here.quick("import", "--remove", fork, "--yes", code=3).err
+    assert "it is a run of your own, and its history stays" in own
+    for words in ((), (str(story.file), "--remove", story.run)):
+        assert "`parallel-agents import FILE` brings a run in" in here.quick("import", *words, code=2).err
+
+
+def test_refs_stay_where_the_run_is_at_home_in_the_same_repository(story: Story, tmp_path: Path) -> None:
+    """Imported into a second store there, it is taken away without what the first one stands on."""
+    there, second = story.there, ("--store", str(tmp_path / "second" / "events.db"))
+    held = git(there, "for-each-ref", f"refs/parallel-agents/{story.run}")
+    there.quick("import", str(story.file), *second)
+    said = there.quick("import", "--remove", story.run, "--yes", *second)
+    assert said.err.startswith("its refs stay: ")
+    assert there.quick("runs", "--imported", "--json", *second).data == []
+    assert git(there, "for-each-ref", f"refs/parallel-agents/{story.run}") == held
+
+
+def test_what_came_into_a_folder_without_git_is_taken_away(story: Story, cli: Scratch) -> None:
+    """From the repository beside the store, also where a repository was made around it since."""
+    cli.quick("import", str(story.file))
+    git(cli, "init", "--quiet")
+    assert len(cli.quick("import", "--remove", story.run, "--yes", "--json").data["refs"]) > 5
+    cli.quick("import", str(story.redacted))
+    said = cli.quick("import", "--remove", story.run, "--yes", "--json").data
+    assert (said["refs"], said["redacted"]) == ([], True)
+    assert cli.quick("runs", "--imported", "--json").data == []
+
+
+def test_an_imported_run_that_cannot_be_read_any_more_is_taken_away(story: Story, here: Scratch) -> None:
+    """Its refs stay, because nothing says where it is at home."""
+    here.quick("import", str(story.file))
+    held = git(here, "for-each-ref", "refs/parallel-agents")
+    (here.store.parent / "imported" / story.run / "events.db").write_bytes(b"spoiled" * 1000)
+    said = here.quick("import", "--remove", story.run, "--yes")
+    assert "its refs stay: its store cannot be read" in said.err
+    assert here.quick("runs", "--imported", "--json").data == []
+    assert git(here, "for-each-ref", "refs/parallel-agents") == held
+    here.quick("import", str(story.file))
+
+
+@pytest.mark.parametrize("point", ["refs.before-drop", "refs.dropped", "import.unheld", "import.taken-away"])
+def test_whoever_is_killed_while_one_is_taken_away_leaves_nothing_in_the_way(
+    story: Story, here: Scratch, point: str
+) -> None:
+    """Until its folder is moved it is here and can be taken away again; afterwards its files go with the next one."""
+    here.quick("import", str(story.file))
+    here("import", "--remove", story.run, "--yes", code=None, env={"PARALLEL_AGENTS_CRASH_AT": point})
+    there = here.quick("runs", "--imported", "--json").data
+    assert bool(there) == (point != "import.taken-away")
+    if there:
+        here.quick("import", "--remove", story.run, "--yes")
+        nothing_came(here)
+    here.quick("import", str(story.file))
+    assert list((here.store.parent / "imported").glob(".importing*")) == []
+    assert here.quick("verify", story.run, "--deep", "--json").data["findings"] == []

@@ -336,6 +336,21 @@ def carrying(world: World, at: At) -> None:
     assert json.loads(world.cli("verify", run_id, "--deep", "--json", "--store", other))["ok"]
 
 
+def taking_away(world: World, at: At) -> None:
+    """Somebody takes an imported run away: until its folder is moved it is here, and can be taken away again."""
+    run_id, _ = _ended_run(world)
+    file, other = world.outside / "run.tar.gz", str(world.outside / "other" / "events.db")
+    world.cli("export", run_id, "-o", str(file))
+    world.cli("import", str(file), "--store", other)
+    world.cli("import", "--remove", run_id, "--yes", "--store", other, at=at)
+    left = json.loads(world.cli("runs", "--imported", "--json", "--store", other))
+    assert [line["run_id"] for line in left] == [run_id] * (at.point == "import.unheld")
+    if left:
+        world.cli("import", "--remove", run_id, "--yes", "--store", other)
+    world.cli("import", str(file), "--store", other)
+    assert json.loads(world.cli("verify", run_id, "--deep", "--json", "--store", other))["ok"]
+
+
 def approving(world: World, at: At) -> None:
     """Somebody lets a task start: they have said it, although they were not told so."""
     run_id = world.plan(world.task("a", approval="required"), workspace="none")
@@ -475,6 +490,7 @@ CASES: dict[Scene, dict[str, tuple[int, ...]]] = {
     restoring: {"restore.kept": (1,), "restore.replaced": (1,)},
     forking: {"fork.held": (1,), "fork.appended": (1,)},
     carrying: {"export.written": (1,), "import.checked": (1,), "import.held": (1,), "import.placed": (1,)},
+    taking_away: {"import.unheld": (1,), "import.taken-away": (1,)},
     approving: {"answer.appended": (1,)},
     resolving: {"resolve.held": (1,), "answer.appended": (1,)},
     bringing_home: {"home.made": (1,), "home.moved": (1,), "home.recorded": (1,)},

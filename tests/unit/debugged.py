@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import html
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from paper import SECOND_US, plan_of, task
+from pictured import plain
 from textual.events import Key
 from textual.widgets import Input
 
@@ -23,8 +24,6 @@ from parallel_agents.eventstore.log import Log, digest_of
 RUN = "abcdefghi2"
 BEGAN_US = 1_772_366_400 * SECOND_US  # 2026-03-01 12:00 in Greenwich.
 EVIL = "[red]not red[/red] \x1b[2J\x1b]0;owned\x07 end"
-_CELL = re.compile(r'<text[^>]* x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)"[^>]*>(.*?)</text>')
-_CELL_WIDTH, _CELL_HEIGHT = 12.2, 24.4
 
 
 def charge(task_id: str, attempt_id: str, usd: float) -> Event:
@@ -87,6 +86,17 @@ def make_run(folder: Path, story: Sequence[Sequence[Event]] = STORY) -> Log:
     return log
 
 
+@contextmanager
+def in_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times are shown as they are there, and colours are shown, whatever the machine is set to."""
+    with monkeypatch.context() as here:
+        here.setenv("TZ", "UTC")
+        here.delenv("NO_COLOR", raising=False)
+        time.tzset()
+        yield
+    time.tzset()
+
+
 class Playing:
     """The debugger on a run, played by keys."""
 
@@ -105,6 +115,11 @@ class Playing:
         return self.session.seq
 
     async def press(self, *keys: str) -> None:
+        """Press keys, and wait until all that comes of them is shown."""
+        await self.tap(*keys)
+        await self.settle()
+
+    async def tap(self, *keys: str) -> None:
         """Press keys; what begins with a colon stands in the line that is asked for, as if it had been pasted."""
         for key in keys:
             if key.startswith(":"):
@@ -113,7 +128,6 @@ class Playing:
             else:
                 self.app.post_message(Key(key, key if len(key) == 1 else None))
                 await self.handled()
-        await self.settle()
 
     async def handled(self) -> None:
         """Wait until what was pressed has gone from the terminal to whoever takes it, and back to whoever draws.
@@ -138,18 +152,11 @@ class Playing:
 
     def svg(self) -> str:
         """The screen as a picture."""
-        return self.app.export_screenshot()
+        return self.app.export_screenshot(simplify=True)
 
     def screen(self) -> str:
         """The screen as text, a line a row."""
-        width, height = self.app.size
-        cells = [[" "] * width for _ in range(height)]
-        for x, y, _, text in _CELL.findall(self.svg()):
-            row, column = round((float(y) - 20) / _CELL_HEIGHT), round(float(x) / _CELL_WIDTH)
-            for at, char in enumerate(html.unescape(text).replace("\u00a0", " ")):
-                if row < height and column + at < width:
-                    cells[row][column + at] = char
-        return "\n".join("".join(row).rstrip() for row in cells) + "\n"
+        return plain(self.svg(), self.app.size)
 
 
 def play(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel_agents.cli.graph_page import graph_page
 from parallel_agents.course import course
 from parallel_agents.critical_hops import Hop, critical_hops, shares, stood_still_us
 from parallel_agents.eventstore import events as ev
@@ -14,6 +15,8 @@ from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Plan, RunSettings, Stage, Task
 from parallel_agents.graph_data import graph_of, link_words
+from parallel_agents.graph_svg import graph_svg
+from parallel_agents.timeline_svg import timeline_svg
 from parallel_agents.waits import waits
 from parallel_agents.why import why
 
@@ -173,6 +176,33 @@ def test_a_run_that_goes_on_is_cut_where_it_was_looked_at(told: Told) -> None:
     before = graph_of(course(told.log, RUN, 5))
     assert [node["status"] for node in before["nodes"]] == ["running", "pending"]
     assert before["makespan_s"] == 0.0
+
+
+def test_work_that_a_rollback_has_undone_is_told_apart_from_what_stands(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal, in both pictures and as data."""
+    told.submit(Task(task_id="a"), Task(task_id="b", dependencies=("a",)))
+    told.at(0, *queue("a"), start("a"))
+    told.at(2, done("a"), *queue("b"))
+    seq = told.log.last_seq()
+    told.at(2, start("b"))
+    told.at(5, done("b"))
+    told.at(6, ev.RunRolledBack(to_seq=seq), ev.RunPaused(reason="rolled back"))
+    told.at(7, ev.RunResumed(), start("b", 2))
+    told.at(9, done("b", 2))
+    found = course(told.log, RUN)
+    graph = graph_of(found)
+    worked = [(node["task_id"], node["worked_s"], node["undone_s"]) for node in graph["nodes"]]
+    assert worked == [("a", 2.0, 0.0), ("b", 2.0, 3.0)]
+    for picture in (graph_svg(found), timeline_svg(found)):
+        assert "which took 2.0 s\nundone by a rollback: attempts that took 3.0 s" in picture
+    assert "✓ · 2.0 s · ×2 · 3.0 s undone" in graph_svg(found)
+    graph_page(found)
+    rows = capsys.readouterr().out.splitlines()
+    heading = next(row for row in rows if "UNDONE" in row)
+    assert heading.split()[3:] == ["TRIES", "TOOK", "UNDONE", "COST", "NEEDS"]
+    assert next(row for row in rows if " b " in row).split()[4:] == ["2", "2.0", "s", "3.0", "s", "–", "a"]
 
 
 def test_reasons_are_those_of_why(told: Told) -> None:

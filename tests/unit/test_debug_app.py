@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debugged import EVIL, RUN, STORY, Playing, make_run, play
+from debugged import EVIL, RUN, STORY, Playing, in_greenwich, make_run, play
 from handmade import Make
 from paper import task
 
@@ -18,36 +16,12 @@ from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections.projector import Projector
 
-FROZEN = Path(__file__).parents[1] / "data" / "debug"
-
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     """The store of the run made by hand; we are in Greenwich."""
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    time.tzset()
-    with make_run(tmp_path) as made:
+    with in_greenwich(monkeypatch), make_run(tmp_path) as made:
         yield made
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_the_screen_is_the_one_that_is_kept(log: Log, size: tuple[int, int]) -> None:
-    """With a breakpoint, a watch expression and a mark. FREEZE=1 in the environment keeps the one of now."""
-
-    async def scene(on: Playing) -> None:
-        on.session.break_at("TaskFailed")
-        on.session.watch("cost")
-        on.session.move_to(11)
-        await on.press("m", "up")
-        kept = FROZEN / f"{size[0]}x{size[1]}.txt"
-        if os.environ.get("FREEZE"):
-            kept.write_text(on.screen(), encoding="utf-8")
-        assert on.screen() == kept.read_text(encoding="utf-8")
-
-    play(log, scene, size=size)
 
 
 def test_the_arrows_step_and_every_pane_follows(log: Log) -> None:
