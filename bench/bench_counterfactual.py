@@ -20,23 +20,23 @@ from statistics import median
 
 from bench.dispatching import plan_of
 from bench.measure import Goal, scratch, tell
-from parallel_agents.counterfactuals import all_otherwise
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import new_id
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.forecast import makespan_s
 from parallel_agents.foreground import identity
+from parallel_agents.otherwise.counterfactuals import all_otherwise
+from parallel_agents.otherwise.run_figures import figures_of
+from parallel_agents.otherwise.simulating import at_middle_s
+from parallel_agents.otherwise.virtual_run import VirtualRun, runners_of
 from parallel_agents.past_attempts import read_past
 from parallel_agents.projections import status as st
-from parallel_agents.run_figures import figures_of
 from parallel_agents.scheduler.engine import Engine
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part
 from parallel_agents.scheduler.strategies import StrategyOptions, arrange
-from parallel_agents.simulating import at_middle_s
 from parallel_agents.submit import submit
-from parallel_agents.virtual_run import VirtualRun, runners_of
 
 RUNS = 1000
 GRAPHS = "PARALLEL_AGENTS_DAGS"

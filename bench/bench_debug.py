@@ -17,8 +17,8 @@ from statistics import median, quantiles
 from bench.bench_past import a_plan
 from bench.long_history import Calendar, add_run
 from bench.measure import Goal, ratio, scratch, tell
-from parallel_agents.breakpoints import Search
-from parallel_agents.debugging import Debugging
+from parallel_agents.debugger.breakpoints import Search
+from parallel_agents.debugger.debugging import Debugging
 from parallel_agents.eventstore.location import make_home
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections.projector import Projector

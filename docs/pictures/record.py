@@ -32,7 +32,7 @@ from fakeagent.installing import install
 
 from parallel_agents import look
 from parallel_agents.cli.debug_app import Debugger
-from parallel_agents.debugging import Debugging
+from parallel_agents.debugger.debugging import Debugging
 from parallel_agents.project import Project
 
 PICTURES = Path(__file__).resolve().parent

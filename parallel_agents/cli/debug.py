@@ -35,7 +35,7 @@ def debug(ctx: click.Context, run: str | None, at: str | None, follow: bool) -> 
     with opened(ctx) as log:
         run_id = look.resolve_run(log, run)
         from parallel_agents.cli.debug_app import Debugger
-        from parallel_agents.debugging import Debugging
+        from parallel_agents.debugger.debugging import Debugging
 
         session = Debugging(log, run_id)
         if at is not None:

@@ -25,7 +25,7 @@ from parallel_agents.cli.debug_keys import BINDINGS, keys_page
 from parallel_agents.cli.debug_lists import EventList, Head, Lines, TabBar, as_shown
 from parallel_agents.cli.debug_panes import PANES, Asked, answer
 from parallel_agents.cli.drawing import duration, one_line
-from parallel_agents.debugging import TIME_STEPS_S, Debugging
+from parallel_agents.debugger.debugging import TIME_STEPS_S, Debugging
 
 POLL_S: Final = 0.25  # Between two looks for what was appended: the truth is in the log, and a look costs 0.1 ms.
 _REST_S: Final = 0.06  # For which the cursor has to rest before a pane asks the log or git.

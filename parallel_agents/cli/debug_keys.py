@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 from textual.binding import Binding, BindingType
 
-from parallel_agents.expressions import CALLS, NAMES
+from parallel_agents.debugger.expressions import CALLS, NAMES
 
 TABS: Final = ("tasks", "queue", "cost", "machine", "conflicts", "files", "output", "task", "event", "set")
 """The panes, in the order of their digits."""

@@ -178,7 +178,7 @@ def _patch(patch: bytes) -> list[Text]:
 
 
 def _output(asked: Asked) -> list[Text]:
-    from parallel_agents.printed import printed_by
+    from parallel_agents.debugger.printed import printed_by
 
     if asked.task_id is None:
         return [Text("no task is chosen: click one, or press s", style="dim")]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.text import Text
 
 from parallel_agents.cli import drawing
-from parallel_agents.course import Course
-from parallel_agents.graph_data import graph_of, hop_words, link_words
-from parallel_agents.stretches import ATTEMPT
-from parallel_agents.svg import shortened
+from parallel_agents.pictures.course import Course
+from parallel_agents.pictures.graph_data import graph_of, hop_words, link_words
+from parallel_agents.pictures.stretches import ATTEMPT
+from parallel_agents.pictures.svg import shortened
 
 _NAME = 40  # Characters of a task's name on the path; the table above has all of it.
 

@@ -20,7 +20,7 @@ def graph(ctx: click.Context, run: str | None, svg: str | None, as_json: bool, a
     Of a run that goes on it is that of its last event.
     """
     from parallel_agents import InvalidUsage, look
-    from parallel_agents.course import course
+    from parallel_agents.pictures.course import course
 
     if svg is not None and as_json:
         raise InvalidUsage("--svg and --json exclude each other", hint="leave one of them out")
@@ -28,11 +28,11 @@ def graph(ctx: click.Context, run: str | None, svg: str | None, as_json: bool, a
         upto = look.moment_of_run(log, at, run)
         found = course(log, look.resolve_run(log, run, upto), upto)
     if svg is not None:
-        from parallel_agents.graph_svg import graph_svg
+        from parallel_agents.pictures.graph_svg import graph_svg
 
         write_picture(svg, graph_svg(found))
         return
-    from parallel_agents.graph_data import graph_of
+    from parallel_agents.pictures.graph_data import graph_of
 
     if as_json:
         print_json(graph_of(found))
@@ -44,7 +44,7 @@ def graph(ctx: click.Context, run: str | None, svg: str | None, as_json: bool, a
 
 def write_picture(file: str, picture: str) -> None:
     """Write an SVG, and say where it is."""
-    from parallel_agents.made_files import STDOUT, make_file
+    from parallel_agents.pictures.made_files import STDOUT, make_file
 
     size = make_file(file, picture, "picture in SVG", ("<svg",))
     if file != STDOUT:

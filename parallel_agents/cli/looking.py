@@ -226,8 +226,8 @@ def timeline(ctx: click.Context, run: str | None, svg: str | None, as_json: bool
 
 def _write_timeline(log: Any, run_id: str, upto: int | None, file: str) -> None:
     from parallel_agents.cli.graphing import write_picture
-    from parallel_agents.course import course
-    from parallel_agents.timeline_svg import timeline_svg
+    from parallel_agents.pictures.course import course
+    from parallel_agents.pictures.timeline_svg import timeline_svg
 
     write_picture(file, timeline_svg(course(log, run_id, upto)))
 

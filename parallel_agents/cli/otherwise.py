@@ -50,8 +50,9 @@ def play_otherwise(
     ctx: click.Context, run: str | None, settings: Sequence[str], *, every: bool, as_json: bool
 ) -> int:  # fmt: skip
     """Play one run, or all of them, again under other settings."""
-    from parallel_agents import counterfactual, counterfactuals, look
+    from parallel_agents import look
     from parallel_agents.checkpoints import repository_of_run
+    from parallel_agents.otherwise import counterfactual, counterfactuals
 
     if every and run is not None:
         raise InvalidUsage(f"--all means every run, and {run!r} means one", hint="leave one of them out")

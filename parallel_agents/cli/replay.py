@@ -114,8 +114,9 @@ def replay(
 
 
 def _execute(ctx: click.Context, run: str | None, *, as_json: bool) -> int:
-    from parallel_agents import look, reenacting
+    from parallel_agents import look
     from parallel_agents.checkpoints import repository_of_run
+    from parallel_agents.otherwise import reenacting
 
     with opened(ctx) as log, told_of_progress() as told:
         run_id, project = look.resolve_run(log, run), project_of(ctx)

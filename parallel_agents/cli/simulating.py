@@ -43,7 +43,7 @@ def simulate(
     The scheduler that runs plans plays it, on a clock of its own, with times, costs and failures drawn from what attempts took
     before, from what the plan says (expected_s), or from a prior.
     """
-    from parallel_agents import simulating
+    from parallel_agents.otherwise import simulating
     from parallel_agents.past_attempts import NOTHING, read_past
 
     project, given = project_of(ctx), read_settings(settings)

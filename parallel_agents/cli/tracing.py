@@ -43,37 +43,37 @@ def check(wanted: Wanted, ways: Sequence[str], *, file: Path | None, yes: bool, 
     if wanted.with_content and wanted.redact:
         raise InvalidUsage("--with-content and --redact exclude each other", hint="leave one of them out")
     if wanted.sends:
-        from parallel_agents.otlp_sending import check_sending
+        from parallel_agents.pictures.otlp_sending import check_sending
 
         check_sending(wanted.endpoint)
 
 
 def write_trace(log: Any, run_id: str, upto: int | None, wanted: Wanted) -> None:
     """Write, or send, one run."""
-    from parallel_agents.course import course
+    from parallel_agents.pictures.course import course
 
     found = course(log, run_id, upto)
     if wanted.chrome is not None:
-        from parallel_agents.chrome_trace import BEGINS, chrome_trace
+        from parallel_agents.pictures.chrome_trace import BEGINS, chrome_trace
 
         _write(wanted.chrome, chrome_trace(found, redact=wanted.redact), "trace of Chrome's", BEGINS)
         return
-    from parallel_agents.run_spans import run_spans
+    from parallel_agents.pictures.run_spans import run_spans
 
     content = None
     if wanted.with_content:
-        from parallel_agents.span_content import content_of
+        from parallel_agents.pictures.span_content import content_of
 
         content = content_of(log, found)
     spans = run_spans(found, content, redact=wanted.redact)
     if wanted.sends:
-        from parallel_agents.otlp_sending import send
+        from parallel_agents.pictures.otlp_sending import send
 
         where = send(spans, wanted.endpoint)
         click.echo(f"{where}: {len(spans):,} spans of run {run_id}, trace {spans[0].trace_id}", err=True)
         return
-    from parallel_agents.otlp_json import BEGINS as BEGINS_OTLP
-    from parallel_agents.otlp_json import otlp_json
+    from parallel_agents.pictures.otlp_json import BEGINS as BEGINS_OTLP
+    from parallel_agents.pictures.otlp_json import otlp_json
 
     assert wanted.otlp is not None
     _write(wanted.otlp, otlp_json(spans), "file of OTLP/JSON", BEGINS_OTLP, private=wanted.with_content)
@@ -81,7 +81,7 @@ def write_trace(log: Any, run_id: str, upto: int | None, wanted: Wanted) -> None
 
 def _write(file: str, text: str, kind: str, begins: str, *, private: bool = False) -> None:
     from parallel_agents.cli import drawing
-    from parallel_agents.made_files import STDOUT, make_file
+    from parallel_agents.pictures.made_files import STDOUT, make_file
 
     size = make_file(file, text, kind, (begins,), private=private)
     if file != STDOUT:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from test_decided_again import DECIDED, opened
 
-from parallel_agents.counterfactual import otherwise
+from parallel_agents.otherwise.counterfactual import otherwise
+from parallel_agents.otherwise.reenacting import execute
+from parallel_agents.otherwise.surroundings import recording_of
 from parallel_agents.projections.projector import Projector
-from parallel_agents.reenacting import execute
-from parallel_agents.surroundings import recording_of
 
 OTHERWISE = {
     ("busy_machine_0_1_0", "id00000006"): (

@@ -7,13 +7,13 @@ from random import Random
 from hypothesis import given
 from test_histories import HISTORIES, SEED, SIZE, generated
 
-from parallel_agents.breakpoints import Breakpoint, Search, breakpoint_of
-from parallel_agents.expressions import Here
-from parallel_agents.frames import Frames
+from parallel_agents.debugger.breakpoints import Breakpoint, Search, breakpoint_of
+from parallel_agents.debugger.expressions import Here
+from parallel_agents.debugger.frames import Frames
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
-from parallel_agents.tape import Tape
 
 TEXTS = (
     "failed >= 1", "running > queued", "cost > 0.5", "status('t0') == 'running'", "run == 'paused' or short != ''",

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from test_histories import HISTORIES, SEED, SIZE, generated
 
 from examples import examples
-from parallel_agents.chrome_trace import BEGINS as CHROME
-from parallel_agents.chrome_trace import chrome_trace
-from parallel_agents.course import course
 from parallel_agents.eventstore.log import Log
-from parallel_agents.graph_data import graph_of
-from parallel_agents.graph_svg import graph_svg
-from parallel_agents.otlp_json import BEGINS as OTLP
-from parallel_agents.otlp_json import otlp_json
+from parallel_agents.pictures.chrome_trace import BEGINS as CHROME
+from parallel_agents.pictures.chrome_trace import chrome_trace
+from parallel_agents.pictures.course import course
+from parallel_agents.pictures.graph_data import graph_of
+from parallel_agents.pictures.graph_svg import graph_svg
+from parallel_agents.pictures.otlp_json import BEGINS as OTLP
+from parallel_agents.pictures.otlp_json import otlp_json
+from parallel_agents.pictures.run_spans import run_spans
+from parallel_agents.pictures.stretches import ATTEMPT
+from parallel_agents.pictures.timeline_svg import timeline_svg
 from parallel_agents.projections.projector import Projector
-from parallel_agents.run_spans import run_spans
-from parallel_agents.stretches import ATTEMPT
-from parallel_agents.timeline_svg import timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from stories import story, tell
 
+from parallel_agents.otherwise.reenacting import execute
 from parallel_agents.projections.projector import Projector
-from parallel_agents.reenacting import execute
 
 
 @pytest.mark.parametrize(

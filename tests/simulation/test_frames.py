@@ -8,9 +8,9 @@ from random import Random
 from hypothesis import example, given
 from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, plain
 
-from parallel_agents.frames import Frame, Frames
+from parallel_agents.debugger.frames import Frame, Frames
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.projections.projector import Projector
-from parallel_agents.tape import Tape
 
 
 def check(frame: Frame, projector: Projector, tape: Tape) -> None:

@@ -11,17 +11,17 @@ from stories import story, tell
 from test_histories import HISTORIES, SEED, SIZE, generated
 
 from examples import examples
-from parallel_agents.critical_hops import critical_hops, shares
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
-from parallel_agents.moving import Moving
+from parallel_agents.pictures.critical_hops import critical_hops, shares
+from parallel_agents.pictures.moving import Moving
+from parallel_agents.pictures.stretches import ATTEMPT, OVER, WAIT, Waits
+from parallel_agents.pictures.waits import Follower, waits
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.timeline import timeline
 from parallel_agents.scheduler.plan import Reason, outlook, why_not
-from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Waits
-from parallel_agents.waits import Follower, waits
 from parallel_agents.why import why
 
 

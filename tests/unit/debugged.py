@@ -16,7 +16,7 @@ from textual.events import Key
 from textual.widgets import Input
 
 from parallel_agents.cli.debug_app import Debugger
-from parallel_agents.debugging import Debugging
+from parallel_agents.debugger.debugging import Debugging
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Log, digest_of

@@ -21,6 +21,8 @@ ARROWS = {
     "cli": {"api", "version"},
     "version": set(),
 }
+OF_THE_API = {"otherwise", "pictures", "debugger"}
+"""Rooms within the API that know nothing of each other, and that nothing but the command line knows of."""
 DAEMON = "parallel_agents.scheduler.daemon"  # The one thing below the API that the command line may start.
 SCHEDULER = "parallel_agents.scheduler."
 # What decides. Of the runners it knows the protocol, which is data and one class without code.
@@ -129,6 +131,19 @@ def test_imports_point_one_way(module: Path) -> None:
     assert wrong_imports(module) == []
 
 
+@pytest.mark.parametrize("room", sorted(OF_THE_API))
+def test_a_room_of_the_api_is_entered_by_the_command_line_alone(room: str) -> None:
+    """Whatever else needs something of it is in the wrong place, or what it needs is."""
+    inside, found = f"parallel_agents.{room}.", []
+    for module in MODULES:
+        name = name_of(module)
+        if room_of(name) != "cli" and not f"{name}.".startswith(inside):
+            found += [
+                f"{name}:{line} imports {other}" for line, other in imports(module) if f"{other}.".startswith(inside)
+            ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "module", [module for module in MODULES if name_of(module).removeprefix(SCHEDULER) in PURE], ids=name_of
 )
@@ -171,4 +186,4 @@ def test_a_file_is_called_after_what_it_knows() -> None:
 def test_there_is_something_to_check() -> None:
     """The rooms that exist are the ones that the arrows name."""
     rooms = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert {"eventstore", "projections", "scheduler", "cli"} <= rooms <= set(ARROWS)
+    assert {"eventstore", "projections", "scheduler", "cli"} <= rooms <= ARROWS.keys() | OF_THE_API

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_executing_again import BEGIN_US, played, random_plan
 
-from parallel_agents.counterfactual import otherwise
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import InvalidUsage
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
 from parallel_agents.forecast import makespan_s
+from parallel_agents.otherwise.counterfactual import otherwise
+from parallel_agents.otherwise.virtual_run import VirtualRun, runners_of
 from parallel_agents.scheduler.decide import (
     decide_cancel,
     decide_cancel_task,
@@ -28,7 +29,6 @@ from parallel_agents.scheduler.decide import (
 from parallel_agents.scheduler.decide_settling import decide_approve_start
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part
-from parallel_agents.virtual_run import VirtualRun, runners_of
 
 RUN = "made-up"
 Ends = Mapping[str, list[tuple[float, str | None]]]

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from parallel_agents.cli.graph_page import graph_page
-from parallel_agents.course import course
-from parallel_agents.critical_hops import Hop, critical_hops, shares, stood_still_us
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import rfc3339
 from parallel_agents.eventstore.submission import Plan, RunSettings, Stage, Task
-from parallel_agents.graph_data import graph_of, link_words
-from parallel_agents.graph_svg import graph_svg
-from parallel_agents.timeline_svg import timeline_svg
-from parallel_agents.waits import waits
+from parallel_agents.pictures.course import course
+from parallel_agents.pictures.critical_hops import Hop, critical_hops, shares, stood_still_us
+from parallel_agents.pictures.graph_data import graph_of, link_words
+from parallel_agents.pictures.graph_svg import graph_svg
+from parallel_agents.pictures.timeline_svg import timeline_svg
+from parallel_agents.pictures.waits import waits
 from parallel_agents.why import why
 
 RUN = "k4fj2m7qzd"

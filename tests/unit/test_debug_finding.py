@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from debugged import RUN, Playing, in_greenwich, make_run, play
 
-from parallel_agents import text_search
-from parallel_agents.debugging import Debugging
+from parallel_agents.debugger import text_search
+from parallel_agents.debugger.debugging import Debugging
+from parallel_agents.debugger.text_search import TextSearch
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.selecting import Wanted
-from parallel_agents.text_search import TextSearch
 
 PATIENCE_S = 60
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from debugged import BEGAN_US, EVIL, RUN, SECOND_US, STORY, make_run
 
-from parallel_agents.debugging import Debugging
+from parallel_agents.debugger.debugging import Debugging
+from parallel_agents.debugger.printed import printed_by
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import ParallelAgentsError, UnknownRun
 from parallel_agents.eventstore.events import STORE_RUN
 from parallel_agents.eventstore.location import attempts_folder
-from parallel_agents.printed import printed_by
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.scratch import scratch_log
 from parallel_agents.eventstore.submission import Plan, RetryPolicy, RunSettings, Stage, Task
-from parallel_agents.reenacting import execute
+from parallel_agents.otherwise.reenacting import execute
+from parallel_agents.otherwise.virtual_run import VirtualRun, runners_of
 from parallel_agents.scheduler.decide import decide_cancel_task, decide_pause, decide_resume
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part
-from parallel_agents.virtual_run import VirtualRun, runners_of
 
 BEGIN_US = 1_700_000_000_000_000
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paper import task
 
-from parallel_agents.breakpoints import breakpoint_of, here_at
+from parallel_agents.debugger.breakpoints import breakpoint_of, here_at
+from parallel_agents.debugger.expressions import CALLS, NAMES, ExpressionError, Here, condition, expression
+from parallel_agents.debugger.frames import Frames
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.eventstore.errors import ParallelAgentsError, UnknownTask
-from parallel_agents.expressions import CALLS, NAMES, ExpressionError, Here, condition, expression
-from parallel_agents.frames import Frames
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.tape import Tape
 
 TASKS = ("api", "web")
 

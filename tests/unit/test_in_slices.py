@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from parallel_agents.in_slices import in_slices
+from parallel_agents.otherwise.in_slices import in_slices
 
 
 def test_every_part_is_done_once() -> None:

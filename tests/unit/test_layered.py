@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from parallel_agents.layered import arranged, crossings, layered
+from parallel_agents.pictures.layered import arranged, crossings, layered
 
 
 @st.composite

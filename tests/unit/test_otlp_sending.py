@@ -10,11 +10,12 @@ from collector import Collector
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, process_attributes
 from opentelemetry.semconv.attributes import error_attributes
 
-from parallel_agents import InvalidUsage, run_spans
+from parallel_agents import InvalidUsage
 from parallel_agents.eventstore.errors import NotAllowed
-from parallel_agents.otlp_json import otlp_json
-from parallel_agents.otlp_sending import ENDPOINTS, NotSent, check_sending, send
-from parallel_agents.span_model import RunSpan, SpanEvent, SpanLink
+from parallel_agents.pictures import run_spans
+from parallel_agents.pictures.otlp_json import otlp_json
+from parallel_agents.pictures.otlp_sending import ENDPOINTS, NotSent, check_sending, send
+from parallel_agents.pictures.span_model import RunSpan, SpanEvent, SpanLink
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_what_cannot_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(InvalidUsage, match="not 'grpc'"):
         check_sending("http://localhost:4318")
-    monkeypatch.setattr("parallel_agents.otlp_sending.find_spec", lambda name: None)
+    monkeypatch.setattr("parallel_agents.pictures.otlp_sending.find_spec", lambda name: None)
     with pytest.raises(NotAllowed, match="not installed") as refused:
         check_sending("http://localhost:4318")
     assert "[otel]" in refused.value.hint

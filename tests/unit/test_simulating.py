@@ -14,8 +14,8 @@ from test_executing_again import random_plan
 from parallel_agents.eventstore.errors import InvalidUsage
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.forecast import makespan_s
+from parallel_agents.otherwise.simulating import at_middle_s, chain, draws_of, simulate, simulate_differently
 from parallel_agents.past_attempts import Past, Sample, read_past
-from parallel_agents.simulating import at_middle_s, chain, draws_of, simulate, simulate_differently
 
 
 def past_of(**samples: list[tuple[float, bool]]) -> Past:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from parallel_agents import svg
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed
-from parallel_agents.made_files import make_file
+from parallel_agents.pictures import svg
+from parallel_agents.pictures.made_files import make_file
+from parallel_agents.pictures.wait_words import FAMILIES, FAMILY_WORDS, PHRASES, family
 from parallel_agents.scheduler import plan as scheduler_plan
-from parallel_agents.wait_words import FAMILIES, FAMILY_WORDS, PHRASES, family
 
 KIND = ("picture in SVG", ("<svg",))
 

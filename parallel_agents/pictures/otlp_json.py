@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from parallel_agents.span_model import RunSpan, Value
+from parallel_agents.pictures.span_model import RunSpan, Value
 from parallel_agents.version import RELEASE
 
 BEGINS: Final = '{"resourceSpans":'  # So begins every file of ours.

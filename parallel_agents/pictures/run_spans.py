@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final
 
-from parallel_agents.course import Course
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.pictures.course import Course
+from parallel_agents.pictures.span_events import span_event
+from parallel_agents.pictures.span_model import Attributes, Content, RunSpan, SpanEvent, SpanLink
+from parallel_agents.pictures.stretches import ATTEMPT, WAIT
 from parallel_agents.projections import status as st
 from parallel_agents.projections.timeline import Span as Attempt
 from parallel_agents.scheduler.agents.clients import clients
 from parallel_agents.scheduler.agents.granting import is_agent, provider_of
 from parallel_agents.scheduler.agents.models import name_for
-from parallel_agents.span_events import span_event
-from parallel_agents.span_model import Attributes, Content, RunSpan, SpanEvent, SpanLink
-from parallel_agents.stretches import ATTEMPT, WAIT
 
 OPERATION, AGENT_NAME, AGENT_ID = "gen_ai.operation.name", "gen_ai.agent.name", "gen_ai.agent.id"
 WORKFLOW, PROVIDER, CONVERSATION = "gen_ai.workflow.name", "gen_ai.provider.name", "gen_ai.conversation.id"

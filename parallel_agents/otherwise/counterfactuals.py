@@ -7,15 +7,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from parallel_agents.counterfactual import PAST_RUNS, otherwise
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, ParallelAgentsError
 from parallel_agents.eventstore.log import Log
-from parallel_agents.in_slices import in_slices
+from parallel_agents.otherwise.counterfactual import PAST_RUNS, otherwise
+from parallel_agents.otherwise.in_slices import in_slices
+from parallel_agents.otherwise.surroundings import Surroundings
 from parallel_agents.past_attempts import Past, read_past
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.strategies import StrategyOptions
-from parallel_agents.surroundings import Surroundings
 
 KEPT = ("status", "makespan_s", "cost_usd", "attempts", "retries", "meetings")
 """Of the figures of each run; the order of its tasks is told of one run at a time."""

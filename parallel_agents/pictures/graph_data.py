@@ -6,12 +6,12 @@ from collections import Counter
 from typing import Any, Final
 
 from parallel_agents.costs import usd
-from parallel_agents.course import Course
-from parallel_agents.critical_hops import Hop, shares, stood_still_us
 from parallel_agents.eventstore.record import rfc3339
-from parallel_agents.layered import layered
-from parallel_agents.stretches import ATTEMPT, WAIT
-from parallel_agents.wait_words import phrase
+from parallel_agents.pictures.course import Course
+from parallel_agents.pictures.critical_hops import Hop, shares, stood_still_us
+from parallel_agents.pictures.layered import layered
+from parallel_agents.pictures.stretches import ATTEMPT, WAIT
+from parallel_agents.pictures.wait_words import phrase
 
 
 def graph_of(course: Course) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.eventstore.record import decode_brief
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
@@ -22,7 +23,6 @@ from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import placed
 from parallel_agents.projections.replay import apply, derive
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.tape import Tape
 
 SPACING: Final = 250
 """Events between two kept frames, some milliseconds of folding. More of a run whose frames would need too much memory."""

@@ -15,16 +15,16 @@ from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.record import Recorded, decode
 from parallel_agents.eventstore.submission import Plan, load_plan
+from parallel_agents.otherwise.recording import Recording, record_run
+from parallel_agents.otherwise.virtual_run import Place, VirtualRun, without_world
 from parallel_agents.projections import circuits as circuits_fold
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections.circuits import Circuits
 from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.projections.spend import Spend
-from parallel_agents.recording import Recording, record_run
 from parallel_agents.replaying import agent_types
 from parallel_agents.scheduler.agents.granting import is_agent
-from parallel_agents.virtual_run import Place, VirtualRun, without_world
 
 
 def recording_of(log: Log, run_id: str, upto: int | None = None) -> Recording:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.eventstore.errors import InvalidUsage, nearest
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.tape import Tape
 
 LONGEST: Final = 500  # Characters.
 MOST_NODES: Final = 200

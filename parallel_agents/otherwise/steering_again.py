@@ -12,9 +12,10 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import ParallelAgentsError
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded, rfc3339
+from parallel_agents.otherwise.recording import Look, Recording
+from parallel_agents.otherwise.virtual_run import VirtualRun
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
-from parallel_agents.recording import Look, Recording
 from parallel_agents.scheduler.decide import (
     decide_cancel,
     decide_cancel_task,
@@ -24,7 +25,6 @@ from parallel_agents.scheduler.decide import (
 )
 from parallel_agents.scheduler.decide_settling import decide_approve_start
 from parallel_agents.scheduler.work import APPROVAL
-from parallel_agents.virtual_run import VirtualRun
 
 _STEERS: Final = (
     ev.RunPaused | ev.RunResumed | ev.RunCancelRequested | ev.TaskCancelRequested | ev.TaskCancelled | ev.BudgetChanged

@@ -10,8 +10,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from parallel_agents.eventstore.errors import InvalidUsage, NotAllowed, ParallelAgentsError
-from parallel_agents.otlp_json import SCOPE, SERVICE
-from parallel_agents.span_model import RunSpan
+from parallel_agents.pictures.otlp_json import SCOPE, SERVICE
+from parallel_agents.pictures.span_model import RunSpan
 from parallel_agents.version import RELEASE
 
 AT_ONCE: Final = 512  # Spans in one request, as the SDK's own batches.

@@ -24,14 +24,14 @@ from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.location import files_home
 from parallel_agents.eventstore.submission import Plan
-from parallel_agents.recording import BLOCKED, COMPLETED, DISCARDED, Attempt, Recording
-from parallel_agents.same_events import OF_COMMITS
+from parallel_agents.otherwise.recording import BLOCKED, COMPLETED, DISCARDED, Attempt, Recording
+from parallel_agents.otherwise.same_events import OF_COMMITS
+from parallel_agents.otherwise.virtual_run import LanesAtOnce, Place
 from parallel_agents.scheduler.checkouts import GATES
 from parallel_agents.scheduler.harvest import OUTPUT_CHARS
 from parallel_agents.scheduler.runners.folder import STDOUT, make_folder, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
 from parallel_agents.scheduler.runners.recorded import Part
-from parallel_agents.virtual_run import LanesAtOnce, Place
 
 _GATE_FOLDER: Final = "gates"
 _AT_ONCE: Final = -1  # Before every end that is recorded.

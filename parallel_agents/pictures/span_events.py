@@ -6,7 +6,7 @@ from typing import Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
-from parallel_agents.span_model import Attributes, SpanEvent
+from parallel_agents.pictures.span_model import Attributes, SpanEvent
 
 _NAMES: Final = {
     ev.RunPaused: "paused", ev.RunResumed: "resumed", ev.RunRolledBack: "rollback", ev.RunCancelRequested: "cancel requested",

@@ -14,29 +14,29 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from parallel_agents.assumptions import ENDED_BY_ITSELF, LEVELS, Assumed, Known, check_models, timed_out
 from parallel_agents.checkpoint.repository import Repository
 from parallel_agents.costs import usd
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan
-from parallel_agents.otherwise_settings import differently
+from parallel_agents.otherwise.assumptions import ENDED_BY_ITSELF, LEVELS, Assumed, Known, check_models, timed_out
+from parallel_agents.otherwise.otherwise_settings import differently
+from parallel_agents.otherwise.recording import BLOCKED, STOPPED, TIMED_OUT, Attempt, Recording
+from parallel_agents.otherwise.reenacting import OF_THE_MACHINE, Reenactment, files_of, has_files
+from parallel_agents.otherwise.reenacting_files import FilesAgain
+from parallel_agents.otherwise.run_figures import Figures, figures_of
+from parallel_agents.otherwise.settling_again import Answers, answers_of
+from parallel_agents.otherwise.steering_again import Dropped, Steering, steering_of
+from parallel_agents.otherwise.surroundings import Surroundings, recording_of
+from parallel_agents.otherwise.virtual_run import AGAIN_US, IDLE_LOOKS
 from parallel_agents.past_attempts import NOTHING, Past, read_past
 from parallel_agents.projections import status as st
-from parallel_agents.recording import BLOCKED, STOPPED, TIMED_OUT, Attempt, Recording
-from parallel_agents.reenacting import OF_THE_MACHINE, Reenactment, files_of, has_files
-from parallel_agents.reenacting_files import FilesAgain
-from parallel_agents.run_figures import Figures, figures_of
 from parallel_agents.scheduler.redecide import THEN, Divergence
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
 from parallel_agents.scheduler.strategies import StrategyOptions
 from parallel_agents.scheduler.work import PATHS_SHOWN
-from parallel_agents.settling_again import Answers, answers_of
-from parallel_agents.steering_again import Dropped, Steering, steering_of
-from parallel_agents.surroundings import Surroundings, recording_of
-from parallel_agents.virtual_run import AGAIN_US, IDLE_LOOKS
 
 Told = Callable[[int, int], None]
 PAST_RUNS: Final = 50  # Of the newest, that say what attempts take.

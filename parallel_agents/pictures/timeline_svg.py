@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from parallel_agents import svg
-from parallel_agents.course import CHECKPOINT, CONFLICT, PAUSE, ROLLBACK, Course, Mark
-from parallel_agents.critical_hops import Hop, stood_still_us
 from parallel_agents.eventstore.record import rfc3339
-from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Stretch
-from parallel_agents.wait_words import FAMILIES, FAMILY_WORDS, family, phrase
+from parallel_agents.pictures import svg
+from parallel_agents.pictures.course import CHECKPOINT, CONFLICT, PAUSE, ROLLBACK, Course, Mark
+from parallel_agents.pictures.critical_hops import Hop, stood_still_us
+from parallel_agents.pictures.stretches import ATTEMPT, OVER, WAIT, Stretch
+from parallel_agents.pictures.wait_words import FAMILIES, FAMILY_WORDS, family, phrase
 
 _WIDTH: Final = 1180.0
 _LABEL: Final = 30  # Characters of a task's name.

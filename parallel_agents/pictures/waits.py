@@ -16,7 +16,8 @@ from typing import Any
 from parallel_agents.eventstore.events import RunClaimed, TaskStarted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
-from parallel_agents.moving import Moving
+from parallel_agents.pictures.moving import Moving
+from parallel_agents.pictures.stretches import ATTEMPT, OVER, WAIT, Stretch, Waits
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.plan import (
@@ -33,7 +34,6 @@ from parallel_agents.scheduler.plan import (
 )
 from parallel_agents.scheduler.redecide import THEN
 from parallel_agents.scheduler.scopes import meet
-from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Stretch, Waits
 
 _DEPENDENCIES, _STAGE, _RESTS, _SCOPE, _DUE = "dependencies", "stage", "not_before", "scope", "due"
 _NOBODY = "no_dispatcher"

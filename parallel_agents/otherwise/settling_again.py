@@ -17,15 +17,15 @@ from parallel_agents.checkpoint.merging import Merge, Take
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.otherwise.recording import Recording
+from parallel_agents.otherwise.virtual_run import VirtualRun
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.recording import Recording
 from parallel_agents.scheduler.checkouts import open_repository
 from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.decide_settling import decide_approve_result, decide_settled, is_conflict
 from parallel_agents.scheduler.work import Clash, Work
 from parallel_agents.settling import message_of
-from parallel_agents.virtual_run import VirtualRun
 
 SIDES: Final = frozenset({"ours", "theirs", "both"})
 

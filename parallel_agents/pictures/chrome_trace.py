@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from parallel_agents.course import CHECKPOINT, Course
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import rfc3339
-from parallel_agents.graph_data import hop_words
-from parallel_agents.stretches import ATTEMPT, OVER, Stretch
+from parallel_agents.pictures.course import CHECKPOINT, Course
+from parallel_agents.pictures.graph_data import hop_words
+from parallel_agents.pictures.stretches import ATTEMPT, OVER, Stretch
+from parallel_agents.pictures.wait_words import phrase
 from parallel_agents.version import RELEASE
-from parallel_agents.wait_words import phrase
 
 BEGINS: Final = '{"displayTimeUnit":'  # So begins every file of ours.
 _TASKS, _SLOTS, _PATH = 1, 2, 3

@@ -20,12 +20,9 @@ from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, new_ids
 from parallel_agents.eventstore.submission import Plan, load_plan
-from parallel_agents.projections import occupancy as occupancy_fold
-from parallel_agents.projections import status as st
-from parallel_agents.projections.status import CPU, MEMORY
-from parallel_agents.recording import BLOCKED, Attempt, Look, Recording, is_planned
-from parallel_agents.reenacting_files import FilesAgain, files_again
-from parallel_agents.same_events import (
+from parallel_agents.otherwise.recording import BLOCKED, Attempt, Look, Recording, is_planned
+from parallel_agents.otherwise.reenacting_files import FilesAgain, files_again
+from parallel_agents.otherwise.same_events import (
     OF_COMMITS,
     OF_FILES,
     began_late,
@@ -37,14 +34,17 @@ from parallel_agents.same_events import (
     named,
     starts_last,
 )
+from parallel_agents.otherwise.surroundings import Surroundings, begin_again, has_agents, recording_of
+from parallel_agents.otherwise.virtual_run import VirtualRun, runners_of, without_world
+from parallel_agents.projections import occupancy as occupancy_fold
+from parallel_agents.projections import status as st
+from parallel_agents.projections.status import CPU, MEMORY
 from parallel_agents.scheduler.budget import Stop
 from parallel_agents.scheduler.decide import MAX_EXECUTION
 from parallel_agents.scheduler.governing import WORKERS, limited
 from parallel_agents.scheduler.redecide import LEVEL, LIVE, RESTED, THEN, Divergence
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
-from parallel_agents.surroundings import Surroundings, begin_again, has_agents, recording_of
-from parallel_agents.virtual_run import VirtualRun, runners_of, without_world
 
 WAKES_US: Final = 2_000_000  # Whatever is due is looked at so soon, even where every hint was lost.
 OF_THE_MACHINE: Final = frozenset({CPU, MEMORY, WORKERS})

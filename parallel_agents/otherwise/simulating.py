@@ -19,16 +19,16 @@ from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.expectations import SHARE, Expected, TaskExpectation, Z, expect_plan
 from parallel_agents.forecast import DRAWN_TASKS, at_level, at_random
 from parallel_agents.foreseen import expecting
-from parallel_agents.in_slices import in_slices
-from parallel_agents.otherwise_settings import differently
+from parallel_agents.otherwise.in_slices import in_slices
+from parallel_agents.otherwise.otherwise_settings import differently
+from parallel_agents.otherwise.run_figures import figures_of
+from parallel_agents.otherwise.virtual_run import VirtualRun, runners_of, without_world
 from parallel_agents.past_attempts import NOTHING, Past, Sample
 from parallel_agents.projections import status as st
-from parallel_agents.run_figures import figures_of
 from parallel_agents.scheduler.plan import EXPECTED_S
 from parallel_agents.scheduler.runners.protocol import Charge, Ended, Launch
 from parallel_agents.scheduler.runners.recorded import Part
 from parallel_agents.scheduler.strategies import StrategyOptions
-from parallel_agents.virtual_run import VirtualRun, runners_of, without_world
 
 MOST_DRAWS: Final = 200
 LEAST_DRAWS: Final = 20

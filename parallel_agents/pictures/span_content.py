@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from parallel_agents.archived import at_hand, is_kept
-from parallel_agents.course import Course
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
+from parallel_agents.pictures.course import Course
+from parallel_agents.pictures.span_model import Content
 from parallel_agents.scheduler.runners.folder import PROMPT
-from parallel_agents.span_model import Content
 
 
 def content_of(log: Log, course: Course) -> Content:

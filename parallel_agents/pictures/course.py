@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from parallel_agents.critical_hops import Hop, critical_hops
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.pictures.critical_hops import Hop, critical_hops
+from parallel_agents.pictures.stretches import ATTEMPT, Waits
+from parallel_agents.pictures.waits import waits
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
 from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.projections.undone import Spans, undone_spans
-from parallel_agents.stretches import ATTEMPT, Waits
-from parallel_agents.waits import waits
 
 CONFLICT, ROLLBACK, CHECKPOINT, PAUSE = "conflict", "rollback", "checkpoint", "pause"
 

@@ -15,8 +15,8 @@ from typing import Final
 from parallel_agents.eventstore.errors import InvalidUsage, nearest
 from parallel_agents.eventstore.submission import AgentSettings, Task
 from parallel_agents.expectations import AGAIN_SD, NOBODY_KNOWS, SECONDS, USD, Expected, Z, expect_task
+from parallel_agents.otherwise.recording import COMPLETED, FAILED, LOST, TIMED_OUT, Attempt
 from parallel_agents.past_attempts import Past, Sample
-from parallel_agents.recording import COMPLETED, FAILED, LOST, TIMED_OUT, Attempt
 from parallel_agents.scheduler.agents.granting import is_agent
 from parallel_agents.scheduler.plan import EXPECTED_S
 from parallel_agents.scheduler.runners.protocol import Charge, Ended

@@ -10,12 +10,12 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from parallel_agents.debugger.expressions import Expression, ExpressionError, Here, condition
+from parallel_agents.debugger.frames import Frame, Frames
+from parallel_agents.debugger.tape import Tape
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownTask, nearest
 from parallel_agents.eventstore.events import EVENT_TYPES
-from parallel_agents.expressions import Expression, ExpressionError, Here, condition
-from parallel_agents.frames import Frame, Frames
 from parallel_agents.projections.status import task_values
-from parallel_agents.tape import Tape
 
 CONFLICT: Final = "ConflictDetected"
 _AT_ONCE: Final = 1000  # Positions that are looked at on the way back before those before them.

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from parallel_agents import svg
-from parallel_agents.course import Course
-from parallel_agents.critical_hops import DEPENDENCY, stood_still_us
-from parallel_agents.layered import Drawing, arranged
-from parallel_agents.stretches import ATTEMPT, WAIT
-from parallel_agents.wait_words import phrase
+from parallel_agents.pictures import svg
+from parallel_agents.pictures.course import Course
+from parallel_agents.pictures.critical_hops import DEPENDENCY, stood_still_us
+from parallel_agents.pictures.layered import Drawing, arranged
+from parallel_agents.pictures.stretches import ATTEMPT, WAIT
+from parallel_agents.pictures.wait_words import phrase
 
 _TOP: Final = 64.0
 _LEGEND: Final = 44.0

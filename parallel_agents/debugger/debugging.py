@@ -10,17 +10,17 @@ from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
 from parallel_agents import moments
-from parallel_agents.breakpoints import Breakpoint, Search, breakpoint_of, changes_of, here_at
+from parallel_agents.debugger.breakpoints import Breakpoint, Search, breakpoint_of, changes_of, here_at
+from parallel_agents.debugger.expressions import Expression, Value, expression
+from parallel_agents.debugger.frames import Frame, Frames
+from parallel_agents.debugger.tape import Tape
+from parallel_agents.debugger.text_search import TextSearch
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownTask, nearest
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row
 from parallel_agents.eventstore.selecting import Wanted, select
-from parallel_agents.expressions import Expression, Value, expression
-from parallel_agents.frames import Frame, Frames
 from parallel_agents.projections.undone import Spans, undone_spans
 from parallel_agents.scheduler.graph import levels
-from parallel_agents.tape import Tape
-from parallel_agents.text_search import TextSearch
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 TIME_STEPS_S: Final = (0.1, 1, 10, 60, 600, 3600)

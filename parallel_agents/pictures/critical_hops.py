@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from parallel_agents.pictures.stretches import ATTEMPT, OVER, WAIT, Stretch, Waits
 from parallel_agents.scheduler.scopes import meet
-from parallel_agents.stretches import ATTEMPT, OVER, WAIT, Stretch, Waits
 
 SUBMITTED, DEPENDENCY, SLOT, STAGE, FILES, RETRY, ITSELF = (
     "submitted", "dependency", "slot", "stage", "files", "retry", "itself",

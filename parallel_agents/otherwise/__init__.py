@@ -1,0 +1,1 @@
+"""What would have been otherwise: recorded runs executed again, under other settings too, and plans that never ran."""
