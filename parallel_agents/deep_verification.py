@@ -28,7 +28,7 @@ from parallel_agents.findings import Finding
 from parallel_agents.housekeeping import repositories_of
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
-from parallel_agents.projections import at_hand
+from parallel_agents.projections import at_hand, task_snapshots
 from parallel_agents.projections import status as st
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.projector import Projector, placed
@@ -140,7 +140,8 @@ def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
 def _readable(log: Log, end: int) -> Iterator[Snapshot]:
     """The snapshots of runs that somebody may read."""
     for one in audit.snapshots(log.path):
-        if (one.projection, one.version) in _READ and one.seq <= end:
+        kind = (one.projection, one.version)
+        if (kind in _READ or task_snapshots.is_one(*kind)) and one.seq <= end:
             yield one
 
 
@@ -212,6 +213,8 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
 
 def _same(log: Log, one: Snapshot, state: RunState) -> bool:
     try:
+        if task_snapshots.is_one(one.projection, one.version):
+            return task_snapshots.is_right(one.state, one.projection, state)
         if one.projection == at_hand.NAME:
             return not at_hand.differing(one.state, state)
         return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))

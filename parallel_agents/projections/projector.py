@@ -172,7 +172,7 @@ class Projector:
             UnknownTask: the run has no such task.
         """
         end = self.log.last_seq() if upto is None else upto
-        return OneTask(self.log, run_id, end).of(task_id)
+        return OneTask(self.log, run_id, end, use_snapshots=self.use_snapshots).of(task_id)
 
     @_blames
     def cost(self, run_id: str, upto: int | None = None) -> Cost:

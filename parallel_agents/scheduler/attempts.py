@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
+from parallel_agents.projections import task_snapshots
 from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
@@ -50,6 +51,7 @@ class Held:
     light: Writer | None = None  # Of a large run: what makes its light snapshots.
     light_seq_count: int = 0  # Events since the last of those,
     has_light: bool = False  # which is made at once.
+    single: task_snapshots.Writer = field(default_factory=task_snapshots.Writer)
 
 
 def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:

@@ -59,9 +59,13 @@ class Upkeep:
             fresh: what was appended since the last call, of any runs.
         """
         state = held.state
+        own = [record for record in fresh if record.run_id == state.run_id]
         try:
+            for record in own:
+                held.single.learn(record.event)
+            if rows := held.single.take(state):
+                self._log.save_snapshots(state.run_id, rows)
             if held.light is not None:
-                own = [record for record in fresh if record.run_id == state.run_id]
                 for record in own:
                     held.light.learn(record.event)
                 held.light_seq_count += len(own)
