@@ -42,11 +42,13 @@ _INSERT = (
 )
 _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
-_INCREMENTAL = 2  # As SQLite names it.
+_INCREMENTAL = _FULL = 2  # As SQLite names them, of auto_vacuum and of synchronous.
 _PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_BRIEF_BETWEEN = "SELECT seq, version, type, at, body FROM events WHERE seq > ? AND seq <= ? AND +run_id = ?"
+_CLOSE = 64  # Events of the log among which those of one run are found sooner than by its own index.
 _OUTLINE = "SELECT seq, type, at FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version LIMIT ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND version > ? AND seq <= ? ORDER BY version"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
@@ -434,6 +436,10 @@ class Log:
         """
         condition = f" AND {where}" if where else ""
         end = self.last_seq() if upto is None else upto
+        if after_seq and end - after_seq <= _CLOSE:
+            chunk = self._fetch(f"{_BRIEF_BETWEEN}{condition} ORDER BY seq", (after_seq, end, run_id))
+            yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
+            return
         # By its versions, which are in the index that is read, or SQLite would look for rows of early seqs up to the run's end.
         last = after_version + end - after_seq
         while True:
@@ -603,7 +609,7 @@ class Log:
         Args:
             rows: projection, version, seq and state of each.
         """
-        with self._lock, explained(self.path):
+        with self._lock, explained(self.path), self._without_sync():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 self._writer.executemany(_INSERT_SNAPSHOT, [(run_id, *row) for row in rows])
@@ -613,6 +619,19 @@ class Log:
             except BaseException:
                 self._abandon()
                 raise
+
+    @contextlib.contextmanager
+    def _without_sync(self) -> Iterator[None]:
+        """A commit that need not outlive the machine's fall does not wait for the disk; what is appended next takes it along."""
+        (before,) = self._writer.execute("PRAGMA synchronous").fetchone()
+        if before < _FULL:
+            yield
+            return
+        self._writer.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._writer.execute("PRAGMA synchronous = FULL")
 
     def leave_snapshots(self, run_id: str, rows: Sequence[tuple[str, int, int, bytes]]) -> None:
         """The same for who only reads, and never waits for another writer: who could not write them leaves them to the next."""

@@ -46,11 +46,14 @@ class Held:
     state: RunState
     agenda: Agenda
     workdir: Path
+    light: Writer  # What makes its light snapshots.
     snapshot_seq_count: int = 0  # Events since the last snapshot.
     agents: bool = False  # Whether it has tasks of agents.
-    light: Writer | None = None  # Of a large run: what makes its light snapshots.
-    light_seq_count: int = 0  # Events since the last of those,
-    has_light: bool = False  # which is made at once.
+    light_seq_count: int = 0  # Events since the last light one.
+    has_light: bool = False
+    light_made: list[tuple[int, bytes]] = field(
+        default_factory=list
+    )  # Those that are not written yet, with their seqs.
     single: task_snapshots.Writer = field(default_factory=task_snapshots.Writer)
 
 

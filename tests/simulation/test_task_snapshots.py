@@ -58,7 +58,7 @@ def test_a_task_from_a_snapshot_of_it_is_the_task_of_the_whole_fold(seed: int, e
                         log.save_snapshots(run_id, [task_snapshots.dump(task, expected.seq, expected.version)])
             if random.random() < 0.1:
                 log._writer.execute("DELETE FROM snapshots WHERE random() % 2 = 0")
-        for run_id in made.runs:
+        for run_id in Projector(log).runs():
             assert check_folds(log, run_id, log.last_seq())[0] == []
 
 
