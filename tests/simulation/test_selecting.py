@@ -16,8 +16,10 @@ from test_histories import HISTORIES, SEED, generated, history_that_counts
 from parallel_agents.eventstore import blocks, selecting
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
+from parallel_agents.eventstore.of_task import TASK_INDEX
 from parallel_agents.eventstore.record import Row
 from parallel_agents.eventstore.selecting import Wanted, select
+from parallel_agents.eventstore.task_seqs import run_ids
 from parallel_agents.projections.undone import undone_spans
 
 
@@ -89,7 +91,10 @@ def small_blocks(**more: int) -> Iterator[None]:
 def test_every_way_to_the_events_gives_what_reading_all_of_them_gives(seed: int, size: int) -> None:
     """Oldest first, also of the newest few alone, and whatever part of the log the blocks tell of."""
     random = Random(seed)
-    with generated(random, size, runs=3) as (_, log), small_blocks(LONG_RUN=0, KEEP_EVERY=0, _CHUNK=5):
+    more = {"_ROWS_A_RUN": random.choice((1, 10**6))}  # Runs are never too many to be asked for a task, or always.
+    with generated(random, size, runs=3) as (_, log), small_blocks(LONG_RUN=0, KEEP_EVERY=0, _CHUNK=5, **more):
+        if random.random() < 0.3:
+            log._writer.execute(f"DROP INDEX {TASK_INDEX}")
         rows, upto = list(log.rows()), log.last_seq()
         for number in range(30):
             if number == 10:
@@ -118,6 +123,37 @@ def test_the_blocks_leave_most_of_the_log_unread() -> None:
             patch.setattr(Log, "rows_where", lambda *given, **_: read.append(given[2][:2]) or [])
             assert list(select(log, Wanted(attempts=frozenset({attempt})), log.last_seq())) == []
         assert 0 < sum(last - first + 1 for first, last in read) < 100
+
+
+def test_of_a_task_its_events_alone_are_read() -> None:
+    """Of one run and of all, found by the index of tasks; without that what the blocks do not leave out."""
+    with generated(Random(7), 400) as (_, log), small_blocks(LONG_RUN=0, KEEP_EVERY=0, _ROWS_A_RUN=1):
+        own = [row for row in log.rows() if orjson.loads(row.body).get("task_id") == "t0"]
+        read: list[Row] = []
+        rows_where = Log.rows_where
+
+        def noted(*given: Any, **named: Any) -> list[Row]:
+            found = rows_where(*given, **named)
+            read.extend(found)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Log, "rows_where", noted)
+            assert list(select(log, Wanted(task_id="t0"), log.last_seq())) == own == read
+            read.clear()
+            assert list(select(log, Wanted(task_id="nobody"), log.last_seq())) == read == []
+            few = [row for row in own if row.run_id == "alpha"][-2:]
+            assert list(select(log, Wanted("alpha", task_id="t0"), log.last_seq(), newest=2)) == few == read[::-1]
+        assert not selecting.worth_blocks(log, Wanted(task_id="t0"), log.last_seq())
+
+
+def test_runs_that_are_too_many_are_not_asked_one_by_one() -> None:
+    """Each has a price, and in a store of very many the blocks are read in its place."""
+    with generated(Random(7), 200, runs=3) as (_, log):
+        there = [run_id for (run_id,) in log.ask("SELECT DISTINCT run_id FROM events ORDER BY run_id")]
+        assert len(there) > 2
+        assert run_ids(log, len(there)) == there
+        assert (run_ids(log, len(there) - 1), run_ids(log, 0)) == (None, None)
 
 
 def test_no_event_is_read_for_a_text_that_none_of_them_holds() -> None:
