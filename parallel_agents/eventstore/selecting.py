@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from parallel_agents.eventstore import blocks
+from parallel_agents.eventstore import blocks, text_marks
 from parallel_agents.eventstore.blocks import KEEP_EVERY, Part
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row, damaged
@@ -114,9 +114,20 @@ def worth_blocks(log: Log, wanted: Wanted, upto: int) -> bool:
     """Whether blocks would have helped, had they been caught up."""
     if wanted.task_id is not None and log.has_task_index:
         return False
-    way = _way_to(log, wanted, upto)
     named = wanted.types or wanted.task_id or wanted.attempts or wanted.actor or wanted.text
-    return bool(named) and not way.by_run and way.last - max(way.first, blocks.covered(log)) > KEEP_EVERY
+    return bool(named) and _is_far(log, wanted, upto, blocks.covered(log))
+
+
+def worth_texts(log: Log, wanted: Wanted, upto: int) -> bool:
+    """Whether it would have helped had the blocks told of their texts as far as they told of names."""
+    if wanted.text is None or not text_marks.can_tell(wanted.text):
+        return False
+    return _is_far(log, wanted, upto, blocks.texts_covered(log))
+
+
+def _is_far(log: Log, wanted: Wanted, upto: int, done: int) -> bool:
+    way = _way_to(log, wanted, upto)
+    return not way.by_run and way.last - max(way.first, done) > KEEP_EVERY
 
 
 class _Way(NamedTuple):
@@ -227,6 +238,8 @@ def _of_parts(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> It
 def _parts(log: Log, wanted: Wanted, way: _Way, *, newest_first: bool) -> Iterator[Part]:
     """The stretches of the log that may hold what is wanted, in an order."""
     parts, done = _parts_of_names(log, wanted, way)
+    if wanted.text is not None:
+        done = min(done, blocks.texts_covered(log))
     for part in reversed(parts) if newest_first else parts:
         if wanted.text is None or not done:
             yield part

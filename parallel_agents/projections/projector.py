@@ -61,7 +61,7 @@ class RunView:
 
 
 _OF_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, IndexError, AssertionError)
-_BLOCKS_CAUGHT_UP = 100  # 25,000 events, in 0.4 s; what is left is left to the next time, and to who asks.
+_BLOCKS_CAUGHT_UP = 100  # 25,000 events, in 0.1 s; what is left is left to the next time, and to who asks.
 _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")
 
@@ -252,7 +252,7 @@ class Projector:
 
     @_blames
     def keep_up(self) -> None:
-        """Make new snapshots of what is folded over the whole store, and tell what its blocks hold, where that is far behind."""
+        """Make new snapshots of what is folded over the whole store, and tell what its blocks name, where that is far behind."""
         end = self.log.last_seq()
         self._keep_up(RUNS, end)
         self._keep_up(OCCUPANCY, end)
