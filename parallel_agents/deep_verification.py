@@ -221,12 +221,15 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
 
 
 def _same(log: Log, one: Snapshot, state: RunState, writer: at_hand.Writer) -> bool:
+    found = log.load_snapshot(one.run_id, one.projection, one.version, one.seq)
+    if found is None or found[0] != one.seq:  # Somebody has dropped it meanwhile.
+        return True
     try:
         if task_snapshots.is_one(one.projection, one.version):
-            return task_snapshots.is_right(one.state, one.projection, state)
+            return task_snapshots.is_right(found[1], one.projection, state)
         if one.projection == at_hand.NAME:
-            return not at_hand.differing(one.state, state, writer)
-        return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))
+            return not at_hand.differing(found[1], state, writer)
+        return not _differing(st.dump(st.load(one.run_id, found[1], log.blob)), st.dump(state))
     except (ParallelAgentsError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return False
 

@@ -26,8 +26,8 @@ VERSION: Final = 1
 """Of what ``dump`` gives and of what the fold of ``status`` makes of it; another one makes old snapshots void."""
 NEAR: Final = 2000
 """Tasks that a light snapshot of a large run holds whole, at most; a run that has more tasks than these is large."""
-NEAR_OF_SMALL: Final = 64
-"""The same of a run that is not large, of which there are more snapshots."""
+NEAR_OF_SMALL: Final = 16
+"""The same of a run that is not large, of which there are more snapshots; besides as many as run."""
 SINGLY: Final = 16
 """So many tasks are folded each by itself, and a part of all; who asks for more has all made in one go, which is faster."""
 _PART: Final = 32
@@ -236,7 +236,7 @@ class Writer:
     def dump(self) -> bytes:
         """A light snapshot of the state as it is: some kilobytes, however many tasks there are."""
         state, raw = self._state, self.values()
-        most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL)
+        most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
         raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(self._open, most)}
         return zlib.compress(orjson.dumps(raw), 1)
 
