@@ -6,6 +6,7 @@ import copy
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from random import Random
 
 import orjson
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, history_that_counts, naive_state, plain
 
+from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import UnknownRun, UnknownTask
 from parallel_agents.eventstore.log import Log, digest_of
@@ -103,6 +105,26 @@ def test_a_state_from_a_light_snapshot_goes_on_as_any_other(seed: int, events: i
             found = status_fold.fold(found, record, log.blob)
             check_without_filling(found, state)
         assert plain(found) == plain(state)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_snapshots_of_who_took_a_run_up_again_are_right(seed: int, events: int) -> None:
+    """A dispatcher that was started anew has statuses counted that are no more, or has them not: both are none of them."""
+    random = Random(seed)
+    with (
+        generated(random, events, runs=1) as (_, log),
+        every_run_is_large(random.choice((0, 1, 2)), random.choice((0, 16))),
+    ):
+        records = list(takewhile(lambda one: not isinstance(one.event, ev.RunRolledBack), log.read(run_id="alpha")))
+        cut, projector = random.randint(1, len(records)), Projector(log)
+        if random.random() < 0.5:
+            save_light(projector, naive_state(log, "alpha", records[cut - 1].seq))
+        state = looked_at(projector.state("alpha", records[cut - 1].seq), random)
+        for record in records[cut:]:
+            state = status_fold.fold(state, record, log.blob)
+            save_light(projector, state)
+        assert check_folds(log, "alpha", log.last_seq())[0] == []
 
 
 @HISTORIES
