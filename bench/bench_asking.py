@@ -171,6 +171,10 @@ def main(named: str | None = None) -> None:
             if not blocks.covered(log):
                 for name, ask in list(questions(log, None).items())[1:2]:
                     told(f"all runs, {name}, the first time, with making the blocks", took(ask, 1), None)
+            if not blocks.texts_covered(log):
+                ask = questions(log, None)["--text of no event"]
+                told("all runs, --text of no event, the first time, with noting the texts", took(ask, 1), None)
+                blocks.catch_up_texts(log)  # Such a question does so for some seconds, and the next ones go on.
             tell_questions(log, "one of 384 runs", run_id)
             tell_questions(log, "all 384 runs", None)
             for name, answer in {
@@ -181,6 +185,7 @@ def main(named: str | None = None) -> None:
         commands(place / "many", run_id)
         with Log(one, environ={}) as log:
             blocks.catch_up(log)
+            blocks.catch_up_texts(log)
             tell_questions(log, "one run of a million events", log.rows_where("seq = ?", (1,))[0].run_id)
         with closing(sqlite3.connect(f"{many.as_uri()}?mode=ro", uri=True)) as connection:
             for name in views.VIEWS:

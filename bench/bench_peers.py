@@ -2,7 +2,8 @@
 
 ``eventsourcing``: one aggregate of 100,000 events in SQLite, brought to the version in its middle; once as the library does
 it by itself, and once with a snapshot every 2,500 events. LangGraph: a thread of 2,000 checkpoints in SQLite, of which one is
-read, and then all; a run of 2,000 events beside it. What they keep is less than our state of a run: how far each task is.
+read, and then all; a run of 2,000 events beside it. What they keep is less than our state of a run: how far each task is. A
+state of ours makes its tasks when they are looked at; what it takes to have all of them is told beside it.
 Where one of them is not installed (``pip install .[bench]``), that is said.
 """
 
@@ -25,10 +26,12 @@ from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import new_ids
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.projections.projector import Projector
+from parallel_agents.projections.status import RunState
 from parallel_agents.retelling import moments
 
 EVENTS = 100_000
 CHECKPOINTS = 2_000
+STATES = 200  # Of a moment each: they lie at different ways from a snapshot.
 SNAPSHOT_EVERY = 2_500  # Events, of eventsourcing's; to make them takes it longer than all of the rest.
 GOAL = Goal(1.0, 10.0)
 
@@ -160,22 +163,33 @@ def langgraph(folder: Path) -> None:
         kept = [one.config for one in graph.get_state_history(thread)]
         run_id, projector, chance = run_of(log, CHECKPOINTS), Projector(log), random.Random(2)
         last = log.last_seq()
-        found = take_turns(
+
+        def ours() -> RunState:
+            return projector.state(run_id, chance.randrange(2, last))
+
+        def theirs() -> float:
+            return timed(lambda: graph.get_state(chance.choice(kept)))
+
+        found = take_turns({"ours": lambda: timed(ours), "theirs": theirs}, rounds=STATES)
+        found |= take_turns(
+            {"ours, all tasks": lambda: timed(lambda: ours().tasks.values()), "theirs again": theirs},
+            rounds=STATES // 4,
+        )
+        found |= take_turns(
             {
-                "ours": lambda: timed(lambda: projector.state(run_id, chance.randrange(2, last))),
-                "theirs": lambda: timed(lambda: graph.get_state(chance.choice(kept))),
                 "our history": lambda: timed(lambda: [moment.state.seq for moment in moments(log, run_id)]),
                 "their history": lambda: timed(lambda: list(graph.get_state_history(thread))),
             }
-        )  # fmt: skip
-        for what, ours, theirs in (
+        )
+        for what, mine, other in (
             (f"a state of {CHECKPOINTS:,}, LangGraph's get_state", "ours", "theirs"),
+            ("the same, and every task of it made", "ours, all tasks", "theirs again"),
             (f"all of {CHECKPOINTS:,}, LangGraph's get_state_history", "our history", "their history"),
         ):
-            ours_ms, theirs_ms = median(found[ours]) * 1e3, median(found[theirs]) * 1e3
+            ours_ms, theirs_ms = median(found[mine]) * 1e3, median(found[other]) * 1e3
             tell(
                 f"peers: {what}",
-                ratio(found[theirs], found[ours]),
+                ratio(found[other], found[mine]),
                 GOAL,
                 f"{ours_ms:.2f} ms against {theirs_ms:.2f} ms",
             )

@@ -13,7 +13,6 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.log import Draft, Log, digest_of
 from parallel_agents.eventstore.record import decode_brief, new_ids
 from parallel_agents.eventstore.submission import Plan, Task
-from parallel_agents.projections import at_hand
 from parallel_agents.projections import status as st
 from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.projector import Projector
@@ -151,9 +150,9 @@ def as_dispatched(log: Log, run_id: str) -> float:
     keeper = Upkeep(log, projector, lambda: 0)
     briefs = log.briefs(run_id)
     state = st.fold(st.initial(run_id), decode_brief(run_id, next(briefs)), log.blob)
-    held = Held(state, Agenda(state), Path(), light=Writer(state) if at_hand.is_worth_one(state) else None)
+    held = Held(state, Agenda(state), Path(), Writer(state))
     took_s = 0.0
-    while some := [decode_brief(run_id, brief) for brief in islice(briefs, 500)]:
+    while some := [decode_brief(run_id, brief) for brief in islice(briefs, 5)]:
         for record in some:
             st.fold(state, record, log.blob)
         held.snapshot_seq_count += len(some)

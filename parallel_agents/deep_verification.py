@@ -8,6 +8,7 @@ which this began, and of its refs only what must be there already.
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ from parallel_agents.checkpoint.repository import OURS, Repository
 from parallel_agents.eventstore import audit, blocks
 from parallel_agents.eventstore.audit import Snapshot
 from parallel_agents.eventstore.errors import ParallelAgentsError
-from parallel_agents.eventstore.events import STORE_RUN, RunMoved, RunRolledBack
+from parallel_agents.eventstore.events import STORE_RUN, RunForked, RunMoved, RunRolledBack, RunSubmitted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.findings import Finding
 from parallel_agents.housekeeping import repositories_of
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
-from parallel_agents.projections import at_hand
+from parallel_agents.projections import at_hand, task_snapshots
 from parallel_agents.projections import status as st
 from parallel_agents.projections.effective import kept_positions
 from parallel_agents.projections.projector import Projector, placed
@@ -140,7 +141,8 @@ def check_folds(log: Log, run_id: str, end: int) -> tuple[list[Finding], int]:
 def _readable(log: Log, end: int) -> Iterator[Snapshot]:
     """The snapshots of runs that somebody may read."""
     for one in audit.snapshots(log.path):
-        if (one.projection, one.version) in _READ and one.seq <= end:
+        kind = (one.projection, one.version)
+        if (kind in _READ or task_snapshots.is_one(*kind)) and one.seq <= end:
             yield one
 
 
@@ -182,19 +184,27 @@ _READ = {(st.NAME, st.VERSION), (at_hand.NAME, at_hand.VERSION)}
 
 def _refolded(log: Log, run_id: str, snapshots: list[Snapshot], end: int) -> tuple[list[Snapshot], RunState]:
     """Fold a run by one event after the other and from nothing: which snapshots are not what it was then, and what it is now."""
-    state, wrong, waiting = st.initial(run_id), list[Snapshot](), sorted(snapshots, key=lambda one: one.seq)
+    state, wrong, waiting = st.initial(run_id), list[Snapshot](), deque(sorted(snapshots, key=lambda one: one.seq))
     past: list[Brief] = []  # Where a rollback comes, it begins anew with what counts of these.
     rolled_back = log.rolled_back(run_id, 0, end)
+    writer: at_hand.Writer | None = None  # Of the state, once there is a light snapshot to be compared.
     for brief in log.briefs(run_id, 0, end):
         while waiting and brief[0] > waiting[0].seq:
-            wrong += [one for one in (waiting.pop(0),) if not _same(log, one, state)]
+            writer = writer or at_hand.Writer(state)
+            wrong += [one for one in (waiting.popleft(),) if not _same(log, one, state, writer)]
         if rolled_back:
             past.append(brief)
         if brief[2] == RunRolledBack.__name__:
-            state = _effective(log, run_id, past)
-        else:
-            st.fold(state, decode_brief(run_id, brief), log.blob)
-    return [*wrong, *(one for one in waiting if not _same(log, one, state))], placed(log, state)
+            state, writer = _effective(log, run_id, past), None
+            continue
+        record = decode_brief(run_id, brief)
+        st.fold(state, record, log.blob)
+        if isinstance(record.event, RunSubmitted | RunForked):
+            writer = None
+        if writer is not None:
+            writer.learn(record.event)
+    writer = writer or at_hand.Writer(state)
+    return [*wrong, *(one for one in waiting if not _same(log, one, state, writer))], placed(log, state)
 
 
 def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
@@ -210,11 +220,16 @@ def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
     return state
 
 
-def _same(log: Log, one: Snapshot, state: RunState) -> bool:
+def _same(log: Log, one: Snapshot, state: RunState, writer: at_hand.Writer) -> bool:
+    found = log.load_snapshot(one.run_id, one.projection, one.version, one.seq)
+    if found is None or found[0] != one.seq:  # Somebody has dropped it meanwhile.
+        return True
     try:
+        if task_snapshots.is_one(one.projection, one.version):
+            return task_snapshots.is_right(found[1], one.projection, state)
         if one.projection == at_hand.NAME:
-            return not at_hand.differing(one.state, state)
-        return not _differing(st.dump(st.load(one.run_id, one.state, log.blob)), st.dump(state))
+            return not at_hand.differing(found[1], state, writer)
+        return not _differing(st.dump(st.load(one.run_id, found[1], log.blob)), st.dump(state))
     except (ParallelAgentsError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return False
 

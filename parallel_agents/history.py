@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import orjson
 
@@ -14,7 +15,7 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownCheckpoint, U
 from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import Row, decode
-from parallel_agents.eventstore.selecting import LONG_RUN, Wanted, select, worth_blocks
+from parallel_agents.eventstore.selecting import LONG_RUN, Wanted, select, worth_blocks, worth_texts
 from parallel_agents.eventstore.submission import load_plan
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.projections import status as st
@@ -23,6 +24,9 @@ from parallel_agents.rewind_times import moment_of
 from parallel_agents.wording import nearest_name
 
 CHARGES = ("CostCharged",)
+TEXTS_S = 20.0
+"""How long a question for a text goes on after its answer to make the next one fast: over a million events, mostly. What is left
+is left to the next."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -53,7 +57,13 @@ class Question:
 
 
 def history(
-    log: Log, question: Question, *, upto: int | None = None, newest: int | None = None, follow: bool = False
+    log: Log,
+    question: Question,
+    *,
+    upto: int | None = None,
+    newest: int | None = None,
+    follow: bool = False,
+    told: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
 ) -> Iterator[Row | None]:
     """The events that fit a question, oldest first.
 
@@ -61,6 +71,8 @@ def history(
         upto: as it was at this seq.
         newest: only so many of what is there, the newest of them.
         follow: go on with what is appended, until the run has ended or nothing more can fit; before each wait, None is given.
+        told: called behind the last event with what is looked at for the next questions, how much of it is done, and how
+            much there is.
     Raises:
         InvalidUsage: a word of the question means nothing; the hint names the nearest that does.
         UnknownTask, UnknownEvent: there is no such task, attempt or event.
@@ -91,6 +103,19 @@ def history(
         _check_names(log, question, end)
     if worth_blocks(log, wanted, end):
         blocks.catch_up(log)  # Once the answer is out: who asks next waits for less.
+    if worth_texts(log, wanted, end):
+        _look_at_texts(log, told)
+
+
+def _look_at_texts(log: Log, told: Callable[[str, int, int], None]) -> None:
+    """Let the next question for a text know where none is, but for no longer than somebody waits."""
+    until_s = monotonic() + TEXTS_S
+
+    def goes_on(done: int, end: int) -> bool:
+        told("events whose texts are noted for the next question", done, end)
+        return monotonic() < until_s
+
+    blocks.catch_up_texts(log, goes_on=goes_on)
 
 
 def _over(log: Log, wanted: Wanted, end: int) -> bool:

@@ -10,6 +10,7 @@ import click
 
 from parallel_agents import InvalidUsage, look
 from parallel_agents.cli.harmless import json_text
+from parallel_agents.cli.progress import told_of_progress
 from parallel_agents.cli.scene import opened, reading, run_argument
 
 _WHEN = "SEQ|TIME"
@@ -63,11 +64,11 @@ def history(
     if follow and at is not None:
         raise InvalidUsage("--follow and --at exclude each other", hint="the past does not go on")
     over = None if cost_over is None else micros(cost_over)
-    with opened(ctx) as log:
+    with opened(ctx) as log, told_of_progress() as told:
         upto = look.moment(log, at) if all_runs else look.moment_of_run(log, at, run)
         run_id = None if all_runs else look.resolve_run(log, run, upto)
         question = Question(run_id, cost_over_usd_micros=over, **words)
-        rows = events(log, question, upto=upto, newest=limit, follow=follow)
+        rows = events(log, question, upto=upto, newest=limit, follow=follow, told=told)
         if as_json:
             for row in rows:
                 if row is None:

@@ -21,13 +21,12 @@ _SHOWN = 20  # Of the lines that SQLite says of a damaged file.
 
 
 class Snapshot(NamedTuple):
-    """A stored state of a run, as of one event."""
+    """A stored state of a run, as of one event; what it says is asked of the log."""
 
     run_id: str
     projection: str
     version: int
     seq: int
-    state: bytes
 
 
 @contextmanager
@@ -53,8 +52,8 @@ def damage(path: Path) -> list[str]:
 
 
 def snapshots(path: Path) -> list[Snapshot]:
-    """All snapshots, by run and seq. Their states are some kilobytes each."""
-    query = "SELECT run_id, projection, version, seq, state FROM snapshots ORDER BY run_id, seq"
+    """All snapshots, by run and seq."""
+    query = "SELECT run_id, projection, version, seq FROM snapshots ORDER BY run_id, seq"
     with opened_to_read(path) as connection:
         return [Snapshot(*row) for row in connection.execute(query)]
 

@@ -42,13 +42,15 @@ _INSERT = (
 )
 _INSERT_BLOB = "INSERT OR IGNORE INTO blobs (digest, bytes) VALUES (?, ?)"
 _INSERT_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (run_id, projection, version, seq, state) VALUES (?, ?, ?, ?, ?)"
-_INCREMENTAL = 2  # As SQLite names it.
+_INCREMENTAL = _FULL = 2  # As SQLite names them, of auto_vacuum and of synchronous.
 _PAGES_AT_ONCE = 2000
 _EVENT = "seq, run_id, version, type, at, actor, body"  # What an event is decoded from; ``_COLUMNS`` begins with it.
 _SOME_ROWS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT ?"
 _BRIEF = "SELECT seq, version, type, at, body FROM events WHERE run_id = ?"
+_BRIEF_BETWEEN = "SELECT seq, version, type, at, body FROM events WHERE seq > ? AND seq <= ? AND +run_id = ?"
+_CLOSE = 64  # Events of the log among which those of one run are found sooner than by its own index.
 _OUTLINE = "SELECT seq, type, at FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version LIMIT ?"
-_OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND seq <= ? ORDER BY version"
+_OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND version > ? AND seq <= ? ORDER BY version"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _CACHES = ("snapshots", "event_blocks", "event_block_texts")
 _MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
@@ -434,6 +436,10 @@ class Log:
         """
         condition = f" AND {where}" if where else ""
         end = self.last_seq() if upto is None else upto
+        if after_seq and end - after_seq <= _CLOSE:
+            chunk = self._fetch(f"{_BRIEF_BETWEEN}{condition} ORDER BY seq", (after_seq, end, run_id))
+            yield from cast("list[Brief]", self._whole(chunk, 4, run_id))
+            return
         # By its versions, which are in the index that is read, or SQLite would look for rows of early seqs up to the run's end.
         last = after_version + end - after_seq
         while True:
@@ -477,16 +483,20 @@ class Log:
         with self._lock, explained(self.path):
             self._writer.execute(MAKE_TASK_INDEX)
 
-    def task_briefs(self, run_id: str, task_id: str, upto: int | None = None, *, archived: bool = True) -> list[Brief]:
+    def task_briefs(
+        self, run_id: str, task_id: str, upto: int | None = None, *, after_version: int = 0, archived: bool = True
+    ) -> list[Brief]:
         """The events of a run that name a task, oldest first: some microseconds where there is the index for it.
 
         Args:
+            after_version: those behind this version of the run.
             archived: whether bodies of the run may have been moved to an archive, where no index finds them.
         """
         end = 2**62 if upto is None else upto
-        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, end))
+        found = self._fetch(_OF_ONE_TASK, (run_id, task_id, after_version, end))
         if archived:
-            moved = self._whole(self._fetch(f"{_OF_NO_TASK} AND {_MOVED}", (run_id, end)), 4, run_id)
+            query = f"{_OF_NO_TASK} AND {_MOVED} AND version > ?"
+            moved = self._whole(self._fetch(query, (run_id, end, after_version)), 4, run_id)
             moved = [row for row in moved if f'"task_id":"{task_id}"' in row[4]]
             found = sorted(found + moved, key=itemgetter(1)) if moved else found
         return cast("list[Brief]", found)
@@ -591,16 +601,45 @@ class Log:
 
     def save_snapshot(self, run_id: str, projection: str, version: int, seq: int, state: bytes) -> None:
         """Keep a snapshot. A cache: losing any or all of them changes no answer."""
-        with self._lock, explained(self.path):
+        self.save_snapshots(run_id, [(projection, version, seq, state)])
+
+    def save_snapshots(self, run_id: str, rows: Sequence[tuple[str, int, int, bytes]]) -> None:
+        """Keep some of one run, in one commit.
+
+        Args:
+            rows: projection, version, seq and state of each.
+        """
+        with self._lock, explained(self.path), self._without_sync():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.execute(_INSERT_SNAPSHOT, (run_id, projection, version, seq, state))
+                self._writer.executemany(_INSERT_SNAPSHOT, [(run_id, *row) for row in rows])
                 reach("snapshot.in-transaction")
                 self._writer.execute("COMMIT")
                 reach("snapshot.committed")
             except BaseException:
                 self._abandon()
                 raise
+
+    @contextlib.contextmanager
+    def _without_sync(self) -> Iterator[None]:
+        """A commit that need not outlive the machine's fall does not wait for the disk; what is appended next takes it along."""
+        (before,) = self._writer.execute("PRAGMA synchronous").fetchone()
+        if before < _FULL:
+            yield
+            return
+        self._writer.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._writer.execute("PRAGMA synchronous = FULL")
+
+    def leave_snapshots(self, run_id: str, rows: Sequence[tuple[str, int, int, bytes]]) -> None:
+        """The same for who only reads, and never waits for another writer: who could not write them leaves them to the next."""
+        with self._at_once() as writer:
+            if writer is not None:
+                writer.execute("BEGIN IMMEDIATE")
+                writer.executemany(_INSERT_SNAPSHOT, [(run_id, *row) for row in rows])
+                writer.execute("COMMIT")
 
     def keep_snapshot(self, projection: str, version: int, seq: int, state: bytes) -> bool:
         """Make a snapshot of the whole store the only one of its projection. Never waits for another writer.

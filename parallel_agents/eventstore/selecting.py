@@ -1,28 +1,31 @@
 """Events by what they are about, read from the log with as few rows as it takes.
 
-A run is read by its own index. Of the whole store, and of a run that is very long, only those blocks are read that may hold
-what is wanted (see ``blocks``), and what lies behind them.
+The events of a task are found by the index of tasks. A run is read by its own index. Of the whole store, and of a run that is
+very long, only those blocks are read that may hold what is wanted (see ``blocks``), and what lies behind them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from parallel_agents.eventstore import blocks
+from parallel_agents.eventstore import blocks, text_marks
 from parallel_agents.eventstore.blocks import KEEP_EVERY, Part
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row, damaged
 from parallel_agents.eventstore.run_level import RUN_LEVEL
+from parallel_agents.eventstore.task_seqs import run_ids, seqs_of_task
 
 LONG_RUN: Final = 50_000
 """Events of a run from which on the blocks are asked: before, its own index leads to them faster."""
 _CHUNK: Final = 2000
+_ROWS_A_RUN: Final = 16  # Are read in the time in which a run is asked for its events of a task.
 _NAMES_AT_ONCE: Final = 500  # Attempts; more are looked for in every block.
 _PLAIN: Final = re.compile(
     r"[^\x00-\x1f\"\\\x7f-\U0010ffff]+"
@@ -95,7 +98,11 @@ def select(log: Log, wanted: Wanted, upto: int, *, newest: int | None = None) ->
         newest: only so many, the newest of them.
     """
     way = _way_to(log, wanted, upto)
-    read = _of_run if way.by_run else _of_parts
+    read: _Read
+    if (seqs := _seqs_of_task(log, wanted, way, newest)) is not None:
+        read = partial(_of_seqs, seqs)
+    else:
+        read = _of_run if way.by_run else _of_parts
     if newest is None:
         yield from filter(wanted.fits, read(log, wanted, way, "ASC", _CHUNK))
     else:  # What is asked for in small numbers is mostly near the end.
@@ -105,9 +112,22 @@ def select(log: Log, wanted: Wanted, upto: int, *, newest: int | None = None) ->
 
 def worth_blocks(log: Log, wanted: Wanted, upto: int) -> bool:
     """Whether blocks would have helped, had they been caught up."""
-    way = _way_to(log, wanted, upto)
+    if wanted.task_id is not None and log.has_task_index:
+        return False
     named = wanted.types or wanted.task_id or wanted.attempts or wanted.actor or wanted.text
-    return bool(named) and not way.by_run and way.last - max(way.first, blocks.covered(log)) > KEEP_EVERY
+    return bool(named) and _is_far(log, wanted, upto, blocks.covered(log))
+
+
+def worth_texts(log: Log, wanted: Wanted, upto: int) -> bool:
+    """Whether it would have helped had the blocks told of their texts as far as they told of names."""
+    if wanted.text is None or not text_marks.can_tell(wanted.text):
+        return False
+    return _is_far(log, wanted, upto, blocks.texts_covered(log))
+
+
+def _is_far(log: Log, wanted: Wanted, upto: int, done: int) -> bool:
+    way = _way_to(log, wanted, upto)
+    return not way.by_run and way.last - max(way.first, done) > KEEP_EVERY
 
 
 class _Way(NamedTuple):
@@ -118,6 +138,9 @@ class _Way(NamedTuple):
     last: int
     condition: str
     values: list[object]
+
+
+_Read = Callable[[Log, Wanted, _Way, str, int], Iterator[Row]]
 
 
 def _way_to(log: Log, wanted: Wanted, upto: int) -> _Way:
@@ -172,6 +195,34 @@ def _of_run(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> Iter
         version, chunk = rows[-1].version, _CHUNK
 
 
+def _seqs_of_task(log: Log, wanted: Wanted, way: _Way, newest: int | None) -> list[int] | None:
+    """Where the events of the task that is wanted stand; None where that is not asked, or sooner found in another way.
+
+    In a store of very many runs few of which have such a task, it takes longer to ask for each run than to read the blocks.
+    """
+    if wanted.task_id is None or not log.has_task_index:
+        return None
+    runs: list[str] | None
+    if wanted.run_id is not None:
+        runs = [wanted.run_id]
+    else:
+        parts, _ = _parts_of_names(log, wanted, way)
+        read = sum(part.last - part.first + 1 for part in parts)
+        if newest is not None:
+            read = min(read, newest << blocks.BITS)  # The newest are mostly in the last blocks.
+        runs = run_ids(log, read // _ROWS_A_RUN)
+    return None if runs is None else seqs_of_task(log, wanted.task_id, runs, way.first, way.last)
+
+
+def _of_seqs(seqs: list[int], log: Log, _: Wanted, way: _Way, order: str, chunk: int) -> Iterator[Row]:
+    first, ordered = 0, seqs if order == "ASC" else seqs[::-1]
+    where = f"seq IN (SELECT value FROM json_each(?)){way.condition}"
+    while first < len(ordered):
+        some = orjson.dumps(ordered[first : first + chunk]).decode()
+        yield from log.rows_where(where, (some, *way.values), order=f"seq {order}")
+        first, chunk = first + chunk, _CHUNK
+
+
 def _of_parts(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> Iterator[Row]:
     where = f"seq >= ? AND seq <= ?{way.condition}"
     for first, last in _parts(log, wanted, way, newest_first=order == "DESC"):
@@ -187,6 +238,8 @@ def _of_parts(log: Log, wanted: Wanted, way: _Way, order: str, chunk: int) -> It
 def _parts(log: Log, wanted: Wanted, way: _Way, *, newest_first: bool) -> Iterator[Part]:
     """The stretches of the log that may hold what is wanted, in an order."""
     parts, done = _parts_of_names(log, wanted, way)
+    if wanted.text is not None:
+        done = min(done, blocks.texts_covered(log))
     for part in reversed(parts) if newest_first else parts:
         if wanted.text is None or not done:
             yield part

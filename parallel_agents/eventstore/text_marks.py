@@ -14,6 +14,8 @@ import orjson
 
 BITS: Final = 16_384
 """Of a block. 256 events of agents set a tenth of them."""
+ANYTHING: Final = bytes([255]) * (BITS // 8)
+"""The marks of a block of which nobody can tell what it holds."""
 _SHORTEST: Final = 3  # Bytes.
 _OPAQUE: Final = re.compile(r"[0-9a-f]+|[0-9:.tz+-]+")  # In lower case, like all that is looked at.
 _OF_OPAQUE: Final = re.compile(r"[0-9a-f:.tz+-]*")  # And of numbers, whose letter is an e.
@@ -30,12 +32,20 @@ class Texts:
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
-    def add(self, body: str, data: dict[str, Any]) -> None:
-        """One more event: what is stored of it, and the same as parsed."""
+    def add(self, body: str) -> bool:
+        """One more event, by what is stored of it.
+
+        Returns:
+            Whether its texts are known: False where the body is in an archive, or damaged.
+        """
+        data = parsed(body)
+        if data is None:
+            return False
         if "\\" in body:
             self._walk(data)
         else:
             self._seen.update(body.split('"')[1::2])  # Names of fields too: it may say too much.
+        return True
 
     def marks(self) -> bytes:
         """``BITS`` bits, the first one the lowest of the first byte."""
@@ -86,10 +96,13 @@ def asked(text: str) -> int | None:
 
     None where no block can be told from another by it.
     """
+    return int.from_bytes(_marks(text.lower()), "little") if can_tell(text) else None
+
+
+def can_tell(text: str) -> bool:
+    """Whether blocks can be told from each other by a text."""
     text = text.lower()
-    if _OF_OPAQUE.fullmatch(text) or len(text.encode(errors="surrogatepass")) < _SHORTEST:
-        return None
-    return int.from_bytes(_marks(text), "little")
+    return not _OF_OPAQUE.fullmatch(text) and len(text.encode(errors="surrogatepass")) >= _SHORTEST
 
 
 def may_hold(marks: bytes, wanted: int) -> bool:

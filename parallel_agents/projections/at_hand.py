@@ -1,6 +1,6 @@
-"""The state of a long run from a light snapshot: what it says of the run as a whole, and of a task when that is asked for.
+"""The state of a run from a light snapshot: what it says of the run as a whole, and of a task when that is asked for.
 
-A state of 100,000 tasks takes longer to load than to ask what anybody wants to know of it. So a light snapshot holds the run,
+A whole state takes longer to load than to ask what anybody wants to know of it. So a light snapshot holds the run,
 a letter for the status of each task, and whole only the tasks that something is about to happen to. Any other one is folded
 from its own few events when somebody looks at it; whoever goes through all of them has the whole run folded.
 """
@@ -25,7 +25,12 @@ NAME: Final = "light"
 VERSION: Final = 1
 """Of what ``dump`` gives and of what the fold of ``status`` makes of it; another one makes old snapshots void."""
 NEAR: Final = 2000
-"""Tasks that a light snapshot holds whole, at most. A run that has no more than these has whole snapshots alone."""
+"""Tasks that a light snapshot of a large run holds whole, at most; a run that has more tasks than these is large."""
+NEAR_OF_SMALL: Final = 16
+"""The same of a run that is not large, of which there are more snapshots; besides as many as run."""
+SINGLY: Final = 16
+"""So many tasks are folded each by itself, and a part of all; who asks for more has all made in one go, which is faster."""
+_PART: Final = 32
 
 DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
 """What ``load`` may raise of a snapshot that is none."""
@@ -55,6 +60,9 @@ class Tasks(dict[str, TaskState]):
     _counts: dict[str, int]  # Tasks by status, as of the snapshot.
     _stage_open: list[int]
     _running: dict[str, str]  # Attempt id -> task id.
+    _near: dict[str, list[Any]]  # What the snapshot says of those that it holds whole.
+    _fields: tuple[str, ...]
+    _singly: int  # How many were folded by themselves.
     _one: Callable[[str], TaskState]
     _whole: Callable[[], RunState] | None
 
@@ -75,12 +83,11 @@ class Tasks(dict[str, TaskState]):
         tasks = cls()
         tasks._known, tasks._letters, tasks._one, tasks._whole = known, raw["letters"], one, whole
         tasks._counts, tasks._stage_open, tasks._running = raw["counts"], raw["stage_open"], raw["running"]
-        for task_id, values in raw["near"].items():
-            index = known.positions[task_id]
-            task = TaskState(known.plan.tasks[index], index, 0)
-            for name, value in zip(raw["fields"], values, strict=True):
-                setattr(task, name, value)
-            tasks[task_id] = task
+        tasks._near, tasks._fields, tasks._singly = raw["near"], tuple(raw["fields"]), 0
+        if not tasks._near.keys() <= known.positions.keys():
+            raise ValueError("a snapshot of a run holds tasks of its plan")
+        if not set(map(len, tasks._near.values())) <= {len(tasks._fields)}:
+            raise ValueError("a task of a snapshot has a value for each field")
         return tasks
 
     @property
@@ -92,10 +99,28 @@ class Tasks(dict[str, TaskState]):
         if self._whole is None:
             raise KeyError(task_id)
         index = self._known.positions[task_id]
-        blank = self._letters[index] == _BLANK
-        task = TaskState(self._known.plan.tasks[index], index, 0) if blank else self._one(task_id)
-        task.open_dependencies = self._open_dependencies(task)
+        if (values := self._near.get(task_id)) is not None:
+            task = self._as_stored(index, values)
+        elif self._letters[index] == _BLANK:
+            task = TaskState(self._known.plan.tasks[index], index, 0)
+        elif self._singly < SINGLY + len(self) // _PART:
+            self._singly += 1
+            task = self._one(task_id)
+        else:
+            self.fill()
+            return self[task_id]
+        if task.task.dependencies:
+            task.open_dependencies = self._open_dependencies(task)
         self[task_id] = task
+        return task
+
+    def _as_stored(self, index: int, values: list[Any]) -> TaskState:
+        spec = self._known.plan.tasks[index]
+        if self._fields == st.TASK_FIELDS:
+            return TaskState(spec, index, 0, *values)
+        task = TaskState(spec, index, 0)
+        for name, value in zip(self._fields, values, strict=True):
+            setattr(task, name, value)
         return task
 
     def _open_dependencies(self, task: TaskState) -> int:
@@ -135,8 +160,8 @@ class Tasks(dict[str, TaskState]):
         self.clear()
         for task_id, task in whole.items():
             self[task_id] = here.get(task_id, task)
-        for task in dict.values(self):
-            if task.task.dependencies:
+        for task_id, task in whole.items():
+            if task.task.dependencies and task_id not in here:  # What is here was brought up to date by who folded it.
                 task.open_dependencies = self._open_dependencies(task)
 
     def get(self, task_id: str, default: Any = None) -> Any:
@@ -184,8 +209,8 @@ class Tasks(dict[str, TaskState]):
         return dict, (dict(self.items()),)
 
 
-def is_worth_one(state: RunState) -> bool:
-    """Whether a run is so large that light snapshots pay."""
+def is_large(state: RunState) -> bool:
+    """Whether a run is so large that whole snapshots of it have to be few."""
     return len(state.tasks) > NEAR
 
 
@@ -210,6 +235,13 @@ class Writer:
 
     def dump(self) -> bytes:
         """A light snapshot of the state as it is: some kilobytes, however many tasks there are."""
+        state, raw = self._state, self.values()
+        most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
+        raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(self._open, most)}
+        return zlib.compress(orjson.dumps(raw), 1)
+
+    def values(self) -> dict[str, Any]:
+        """What a light snapshot holds but for the tasks that are whole in it."""
         state, tasks = self._state, self._state.tasks
         for task_id in self._changed:
             task = tasks[task_id]
@@ -219,16 +251,14 @@ class Writer:
             else:
                 self._open.pop(task_id, None)
         self._changed.clear()
-        raw = {
+        return {
             **st.run_values(state),
             "letters": self._letters.decode(),
             "counts": state.counts,
             "stage_open": state.stage_open,
             "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
             "fields": st.TASK_FIELDS,
-            "near": {task_id: st.task_values(tasks[task_id]) for task_id in islice(self._open, NEAR)},
         }
-        return zlib.compress(orjson.dumps(raw), 1)
 
 
 def _letter(task: TaskState) -> str:
@@ -241,11 +271,16 @@ def dump(state: RunState) -> bytes:
     return Writer(state).dump()
 
 
-def differing(snapshot: bytes, state: RunState) -> list[str]:
-    """The names of what a light snapshot says otherwise than the state of its seq."""
-    stored, right = (orjson.loads(zlib.decompress(one)) for one in (snapshot, dump(state)))
-    near, fields = stored.pop("near"), stored["fields"]
-    right.pop("near")  # Which of very many open tasks it holds is no matter.
+def differing(snapshot: bytes, state: RunState, writer: Writer) -> list[str]:
+    """The names of what a light snapshot says otherwise than the state of its seq.
+
+    Args:
+        writer: of the state.
+    """
+    stored, right = orjson.loads(zlib.decompress(snapshot)), orjson.loads(orjson.dumps(writer.values()))
+    for one in (stored, right):
+        one["counts"] = {status: count for status, count in one["counts"].items() if count}
+    near, fields = stored.pop("near"), stored["fields"]  # Which of very many open tasks it holds is no matter.
     values = attrgetter(*fields)
     wrong = [name for name, held in near.items() if orjson.loads(orjson.dumps(values(state.tasks[name]))) != held]
     return [name for name in stored.keys() | right.keys() if stored.get(name) != right.get(name)] + wrong
@@ -258,12 +293,12 @@ def load(
     one: Callable[[str], TaskState],
     whole: Callable[[], RunState],
 ) -> RunState:
-    """The state of a light snapshot (see ``Tasks.begin``)."""
+    """The state of a light snapshot (see ``Tasks.begin``), but for what ``derive`` has to work out once it was folded on."""
     raw = orjson.loads(zlib.decompress(snapshot))
     known = known_plan(raw["plan_digest"], blob)
     tasks = Tasks.begin(known, raw, one, whole)
     state = RunState(run_id, plan=known.plan, tasks=tasks, dependents=known.dependents)
     st.set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}
-    tasks.derive(state)
+    state.stage_open, state.running = list(raw["stage_open"]), dict(raw["running"])
     return state

@@ -1,4 +1,7 @@
-"""The state of one task, folded from the events that name it: what it costs does not grow with its run."""
+"""The state of one task, folded from the events that name it: what it costs does not grow with its run.
+
+Where the task has very many of them, it goes on from the nearest snapshot of it (see ``task_snapshots``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from parallel_agents.eventstore.known_plans import KnownPlan, known_plan
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.projections import status as st
+from parallel_agents.projections import task_snapshots
 from parallel_agents.projections.effective import kept_spans
 from parallel_agents.projections.replay import apply
 from parallel_agents.projections.status import RunState, TaskState
@@ -23,12 +27,15 @@ _OF_THE_RUN: Final = ("RunSubmitted", "RunForked", "RunRolledBack")
 class OneTask:
     """Tasks of a run as of one moment, each by itself.
 
+    Args:
+        use_snapshots: go on from snapshots of tasks, and leave some where very many events of one were folded.
     Raises (all methods):
         UnknownRun: the run had not begun by then.
     """
 
-    def __init__(self, log: Log, run_id: str, upto: int) -> None:
+    def __init__(self, log: Log, run_id: str, upto: int, *, use_snapshots: bool = True) -> None:
         self._log = log
+        self._use_snapshots = use_snapshots
         self._run_id = run_id
         self._upto = upto
         self._known: KnownPlan | None = None
@@ -63,14 +70,41 @@ class OneTask:
         tasks = {name: TaskState(known.plan.tasks[known.positions[name]], 0, 0) for name in spec.dependencies}
         tasks[task_id] = task
         run = RunState(self._run_id, plan=known.plan, tasks=tasks, stage_open=[0] * len(known.plan.stages))
-        if (values := self._inherited.get("tasks", {}).get(task_id)) is not None:
+        base = self._nearest(task_id) if self._use_snapshots else None
+        after = 0
+        if base is not None:
+            after, values = base
+            tasks[task_id] = task = st.task_of(spec, index, values)
+            if task.status == st.FAILED and not spec.allow_failure:
+                run.stage_failed[spec.stage] = [task_id]  # Where the fold looks for it.
+        elif (values := self._inherited.get("tasks", {}).get(task_id)) is not None:
             st.set_task_values(run, task, self._inherited.get("fields"), values)
             task.resumes = None  # The sessions of its attempts are the parent's.
-        rows = self._log.task_briefs(self._run_id, task_id, self._upto, archived=self._archived)
+        rows = self._log.task_briefs(self._run_id, task_id, self._upto, after_version=after, archived=self._archived)
         if len(self._spans) > 1:
             rows = [row for row in rows if self._counts(row)]
-        apply(run, rows, self._log.blob)
+        if self._use_snapshots and len(rows) >= task_snapshots.WORTH_KEEPING:
+            self._fold_and_leave(run, task, rows)
+        else:
+            apply(run, rows, self._log.blob)
         return task
+
+    def _nearest(self, task_id: str) -> tuple[int, list[Any]] | None:
+        """The newest snapshot of the task from which on nothing that counts is undone: of one of the spans, up to its end."""
+        for after, upto in self._spans:
+            if (found := task_snapshots.nearest(self._log, self._run_id, task_id, after, upto)) is not None:
+                return found
+        return None
+
+    def _fold_and_leave(self, run: RunState, task: TaskState, rows: Sequence[Brief]) -> None:
+        """Fold very many events of one task, and leave snapshots of it for those who come next."""
+        made = []
+        for first in range(0, len(rows), task_snapshots.EVERY):
+            some = rows[first : first + task_snapshots.EVERY]
+            apply(run, some, self._log.blob)
+            if len(some) == task_snapshots.EVERY:
+                made.append(task_snapshots.dump(task, some[-1][0], some[-1][1]))
+        self._log.leave_snapshots(self._run_id, made)
 
     def _counts(self, row: Brief) -> bool:
         return any(after < row[0] <= upto for after, upto in self._spans)

@@ -40,6 +40,7 @@ def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes],
     """
     if (last := apply(state, rows, blob, cost)) is not None:
         state.seq, state.version = last[0], last[1]
+    if last is not None or isinstance(state.tasks, Tasks):
         derive(state)
     return state
 

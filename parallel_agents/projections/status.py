@@ -491,6 +491,11 @@ def set_run_values(state: RunState, raw: Mapping[str, Any]) -> None:
     state.last_stage = None if state.last_stage is None else (state.last_stage[0], state.last_stage[1])
 
 
+def task_of(spec: Task, index: int, values: Sequence[Any]) -> TaskState:
+    """A task by what ``task_values`` gave, but for its open dependencies."""
+    return TaskState(spec, index, 0, *values)
+
+
 def set_task_values(state: RunState, task: TaskState, fields: Sequence[str] | None, values: Any) -> None:
     """Set what a snapshot holds of a task. Until version 2 each had its fields by name; what a fork began from may be of then."""
     named = dict(values if fields is None else zip(fields, values, strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.submission import Task
+from parallel_agents.projections import task_snapshots
 from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import trouble
@@ -45,11 +46,15 @@ class Held:
     state: RunState
     agenda: Agenda
     workdir: Path
+    light: Writer  # What makes its light snapshots.
     snapshot_seq_count: int = 0  # Events since the last snapshot.
     agents: bool = False  # Whether it has tasks of agents.
-    light: Writer | None = None  # Of a large run: what makes its light snapshots.
-    light_seq_count: int = 0  # Events since the last of those,
-    has_light: bool = False  # which is made at once.
+    light_seq_count: int = 0  # Events since the last light one.
+    has_light: bool = False
+    light_made: list[tuple[int, bytes]] = field(
+        default_factory=list
+    )  # Those that are not written yet, with their seqs.
+    single: task_snapshots.Writer = field(default_factory=task_snapshots.Writer)
 
 
 def checked(state: RunState, task: TaskState, ended: Ended) -> Ended:

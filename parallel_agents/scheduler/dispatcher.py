@@ -24,7 +24,7 @@ from parallel_agents.eventstore.submission import uncollected
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import status as status_fold
-from parallel_agents.projections.at_hand import Writer, is_worth_one
+from parallel_agents.projections.at_hand import Writer
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.runs import RunSummary
@@ -352,8 +352,8 @@ class Dispatcher:
         self.accounts.open(state)
         self.governor.open(state)
         self._taken.add(run_id)
-        light = Writer(state) if is_worth_one(state) else None
-        self.held[run_id] = Held(state, Agenda(state), Path(state.workdir), agents=has_agents(state), light=light)
+        agenda = Agenda(state)
+        self.held[run_id] = Held(state, agenda, Path(state.workdir), Writer(state), agents=has_agents(state))
         self._free_runs.discard(run_id)
         known = self._times.get(run_id)
         if known is None or known.since_us != state.active_since_us or known.used_us < state.used_us:

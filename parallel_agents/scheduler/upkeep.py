@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from parallel_agents.eventstore.errors import StoreError
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded
+from parallel_agents.projections import at_hand
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.store_wide import KEEP_EVERY
 from parallel_agents.scheduler import trouble
@@ -20,6 +21,10 @@ PER_TASK = 4
 """Events for each task of a large run between two whole snapshots of it: so they stay a small part of the log's size."""
 LIGHT_EVERY = 500
 """Events of a large run between two light snapshots. `python -m bench past` shows what other spacings would cost."""
+LIGHT_EVERY_OF_SMALL = 20
+"""The same of a run that is not large, whose light snapshots are a kilobyte each. `python -m bench peers` reads such."""
+LIGHT_AT_ONCE = 6
+"""Light snapshots of a run that is not large that are written in one commit, which costs more than to make them."""
 
 
 class Upkeep:
@@ -59,17 +64,30 @@ class Upkeep:
             fresh: what was appended since the last call, of any runs.
         """
         state = held.state
+        own = [record for record in fresh if record.run_id == state.run_id]
         try:
-            if held.light is not None:
-                own = [record for record in fresh if record.run_id == state.run_id]
-                for record in own:
-                    held.light.learn(record.event)
-                held.light_seq_count += len(own)
-                if held.light_seq_count >= LIGHT_EVERY or not held.has_light:
-                    held.light_seq_count, held.has_light = 0, True
-                    self._projector.save_light_snapshot(state.run_id, state.seq, held.light.dump())
-            if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, 0 if held.light is None else PER_TASK * len(state.tasks)):
+            for record in own:
+                held.single.learn(record.event)
+                held.light.learn(record.event)
+            if rows := held.single.take(state):
+                self._log.save_snapshots(state.run_id, rows)
+            large = at_hand.is_large(state)
+            held.light_seq_count += len(own)
+            if _is_light_due(held, large=large):
+                held.light_seq_count, held.has_light = 0, True
+                held.light_made.append((state.seq, held.light.dump()))
+            if held.light_made and (large or state.ended or len(held.light_made) >= LIGHT_AT_ONCE):
+                made, held.light_made = held.light_made, []
+                self._projector.save_light_snapshots(state.run_id, made)
+            if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, PER_TASK * len(state.tasks) if large else 0):
                 held.snapshot_seq_count = 0
                 self._projector.save_snapshot(state)
         except StoreError as error:  # A cache; and what was just decided is still to be started.
             trouble.warn("no snapshot of run {}: {}", state.run_id, error)
+
+
+def _is_light_due(held: Held, *, large: bool) -> bool:
+    """Of a large run the first is made at once: nothing else is there that a reader could begin with."""
+    if not large:
+        return held.light_seq_count >= LIGHT_EVERY_OF_SMALL
+    return held.light_seq_count >= LIGHT_EVERY or not held.has_light

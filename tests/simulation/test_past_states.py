@@ -6,12 +6,15 @@ import copy
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from random import Random
 
+import orjson
 import pytest
 from hypothesis import given
 from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, history_that_counts, naive_state, plain
 
+from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import UnknownRun, UnknownTask
 from parallel_agents.eventstore.log import Log, digest_of
@@ -25,10 +28,11 @@ from parallel_agents.scheduler.decide_past import decide_fork
 
 
 @contextmanager
-def every_run_is_large(near: int) -> Iterator[None]:
-    """Light snapshots of runs of two tasks, which hold as many of them whole."""
+def every_run_is_large(near: int, singly: int = 16) -> Iterator[None]:
+    """Light snapshots of runs of two tasks, which hold as many of them whole; so many others are made each by itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(at_hand, "NEAR", near)
+        patch.setattr(at_hand, "SINGLY", singly)
         yield
 
 
@@ -59,7 +63,8 @@ def check_without_filling(state: RunState, expected: RunState) -> None:
 def test_a_state_from_a_light_snapshot_is_the_state_from_nothing(seed: int, events: int) -> None:
     """At every seq, whatever snapshots there are, whichever tasks were looked at first, and whatever was taken away since."""
     random = Random(seed)
-    with generated(random, events) as (made, log), every_run_is_large(random.choice((0, 1, 2))):
+    near, singly = random.choice((0, 1, 2)), random.choice((0, 1, 16))
+    with generated(random, events) as (made, log), every_run_is_large(near, singly):
         projector = Projector(log)
         for seq in range(1, len(made.events) + 1):
             for run_id, run in made.runs.items():
@@ -83,7 +88,8 @@ def test_a_state_from_a_light_snapshot_is_the_state_from_nothing(seed: int, even
 def test_a_state_from_a_light_snapshot_goes_on_as_any_other(seed: int, events: int) -> None:
     """By the folds of events, with tasks that were looked at and with tasks that were not."""
     random = Random(seed)
-    with generated(random, events, runs=1) as (_, log), every_run_is_large(random.choice((0, 1, 2))):
+    near, singly = random.choice((0, 1, 2)), random.choice((0, 1, 16))
+    with generated(random, events, runs=1) as (_, log), every_run_is_large(near, singly):
         counting = history_that_counts(list(log.read()))
         cut = random.randint(1, len(counting))
         state = status_fold.initial("alpha")
@@ -99,6 +105,26 @@ def test_a_state_from_a_light_snapshot_goes_on_as_any_other(seed: int, events: i
             found = status_fold.fold(found, record, log.blob)
             check_without_filling(found, state)
         assert plain(found) == plain(state)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_snapshots_of_who_took_a_run_up_again_are_right(seed: int, events: int) -> None:
+    """A dispatcher that was started anew has statuses counted that are no more, or has them not: both are none of them."""
+    random = Random(seed)
+    with (
+        generated(random, events, runs=1) as (_, log),
+        every_run_is_large(random.choice((0, 1, 2)), random.choice((0, 16))),
+    ):
+        records = list(takewhile(lambda one: not isinstance(one.event, ev.RunRolledBack), log.read(run_id="alpha")))
+        cut, projector = random.randint(1, len(records)), Projector(log)
+        if random.random() < 0.5:
+            save_light(projector, naive_state(log, "alpha", records[cut - 1].seq))
+        state = looked_at(projector.state("alpha", records[cut - 1].seq), random)
+        for record in records[cut:]:
+            state = status_fold.fold(state, record, log.blob)
+            save_light(projector, state)
+        assert check_folds(log, "alpha", log.last_seq())[0] == []
 
 
 @HISTORIES
@@ -184,6 +210,23 @@ def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
         assert type(copy.deepcopy(tasks())) is dict
 
 
+def test_who_asks_for_one_task_after_the_other_soon_has_all_of_them() -> None:
+    """Each by itself is faster for a few of them, and slower for many."""
+    with generated(Random(28), 60, runs=1) as (_, log), every_run_is_large(0, singly=1):
+        whole = Projector(log).state("alpha")
+        save_light(Projector(log), whole)
+        found = Projector(log).state("alpha").tasks
+        assert isinstance(found, Tasks)
+        touched = [name for name, task in whole.tasks.items() if task.attempts]
+        assert len(touched) > 1
+        seen = []
+        for name in touched:
+            assert found[name] == whole.tasks[name]
+            seen.append(found.is_whole)
+        assert seen == [False, *[True] * (len(touched) - 1)]
+        assert found == whole.tasks
+
+
 def test_a_store_without_the_index_has_states_from_whole_snapshots_alone() -> None:
     """A task by itself would be looked for in the whole run, once for each of them."""
     with generated(Random(7), 60, runs=1) as (_, log), every_run_is_large(0):
@@ -202,6 +245,9 @@ def test_a_light_snapshot_that_is_none_is_passed_over() -> None:
     with generated(Random(7), 60, runs=1) as (_, log):
         projector = Projector(log)
         whole = projector.state("alpha")
-        for nonsense in (b"", b"nothing", zlib.compress(b"{}"), zlib.compress(b"[]")):
+        raw = orjson.loads(zlib.decompress(at_hand.dump(whole)))
+        short, stranger = {**raw, "near": {"t0": []}}, {**raw, "near": {"nobody": raw["fields"]}}
+        others = (zlib.compress(orjson.dumps(one)) for one in (short, stranger, {}, []))
+        for nonsense in (b"", b"nothing", *others):
             projector.save_light_snapshot("alpha", whole.seq, nonsense)
             assert plain(projector.state("alpha")) == plain(whole)

@@ -61,7 +61,9 @@ def one_story(holder_alive: Callable[[dict[str, Any]], bool], make_ids: Sequence
         stack.enter_context(patch.object(dispatcher_module, "new_ids", new_ids))
         stack.enter_context(patch.object(upkeep, "SNAPSHOT_EVERY", 7))
         stack.enter_context(patch.object(upkeep, "LIGHT_EVERY", 5))
-        stack.enter_context(patch.object(at_hand, "NEAR", 4))  # Of a run of more tasks there are light snapshots too.
+        stack.enter_context(patch.object(upkeep, "LIGHT_EVERY_OF_SMALL", 3))
+        stack.enter_context(patch.object(at_hand, "NEAR", 4))  # A run of more tasks is a large one.
+        stack.enter_context(patch.object(at_hand, "SINGLY", 2))
         for name in ("submit", "travel", *make_ids):
             stack.enter_context(patch(f"parallel_agents.{name}.new_id", lambda: new_ids(1)[0]))
         yield

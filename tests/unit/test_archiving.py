@@ -87,6 +87,9 @@ def answers(log: Log, run_id: str) -> dict[str, Any]:
             if row
         ],
         "attempt": [row.seq for row in history(log, Question(None, attempt=f"{run_id}1")) if row is not None],
+        "task": [
+            row.seq for of in (run_id, None) for row in history(log, Question(of, task_id="dig")) if row is not None
+        ],
         "status": look.status(log, run_id),
         "status then": look.status(log, run_id, end),
         "show": [look.show(log, run_id, name) for name in ("dig", "build")],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
+from parallel_agents import history as history_module
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore import selecting
 from parallel_agents.eventstore.errors import InvalidUsage, ParallelAgentsError, UnknownEvent, UnknownTask
@@ -16,6 +17,7 @@ from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.record import from_rfc3339
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.history import Question, history
+from parallel_agents.projections.projector import Projector
 
 PLAN = Plan(name="house", workspace="none", tasks=(Task(task_id="dig"), Task(task_id="build")))
 NOON_US = from_rfc3339("2026-03-01T12:00:00Z")
@@ -118,6 +120,38 @@ def test_costs_are_the_same_by_the_blocks_of_a_long_log(log: Log, monkeypatch: p
     }
     assert seqs(log, None, cost_over_usd_micros=999_999) == [3, 4, 10, 14, 15, 21]
     assert seqs(log, None, cost_over_usd_micros=999_999, upto=14) == [3, 4, 10]
+
+
+def test_who_asks_for_a_text_has_the_next_one_wait_for_less(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the answer, for so long as somebody waits, which is told; nobody else makes what only a text needs."""
+    monkeypatch.setattr(selecting.blocks, "BITS", 2)
+    monkeypatch.setattr(selecting.blocks, "_BLOCKS_AT_ONCE", 2)
+    monkeypatch.setattr(selecting.blocks, "KEEP_EVERY", 0)
+    monkeypatch.setattr(selecting, "KEEP_EVERY", 0)
+    Projector(log).keep_up()
+    assert (
+        seqs(log, None, types=("RunCompleted",))
+        == seqs(log, None, text="no such text")
+        == seqs(log, None, text="09:15")
+    )
+    assert (selecting.blocks.covered(log), selecting.blocks.texts_covered(log)) == (20, 20)
+    for name in ("event_blocks", "event_block_texts"):
+        log._writer.execute(f"DELETE FROM {name}")
+    Projector(log).keep_up()
+    assert seqs(log, None, types=("RunCompleted",)) == seqs(log, None, text="09:15") == []
+    assert (selecting.blocks.covered(log), selecting.blocks.texts_covered(log)) == (20, 0)
+    monkeypatch.setattr(history_module, "TEXTS_S", 0.0)
+    assert seqs(log, None, text="no such text") == []
+    assert selecting.blocks.texts_covered(log) == 0
+    monkeypatch.setattr(history_module, "TEXTS_S", 1e9)
+    told: list[tuple[int, int]] = []
+    question = Question(None, text="no such text")
+    assert list(history(log, question, told=lambda _what, done, total: told.append((done, total)))) == []
+    assert told == [(0, 20), (8, 20), (16, 20)]
+    assert selecting.blocks.texts_covered(log) == 20
+    told.clear()
+    assert list(history(log, question, told=lambda _what, done, total: told.append((done, total)))) == []
+    assert told == []
 
 
 def test_a_range_is_told_by_seqs(log: Log) -> None:

@@ -14,7 +14,7 @@ from parallel_agents.eventstore.known_plans import known_plan
 from parallel_agents.eventstore.log import digest_of
 from parallel_agents.eventstore.of_task import TASK_INDEX
 from parallel_agents.eventstore.submission import Plan, StoredTasks, Task, load_plan
-from parallel_agents.projections import at_hand
+from parallel_agents.projections import at_hand, task_snapshots
 from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler import upkeep
@@ -50,13 +50,47 @@ def test_a_dispatcher_leaves_light_snapshots_of_large_runs(scene: Scene, monkeyp
         assert plain(state) == plain(Projector(scene.log, use_snapshots=False).state(run_id, seq))
 
 
-def test_a_run_that_is_not_large_has_no_light_snapshots(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its whole ones are as quick to load."""
-    monkeypatch.setattr(upkeep, "LIGHT_EVERY", 1)
-    monkeypatch.setattr(upkeep, "SNAPSHOT_EVERY", 1)
-    scene.submit(task("a"), task("b"))
+def test_a_run_that_is_not_large_has_light_snapshots_closer_together(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None at its start, as a short run needs none; whole ones come as they do in any case."""
+    monkeypatch.setattr(upkeep, "LIGHT_EVERY_OF_SMALL", 4)
+    monkeypatch.setattr(upkeep, "LIGHT_AT_ONCE", 10**6)
+    monkeypatch.setattr(at_hand, "NEAR_OF_SMALL", 1)
+    run_id = scene.submit(task("a"), task("b", "a"))
     scene.tick()
-    assert snapshots(scene).keys() == {"status"}
+    assert snapshots(scene) == {}
+    for name in "ab":
+        assert snapshots(scene) == {}
+        scene.runner.end(name)
+        scene.tick()
+    scene.tick()
+    found = snapshots(scene)  # The run has ended: what is left is written.
+    assert found.keys() == {at_hand.NAME}
+    assert len(found[at_hand.NAME]) > 1
+    assert all(after - before >= 4 for before, after in pairwise(found[at_hand.NAME]))
+    for seq in range(found[at_hand.NAME][0], scene.log.last_seq() + 1):
+        state = Projector(scene.log).state(run_id, seq)
+        assert isinstance(state.tasks, Tasks)
+        assert plain(state) == plain(Projector(scene.log, use_snapshots=False).state(run_id, seq))
+
+
+def test_a_dispatcher_leaves_snapshots_of_a_task_that_has_many_events(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One each so many events of its own; what is read of the task is what the log says."""
+    monkeypatch.setattr(task_snapshots, "EVERY", 2)
+    monkeypatch.setattr(task_snapshots, "_AT_ONCE", 1)
+    run_id = scene.submit(task("a"), task("b", "a"))
+    for name in "ab":
+        scene.tick()
+        scene.runner.end(name, output=f"{name} says")
+    scene.tick()
+    found = snapshots(scene)
+    assert found.keys() == {"task:a", "task:b"}
+    for seq in range(found["task:a"][0], scene.log.last_seq() + 1):
+        whole = Projector(scene.log, use_snapshots=False)
+        assert Projector(scene.log).task(run_id, "a", seq) == whole.state(run_id, seq).tasks["a"]
 
 
 def test_a_dispatcher_gives_an_old_store_the_index_when_nothing_else_is_to_be_done(scene: Scene) -> None:
