@@ -106,7 +106,8 @@ class Attempts:
         self.polled: list[Ended] = []  # Drained from the runners, not yet looked at.
         self.ends: list[Ended] = []  # All that there is to know of them is known; not yet committed.
         self.launched: dict[str, str] = {}  # Attempt id -> run id, of what this process started or adopted.
-        self._delayed: list[tuple[str, str]] = []  # Started, but for their checkouts: somebody is still in there.
+        self._to_start: list[tuple[str, str]] = []  # Said to have started. Of some somebody is still in their checkout.
+        self._to_adopt: list[str] = []  # Runs of which it is not known yet what runs: the store could not be read.
         self._deadlines: list[tuple[int, str]] = []  # Of those that no supervisor ends, by the steady clock.
         self._log = log
         self._runners = runners
@@ -175,10 +176,12 @@ class Attempts:
 
     def make_so(self, started: Iterable[tuple[str, str]], adopted: Iterable[str]) -> None:
         """After a commit: start these attempts of these runs, adopt what these runs have running, and stop what must end."""
-        for run_id, attempt_id in started:
-            self._start(run_id, attempt_id)
-        for run_id in adopted:
-            self._adopt(run_id)
+        self._to_start += started
+        self._to_adopt += adopted
+        self._start_all()
+        while self._to_adopt:
+            self._adopt(self._to_adopt[0])
+            del self._to_adopt[0]
         if self.files is not None:
             self._go_on_with_files(self.files)
         self._stop_what_must_end()
@@ -288,7 +291,7 @@ class Attempts:
         elif (order := self._order(state, attempt_id, run_id)) is not None:
             assert self.files is not None
             if self._undone_in_the_way(held, task.task.task_id):
-                self._delayed.append((run_id, attempt_id))
+                self._to_start.append((run_id, attempt_id))
             else:
                 self.files.checkouts.prepare(order)
         else:
@@ -380,21 +383,27 @@ class Attempts:
         except KeyError:
             return None
 
-    def _start_delayed(self) -> None:
-        """Try those again whose checkouts were not free."""
-        delayed, self._delayed = self._delayed, []
-        for run_id, attempt_id in delayed:
-            held = self._held.get(run_id)
-            if held is not None and attempt_id in held.state.running:
-                self._start(run_id, attempt_id)
-            elif held is not None:
-                self._refuse(attempt_id, "stopped before it began", outcome="stopped")
-            elif run_id in self._wanted:  # The last commit failed; it is ours again with the next.
-                self._delayed.append((run_id, attempt_id))
+    def _start_all(self) -> None:
+        """Start what is to be. What cannot be started now, because the store cannot be read, is so at the next look."""
+        waiting, self._to_start = self._to_start, []
+        for place, (run_id, attempt_id) in enumerate(waiting):
+            try:
+                self._start_if_wanted(run_id, attempt_id)
+            except BaseException:
+                self._to_start += waiting[place:]
+                raise
+
+    def _start_if_wanted(self, run_id: str, attempt_id: str) -> None:
+        held = self._held.get(run_id)
+        if held is not None and attempt_id in held.state.running:
+            self._start(run_id, attempt_id)
+        elif held is not None:
+            self._refuse(attempt_id, "stopped before it began", outcome="stopped")
+        elif run_id in self._wanted:  # The last commit failed; it is ours again with the next.
+            self._to_start.append((run_id, attempt_id))
 
     def _go_on_with_files(self, files: RunFiles) -> None:
         """Start what has its checkout now, and begin the merges that are next."""
-        self._start_delayed()
         for prepared in files.prepared():
             order = prepared.order
             held = self._held.get(order.run_id)
@@ -423,7 +432,7 @@ class Attempts:
         held = self._held.get(run_id)
         if held is None:
             return
-        by_runner: dict[str, list[str]] = {}
+        by_runner: dict[str, list[tuple[TaskState, str]]] = {}
         for attempt_id in sorted(self._slots_of(run_id)):
             if attempt_id in self.launched:
                 continue
@@ -431,26 +440,22 @@ class Attempts:
             if task_id is not None and (run_id, task_id) in self.calls:
                 self._start(run_id, attempt_id)  # Nobody else could have: only its appending was not acknowledged.
                 continue
-            self.launched[attempt_id] = run_id
             task = held.state.tasks[task_id or self.start_of(run_id, attempt_id).task_id]
-            by_runner.setdefault(task.runner or runner_name(task.task), []).append(attempt_id)
-        for attempt_ids in by_runner.values():
-            tasks = [
-                held.state.tasks[held.state.running.get(attempt_id) or self.start_of(run_id, attempt_id).task_id]
-                for attempt_id in attempt_ids
-            ]
-            runner = self._runner_of(tasks[0])
+            by_runner.setdefault(task.runner or runner_name(task.task), []).append((task, attempt_id))
+        for found in by_runner.values():  # From here on the store is not read.
+            self.launched.update((attempt_id, run_id) for _, attempt_id in found)
+            runner = self._runner_of(found[0][0])
             if runner is None:
-                for attempt_id in attempt_ids:
-                    self._refuse(attempt_id, f"there is no runner {tasks[0].runner!r}")
+                for task, attempt_id in found:
+                    self._refuse(attempt_id, f"there is no runner {task.runner!r}")
                 continue
-            for task, attempt_id in zip(tasks, attempt_ids, strict=True):
+            for task, attempt_id in found:
                 if _is_timed_here(task):  # What is left of its time, as far as the time of day tells.
                     used_us = max(0, self._clock() - (task.started_at_us or self._clock()))
                     left_us = max(0, round(task.task.timeout_s * 1e6) - used_us)
                     heapq.heappush(self._deadlines, (self._steady() + left_us, attempt_id))
             reach("attempt.before-adopt")
-            runner.adopt(self._launch(held, *of) for of in zip(tasks, attempt_ids, strict=True))
+            runner.adopt(self._launch(held, *of) for of in found)
             reach("attempt.adopted")
 
     def _stop_what_must_end(self) -> None:
