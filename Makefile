@@ -22,10 +22,10 @@ demo: need-git .make/demo ## run a plan of seven tasks in a repository of its ow
 	@PATH="$$PWD/.venv/bin:$$PATH" examples/demo.sh
 
 test: need-git .make/test ## the tests, but for those that take minutes
-	.venv/bin/python -m pytest -n $(WORKERS) -m "not slow"
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-all: need-git .make/test-all ## all tests, on more random examples and with the real claude command (380 MB, once)
-	TEST_ALL=1 .venv/bin/python -m pytest -n $(WORKERS)
+	TEST_ALL=1 .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .make/lint ## ruff and mypy
 	.venv/bin/python -m ruff check

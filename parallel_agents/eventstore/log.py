@@ -537,7 +537,10 @@ class Log:
     def last_seq(self) -> int:
         """The seq of the last event; 0 in an empty store."""
         with self._lock, explained(self.path):
-            return int(self._reader.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+            found = self._reader.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+            if type(found) is not int:  # SQLite has read a page as another one.
+                raise sqlite3.DatabaseError("the number of its last event is malformed")
+            return found
 
     def row(self, seq: int) -> Row | None:
         """One row, or None."""

@@ -436,7 +436,7 @@ def test_a_backup_of_a_busy_store_is_of_one_moment(cli: Scratch, file: Path, tmp
         for one in made:
             other.quick("restore", str(one), "--yes")
             whole(other)
-            counts.append(other.event_count())
+            counts.append(sum(one["actor"] != "restore" for one in other.events()))  # That says what was cut off.
         assert counts == sorted(counts)
         assert len(set(counts)) > 1
     finally:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from in_memory import temporary
 from spoiling import spoiled_bytes, spoiled_value
@@ -147,6 +147,7 @@ def test_a_spoiled_event_is_read_as_an_event_or_named_as_damaged(seed: int) -> N
 @pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEED)
+@example(1796)  # Its last event has a word in place of its number.
 def test_a_spoiled_store_is_named_as_that_or_answers(seed: int) -> None:
     """Bytes changed anywhere in the file: a reading verb ends with an answer or with an error of ours, never with a traceback."""
     chance = Random(seed)
