@@ -473,10 +473,9 @@ class FilesWorld:
         else:
             how = self._how(run_id, event.attempt_id)
             assert how or not merged.sure, f"{event.task_id} is completed although {merged.conflicts} do not merge"
-            agent = self.agents[event.attempt_id]
             if merged.sure and how in ("ours", "theirs"):
                 side: Any = how
-                expected = trees.taken(merged, agent.base, line.now, agent.tree, side)
+                expected = trees.taken(merged, side)
                 assert found == expected, _difference(found, expected)
             assert merged.tree.items() <= found.items(), "what does not conflict is merged"
             assert found.keys() - merged.tree.keys() <= merged.conflicts

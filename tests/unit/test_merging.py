@@ -137,6 +137,22 @@ CASES: dict[str, tuple[Files, Files, Files, list[tuple[str, str]], Files, Files]
         {"o": LINES},
         {"t": LINES},
     ),
+    "content of a file that ours moved": (
+        {"f": LINES},
+        {"o": LINES + "o\n"},
+        {"f": LINES + "t\n"},
+        [("o", "content")],
+        {"o": LINES + "o\n"},
+        {"o": LINES + "t\n"},
+    ),
+    "content of a file that theirs moved": (
+        {"f": LINES},
+        {"f": LINES + "o\n"},
+        {"t": LINES + "t\n"},
+        [("t", "content")],
+        {"t": LINES + "o\n"},
+        {"t": LINES + "t\n"},
+    ),
     "rename/delete": ({"f": LINES}, {"o": LINES}, {}, [("o", "rename/delete")], {"o": LINES}, GONE),
     "two renamed to one": (
         {"a": LINES, "b": "b" + LINES},
