@@ -22,7 +22,10 @@ _SETTINGS = (
     *("-c", "merge.conflictStyle=merge", "-c", "merge.renames=true", "-c", "merge.directoryRenames=conflict"),
     *("-c", "merge.renameLimit=7000", "-c", "merge.renormalize=false", "-c", "merge.verbosity=2"),
 )
-_MARKERS = re.compile(rb"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
+_COLLISION = "rename involved in collision"  # Of moved content that does not fit together either.
+_MOVED_APART = "rename/rename"
+# Seven, and one more in a file that was moved to where it clashes.
+_MARKERS = re.compile(rb"^(<{7,8}|>{7,8}|\|{7,8})(?= |\r?$)", re.MULTILINE)
 
 
 class Conflict(NamedTuple):
@@ -105,12 +108,13 @@ def hunks(repository: Repository, onto: str, work: str, path: str) -> str:
         said = repository.git().run("cat-file", "blob", f"{probe.tree}:{name}", ok=(0, 128))
         if said.code == 0:
             text = said.out.decode("utf-8", "replace")
-            return re.sub(f"^(<{{7}} {onto}|>{{7}} {work})", _side_name, text, flags=re.MULTILINE)
+            return re.sub(f"^(<{{7,8}} {onto}|>{{7,8}} {work})", _side_name, text, flags=re.MULTILINE)
     return ""
 
 
 def _side_name(marker: re.Match[str]) -> str:
-    return "<<<<<<< ours" if marker[0].startswith("<") else ">>>>>>> theirs"
+    row = marker[0].partition(" ")[0]
+    return f"{row} {'ours' if row.startswith('<') else 'theirs'}"
 
 
 def _merge_base(repository: Repository, onto: str, work: str) -> str | None:
@@ -145,7 +149,34 @@ def _probe(repository: Repository, onto: str, work: str, commit: Callable[[str],
             said, made = Git(repository.git_dir, Path(folder), settings=_SETTINGS).run(*command, ok=(0, 1)), None
     if said.code == 0:
         return _Probe(_tree(said), (), {}, made)
-    return _parsed(said.out, (onto, work))
+    return _as_the_sides_have(repository, _parsed(said.out, (onto, work)), (onto, work))
+
+
+def _as_the_sides_have(repository: Repository, probe: _Probe, sides: tuple[str, str]) -> _Probe:
+    """Put right what git says that a side has at a path where files that were moved clash.
+
+    It merges the content of such a file first, and tells the outcome as the side's own: with the marks of a conflict, or
+    with what the other side has, where there are no lines. Lines that fit together stay, as they are not in conflict.
+    """
+    if not any(conflict.kind in (_COLLISION, _MOVED_APART) for conflict in probe.conflicts):
+        return probe
+    git = repository.git()
+    marks = re.compile("|".join(rf"^[<>]+ {re.escape(side)}:" for side in sides).encode(), re.MULTILINE)
+
+    def put_right(conflict: Conflict, side: str, entry: Entry | None) -> Entry | None:
+        if entry is None or not entry[0].startswith("100"):
+            return entry
+        if conflict.kind != _COLLISION and not marks.search(git.run("cat-file", "blob", entry[1]).out):
+            return entry
+        own = _entry_in(repository, side, conflict.path)
+        return (entry[0], own[1]) if own and own[0].startswith("100") else entry
+
+    onto, work = sides
+    conflicts = tuple(
+        one._replace(ours=put_right(one, onto, one.ours), theirs=put_right(one, work, one.theirs))
+        for one in probe.conflicts
+    )
+    return probe._replace(conflicts=conflicts)
 
 
 def _tree(said: Output) -> str:
@@ -289,9 +320,17 @@ def _file_mode(conflict: Conflict) -> str:
 
 def _mode_in(repository: Repository, tree: str, path: str) -> str:
     """The mode of a file that is replaced; that of a plain file where there is none, or no file."""
+    entry = _entry_in(repository, tree, path)
+    return entry[0] if entry and entry[0].startswith("100") else "100644"
+
+
+def _entry_in(repository: Repository, tree: str, path: str) -> Entry | None:
+    """What a tree or a commit has at a path."""
     said = repository.git().run("--literal-pathspecs", "ls-tree", "-z", tree, "--", path).out
-    mode = said[:6].decode()
-    return mode if mode.startswith("100") else "100644"
+    if not said:
+        return None
+    mode, _, oid = said.partition(b"\t")[0].decode().split(" ")
+    return mode, oid
 
 
 def _blob(repository: Repository, content: bytes) -> str:

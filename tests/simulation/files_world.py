@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ if HERE not in sys.path:
     sys.path.append(HERE)  # Where repositories and what is the user's are described.
 from gitrepos import belongings, user_git  # noqa: E402
 
+_MARKS: Final = re.compile(rb"^[<>]{7,} ", re.MULTILINE)
 ENDED = ("completed", "failed", "cancelled")
 
 
@@ -473,13 +475,14 @@ class FilesWorld:
         else:
             how = self._how(run_id, event.attempt_id)
             assert how or not merged.sure, f"{event.task_id} is completed although {merged.conflicts} do not merge"
-            agent = self.agents[event.attempt_id]
             if merged.sure and how in ("ours", "theirs"):
                 side: Any = how
-                expected = trees.taken(merged, agent.base, line.now, agent.tree, side)
+                expected = trees.taken(merged, side)
                 assert found == expected, _difference(found, expected)
             assert merged.tree.items() <= found.items(), "what does not conflict is merged"
             assert found.keys() - merged.tree.keys() <= merged.conflicts
+            left = [path for path, (_, content) in found.items() if _MARKS.search(content)]
+            assert not left, f"{left} of {event.task_id}, which is completed, hold the marks of a conflict"
         line.now = found
         self._recorded(event.commit, found)
         work = self.objects.refs(f"refs/parallel-agents/{run_id}")

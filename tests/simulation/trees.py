@@ -25,6 +25,7 @@ class Merged(NamedTuple):
 
     tree: Tree
     conflicts: frozenset[bytes]
+    sides: tuple[Tree, Tree, Tree]  # Base, ours and theirs, with a file that one side moved where it went in all three.
     sure: bool = True
 
 
@@ -88,12 +89,18 @@ def merge(base: Tree, ours: Tree, theirs: Tree) -> Merged:
         if above:  # A file stands where a folder has to be.
             conflicts |= {path, *above}
             sure = False
-    return Merged({path: entry for path, entry in tree.items() if path not in conflicts}, frozenset(conflicts), sure)
+    clean = {path: entry for path, entry in tree.items() if path not in conflicts}
+    return Merged(clean, frozenset(conflicts), (base, ours, theirs), sure)
 
 
-def taken(merged: Merged, base: Tree, ours: Tree, theirs: Tree, side: Literal["ours", "theirs"]) -> Tree:
-    """A merge whose conflicts are resolved by one side whole; of a mode that only one side changed there is no conflict."""
+def taken(merged: Merged, side: Literal["ours", "theirs"]) -> Tree:
+    """A merge whose conflicts are resolved by one side whole.
+
+    Of a mode that only one side changed there is no conflict, nor of where a file is that only one side moved: it stays
+    there, with what the side that is taken has in it under the old name.
+    """
     tree = dict(merged.tree)
+    base, ours, theirs = merged.sides
     for path in merged.conflicts:
         entry = (ours if side == "ours" else theirs).get(path)
         if entry is None:

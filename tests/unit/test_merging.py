@@ -137,6 +137,22 @@ CASES: dict[str, tuple[Files, Files, Files, list[tuple[str, str]], Files, Files]
         {"o": LINES},
         {"t": LINES},
     ),
+    "content of a file that ours moved": (
+        {"f": LINES},
+        {"o": LINES + "o\n"},
+        {"f": LINES + "t\n"},
+        [("o", "content")],
+        {"o": LINES + "o\n"},
+        {"o": LINES + "t\n"},
+    ),
+    "content of a file that theirs moved": (
+        {"f": LINES},
+        {"f": LINES + "o\n"},
+        {"t": LINES + "t\n"},
+        [("t", "content")],
+        {"t": LINES + "o\n"},
+        {"t": LINES + "t\n"},
+    ),
     "rename/delete": ({"f": LINES}, {"o": LINES}, {}, [("o", "rename/delete")], {"o": LINES}, GONE),
     "two renamed to one": (
         {"a": LINES, "b": "b" + LINES},
@@ -205,10 +221,89 @@ CASES: dict[str, tuple[Files, Files, Files, list[tuple[str, str]], Files, Files]
 }
 
 
+# As in CASES: where a file went is in conflict, and what is in it as well.
+NESTED: dict[str, tuple[Files, Files, Files, list[tuple[str, str]], Files, Files]] = {
+    "moved to two places": (
+        {"f": LINES},
+        {"o": LINES.replace("5", "o")},
+        {"t": ("100755", LINES.replace("5", "t"))},
+        [("f", "rename/rename"), ("o", "rename/rename"), ("t", "rename/rename")],
+        {"o": ("100755", LINES.replace("5", "o"))},
+        {"t": ("100755", LINES.replace("5", "t"))},
+    ),
+    "moved by ours to where theirs has another": (
+        {"a": LINES},
+        {"f": LINES.replace("5", "o")},
+        {"a": LINES.replace("5", "t"), "f": "other\n"},
+        [("f", "rename involved in collision")],
+        {"f": LINES.replace("5", "o")},
+        {"f": "other\n"},
+    ),
+    "moved by theirs to where ours has another": (
+        {"a": LINES},
+        {"a": LINES.replace("5", "o"), "f": "other\n"},
+        {"f": LINES.replace("5", "t")},
+        [("f", "rename involved in collision")],
+        {"f": "other\n"},
+        {"f": LINES.replace("5", "t")},
+    ),
+    "two moved to one place": (
+        {"a": LINES, "b": "b" + LINES},
+        {"f": LINES.replace("5", "o"), "b": "b" + LINES.replace("5", "o")},
+        {"a": LINES.replace("5", "t"), "f": "b" + LINES.replace("5", "t")},
+        [("f", "rename involved in collision")],
+        {"f": LINES.replace("5", "o")},
+        {"f": "b" + LINES.replace("5", "t")},
+    ),
+    "without lines, moved by theirs to where ours has another": (
+        {"a": "\0" + LINES},
+        {"a": "\0" + LINES.replace("5", "o"), "f": "other\n"},
+        {"f": "\0" + LINES.replace("5", "t")},
+        [("f", "rename involved in collision")],
+        {"f": "other\n"},
+        {"f": "\0" + LINES.replace("5", "t")},
+    ),
+    "without lines, moved to two places": (
+        {"f": "\0" + LINES},
+        {"o": "\0" + LINES.replace("5", "o")},
+        {"t": "\0" + LINES.replace("5", "t")},
+        [("f", "binary"), ("o", "rename/rename"), ("t", "rename/rename")],
+        {"o": "\0" + LINES.replace("5", "o")},
+        {"t": "\0" + LINES.replace("5", "t")},
+    ),
+    "moved to two places, with lines that fit together": (
+        {"f": LINES},
+        {"o": LINES.replace("1", "o")},
+        {"t": LINES.replace("9", "t")},
+        [("f", "rename/rename"), ("o", "rename/rename"), ("t", "rename/rename")],
+        {"o": LINES.replace("1", "o").replace("9", "t")},
+        {"t": LINES.replace("1", "o").replace("9", "t")},
+    ),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_conflict_is_told_by_path_and_kind_and_resolved_by_side(project: Repository, case: str) -> None:
     """Of each kind that there is; what is not in conflict stays."""
-    base, ours, theirs, expected, taken_ours, taken_theirs = CASES[case]
+    check_case(project, CASES[case])
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_a_side_is_taken_without_what_git_merged_of_a_moved_file(project: Repository, case: str) -> None:
+    """No marks of a conflict are left in it, and none of the other side's content that does not fit."""
+    check_case(project, NESTED[case])
+
+
+def test_both_sides_of_moved_files_that_clash_are_taken_without_marks(project: Repository) -> None:
+    """Each as that side has it."""
+    base, ours, theirs, *_ = NESTED["moved by ours to where theirs has another"]
+    made = merged(project, sides(project, base, ours, theirs), take="both")
+    assert files_in(project, made.tree) == {"f": ("100644", LINES.replace("5", "o") + "other\n")}
+
+
+def check_case(project: Repository, case: tuple[Files, Files, Files, list[tuple[str, str]], Files, Files]) -> None:
+    """The conflicts are those of a case, and either side can be taken; what is not in conflict stays."""
+    base, ours, theirs, expected, taken_ours, taken_theirs = case
     rest: Files = {"rest": "r"}
     pair = sides(project, {**base, **rest}, {**ours, **rest, "own": "o"}, {**theirs, **rest})
     found = merged(project, pair)
@@ -383,6 +478,9 @@ def test_people_read_a_conflict_with_its_markers(project: Repository) -> None:
     assert hunks(project, *pair, "gone") == LINES + "t\n"
     assert hunks(project, *pair, "df") == "file\n"
     assert hunks(project, *pair, "nothing") == ""
+    pair = sides(project, {"f": LINES}, {"o": LINES.replace("5", "ours")}, {"t": LINES.replace("5", "theirs")})
+    text = LINES.replace("5\n", "<<<<<<<< ours:o\nours\n========\ntheirs\n>>>>>>>> theirs:t\n")
+    assert hunks(project, *pair, "o") == hunks(project, *pair, "t") == text
 
 
 @pytest.mark.parametrize(
@@ -391,6 +489,7 @@ def test_people_read_a_conflict_with_its_markers(project: Repository) -> None:
         (b"a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n", True),
         (b"a\r\n>>>>>>> theirs\r\n", True),
         (b"<<<<<<<\n", True),
+        (b"a\n<<<<<<<< ours:moved\nb\n", True),
         (b"||||||| base\n", True),
         (b"Heading\n=======\n", False),
         (b" <<<<<<< quoted\n", False),
