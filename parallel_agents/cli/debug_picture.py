@@ -33,7 +33,8 @@ def event_line(session: Any, number: int, width: int) -> Text:
     wide = 21 if width > 50 else 18
     line.append(f"{row.type if len(row.type) < wide else row.type[: wide - 2] + '…':<{wide}}", style=style_of(row.type))
     line.append(f"{task} " if task else "", style="bold")
-    line.append(drawing.one_line(sentence(event)))
+    known = session.is_known(number)  # Else no state can be made of it, which ends the session in a moment.
+    line.append(drawing.one_line(sentence(event)) if known else "an event that this release does not know")
     if session.is_undone(number):
         line.stylize("dim strike")
     line.truncate(width, overflow="ellipsis")

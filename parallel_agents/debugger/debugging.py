@@ -16,6 +16,7 @@ from parallel_agents.debugger.frames import Frame, Frames
 from parallel_agents.debugger.tape import Tape
 from parallel_agents.debugger.text_search import TextSearch
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, UnknownTask, nearest
+from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Row
 from parallel_agents.eventstore.selecting import Wanted, select
@@ -99,6 +100,10 @@ class Debugging:
     def is_undone(self, position: int) -> bool:
         """Whether an event counts no more, as of the end of the tape."""
         return self._undone is not None and self._undone.holds(self.tape.seqs[position])
+
+    def is_known(self, position: int) -> bool:
+        """Whether an event is of a type of this release. Of a run that goes on by a later one it may be none."""
+        return self.tape.row(position).type in EVENT_TYPES
 
     def catch_up(self) -> int:
         """Take up what was appended since; the cursor stays. Gives how many events that were."""

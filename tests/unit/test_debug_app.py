@@ -11,6 +11,7 @@ from debugged import EVIL, RUN, STORY, Playing, in_greenwich, make_run, play
 from handmade import Make
 from paper import task
 
+from parallel_agents.cli.debug_picture import event_line
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log
@@ -203,6 +204,8 @@ def test_an_event_that_cannot_be_read_ends_it_with_its_error(log: Log) -> None:
         await on.press("f")
         await on.until(lambda: on.app.failure is not None, "its end")
         assert "TaskDreamt" in str(on.app.failure)
+        drawn = event_line(on.session, len(on.session.tape.seqs) - 1, 120)  # The list may be drawn before that.
+        assert "an event that this release does not know" in drawn.plain
 
     play(log, scene)
 
