@@ -21,9 +21,9 @@ PER_TASK = 4
 """Events for each task of a large run between two whole snapshots of it: so they stay a small part of the log's size."""
 LIGHT_EVERY = 500
 """Events of a large run between two light snapshots. `python -m bench past` shows what other spacings would cost."""
-LIGHT_EVERY_OF_SMALL = 20
+LIGHT_EVERY_OF_SMALL = 12
 """The same of a run that is not large, whose light snapshots are a kilobyte each. `python -m bench peers` reads such."""
-LIGHT_AT_ONCE = 6
+LIGHT_AT_ONCE = 10
 """Light snapshots of a run that is not large that are written in one commit, which costs more than to make them."""
 
 
