@@ -80,8 +80,9 @@ def one_run(project: Path, tasks: int, again: int) -> tuple[Path, str]:
 def leave_snapshots(log: Log, run_id: str) -> None:
     """Those that a dispatcher leaves; what they are and what they cost is told."""
     took_s = as_dispatched(log, run_id)
+    kind = "CASE WHEN projection LIKE 'task:%' THEN 'single tasks' ELSE projection END"
     for name, count, size in log._reader.execute(
-        "SELECT projection, count(*), sum(length(state)) FROM snapshots GROUP BY projection"
+        f"SELECT {kind}, count(*), sum(length(state)) FROM snapshots GROUP BY 1"
     ):
         print(f"  {count} snapshots of {name}, {size / 1e6:.1f} MB", flush=True)
     print(f"  {took_s / log.last_seq() * 1e6:.2f} us for each event to make them", flush=True)

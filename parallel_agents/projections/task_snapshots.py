@@ -18,8 +18,8 @@ from parallel_agents.projections.status import RunState, TaskState
 
 VERSION: Final = 1
 """Of what ``dump`` gives and of what the fold of ``status`` makes of a task; another one makes old rows void."""
-EVERY: Final = 16
-"""Events of one task between two rows of it. Where every task has a thousand, the rows are a tenth of the log."""
+EVERY: Final = 8
+"""Events of one task between two rows of it. Where every task has a thousand, the rows are a fifth of the log."""
 WORTH_KEEPING: Final = 4 * EVERY
 """Events that somebody had to fold for one task, from which on rows are left for those who come next."""
 DAMAGED: Final = (ValueError, TypeError, IndexError)
