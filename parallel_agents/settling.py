@@ -26,7 +26,7 @@ from parallel_agents.follow import is_dispatched
 from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState, TaskState
-from parallel_agents.scheduler.checkouts import open_repository, other_task
+from parallel_agents.scheduler.checkouts import open_repository, other_task, trailers
 from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.decide_settling import (
     clashes_of,
@@ -71,7 +71,7 @@ def approve(
         now = waiting(state, task_id, seen)
         if now.attempt_id != attempt_id:  # The same files, but nobody has looked at what else it did.
             raise NotAllowed(f"task {task_id!r} was run again meanwhile", hint="look at its work and say it again")
-        work = Work("", commit=seen) if is_conflict(now) else _merged_work(state, now)
+        work = Work("", commit=seen) if is_conflict(now) else merged_work(state, now)
         if work.merged not in (None, seen):  # Else it is what the gates have seen already.
             work = replace(work, gates=gates.on(state, now, str(work.merged)))
         return decide_approve_result(state, task_id, work, wall_clock_us())
@@ -105,7 +105,7 @@ class _Gates:
         return self._seen[state.integration]
 
 
-def _merged_work(state: RunState, task: TaskState) -> Work:
+def merged_work(state: RunState, task: TaskState) -> Work:
     """The approved work of a task with the integration line as it is; a merge of it is held by a ref."""
     repository, name = _repository(state), task.task.task_id
     assert task.work_commit is not None
@@ -118,11 +118,11 @@ def _merged_work(state: RunState, task: TaskState) -> Work:
         )  # fmt: skip
         refs.hold(repository, {ref: made.commit})
         return Work("", commit=task.work_commit, onto=state.integration, merged=made.commit)
-    first = _merge(repository, state, task)
+    first = merged_with_line(repository, state, task)
     clashes = tuple(Clash(storable_text(one.path), one.kind) for one in first.conflicts)
     how, last = state.plan.files.conflicts, first
     if clashes and how in ("ours", "theirs"):
-        last = _merge(repository, state, task, take=cast("Take", how))
+        last = merged_with_line(repository, state, task, take=cast("Take", how))
     if last.commit is not None:
         refs.hold(repository, {ref: last.commit})
     return Work(
@@ -191,7 +191,7 @@ def resolution(
     assert state.integration is not None
     assert task.work_commit is not None
     repository = _repository(state)
-    first = _merge(repository, state, task)
+    first = merged_with_line(repository, state, task)
     refuse_widened(log, repository, state, task, first)
     contents = {path: _content(content) for path, content in (files or {}).items()}
     _check_files(repository, first, contents)
@@ -199,7 +199,7 @@ def resolution(
     if gated and first.commit is not None and take in ("ours", "theirs"):
         commit = _whole_side(repository, state, task, take)
     else:
-        made = _merge(repository, state, task, take=cast("Take", take), files=contents)
+        made = merged_with_line(repository, state, task, take=cast("Take", take), files=contents)
         if made.commit is None:
             raise NotAllowed(
                 f"still in conflict: {paths_named([one.path for one in made.conflicts])}",
@@ -342,10 +342,7 @@ class _DoesNotPass(NotAllowed):
 def message_of(state: RunState, task: TaskState) -> str:
     """The message of a merge that a person has let happen, told like those of the dispatcher."""
     name = task.task.task_id
-    return (
-        f"Merge {name}\n\nParallel-Agents-Run: {state.run_id}\nParallel-Agents-Task: {name}\n"
-        f"Parallel-Agents-Attempt: {task.attempt_id}\n"
-    )
+    return f"Merge {name}\n\n{trailers(state.run_id, name, task.attempt_id)}"
 
 
 def leftovers(repository: Repository, tree: str, paths: Sequence[str], sides: Sequence[str]) -> list[str]:
@@ -402,18 +399,25 @@ def _whole_side(repository: Repository, state: RunState, task: TaskState, take: 
     )  # fmt: skip
 
 
-def _merge(
+def merged_with_line(
     repository: Repository,
     state: RunState,
     task: TaskState,
     *,
     take: Take = "",
     files: Mapping[str, bytes | None] | None = None,
+    at_us: int | None = None,
 ) -> Merge:
+    """The work that a task waits with, merged with the integration line as it is; see ``merging.merge``.
+
+    Args:
+        at_us: the date of the merge; None: now.
+    """
     assert state.integration is not None
     assert task.work_commit is not None
+    date_us = wall_clock_us() if at_us is None else at_us
     return merging.merge(
-        repository, state.integration, task.work_commit, message=message_of(state, task), at_us=wall_clock_us(),
+        repository, state.integration, task.work_commit, message=message_of(state, task), at_us=date_us,
         take=take, files=files or {},
     )  # fmt: skip
 

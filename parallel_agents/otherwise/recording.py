@@ -325,16 +325,16 @@ def _did_well(before: Sequence[Event], event: _ENDS) -> bool:
     """Whether only its files have made a failure of an attempt: they met a conflict, or a gate, or were not there."""
     if not isinstance(event, ev.TaskFailed):
         return False
-    spoiled = any(
-        one.attempt_id == event.attempt_id
-        and (
-            (isinstance(one, ev.ConflictDetected) and not one.early)
-            or (isinstance(one, ev.GateChecked) and not one.passed)
-        )
-        for one in before
-        if isinstance(one, ev.ConflictDetected | ev.GateChecked)
-    )
-    return spoiled or event.kind == NO_CHANGE or event.error.startswith(OF_ITS_FILES)
+    for one in before:
+        match one:
+            case (
+                ev.ConflictDetected(early=False, attempt_id=event.attempt_id)
+                | ev.GateChecked(passed=False, attempt_id=event.attempt_id)
+            ):
+                return True
+            case _:
+                pass
+    return event.kind == NO_CHANGE or event.error.startswith(OF_ITS_FILES)
 
 
 def _charge(event: ev.CostCharged) -> Charge:

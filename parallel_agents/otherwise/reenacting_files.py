@@ -27,7 +27,7 @@ from parallel_agents.eventstore.submission import Plan
 from parallel_agents.otherwise.recording import BLOCKED, COMPLETED, DISCARDED, Attempt, Recording
 from parallel_agents.otherwise.same_events import OF_COMMITS
 from parallel_agents.otherwise.virtual_run import LanesAtOnce, Place
-from parallel_agents.scheduler.checkouts import GATES
+from parallel_agents.scheduler.checkouts import GATES, attempt_trailer
 from parallel_agents.scheduler.harvest import OUTPUT_CHARS
 from parallel_agents.scheduler.runners.folder import STDOUT, make_folder, write_whole
 from parallel_agents.scheduler.runners.protocol import Ended, Launch, Outcome
@@ -117,7 +117,7 @@ class FilesAgain:
         """The time that its commits have."""
         for name in (attempt.merged, attempt.commit):
             found = self._commits.get(name or "")
-            if found is not None and f"Parallel-Agents-Attempt: {attempt.start.attempt_id}\n" in found.message:
+            if found is not None and attempt_trailer(attempt.start.attempt_id) in found.message:
                 return found.at_us
         return None
 
@@ -144,7 +144,7 @@ class FilesAgain:
     def _head(self, attempt: Attempt) -> str | None:
         """Where its own commits had led; where it made none, the commit that it began with."""
         found = self._commits[attempt.commit or ""]
-        if f"Parallel-Agents-Attempt: {attempt.start.attempt_id}\n" not in found.message:
+        if attempt_trailer(attempt.start.attempt_id) not in found.message:
             return attempt.commit
         return found.parents[0] if found.parents else None
 

@@ -7,11 +7,10 @@ taken of what clashes. That is assumed, and told.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-from parallel_agents.checkpoint import merging
 from parallel_agents.checkpoint.git import GitFailed
 from parallel_agents.checkpoint.merging import Merge, Take
 from parallel_agents.eventstore import events as ev
@@ -22,10 +21,8 @@ from parallel_agents.otherwise.virtual_run import VirtualRun
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.checkouts import open_repository
-from parallel_agents.scheduler.decide import storable_text
 from parallel_agents.scheduler.decide_settling import decide_approve_result, decide_settled, is_conflict
-from parallel_agents.scheduler.work import Clash, Work
-from parallel_agents.settling import message_of
+from parallel_agents.settling import merged_with_line, merged_work
 
 SIDES: Final = frozenset({"ours", "theirs", "both"})
 
@@ -83,7 +80,7 @@ class Answers:
         if not is_conflict(task):
             if said is None:
                 self.unasked[name] = ()
-            return decide_approve_result(state, name, self._merged(state, task), now_us)
+            return decide_approve_result(state, name, merged_work(state, task), now_us)
         how = said.how if said is not None and said.how in SIDES else "theirs"
         try:
             made = self._merge(state, task, now_us, cast("Take", how))
@@ -95,19 +92,10 @@ class Answers:
         assert made.commit is not None, "a side was taken of all that clashes"
         return decide_settled(state, name, made.commit, how, paths)
 
-    def _merged(self, state: RunState, task: TaskState) -> Work:
-        made = self._merge(state, task, 0)
-        clashes = tuple(Clash(storable_text(one.path), one.kind) for one in made.conflicts)
-        work = Work("", commit=task.work_commit, onto=state.integration, merged=made.commit)
-        return replace(work, clashes=clashes)
-
     def _merge(self, state: RunState, task: TaskState, now_us: int, take: Take = "") -> Merge:
         assert state.repository is not None
-        assert state.integration is not None
-        assert task.work_commit is not None
         repository = open_repository(state.repository, Path(state.workdir))
-        said = message_of(state, task)
-        return merging.merge(repository, state.integration, task.work_commit, message=said, at_us=now_us, take=take)
+        return merged_with_line(repository, state, task, take=take, at_us=now_us)
 
 
 def answers_of(recording: Recording, records: Sequence[Recorded]) -> Answers:

@@ -129,6 +129,7 @@ class VirtualRun:
         self.dispatcher = Dispatcher(
             self.log, dict.fromkeys(sorted(runners), self.runner), kind="replay", clock=lambda: self.now_us, draw=self._draw,
             environ={}, steady=self.steady_us, live_spend=self._spending, lane=None if place is None else place.lanes,
+            snapshots=False,
         )  # fmt: skip
         self._lanes = None if place is None else place.lanes
         self._fresh: list[Recorded] = []

@@ -554,11 +554,18 @@ def _told(error: Exception) -> str:
     return f"{error} ({hint})" if hint else str(error)
 
 
+def trailers(run_id: str, task_id: str, attempt_id: str | None) -> str:
+    """What the message of a commit ends with that was made of an attempt's work."""
+    return f"Parallel-Agents-Run: {run_id}\nParallel-Agents-Task: {task_id}\n{attempt_trailer(attempt_id)}"
+
+
+def attempt_trailer(attempt_id: str | None) -> str:
+    """The line of them that names the attempt."""
+    return f"Parallel-Agents-Attempt: {attempt_id}\n"
+
+
 def _trailers(order: Order) -> str:
-    return (
-        f"Parallel-Agents-Run: {order.run_id}\nParallel-Agents-Task: {order.task_id}\n"
-        f"Parallel-Agents-Attempt: {order.attempt_id}\n"
-    )
+    return trailers(order.run_id, order.task_id, order.attempt_id)
 
 
 def _message(order: Order, ended: Ended) -> str:

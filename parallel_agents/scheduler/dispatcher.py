@@ -84,6 +84,7 @@ class Dispatcher:
         live_spend: Callable[[], Mapping[str, int]] = dict,
         load: Callable[[], MachineLoad] = lambda: UNKNOWN,
         lane: LaneMaker | None = None,
+        snapshots: bool = True,
     ) -> None:
         self.log = log
         self.runners = runners
@@ -114,6 +115,7 @@ class Dispatcher:
         self._requests: deque[tuple[str, str]] = deque()  # From other threads.
         self._completed: set[str] = set()  # Attempts that have ended whose task is completed by this very commit.
         self._seen = -1  # The last seq folded; -1 before the first look.
+        self._snapshots = snapshots
         self._upkeep = Upkeep(log, self.projector, steady)
         self._occupancy = Occupancy()
         self._summaries: dict[str, RunSummary] = {}
@@ -672,7 +674,8 @@ class Dispatcher:
                 # An attempt that a rollback has undone is no part of the state any more, and runs until it is stopped.
                 stuck = decide.is_stuck(state) and self._occupancy.of_run(run_id) == 0
                 self.progress[run_id] = Progress(state.status, len(state.running), stuck)
-                self._upkeep.keep_snapshots(held, fresh)
+                if self._snapshots:
+                    self._upkeep.keep_snapshots(held, fresh)
                 if state.ended and self._occupancy.of_run(run_id) == 0:
                     ended.append(run_id)
             elif run_id in self._summaries:
