@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,28 @@ def _run_line(run: RunSummary) -> dict[str, Any]:
     }
 
 
+class TaskLines:
+    """The tasks of ``status``, in the order of the plan, each made as it is gone to: a large run has too many to hold."""
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+
+    def __len__(self) -> int:
+        return len(self._view.state.tasks)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        view = self._view
+        return (task_line(task, view.cost, view.state.run_id) for task in view.state.tasks.values())
+
+
 def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
+    found = status_passing(log, run_id, upto)
+    return {**found, "tasks": list(found["tasks"])}
+
+
+def status_passing(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
+    """The same, whose tasks are ``TaskLines``: the log is read as they are gone through."""
     projector = Projector(log)
     view = projector.view(run_id, upto)
     return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
@@ -125,7 +145,7 @@ def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
         "ended_at": _time(state.ended_at_us),
         "duration_s": _span_s(state.started_at_us, end_us if at_seq is None else state.ended_at_us),
         "max_parallel_agents": state.plan.settings.max_parallel_agents,
-        "tasks": [task_line(task, view.cost, state.run_id) for task in state.tasks.values()],
+        "tasks": TaskLines(view),
         "cost_usd": usd(view.cost.usd_micros),
         "unknown_attempts": len(view.cost.unknown),  # What they cost is not in cost_usd: it is at least that much.
         "budget_usd": None if state.budget_usd_micros is None else usd(state.budget_usd_micros),

@@ -98,15 +98,15 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
     with opened(ctx) as log:
         upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
-        found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
+        found = look.status_passing(log, run_id, upto)
         if log.carried is not None:
             found["imported"] = imported.as_json(log.carried)
-    if as_json:
-        print_json(found)
-        return
-    from parallel_agents.cli.pages import status_page
+        if as_json:
+            print_json(found)
+            return
+        from parallel_agents.cli.pages import status_page
 
-    status_page(found, now_us)
+        status_page(found, look.time_of(log, upto))
 
 
 @click.command()

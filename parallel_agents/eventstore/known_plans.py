@@ -14,6 +14,7 @@ from typing import Any, Final
 from parallel_agents.eventstore.submission import Plan, StoredTasks, load_plan, uncollected
 
 _BYTES: Final = 4_000_000  # Of their stored form, together; the last one is kept whatever its size.
+_LARGE: Final = 2_000  # Tasks, above which a plan is packed.
 
 
 class KnownPlan:
@@ -39,10 +40,18 @@ class KnownPlan:
                     found.setdefault(name, []).append(task_id)
         return found
 
+    def pack(self) -> None:
+        """Hold the tasks packed (see ``StoredTasks``), and the answers that would go through all of them."""
+        assert len(self.positions) >= len(self.dependents)  # Both are known from here on.
+        self._tasks.pack()
+
     def _fields(self, name: str) -> Iterator[Any]:
-        tasks = self.plan.tasks
-        assert isinstance(tasks, StoredTasks)
-        return tasks.fields(name)
+        return self._tasks.fields(name)
+
+    @property
+    def _tasks(self) -> StoredTasks:
+        assert isinstance(self.plan.tasks, StoredTasks)
+        return self.plan.tasks
 
 
 class _Plans(OrderedDict[str, KnownPlan]):
@@ -71,6 +80,8 @@ def known_plan(digest: str, blob: Callable[[str], bytes]) -> KnownPlan:
             return found
     stored = blob(digest)
     made = KnownPlan(load_plan(stored), len(stored))
+    if len(made.plan.tasks) > _LARGE:
+        made.pack()
     with _lock:
         _known.keep(digest, made)
     return made

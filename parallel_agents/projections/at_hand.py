@@ -2,17 +2,18 @@
 
 A whole state takes longer to load than to ask what anybody wants to know of it. So a light snapshot holds the run,
 a letter for the status of each task, and whole only the tasks that something is about to happen to. Any other one is folded
-from its own few events when somebody looks at it; whoever goes through all of them has the whole run folded.
+from its own few events when somebody looks at it. Whoever goes through all of them has the whole run folded; of a large one
+they pass by instead, some at a time, so that it fits into memory whatever its size.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -31,6 +32,8 @@ NEAR_OF_SMALL: Final = 16
 SINGLY: Final = 16
 """So many tasks are folded each by itself, and a part of all; who asks for more has all made in one go, which is faster."""
 _PART: Final = 32
+_PASSING: Final = 1024
+"""Tasks of a large run that pass by together: some megabytes, and they are found as fast as in larger numbers."""
 
 DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
 """What ``load`` may raise of a snapshot that is none."""
@@ -52,6 +55,19 @@ _NO_TRACES: Final = tuple(TaskState.__dataclass_fields__[name].default for name 
 _traces = attrgetter(*_TRACES)
 
 
+class Singles(Protocol):
+    """Folds tasks of a run by themselves, as of a moment (see ``one_task``)."""
+
+    @property
+    def has_all(self) -> bool:
+        """Whether many of them are found together as fast as in a fold of the whole run."""
+        ...
+
+    def some(self, task_ids: Sequence[str]) -> list[TaskState]:
+        """Some tasks but for their open dependencies."""
+        ...
+
+
 class Tasks(dict[str, TaskState]):
     """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through."""
 
@@ -63,7 +79,7 @@ class Tasks(dict[str, TaskState]):
     _near: dict[str, list[Any]]  # What the snapshot says of those that it holds whole.
     _fields: tuple[str, ...]
     _singly: int  # How many were folded by themselves.
-    _one: Callable[[str], TaskState]
+    _single: Singles
     _whole: Callable[[], RunState] | None
 
     @classmethod
@@ -71,17 +87,17 @@ class Tasks(dict[str, TaskState]):
         cls,
         known: KnownPlan,
         raw: dict[str, Any],
-        one: Callable[[str], TaskState],
+        single: Singles,
         whole: Callable[[], RunState],
     ) -> Tasks:
         """Those of a snapshot, of which none is made yet.
 
         Args:
-            one: gives a task as of the snapshot.
+            single: gives tasks as of the snapshot.
             whole: gives the state of the whole run as of the snapshot.
         """
         tasks = cls()
-        tasks._known, tasks._letters, tasks._one, tasks._whole = known, raw["letters"], one, whole
+        tasks._known, tasks._letters, tasks._single, tasks._whole = known, raw["letters"], single, whole
         tasks._counts, tasks._stage_open, tasks._running = raw["counts"], raw["stage_open"], raw["running"]
         tasks._near, tasks._fields, tasks._singly = raw["near"], tuple(raw["fields"]), 0
         if not tasks._near.keys() <= known.positions.keys():
@@ -99,20 +115,23 @@ class Tasks(dict[str, TaskState]):
         if self._whole is None:
             raise KeyError(task_id)
         index = self._known.positions[task_id]
-        if (values := self._near.get(task_id)) is not None:
-            task = self._as_stored(index, values)
-        elif self._letters[index] == _BLANK:
-            task = TaskState(self._known.plan.tasks[index], index, 0)
-        elif self._singly < SINGLY + len(self) // _PART:
+        task = self._at_hand(task_id, index)
+        if task is None and self._singly < SINGLY + len(self) // _PART:
             self._singly += 1
-            task = self._one(task_id)
-        else:
+            (task,) = self._single.some((task_id,))
+        if task is None:
             self.fill()
             return self[task_id]
         if task.task.dependencies:
             task.open_dependencies = self._open_dependencies(task)
         self[task_id] = task
         return task
+
+    def _at_hand(self, task_id: str, index: int) -> TaskState | None:
+        """A task that the snapshot alone tells all of; None of another one."""
+        if (values := self._near.get(task_id)) is not None:
+            return self._as_stored(index, values)
+        return TaskState(self._known.plan.tasks[index], index, 0) if self._letters[index] == _BLANK else None
 
     def _as_stored(self, index: int, values: list[Any]) -> TaskState:
         spec = self._known.plan.tasks[index]
@@ -164,6 +183,33 @@ class Tasks(dict[str, TaskState]):
             if task.task.dependencies and task_id not in here:  # What is here was brought up to date by who folded it.
                 task.open_dependencies = self._open_dependencies(task)
 
+    def passing(self) -> Iterator[TaskState]:
+        """Every task in the order of the plan. Those that nobody has looked up are made anew, and not kept."""
+        task_ids = list(self._known.positions)
+        for first in range(0, len(task_ids), _PASSING):
+            part = task_ids[first : first + _PASSING]
+            made: dict[str, TaskState] = {}
+            for index, task_id in enumerate(part, first):
+                task = dict.get(self, task_id) or self._at_hand(task_id, index)
+                if task is not None:
+                    made[task_id] = task
+            if left := [task_id for task_id in part if task_id not in made]:
+                made |= zip(left, self._single.some(left), strict=True)
+            for task_id in part:
+                task = made[task_id]
+                if task.task.dependencies and not dict.__contains__(self, task_id):
+                    task.open_dependencies = self._open_dependencies(task)
+                yield task
+
+    def statuses(self) -> Iterator[tuple[str, str]]:
+        """Every task with its status, in the order of the plan; none is made for it."""
+        for task_id, index in self._known.positions.items():
+            made = dict.get(self, task_id)
+            yield task_id, _STATUS_OF[self._letters[index]] if made is None else made.status
+
+    def _passes_by(self) -> bool:
+        return self._whole is not None and len(self) > NEAR and self._single.has_all
+
     def get(self, task_id: str, default: Any = None) -> Any:
         """As of any dict."""
         return self[task_id] if task_id in self._known.positions else default
@@ -185,12 +231,16 @@ class Tasks(dict[str, TaskState]):
         return self._known.positions.keys()
 
     def values(self) -> ValuesView[TaskState]:  # type: ignore[override]
-        """As of any dict."""
+        """As of any dict; those of a large run pass by."""
+        if self._passes_by():
+            return _PassingValues(self)
         self.fill()
         return super().values()
 
     def items(self) -> ItemsView[str, TaskState]:  # type: ignore[override]
-        """As of any dict."""
+        """As of any dict; those of a large run pass by."""
+        if self._passes_by():
+            return _PassingItems(self)
         self.fill()
         return super().items()
 
@@ -207,6 +257,35 @@ class Tasks(dict[str, TaskState]):
 
     def __reduce__(self) -> tuple[Any, ...]:  # A copy has no store to ask.
         return dict, (dict(self.items()),)
+
+
+class _PassingValues(ValuesView[TaskState]):
+    """The tasks of a large run, made anew by each who goes through them."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def __iter__(self) -> Iterator[TaskState]:
+        return self._tasks.passing()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, value: object) -> bool:
+        return any(task is value or task == value for task in self)
+
+
+class _PassingItems(ItemsView[str, TaskState]):
+    """The same with their ids."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def __iter__(self) -> Iterator[tuple[str, TaskState]]:
+        return ((task.task.task_id, task) for task in self._tasks.passing())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
 
 def is_large(state: RunState) -> bool:
@@ -290,13 +369,13 @@ def load(
     run_id: str,
     snapshot: bytes,
     blob: Callable[[str], bytes],
-    one: Callable[[str], TaskState],
+    single: Singles,
     whole: Callable[[], RunState],
 ) -> RunState:
     """The state of a light snapshot (see ``Tasks.begin``), but for what ``derive`` has to work out once it was folded on."""
     raw = orjson.loads(zlib.decompress(snapshot))
     known = known_plan(raw["plan_digest"], blob)
-    tasks = Tasks.begin(known, raw, one, whole)
+    tasks = Tasks.begin(known, raw, single, whole)
     state = RunState(run_id, plan=known.plan, tasks=tasks, dependents=known.dependents)
     st.set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}

@@ -149,9 +149,14 @@ class Projector:
         if found is None or not self.log.has_task_index:  # Without it each task would be looked for in the whole run.
             return None
         seq, snapshot = found
-        one = OneTask(self.log, run_id, seq).state
         try:
-            return at_hand.load(run_id, snapshot, self.log.blob, one, lambda: self._state_at(run_id, seq, light=False))
+            return at_hand.load(
+                run_id,
+                snapshot,
+                self.log.blob,
+                OneTask(self.log, run_id, seq),
+                lambda: self._state_at(run_id, seq, light=False),
+            )
         except at_hand.DAMAGED:  # It is a cache.
             return None
 
