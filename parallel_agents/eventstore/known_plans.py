@@ -6,7 +6,7 @@ A plan never changes, and its name is its digest; so states of one run share it.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Final
@@ -40,9 +40,15 @@ class KnownPlan:
                     found.setdefault(name, []).append(task_id)
         return found
 
+    @cached_property
+    def stage_sizes(self) -> list[int]:
+        """How many tasks each stage has."""
+        found = Counter(stage or 0 for stage in self._fields("stage"))
+        return [found[stage] for stage in range(len(self.plan.stages))]
+
     def pack(self) -> None:
-        """Hold the tasks packed (see ``StoredTasks``), and the answers that would go through all of them."""
-        assert len(self.positions) >= len(self.dependents)  # Both are known from here on.
+        """Hold the tasks packed (see ``StoredTasks``). What would go through all of them is asked before."""
+        assert len(self.positions) == sum(self.stage_sizes) >= len(self.dependents)
         self._tasks.pack()
 
     def _fields(self, name: str) -> Iterator[Any]:

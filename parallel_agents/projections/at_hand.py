@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, Protocol
@@ -42,9 +42,11 @@ _LETTERS: Final = {
     st.PENDING: "p", st.QUEUED: "q", st.RUNNING: "r", st.BLOCKED: "b", st.COMPLETED: "c", st.FAILED: "f",
     st.CANCELLED: "x", st.SKIPPED: "s",
 }  # fmt: skip
-_BLANK: Final = "p"  # Pending, and as the plan made it;
-_TOUCHED: Final = "P"  # pending, and something has happened to it before.
-_STATUS_OF: Final = {letter: status for status, letter in _LETTERS.items()} | {_TOUCHED: st.PENDING}
+BLANK: Final = "p"
+"""The letter of a task that is pending, and as the plan made it."""
+_TOUCHED: Final = "P"  # Pending, and something has happened to it before.
+_IS_BLANK: Final = ord(BLANK)
+_STATUS_OF: Final = {ord(letter): status for status, letter in _LETTERS.items()} | {ord(_TOUCHED): st.PENDING}
 _OPEN: Final = frozenset({st.RUNNING, st.QUEUED, st.BLOCKED})
 _TRACES: Final = (
     "attempts", "queued_at_us", "approved_attempt", "cancel_requested", "checkpoint_id", "reason", "error", "because",
@@ -71,40 +73,34 @@ class Singles(Protocol):
 class Tasks(dict[str, TaskState]):
     """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through."""
 
-    _known: KnownPlan
-    _letters: str  # The status of each task as of the snapshot, in the order of the plan.
-    _counts: dict[str, int]  # Tasks by status, as of the snapshot.
+    _letters: bytearray  # The status of each task as of the base, in the order of the plan.
+    _counts: dict[str, int]  # Tasks by status, as of the base.
     _stage_open: list[int]
     _running: dict[str, str]  # Attempt id -> task id.
     _near: dict[str, list[Any]]  # What the snapshot says of those that it holds whole.
     _fields: tuple[str, ...]
-    _singly: int  # How many were folded by themselves.
-    _single: Singles
-    _whole: Callable[[], RunState] | None
 
-    @classmethod
-    def begin(
-        cls,
-        known: KnownPlan,
-        raw: dict[str, Any],
-        single: Singles,
-        whole: Callable[[], RunState],
-    ) -> Tasks:
-        """Those of a snapshot, of which none is made yet.
+    def __init__(self, known: KnownPlan, single: Singles, whole: Callable[[], Iterable[TaskState]]) -> None:
+        """Those of a base that ``from_snapshot`` or ``rebase`` gives, of which none is made yet.
 
         Args:
-            single: gives tasks as of the snapshot.
-            whole: gives the state of the whole run as of the snapshot.
+            single: gives tasks as of the base.
+            whole: gives all of them.
         """
-        tasks = cls()
-        tasks._known, tasks._letters, tasks._single, tasks._whole = known, raw["letters"], single, whole
-        tasks._counts, tasks._stage_open, tasks._running = raw["counts"], raw["stage_open"], raw["running"]
-        tasks._near, tasks._fields, tasks._singly = raw["near"], tuple(raw["fields"]), 0
-        if not tasks._near.keys() <= known.positions.keys():
+        super().__init__()
+        self._known, self._single = known, single
+        self._whole: Callable[[], Iterable[TaskState]] | None = whole  # None: every task is there.
+        self._singly = 0  # How many were folded by themselves.
+
+    def from_snapshot(self, raw: dict[str, Any]) -> None:
+        """Stand on a light snapshot."""
+        self._letters, self._counts = bytearray(raw["letters"], "ascii"), raw["counts"]
+        self._stage_open, self._running = raw["stage_open"], raw["running"]
+        self._near, self._fields = raw["near"], tuple(raw["fields"])
+        if not self._near.keys() <= self._known.positions.keys():
             raise ValueError("a snapshot of a run holds tasks of its plan")
-        if not set(map(len, tasks._near.values())) <= {len(tasks._fields)}:
+        if not set(map(len, self._near.values())) <= {len(self._fields)}:
             raise ValueError("a task of a snapshot has a value for each field")
-        return tasks
 
     @property
     def is_whole(self) -> bool:
@@ -131,7 +127,7 @@ class Tasks(dict[str, TaskState]):
         """A task that the snapshot alone tells all of; None of another one."""
         if (values := self._near.get(task_id)) is not None:
             return self._as_stored(index, values)
-        return TaskState(self._known.plan.tasks[index], index, 0) if self._letters[index] == _BLANK else None
+        return TaskState(self._known.plan.tasks[index], index, 0) if self._letters[index] == _IS_BLANK else None
 
     def _as_stored(self, index: int, values: list[Any]) -> TaskState:
         spec = self._known.plan.tasks[index]
@@ -174,14 +170,26 @@ class Tasks(dict[str, TaskState]):
         """Make every task that is not there yet: as of the snapshot, for nothing has happened to it since."""
         if self._whole is None:
             return
-        here, whole = dict(dict.items(self)), self._whole().tasks
+        here, whole = dict(dict.items(self)), self._whole()
         self._whole = None
         self.clear()
-        for task_id, task in whole.items():
-            self[task_id] = here.get(task_id, task)
-        for task_id, task in whole.items():
+        for task in whole:
+            self[task.task.task_id] = here.get(task.task.task_id, task)
+        for task_id, task in self.items():
             if task.task.dependencies and task_id not in here:  # What is here was brought up to date by who folded it.
                 task.open_dependencies = self._open_dependencies(task)
+
+    def rebase(self, state: RunState, single: Singles) -> None:
+        """Let go of the tasks that are there: what they are now is their base from here on.
+
+        Args:
+            state: of the run, with what hangs on the statuses of its tasks.
+            single: gives tasks as they are now.
+        """
+        self._letters = self.letters()
+        self.clear()
+        self._single, self._singly, self._near = single, 0, {}
+        self._counts, self._stage_open, self._running = dict(state.counts), list(state.stage_open), dict(state.running)
 
     def passing(self) -> Iterator[TaskState]:
         """Every task in the order of the plan. Those that nobody has looked up are made anew, and not kept."""
@@ -206,6 +214,13 @@ class Tasks(dict[str, TaskState]):
         for task_id, index in self._known.positions.items():
             made = dict.get(self, task_id)
             yield task_id, _STATUS_OF[self._letters[index]] if made is None else made.status
+
+    def letters(self) -> bytearray:
+        """A letter for the status of each task, in the order of the plan."""
+        letters = bytearray(self._letters)
+        for task in dict.values(self):
+            letters[task.index] = ord(_letter(task))
+        return letters
 
     def _passes_by(self) -> bool:
         return self._whole is not None and len(self) > NEAR and self._single.has_all
@@ -314,14 +329,11 @@ class Writer:
 
     def dump(self) -> bytes:
         """A light snapshot of the state as it is: some kilobytes, however many tasks there are."""
-        state, raw = self._state, self.values()
-        most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
-        raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(self._open, most)}
-        return zlib.compress(orjson.dumps(raw), 1)
+        return _dump(self._state, self.values(), self._open)
 
     def values(self) -> dict[str, Any]:
         """What a light snapshot holds but for the tasks that are whole in it."""
-        state, tasks = self._state, self._state.tasks
+        tasks = self._state.tasks
         for task_id in self._changed:
             task = tasks[task_id]
             self._letters[task.index] = ord(_letter(task))
@@ -330,24 +342,37 @@ class Writer:
             else:
                 self._open.pop(task_id, None)
         self._changed.clear()
-        return {
-            **st.run_values(state),
-            "letters": self._letters.decode(),
-            "counts": state.counts,
-            "stage_open": state.stage_open,
-            "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
-            "fields": st.TASK_FIELDS,
-        }
+        return _values(self._state, self._letters)
+
+
+def _values(state: RunState, letters: bytearray) -> dict[str, Any]:
+    return {
+        **st.run_values(state),
+        "letters": letters.decode(),
+        "counts": state.counts,
+        "stage_open": state.stage_open,
+        "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
+        "fields": st.TASK_FIELDS,
+    }
+
+
+def _dump(state: RunState, raw: dict[str, Any], open_tasks: Iterable[str]) -> bytes:
+    most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
+    raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(open_tasks, most)}
+    return zlib.compress(orjson.dumps(raw), 1)
 
 
 def _letter(task: TaskState) -> str:
     letter = _LETTERS[task.status]
-    return _TOUCHED if letter == _BLANK and _traces(task) != _NO_TRACES else letter
+    return _TOUCHED if letter == BLANK and _traces(task) != _NO_TRACES else letter
 
 
 def dump(state: RunState) -> bytes:
     """One light snapshot of a state."""
-    return Writer(state).dump()
+    if not isinstance(state.tasks, Tasks) or state.tasks.is_whole:
+        return Writer(state).dump()
+    open_tasks = (task_id for task_id, status in state.tasks.statuses() if status in _OPEN)
+    return _dump(state, _values(state, state.tasks.letters()), open_tasks)
 
 
 def differing(snapshot: bytes, state: RunState, writer: Writer) -> list[str]:
@@ -372,10 +397,11 @@ def load(
     single: Singles,
     whole: Callable[[], RunState],
 ) -> RunState:
-    """The state of a light snapshot (see ``Tasks.begin``), but for what ``derive`` has to work out once it was folded on."""
+    """The state of a light snapshot (see ``Tasks``), but for what ``derive`` has to work out once it was folded on."""
     raw = orjson.loads(zlib.decompress(snapshot))
     known = known_plan(raw["plan_digest"], blob)
-    tasks = Tasks.begin(known, raw, single, whole)
+    tasks = Tasks(known, single, lambda: whole().tasks.values())
+    tasks.from_snapshot(raw)
     state = RunState(run_id, plan=known.plan, tasks=tasks, dependents=known.dependents)
     st.set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}

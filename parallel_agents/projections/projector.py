@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import sha256
@@ -13,7 +13,7 @@ from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.errors import UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief
+from parallel_agents.eventstore.record import Brief, Recorded, damaged, decode, decode_brief
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 from parallel_agents.projections import at_hand
 from parallel_agents.projections import bill as bill_fold
@@ -25,7 +25,8 @@ from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.effective import kept_spans
+from parallel_agents.projections.letting_go import Behind, PassedTasks
 from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.one_task import OneTask
@@ -113,26 +114,51 @@ class Projector:
 
     def _state_at(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
         base = self._from_snapshot(run_id, upto, light=light)
-        briefs = self.log.briefs(run_id, base.version, upto, after_seq=base.seq)
-        if upto - base.seq > _FEW and not self.log.rolled_back(run_id, base.version, upto):
-            return replay(base, briefs, self.log.blob)
-        tail = list(briefs)
-        if all(brief[2] != _ROLLED_BACK for brief in tail):
-            return replay(base, tail, self.log.blob)
-        targets = {
-            position: event.to_seq
-            for position, brief in enumerate(tail)
-            if brief[2] == _ROLLED_BACK and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack)
-        }
-        kept, jumped_to = kept_positions([brief[0] for brief in tail], targets)
-        if jumped_to is not None and jumped_to < base.seq:
-            base = self._state_at(run_id, jumped_to, light=light)
-        state = replay(base, (tail[position] for position in kept), self.log.blob)
+        briefs: Iterable[Brief] = self.log.briefs(run_id, base.version, upto, after_seq=base.seq)
+        if upto - base.seq > _FEW:
+            rollbacks = self._rollbacks(run_id, base.seq, upto)
+        else:
+            briefs = list(briefs)
+            rollbacks = [
+                (brief[0], event.to_seq)
+                for brief in briefs
+                if brief[2] == _ROLLED_BACK and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack)
+            ]
+        if not rollbacks:
+            return self._folded(base, briefs)
+        spans = kept_spans(rollbacks, upto)
+        first = spans[-1][1]  # What counts from the run's start on goes up to there.
+        if first < base.seq:
+            base = self._state_at(run_id, first, light=light)
+            spans.pop()
+        last: Brief | None = None
+
+        def kept() -> Iterator[Brief]:
+            nonlocal last
+            for last in briefs:
+                if any(after < last[0] <= end for after, end in spans):
+                    yield last
+
+        state = self._folded(base, kept())
         for row in self.log.rows(0, upto, where=_MOVED):
             if row.run_id == run_id:  # No rollback takes that back.
                 status_fold.fold(state, decode(row), self.log.blob)
-        if tail:
-            state.seq, state.version = tail[-1][0], tail[-1][1]
+        if last is not None:
+            state.seq, state.version = last[0], last[1]
+        return state
+
+    def _rollbacks(self, run_id: str, after: int, upto: int) -> list[tuple[int, int]]:
+        """The seqs of those of a run, and where they go."""
+        rows = self.log.rows(after, upto, where=f"{RUN_LEVEL} AND type = '{_ROLLED_BACK}'")
+        events = [(row.seq, decode(row).event) for row in rows if row.run_id == run_id]
+        return [(seq, event.to_seq) for seq, event in events if isinstance(event, RunRolledBack)]
+
+    def _folded(self, base: RunState, briefs: Iterable[Brief], cost: Cost | None = None) -> RunState:
+        """A state and what came after it. Of a large run that had to be folded from its start on, a snapshot is left."""
+        state = replay(base, briefs, self.log.blob, cost, self._behind(base.run_id))
+        if self.use_snapshots and isinstance(state.tasks, PassedTasks):
+            row = (at_hand.NAME, at_hand.VERSION, state.seq, at_hand.dump(state))
+            self.log.leave_snapshots(state.run_id, [row])
         return state
 
     def _from_snapshot(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
@@ -159,6 +185,12 @@ class Projector:
             )
         except at_hand.DAMAGED:  # It is a cache.
             return None
+
+    def _behind(self, run_id: str) -> Behind | None:
+        """What gives single tasks of a run that is folded; None where each would be looked for in all of it."""
+        if not self.log.has_task_index:
+            return None
+        return lambda seq: OneTask(self.log, run_id, seq, use_snapshots=self.use_snapshots)
 
     def _has_snapshot(self, run_id: str) -> bool:
         kinds = ((status_fold.NAME, status_fold.VERSION), (at_hand.NAME, at_hand.VERSION))
@@ -276,7 +308,7 @@ class Projector:
         if (self.use_snapshots and self._has_snapshot(run_id)) or self.log.rolled_back(run_id, 0, end):
             return RunView(self.state(run_id, end), self.cost(run_id, end))
         cost = Cost()  # Both in one pass, where it begins at the first event.
-        state = replay(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), self.log.blob, cost)
+        state = self._folded(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), cost)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
         return RunView(state, cost)

@@ -336,11 +336,17 @@ def _run_level(state: RunState, record: Recorded) -> None:
             raise AssertionError(f"status does not fold {type(record.event).__name__}")
 
 
-def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+def submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+    """What a submission says of the run as a whole."""
     state.name, state.status, state.plan, state.plan_digest = event.name, SUBMITTED, plan, event.plan_digest
     state.workdir, state.environment, state.callables = event.workdir, event.environment, event.callables
     state.budget_usd_micros, state.submitted_at_us = event.budget_usd_micros, at_us
     state.repository, state.base_commit, state.integration = event.repository, event.base_commit, event.base_commit
+    state.counts[PENDING] = len(plan.tasks)
+
+
+def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+    submitted(state, event, at_us, plan)
     state.stage_open = [0] * len(plan.stages)
     dependents: dict[str, list[str]] = {}
     with uncollected():
@@ -351,7 +357,6 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
             for name in needed:
                 dependents.setdefault(name, []).append(task_id)
     state.dependents = dependents
-    state.counts[PENDING] = len(plan.tasks)
     state.touched.update(state.tasks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from random import Random
 
@@ -16,10 +16,12 @@ from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, hist
 
 from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore import known_plans
 from parallel_agents.eventstore.errors import UnknownRun, UnknownTask
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.of_task import TASK_INDEX
-from parallel_agents.projections import at_hand
+from parallel_agents.projections import at_hand, letting_go, one_task
+from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.projector import Projector
@@ -29,10 +31,19 @@ from parallel_agents.scheduler.decide_past import decide_fork
 
 @contextmanager
 def every_run_is_large(near: int, singly: int = 16) -> Iterator[None]:
-    """Light snapshots of runs of two tasks, which hold as many of them whole; so many others are made each by itself."""
+    """Light snapshots of runs of two tasks, which hold as many of them whole; so many others are made each by itself.
+
+    Tasks pass by two at a time, are let go every three events, and are read from plans that are packed.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(at_hand, "NEAR", near)
         patch.setattr(at_hand, "SINGLY", singly)
+        patch.setattr(at_hand, "_PASSING", 2)
+        patch.setattr(one_task, "_TOGETHER", 2)
+        patch.setattr(letting_go, "EVERY", 3)
+        patch.setattr(projector_module, "_FEW", 5)
+        patch.setattr(known_plans, "_LARGE", 1)
+        patch.setattr(known_plans, "_known", type(known_plans._known)())
         yield
 
 
@@ -56,6 +67,12 @@ def check_without_filling(state: RunState, expected: RunState) -> None:
     )  # fmt: skip
     assert (state.running, len(state.tasks)) == (expected.running, len(expected.tasks))
     assert list(state.tasks) == list(expected.tasks)
+    if isinstance(state.tasks, Tasks):
+        statuses = [(name, task.status) for name, task in expected.tasks.items()]
+        assert list(state.tasks.statuses()) == statuses
+        assert [(one.task, one.index) for one in state.tasks.passing()] == [
+            (one.task, one.index) for one in expected.tasks.values()
+        ]
 
 
 @HISTORIES
@@ -73,6 +90,7 @@ def test_a_state_from_a_light_snapshot_is_the_state_from_nothing(seed: int, even
                 expected = naive_state(log, run_id, seq)
                 state = looked_at(projector.state(run_id, seq), random)
                 check_without_filling(state, expected)
+                assert list(state.tasks.values()) == list(expected.tasks.values())
                 assert plain(state) == plain(expected)
                 check_derived(state)
                 if random.random() < 0.2:
@@ -179,11 +197,13 @@ def test_the_tasks_of_a_fork_are_those_that_it_has_inherited_until_it_goes_on(se
 
 def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
     """Of the same length, order and content, before and after they are all made; a copy is one that asks no store."""
-    with generated(Random(7), 60, runs=1) as (_, log), every_run_is_large(0):
+    with ExitStack() as stack:
+        _, log = stack.enter_context(generated(Random(7), 60, runs=1))
         projector = Projector(log)
         whole = projector.state("alpha")
         assert type(whole.tasks) is dict
         save_light(projector, whole)
+        stack.enter_context(every_run_is_large(0))
 
         def tasks() -> Tasks:
             found = projector.state("alpha").tasks
@@ -213,7 +233,7 @@ def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
 def test_who_asks_for_one_task_after_the_other_soon_has_all_of_them() -> None:
     """Each by itself is faster for a few of them, and slower for many."""
     with generated(Random(28), 60, runs=1) as (_, log), every_run_is_large(0, singly=1):
-        whole = Projector(log).state("alpha")
+        whole = naive_state(log, "alpha", log.last_seq())
         save_light(Projector(log), whole)
         found = Projector(log).state("alpha").tasks
         assert isinstance(found, Tasks)
