@@ -63,3 +63,9 @@ def begin(first: Recorded, blob: Callable[[str], bytes], behind: Behind) -> RunS
     state.seq, state.version, state.stage_open = first.seq, first.version, list(known.stage_sizes)
     state.tasks = PassedTasks(known, behind, state)
     return state
+
+
+def let_go(state: RunState) -> None:
+    """Hold no task of a state that ``begin`` gave. Only between two events, where nobody has one of them in hand."""
+    if isinstance(state.tasks, PassedTasks):
+        state.tasks.let_go(state)

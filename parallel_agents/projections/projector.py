@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import sha256
+from operator import attrgetter
 from typing import ParamSpec, TypeVar
 
 from parallel_agents.eventstore import blocks
@@ -15,7 +16,8 @@ from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Brief, Recorded, damaged, decode, decode_brief
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.projections import at_hand
+from parallel_agents.eventstore.selecting import Wanted, select
+from parallel_agents.projections import at_hand, letting_go
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import needs as needs_fold
@@ -23,6 +25,7 @@ from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.effective import kept_spans
@@ -35,6 +38,7 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.store_wide import KEEP_EVERY, OCCUPANCY, RUNS, SPEND, State, StoreWide
+from parallel_agents.projections.undone import undone_of
 
 _ROLLED_BACK = RunRolledBack.__name__
 _FEW = 2000  # Events that are read before it is known whether a rollback is among them: to ask costs as much as some of them.
@@ -47,6 +51,7 @@ _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
 _OF_RUN_SPENDING = (*spend_fold.OF_MONEY, *spend_fold.OF_SLOTS)
+_OF_CHARGES = "type = 'CostCharged'"
 _MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 _OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
@@ -88,6 +93,20 @@ def _blames(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
     return asked
 
 
+@dataclass(frozen=True, slots=True)
+class _Bill:
+    """The charges of one run, of which there may be very many."""
+
+    log: Log
+    run_id: str
+    end: int
+    fates: dict[str, str]
+
+    def __iter__(self) -> Iterator[Line]:
+        rows = self.log.briefs(self.run_id, 0, self.end, where=_OF_CHARGES)
+        return bill_fold.lines((decode_brief(self.run_id, row) for row in rows), self.fates)
+
+
 class Projector:
     """Answers from one log. Holds no state of its own but the log.
 
@@ -111,6 +130,19 @@ class Projector:
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
         return placed(self.log, state)
+
+    def whole_state(self, run_id: str, upto: int | None = None) -> RunState:
+        """The same, for who goes through its tasks again and again: all of them are there, however large the run is."""
+        state = self.state(run_id, upto)
+        if isinstance(state.tasks, Tasks):
+            state.tasks.fill()
+        return state
+
+    def begin(self, first: Recorded) -> RunState:
+        """The state after the first event of a run, for who folds on and lets go of tasks (see ``letting_go``)."""
+        behind = self._behind(first.run_id)
+        begun = None if behind is None else letting_go.begin(first, self.log.blob, behind)
+        return begun or status_fold.fold(status_fold.initial(first.run_id), first, self.log.blob)
 
     def _state_at(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
         base = self._from_snapshot(run_id, upto, light=light)
@@ -156,7 +188,7 @@ class Projector:
     def _folded(self, base: RunState, briefs: Iterable[Brief], cost: Cost | None = None) -> RunState:
         """A state and what came after it. Of a large run that had to be folded from its start on, a snapshot is left."""
         state = replay(base, briefs, self.log.blob, cost, self._behind(base.run_id))
-        if self.use_snapshots and isinstance(state.tasks, PassedTasks):
+        if self.use_snapshots and isinstance(state.tasks, PassedTasks) and not state.tasks.is_whole:
             row = (at_hand.NAME, at_hand.VERSION, state.seq, at_hand.dump(state))
             self.log.leave_snapshots(state.run_id, [row])
         return state
@@ -223,17 +255,18 @@ class Projector:
     def cost(self, run_id: str, upto: int | None = None) -> Cost:
         """What a run has cost, undone work included."""
         total = Cost()
-        for row in self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"):
+        for row in self.log.briefs(run_id, 0, upto, where=_OF_CHARGES):
             cost_fold.fold(total, decode_brief(run_id, row))
         return total
 
     @_blames
-    def bill(self, run_id: str, upto: int | None = None) -> list[Line]:
-        """Every charge of a run, with what became of the work that it paid for."""
-        if next(self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"), None) is None:
-            return []
-        rows = self.log.briefs(run_id, 0, upto, where=_OF_A_BILL)
-        return bill_fold.bill([decode_brief(run_id, row) for row in rows])
+    def bill(self, run_id: str, upto: int | None = None) -> Iterable[Line]:
+        """Every charge of a run, with what became of the work that it paid for. Read anew by each who goes through them."""
+        end = self.log.last_seq() if upto is None else upto
+        if next(self.log.briefs(run_id, 0, end, where=_OF_CHARGES), None) is None:
+            return ()
+        records = (decode_brief(run_id, row) for row in self.log.briefs(run_id, 0, end, where=_OF_A_BILL))
+        return _Bill(self.log, run_id, end, bill_fold.fates_of(records, undone_of(self.log, run_id, end)))
 
     @_blames
     def spend(self, upto: int | None = None) -> Spend:
@@ -358,6 +391,19 @@ class Projector:
         if not found:
             raise unknown_run(self.log, run_id, upto)
         return found
+
+    def task_records(self, run_id: str, task_id: str, upto: int | None = None) -> list[Recorded]:
+        """The events that name a task, undone ones too, and the rollbacks of its run: all that its attempts are told by.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        end = self.log.last_seq() if upto is None else upto
+        if next(self.log.briefs(run_id, 0, end), None) is None:
+            raise unknown_run(self.log, run_id, upto)
+        wanted = (Wanted(run_id, task_id=task_id), Wanted(run_id, types=(_ROLLED_BACK,)))
+        rows = [row for one in wanted for row in select(self.log, one, end)]
+        return [decode(row) for row in sorted(rows, key=attrgetter("seq"))]
 
 
 def placed(log: Log, state: RunState) -> RunState:
