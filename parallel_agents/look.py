@@ -24,6 +24,7 @@ from parallel_agents.machine_waits import machine_waits
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
 from parallel_agents.projections import timeline as timeline_fold
+from parallel_agents.projections.at_hand import statuses
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
@@ -32,7 +33,7 @@ from parallel_agents.projections.timeline import Span, timeline
 from parallel_agents.projections.undone import undone_of, undone_spans
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
-from parallel_agents.scheduler.plan import Agenda, outlook, why_not
+from parallel_agents.scheduler.plan import outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import PROMPT
 from parallel_agents.standpoint import facts_at, now_of
@@ -208,11 +209,10 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     lines = []
     for name in chosen:
         state = projector.state(name, end)
-        agenda = Agenda(state)
         facts = facts_at(projector, state, slots, now_us, end)
         seen = outlook(state, facts, now_us)
-        waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
-        for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
+        waiting = [state.tasks[name] for name, status in statuses(state) if status == st.QUEUED]
+        for position, task in enumerate(sorted(waiting, key=seen.rank), start=1):
             lines.append(
                 {
                     "run_id": name,

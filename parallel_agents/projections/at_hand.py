@@ -143,10 +143,8 @@ class Tasks(dict[str, TaskState]):
         return sum(not self._is_satisfied(name) for name in task.task.dependencies)
 
     def _is_satisfied(self, task_id: str) -> bool:
-        made = dict.get(self, task_id)
-        index = self._known.positions[task_id]
-        status = _STATUS_OF[self._letters[index]] if made is None else made.status
-        return status == st.COMPLETED or st.satisfies(self._known.plan.tasks[index], status)
+        status = self.status_of(task_id)
+        return status == st.COMPLETED or st.satisfies(self._known.plan.tasks[self._known.positions[task_id]], status)
 
     def derive(self, state: RunState) -> None:
         """Work out anew what follows from the statuses of the tasks that were looked at since the snapshot."""
@@ -170,7 +168,7 @@ class Tasks(dict[str, TaskState]):
         """Make every task that is not there yet: as of the snapshot, for nothing has happened to it since."""
         if self._whole is None:
             return
-        here, whole = dict(dict.items(self)), self._whole()
+        here, whole = dict(dict.items(self)), list(self.passing() if self._passes_by() else self._whole())
         self._whole = None
         self.clear()
         for task in whole:
@@ -209,11 +207,18 @@ class Tasks(dict[str, TaskState]):
                     task.open_dependencies = self._open_dependencies(task)
                 yield task
 
+    def made(self) -> Iterable[TaskState]:
+        """Those that are there."""
+        return dict.values(self)
+
     def statuses(self) -> Iterator[tuple[str, str]]:
         """Every task with its status, in the order of the plan; none is made for it."""
-        for task_id, index in self._known.positions.items():
-            made = dict.get(self, task_id)
-            yield task_id, _STATUS_OF[self._letters[index]] if made is None else made.status
+        return ((task_id, self.status_of(task_id)) for task_id in self._known.positions)
+
+    def status_of(self, task_id: str) -> str:
+        """Of one task, which is not made for it."""
+        made = dict.get(self, task_id)
+        return _STATUS_OF[self._letters[self._known.positions[task_id]]] if made is None else made.status
 
     def letters(self) -> bytearray:
         """A letter for the status of each task, in the order of the plan."""
@@ -303,6 +308,20 @@ class _PassingItems(ItemsView[str, TaskState]):
         return len(self._tasks)
 
 
+def statuses(state: RunState) -> Iterator[tuple[str, str]]:
+    """Every task of a run with its status, in the order of the plan; of a large run none is made for it."""
+    tasks = state.tasks
+    if isinstance(tasks, Tasks) and not tasks.is_whole:
+        return tasks.statuses()
+    return ((name, task.status) for name, task in tasks.items())
+
+
+def status_of(state: RunState, task_id: str) -> str:
+    """The status of one task; of a large run it is not made for it."""
+    tasks = state.tasks
+    return tasks.status_of(task_id) if isinstance(tasks, Tasks) and not tasks.is_whole else tasks[task_id].status
+
+
 def is_large(state: RunState) -> bool:
     """Whether a run is so large that whole snapshots of it have to be few."""
     return len(state.tasks) > NEAR
@@ -317,9 +336,14 @@ class Writer:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._letters = bytearray(len(state.tasks))
         self._open: dict[str, None] = {}  # A set that keeps its order.
-        self._changed: set[str] = set(state.tasks)
+        self._changed: set[str] = set()
+        if isinstance(state.tasks, Tasks) and not state.tasks.is_whole:
+            self._letters = state.tasks.letters()
+            self._open.update((task_id, None) for task_id, status in state.tasks.statuses() if status in _OPEN)
+        else:
+            self._letters = bytearray(len(state.tasks))
+            self._changed.update(state.tasks)
 
     def learn(self, event: Event) -> None:
         """An event of the run was folded into its state."""
@@ -329,11 +353,14 @@ class Writer:
 
     def dump(self) -> bytes:
         """A light snapshot of the state as it is: some kilobytes, however many tasks there are."""
-        return _dump(self._state, self.values(), self._open)
+        state, raw = self._state, self.values()
+        most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
+        raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(self._open, most)}
+        return zlib.compress(orjson.dumps(raw), 1)
 
     def values(self) -> dict[str, Any]:
         """What a light snapshot holds but for the tasks that are whole in it."""
-        tasks = self._state.tasks
+        state, tasks = self._state, self._state.tasks
         for task_id in self._changed:
             task = tasks[task_id]
             self._letters[task.index] = ord(_letter(task))
@@ -342,24 +369,14 @@ class Writer:
             else:
                 self._open.pop(task_id, None)
         self._changed.clear()
-        return _values(self._state, self._letters)
-
-
-def _values(state: RunState, letters: bytearray) -> dict[str, Any]:
-    return {
-        **st.run_values(state),
-        "letters": letters.decode(),
-        "counts": state.counts,
-        "stage_open": state.stage_open,
-        "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
-        "fields": st.TASK_FIELDS,
-    }
-
-
-def _dump(state: RunState, raw: dict[str, Any], open_tasks: Iterable[str]) -> bytes:
-    most = NEAR if is_large(state) else min(NEAR, NEAR_OF_SMALL + len(state.running))
-    raw["near"] = {task_id: st.task_values(state.tasks[task_id]) for task_id in islice(open_tasks, most)}
-    return zlib.compress(orjson.dumps(raw), 1)
+        return {
+            **st.run_values(state),
+            "letters": self._letters.decode(),
+            "counts": state.counts,
+            "stage_open": state.stage_open,
+            "stage_failed": {str(stage): task_ids for stage, task_ids in state.stage_failed.items()},
+            "fields": st.TASK_FIELDS,
+        }
 
 
 def _letter(task: TaskState) -> str:
@@ -369,10 +386,7 @@ def _letter(task: TaskState) -> str:
 
 def dump(state: RunState) -> bytes:
     """One light snapshot of a state."""
-    if not isinstance(state.tasks, Tasks) or state.tasks.is_whole:
-        return Writer(state).dump()
-    open_tasks = (task_id for task_id, status in state.tasks.statuses() if status in _OPEN)
-    return _dump(state, _values(state, state.tasks.letters()), open_tasks)
+    return Writer(state).dump()
 
 
 def differing(snapshot: bytes, state: RunState, writer: Writer) -> list[str]:

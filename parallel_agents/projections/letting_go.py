@@ -16,7 +16,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections import at_hand
 from parallel_agents.projections import status as st
 from parallel_agents.projections.at_hand import Singles, Tasks
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 
 EVERY: Final = 5_000
 """Events between two times that tasks are let go: some megabytes of them, of which few are needed soon again."""
@@ -28,14 +28,15 @@ Behind = Callable[[int], Singles]
 class PassedTasks(Tasks):
     """Tasks of a run that is folded from its start on."""
 
-    def __init__(self, known: KnownPlan, behind: Behind, state: RunState) -> None:
+    def __init__(self, known: KnownPlan, behind: Behind, state: RunState, told: Callable[[TaskState], None]) -> None:
         """None of them has begun.
 
         Args:
             state: of the run after its first event.
+            told: told of each that is let go.
         """
         super().__init__(known, behind(state.seq), self.passing)
-        self._behind = behind
+        self._behind, self._told = behind, told
         self._letters = bytearray(at_hand.BLANK * len(known.positions), "ascii")
         self.rebase(state, self._single)
 
@@ -45,14 +46,25 @@ class PassedTasks(Tasks):
         Args:
             state: of the run, with what hangs on the statuses of its tasks.
         """
-        if not self.is_whole:
-            self.rebase(state, self._behind(state.seq))
+        if self.is_whole:
+            return
+        for task in self.made():
+            self._told(task)
+        self.rebase(state, self._behind(state.seq))
 
 
-def begin(first: Recorded, blob: Callable[[str], bytes], behind: Behind) -> RunState | None:
+def begin(
+    first: Recorded,
+    blob: Callable[[str], bytes],
+    behind: Behind,
+    told: Callable[[TaskState], None] = lambda task: None,
+) -> RunState | None:
     """The state after the first event of a run that is large, no fork, and of which nothing was moved to an archive.
 
     None for another one.
+
+    Args:
+        told: told of each task that is let go.
     """
     event = first.event
     if not isinstance(event, RunSubmitted) or event.task_count <= at_hand.NEAR or not behind(first.seq).has_all:
@@ -61,7 +73,7 @@ def begin(first: Recorded, blob: Callable[[str], bytes], behind: Behind) -> RunS
     state = RunState(first.run_id, dependents=known.dependents)
     st.submitted(state, event, first.at_us, known.plan)
     state.seq, state.version, state.stage_open = first.seq, first.version, list(known.stage_sizes)
-    state.tasks = PassedTasks(known, behind, state)
+    state.tasks = PassedTasks(known, behind, state, told)
     return state
 
 

@@ -143,9 +143,13 @@ class RunState:
         return self.status in ENDED
 
 
+BORNE = (FAILED, CANCELLED)
+"""What the dependents of a task bear that may fail."""
+
+
 def satisfies(task: Task, status: str) -> bool:
     """Whether a dependency in this status lets its dependents start."""
-    return status == COMPLETED or (task.allow_failure and status in (FAILED, CANCELLED))
+    return status == COMPLETED or (task.allow_failure and status in BORNE)
 
 
 def initial(run_id: str) -> RunState:
@@ -529,11 +533,16 @@ def derive(state: RunState) -> None:
     state.touched.update(tasks)
 
 
+def whole_values(state: RunState) -> dict[str, Any]:
+    """What a whole snapshot holds besides the tasks."""
+    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
+    return {**run_values(state), "fields": TASK_FIELDS, "stage_failed": failed}
+
+
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
     tasks = {task_id: values for task_id, task in state.tasks.items() if (values := task_values(task)) != _TASK_BLANK}
-    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
-    return orjson.dumps({**run_values(state), "fields": TASK_FIELDS, "tasks": tasks, "stage_failed": failed})
+    return orjson.dumps({**whole_values(state), "tasks": tasks})
 
 
 def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState:
