@@ -127,9 +127,11 @@ def _agent_types(log: Log, run_id: str) -> Callable[[str], str | None]:
     """Gives that of a task of a run; None of one that the run does not have."""
     begun = _begun(log, run_id).event
     assert isinstance(begun, RunSubmitted | RunForked)
-    known = known_plan(begun.plan_digest, log.blob)
+    digest = begun.plan_digest
+    known_plan(digest, log.blob)
 
     def agent_type(task_id: str) -> str | None:
+        known = known_plan(digest, log.blob)  # Those of very many runs are not all held.
         place = known.positions.get(task_id)
         return None if place is None else known.plan.tasks[place].agent_type
 
