@@ -29,7 +29,8 @@ from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
-from parallel_agents.projections.timeline import Span, timeline
+from parallel_agents.projections.timeline import Span as Span
+from parallel_agents.projections.timeline import timeline
 from parallel_agents.projections.undone import undone_of, undone_spans
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from parallel_agents import look
 from parallel_agents.cli import drawing
-from parallel_agents.projections.timeline import Span
 
 LEAST_WIDTH, MOST_WIDTH = 20, 100  # Of the bars, in characters.
 _WAIT = "░"
@@ -27,7 +26,7 @@ _STYLES = {
 }
 
 
-def timeline_page(found: dict[str, Any], spans: Sequence[Span], now_us: int | None = None) -> None:
+def timeline_page(found: dict[str, Any], spans: Sequence[look.Span], now_us: int | None = None) -> None:
     """Print the timeline of a run.
 
     Args:
@@ -45,7 +44,7 @@ def timeline_page(found: dict[str, Any], spans: Sequence[Span], now_us: int | No
     start_s = _stamp(found["started_at"]) if found["started_at"] else spans[0].started_at_us / 1e6
     end_s = max([span.ended_at_us / 1e6 for span in spans if span.ended_at_us is not None] + [_now(found, now_us)])
     states = {task["task_id"]: task["status"] for task in found["tasks"]}
-    by_task: dict[str, list[Span]] = {}
+    by_task: dict[str, list[look.Span]] = {}
     for span in spans:
         by_task.setdefault(span.task_id, []).append(span)
     label = max(map(len, states))
@@ -73,7 +72,7 @@ def _now(found: dict[str, Any], now_us: int | None) -> float:
     return (time.time() if now_us is None else now_us / 1e6) if running else 0.0
 
 
-def _first(spans: Sequence[Span]) -> float:
+def _first(spans: Sequence[look.Span]) -> float:
     return min((span.started_at_us for span in spans), default=float("inf"))
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, history_that_counts, naive_state, plain
 
+from parallel_agents import retelling
 from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore import known_plans
@@ -26,7 +27,9 @@ from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.replaying import redecide
 from parallel_agents.scheduler.decide_past import decide_fork
+from parallel_agents.scheduler.plan import Facts, outlook, why_not
 
 
 @contextmanager
@@ -271,3 +274,62 @@ def test_a_light_snapshot_that_is_none_is_passed_over() -> None:
         for nonsense in (b"", b"nothing", *others):
             projector.save_light_snapshot("alpha", whole.seq, nonsense)
             assert plain(projector.state("alpha")) == plain(whole)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_what_is_planned_from_a_large_run_is_planned_from_all_of_its_tasks(seed: int, events: int) -> None:
+    """Though few of them are made for it; and so are the reasons why others are not started."""
+    random = Random(seed)
+    with generated(random, events, runs=1) as (made, log), every_run_is_large(0, singly=random.choice((0, 16))):
+        first = made.runs["alpha"].after
+        for seq in random.sample(range(1, len(made.events) + 1), min(6, len(made.events))):
+            if not any(own <= seq for own in first):
+                continue
+            light, whole = Projector(log).state("alpha", seq), naive_state(log, "alpha", seq)
+            now_us = random.choice((0, 2**60))
+            seen, expected = (outlook(state, Facts(), now_us) for state in (light, whole))
+            assert (seen.decision, seen.starting, seen.line) == (expected.decision, expected.starting, expected.line)
+            for name in whole.tasks:
+                reasons = [why_not(state, name, Facts(), now_us) for state in (light, whole)]
+                assert reasons[0] == reasons[1]
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_a_large_run_is_retold_and_decided_again_as_any_other(seed: int, events: int) -> None:
+    """Whether its tasks are let go on the way or not."""
+    with generated(Random(seed), events, runs=1) as (_, log):
+        told = [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha")]
+        verdict = redecide(log, "alpha")
+        with every_run_is_large(0):
+            assert [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha")] == told
+            assert [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha", whole=True)] == told
+            assert redecide(log, "alpha") == verdict
+            assert check_folds(log, "alpha", log.last_seq())[0] == []
+
+
+@pytest.mark.parametrize("lost", ["TaskStarted", "TaskCompleted", "CheckpointCreated"])
+def test_tasks_that_are_read_otherwise_than_their_run_was_folded_are_named(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the index of tasks does not find an event."""
+    for seed in range(100):
+        with generated(Random(seed), 20, runs=1) as (_, log), every_run_is_large(0):
+            assert check_folds(log, "alpha", log.last_seq())[0] == []
+            if any(isinstance(record.event, ev.RunRolledBack) for record in log.read()):
+                continue
+            state = naive_state(log, "alpha", log.last_seq())
+            names = {record.event.task_id for record in log.read() if type(record.event).__name__ == lost}  # type: ignore[attr-defined]
+            if not names & state.tasks.keys():
+                continue
+            for asked in ("briefs_of_tasks", "task_briefs"):
+                found = getattr(Log, asked)
+                monkeypatch.setattr(
+                    Log, asked, lambda *given, found=found, **named: [row for row in found(*given, **named) if row[2] != lost]
+                )  # fmt: skip
+            log._writer.execute("DELETE FROM snapshots")
+            (finding,) = check_folds(log, "alpha", log.last_seq())[0]
+            assert finding.check == "folds"
+            return
+    raise AssertionError("no history was fit to be tried")
