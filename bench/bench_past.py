@@ -247,7 +247,8 @@ def memories(project: Path, run_id: str, task_id: str, what: str, verbs: Sequenc
     words: dict[str, tuple[str, ...]] = {
         "status": ("status", run_id, "--json"), "status in words": ("status", run_id), "history": ("history", run_id),
         "status --at": ("status", run_id, *then), "history --json": ("history", "--all", "--json"),
-        "files": ("files", run_id, "--json"), "why": ("why", run_id, task_id, "--json"), "why --at": ("why", run_id, task_id, *then),
+        "files": ("files", run_id, "--json"), "why": ("why", run_id, task_id, "--json"),
+        "why --at": ("why", run_id, task_id, *then),
         "show": ("show", run_id, task_id, "--json"), "logs": ("logs", run_id, task_id), "queue": ("queue", run_id, "--json"),
         "queue --at": ("queue", run_id, *then, "--json"), "timeline": ("timeline", run_id, "--json"),
         "cost": ("cost", run_id, "--json"), "checkpoints": ("checkpoints", run_id, "--json"),
