@@ -104,9 +104,7 @@ def export(
     first = next(log.rows(0, end, run_id=run_id, limit=1), None)
     if first is None:
         raise unknown_run(log, run_id)
-    *_, (last_seq, *_rest) = log.briefs(run_id, 0, end)
-    last = log.row(last_seq)
-    assert last is not None
+    (last,) = log.rows_where("run_id = ? AND seq <= ?", (run_id, end), order="version DESC", limit=1)
     span = _Span(run_id, first, last, end, agents=has_agents(Projector(log).state(run_id, end)))
     with room_for(target, KIND.noun, overwrite=overwrite) as scratch:
         return _written(log, project, span, target, scratch, redact, told)
@@ -205,6 +203,12 @@ def _document(log: Log, digest: str) -> bytes:
     return content
 
 
+def _is_carried(log: Log, span: _Span, seq: int) -> bool:
+    """Whether an event is one of the run."""
+    row = log.row(seq)
+    return row is not None and row.run_id == span.run_id
+
+
 def _write_lines(
     log: Log, span: _Span, file: BinaryIO, own: Withholding | None, others: Withholding, told: Told
 ) -> None:
@@ -215,7 +219,6 @@ def _write_lines(
     """
     types = around.types_around(agents=span.agents)
     span.scrubbed = scrubs(log.rows(span.first.seq, span.end, where="type = 'SecretScrubbed'"))
-    kept = set[int]()
     prev, expected = span.first.prev_hash, span.first.seq
     for row in _rows(log, span, told):
         link = event_hash(prev, row.seq, row.run_id, row.version, row.type, row.at_us, row.actor, row.body_digest)
@@ -229,11 +232,9 @@ def _write_lines(
         mine = row.run_id == span.run_id
         if mine or row.type == "SecretScrubbed" or (row.type in types and row.seq < span.last.seq):
             body = _body(log, row, span)
-            if mine:
-                kept.add(row.seq)
-            elif row.type == "SecretScrubbed" and orjson.loads(body)["seq"] not in kept:
+            if not mine and row.type == "SecretScrubbed" and not _is_carried(log, span, orjson.loads(body)["seq"]):
                 body = ""
-            elif row.type == "TaskStarted":
+            elif not mine and row.type == "TaskStarted":
                 span.working[row.run_id].add(orjson.loads(body)["task_id"])
             withholding = own if mine else others
             shown = body if withholding is None or not body else withholding.body(row.type, body)
