@@ -26,6 +26,7 @@ from parallel_agents.eventstore.doorbell import Doorbell
 from parallel_agents.eventstore.errors import EventTooLarge, NotAllowed, StaleRun, StoreError, UnknownEvent
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.links import GENESIS, Stored, event_hash
+from parallel_agents.eventstore.of_attempt import MAKE_VIEW_INDEXES, VIEW_INDEXES
 from parallel_agents.eventstore.of_task import MAKE_TASK_INDEX, OF_TASK, TASK_INDEX
 from parallel_agents.eventstore.record import MAX_BODY, Brief, Recorded, Row, decode, encode
 from parallel_agents.eventstore.redaction import Redactor
@@ -200,7 +201,7 @@ class Log:
         self._seen_version = -1  # Of the database; while it stands, the three below are exact.
         self._tail = (0, GENESIS, 0)  # seq, hash, at_us of the last event.
         self._versions: dict[str, int] = {}
-        self._has_task_index = False  # Once it is there, it stays.
+        self._has_task_index = self._has_indexes = False  # Once they are there, they stay.
         self._carried: Carried | bool | None = False  # Not asked for yet.
 
     @property
@@ -480,10 +481,19 @@ class Log:
             self._has_task_index = bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = ?", (TASK_INDEX,)))
         return self._has_task_index
 
-    def make_task_index(self) -> None:
-        """Give a store of an older release the index. A second for a million events, in which nobody can append."""
+    @property
+    def has_indexes(self) -> bool:
+        """Whether the store has every index that a newly made one has."""
+        if not self._has_indexes:
+            found = self._fetch("SELECT name FROM sqlite_master WHERE type = 'index'", ())
+            self._has_indexes = {TASK_INDEX, *VIEW_INDEXES} <= {name for (name,) in found}
+        return self._has_indexes
+
+    def make_indexes(self) -> None:
+        """Give a store of an older release its indexes. Two seconds for a million events, in which nobody can append."""
         with self._lock, explained(self.path):
-            self._writer.execute(MAKE_TASK_INDEX)
+            for statement in (MAKE_TASK_INDEX, *MAKE_VIEW_INDEXES):
+                self._writer.execute(statement)
 
     def task_briefs(
         self, run_id: str, task_id: str, upto: int | None = None, *, after_version: int = 0, archived: bool = True

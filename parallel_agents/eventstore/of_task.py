@@ -20,3 +20,8 @@ OF_TASK: Final = (
 TASK_INDEX: Final = "events_of_task"
 MAKE_TASK_INDEX: Final = f"CREATE INDEX IF NOT EXISTS {TASK_INDEX} ON events (run_id, {OF_TASK}, version)"
 """For a store of a release that had no such index."""
+
+
+def of_task(body: str) -> str:
+    """``OF_TASK`` of the body of a row that has a name in its query."""
+    return OF_TASK.replace("body", body)

@@ -1,4 +1,4 @@
-"""The tables of a store. Nothing here is particular to SQLite but the literal texts of two indexes.
+"""The tables of a store. Nothing here is particular to SQLite but the literal texts of indexes.
 
 Imported only to make a store: SQLAlchemy takes a quarter of a second to come, and a reader of a store needs none of it.
 """
@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+from parallel_agents.eventstore.of_attempt import VIEW_INDEXES
 from parallel_agents.eventstore.of_task import OF_TASK, TASK_INDEX
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
@@ -42,6 +43,9 @@ events = Table(
 
 Index("events_run_level", events.c.seq, sqlite_where=text(RUN_LEVEL))
 Index(TASK_INDEX, events.c.run_id, text(OF_TASK), events.c.version)
+for _name, (_terms, _condition) in VIEW_INDEXES.items():
+    _of_columns = (events.c[one] if one in events.c else text(one) for one in _terms)
+    events.append_constraint(Index(_name, *_of_columns, sqlite_where=text(_condition)))
 
 blobs = Table(
     "blobs",

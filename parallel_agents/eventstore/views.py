@@ -6,9 +6,12 @@ one older than that could not open the store any more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from parallel_agents.eventstore.of_attempt import CHARGES, CONFLICTS, HAS_BODY, STARTS, of_attempt, usd_micros
+from parallel_agents.eventstore.of_task import OF_TASK, of_task
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
 
@@ -56,213 +59,267 @@ def _any_of(names: dict[str, str]) -> str:
     return f"IN ({', '.join(map(_text, names))})"
 
 
+def _qualified(condition: str, row: str) -> str:
+    """A condition on a row, of this one."""
+    return re.sub(r"\b(type|body)\b", rf"{row}.\1", condition)
+
+
 _UNDONE_SPANS: Final = f"""
 WITH RECURSIVE
-  rollbacks(run_id, seq, to_seq) AS (
-    SELECT run_id, seq, {_field("to_seq")} FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack'
-  ),
-  walk(run_id, after_seq, before_seq) AS (
-    SELECT run_id, to_seq, seq FROM rollbacks
-    WHERE seq IN (SELECT max(seq) FROM rollbacks GROUP BY run_id)
+  walk(run_id, after_seq, before_seq, version) AS (
+    SELECT newest.run_id, {_field("to_seq", "newest.body")}, newest.seq, newest.version FROM events AS newest
+    WHERE {_qualified(RUN_LEVEL, "newest")} AND newest.type = 'RunRolledBack' AND NOT EXISTS (
+      SELECT 1 FROM events AS later
+      WHERE later.run_id = newest.run_id AND {of_task("later.body")} IS NULL AND later.version > newest.version
+        AND later.type = 'RunRolledBack'
+    )
     UNION ALL
-    SELECT rollbacks.run_id, rollbacks.to_seq, rollbacks.seq FROM walk
-    JOIN rollbacks ON rollbacks.run_id = walk.run_id AND rollbacks.seq = (
-      SELECT max(earlier.seq) FROM rollbacks AS earlier
-      WHERE earlier.run_id = walk.run_id AND earlier.seq <= walk.after_seq
+    SELECT earlier.run_id, {_field("to_seq", "earlier.body")}, earlier.seq, earlier.version
+    FROM walk JOIN events AS earlier ON earlier.seq = (
+      SELECT back.seq FROM events AS back
+      WHERE back.run_id = walk.run_id AND {of_task("back.body")} IS NULL AND back.version < walk.version
+        AND back.type = 'RunRolledBack' AND back.seq <= walk.after_seq
+      ORDER BY back.version DESC LIMIT 1
     )
   )
 SELECT run_id, after_seq, before_seq FROM walk
 """
 
-_UNDONE: Final = (
-    "(type <> 'RunRolledBack' AND EXISTS (SELECT 1 FROM undone_spans AS span WHERE span.run_id = events.run_id"
-    " AND events.seq > span.after_seq AND events.seq < span.before_seq))"
-)
+
+def _undone(row: str) -> str:
+    """Whether a rollback has undone an event. The spans are found once a statement, whatever it asks."""
+    return (
+        f"({row}.type <> 'RunRolledBack' AND EXISTS (SELECT 1 FROM undone_spans AS span WHERE span.run_id = {row}.run_id"
+        f" AND {row}.seq > span.after_seq AND {row}.seq < span.before_seq))"
+    )
+
+
+def _begins(row: str) -> str:
+    """Whether an event is the first one of a run. By its version too, which a run that is named is found by at once."""
+    forked = f"({row}.type = 'RunForked' AND {_field('state_digest', f'{row}.body')} <> '')"
+    return f"{_qualified(RUN_LEVEL, row)} AND {row}.version = 1 AND ({row}.type = 'RunSubmitted' OR {forked})"
+
+
+def _same_task(row: str, other: str) -> str:
+    return f"{row}.run_id = {other}.run_id AND {of_task(f'{row}.body')} = {of_task(f'{other}.body')}"
+
+
+def _joined_to_spans(row: str, name: str) -> str:
+    """The span that an event is undone in, if it is: for columns. In the arguments of an aggregate function SQLite makes no
+    index for a subquery, and would look through all spans for each row.
+    """
+    return (
+        f"LEFT JOIN undone_spans AS {name} ON {name}.run_id = {row}.run_id AND {row}.seq > {name}.after_seq"
+        f" AND {row}.seq < {name}.before_seq AND {row}.type <> 'RunRolledBack'"
+    )
+
+
+def _newest_of_run(run: str, types: str, order: str = "DESC") -> str:
+    """The newest event of a run of these types that counts; or the oldest one. None of them names a task."""
+    return (
+        f"(SELECT own.seq FROM events AS own WHERE own.run_id = {run}.run_id AND {of_task('own.body')} IS NULL"
+        f" AND own.type IN ({types}) AND NOT {_undone('own')} ORDER BY own.version {order} LIMIT 1)"
+    )
+
+
+def _archived(run: str) -> str:
+    """Whether a run was archived. The list of those is made once a statement."""
+    return (
+        f"{run}.run_id IN (SELECT {_field('run_id')} FROM events"
+        f" WHERE {RUN_LEVEL} AND type = 'RunArchived' AND body <> '')"
+    )
+
+
+def _spent(run: str) -> str:
+    """What a run was charged with, from the index alone."""
+    return (
+        f"(SELECT sum({usd_micros('charge.body')}) FROM events AS charge"
+        f" WHERE charge.run_id = {run}.run_id AND {_qualified(CHARGES, 'charge')} AND {_qualified(HAS_BODY, 'charge')} = 1)"
+    )
+
+
+def _ends(row: str) -> str:
+    """Whether an event is an end of the attempt that was ``started``."""
+    # What is blocked may have an output of any shape and no attempt.
+    named = f"CASE {row}.type WHEN 'TaskBlocked' THEN {_field('attempt_id', f'{row}.body')} ELSE {of_attempt(f'{row}.body')} END"
+    mine = f"{named} = {of_attempt('started.body')}"
+    return f"{_same_task(row, 'started')} AND {row}.version > started.version AND {row}.type {_any_of(_OUTCOME_OF)} AND {mine}"
+
+
+def _charged(fold: str, value: str) -> str:
+    """Something of the charges of the attempt that was ``started``."""
+    return (
+        f"(SELECT {fold}({value}) FROM events AS charge WHERE {_same_task('charge', 'started')}"
+        f" AND charge.version > started.version AND charge.version < coalesce(until.version, {_END})"
+        f" AND charge.type = 'CostCharged' AND {of_attempt('charge.body')} = {of_attempt('started.body')})"
+    )
+
+
+_END: Final = 2**62
+_PLANNED: Final = "json_extract(task.value, '$.task_id')"
+
+
+def _of_planned(row: str) -> str:
+    """Whether an event is of the ``task`` of the ``plan``."""
+    return f"{row}.run_id = plan.run_id AND {of_task(f'{row}.body')} = {_PLANNED}"
+
+
+def _inherited(name: str) -> str:
+    """A field of a ``task`` in the state that a fork began with: by its name, or by its place among the fields."""
+    place = f"(SELECT key FROM json_each(CAST(blobs.bytes AS TEXT), '$.fields') WHERE value = '{name}')"
+    return (
+        f"CASE json_type(task.value) WHEN 'object' THEN json_extract(task.value, '$.{name}')"
+        f" ELSE json_extract(task.value, '$[' || {place} || ']') END"
+    )
+
+
+def _early(row: str) -> str:
+    return f"coalesce({_field('early', f'{row}.body')}, 0)"
+
 
 _HISTORY: Final = f"""
 SELECT
-  seq, {_time("at")} AS at, run_id, version, type, {_field("task_id")} AS task_id, {_field("attempt_id")} AS attempt_id,
-  actor, {_UNDONE} AS undone, body = '' AS archived, nullif(body, '') AS data, at AS at_us
-FROM events
+  event.seq AS seq, {_time("event.at")} AS at, event.run_id AS run_id, event.version AS version, event.type AS type,
+  {_field("task_id", "event.body")} AS task_id, {_field("attempt_id", "event.body")} AS attempt_id, event.actor AS actor,
+  span.run_id IS NOT NULL AS undone, event.body = '' AS archived, nullif(event.body, '') AS data, event.at AS at_us
+FROM events AS event
+{_joined_to_spans("event", "span")}
 """
 
 _RUNS: Final = f"""
-WITH
-  known AS (
-    SELECT seq, run_id, type, at, body FROM events
-    WHERE {RUN_LEVEL} AND (type = 'RunSubmitted' OR (type = 'RunForked' AND {_field("state_digest")} <> ''))
-  ),
-  counting AS (SELECT seq, run_id, type, at FROM events WHERE {RUN_LEVEL} AND NOT {_UNDONE}),
-  stands AS (
-    SELECT
-      run_id,
-      max(CASE WHEN type IN
-        ('RunSubmitted', 'RunForked', 'RunStarted', 'RunPaused', 'RunResumed', 'RunCompleted', 'RunFailed', 'RunCancelled')
-        THEN seq END) AS status_seq,
-      min(CASE type WHEN 'RunStarted' THEN seq END) AS started_seq,
-      min(CASE type WHEN 'RunStarted' THEN at END) AS started_at,
-      max(CASE type WHEN 'RunResumed' THEN seq END) AS resumed_seq,
-      max(CASE WHEN type IN ('RunCompleted', 'RunFailed', 'RunCancelled') THEN seq END) AS ended_seq,
-      max(CASE WHEN type IN ('RunCompleted', 'RunFailed', 'RunCancelled') THEN at END) AS ended_at
-    FROM counting GROUP BY run_id
-  ),
-  spent AS (
-    SELECT run_id, sum({_field("usd_micros")}) AS usd_micros FROM events WHERE type = 'CostCharged' GROUP BY run_id
-  ),
-  archives AS (
-    SELECT {_field("run_id")} AS run_id, max(seq) AS seq FROM events WHERE {
-    RUN_LEVEL
-} AND type = 'RunArchived' GROUP BY 1
-  ),
-  lined AS (
-    SELECT
-      known.*, stands.status_seq, stands.ended_seq, stands.resumed_seq, stands.started_seq, stands.ended_at AS end_at,
-      coalesce({_field("started_at_us", "known.body")}, stands.started_at) AS start_at,
-      (SELECT type FROM events WHERE seq = stands.status_seq) AS status_type
-    FROM known LEFT JOIN stands ON stands.run_id = known.run_id
-  )
 SELECT
-  lined.run_id,
-  {_field("name", "lined.body")} AS name,
-  CASE status_type
-    WHEN 'RunForked' THEN {_field("status", "lined.body")}
+  known.run_id,
+  {_field("name", "known.body")} AS name,
+  CASE coalesce(stands.type, CASE WHEN span.run_id IS NULL THEN known.type END)
+    WHEN 'RunForked' THEN {_field("status", "known.body")}
     WHEN 'RunStarted' THEN 'running' WHEN 'RunPaused' THEN 'paused' WHEN 'RunCompleted' THEN 'completed'
     WHEN 'RunFailed' THEN 'failed' WHEN 'RunCancelled' THEN 'cancelled'
     WHEN 'RunResumed' THEN CASE
       WHEN {
-    _field("started_at_us", "lined.body")
-} IS NOT NULL OR started_seq < status_seq THEN 'running' ELSE 'submitted' END
+    _field("started_at_us", "known.body")
+} IS NOT NULL OR began.seq < stands.seq THEN 'running' ELSE 'submitted' END
     ELSE 'submitted'
   END AS status,
-  {_field("strategy", "lined.body")} AS strategy,
-  {_field("task_count", "lined.body")} AS tasks,
-  {_time("lined.at")} AS submitted_at,
-  {_time("start_at")} AS started_at,
+  {_field("strategy", "known.body")} AS strategy,
+  {_field("task_count", "known.body")} AS tasks,
+  {_time("known.at")} AS submitted_at,
+  {_time(f"coalesce({_field('started_at_us', 'known.body')}, began.at)")} AS started_at,
   {
     _time(
-        "CASE WHEN ended_seq IS NOT NULL AND coalesce(resumed_seq, 0) < ended_seq THEN end_at"
-        f" WHEN ended_seq IS NULL AND resumed_seq IS NULL THEN {_field('ended_at_us', 'lined.body')} END"
+        "CASE WHEN ended.seq IS NOT NULL AND coalesce(resumed.seq, 0) < ended.seq THEN ended.at"
+        f" WHEN ended.seq IS NULL AND resumed.seq IS NULL THEN {_field('ended_at_us', 'known.body')} END"
     )
 } AS ended_at,
-  {_field("parent", "lined.body")} AS parent,
-  {_usd("coalesce(spent.usd_micros, 0)")} AS cost_usd,
-  archives.seq IS NOT NULL AS archived,
-  lined.seq AS seq
-FROM lined
-LEFT JOIN spent ON spent.run_id = lined.run_id
-LEFT JOIN archives ON archives.run_id = lined.run_id
+  {_field("parent", "known.body")} AS parent,
+  {_usd(f"coalesce({_spent('known')}, 0)")} AS cost_usd,
+  {_archived("known")} AS archived,
+  known.seq AS seq
+FROM events AS known
+LEFT JOIN events AS stands ON stands.seq = {
+    _newest_of_run("known", "'RunStarted', 'RunPaused', 'RunResumed', 'RunCompleted', 'RunFailed', 'RunCancelled'")
+}
+LEFT JOIN events AS began ON began.seq = {_newest_of_run("known", "'RunStarted'", "")}
+LEFT JOIN events AS resumed ON resumed.seq = {_newest_of_run("known", "'RunResumed'")}
+LEFT JOIN events AS ended ON ended.seq = {_newest_of_run("known", "'RunCompleted', 'RunFailed', 'RunCancelled'")}
+{_joined_to_spans("known", "span")}
+WHERE {_begins("known")}
 """
 
 _ATTEMPTS: Final = f"""
 WITH
-  ends AS (
-    SELECT
-      attempt_id, seq, at_us,
-      lag(type) OVER (PARTITION BY attempt_id ORDER BY seq) AS before
-    FROM (
-      SELECT {_field("attempt_id")} AS attempt_id, seq, at AS at_us, type FROM events WHERE type {_any_of(_OUTCOME_OF)}
-    )
-    WHERE attempt_id IS NOT NULL
-  ),
-  ended AS (
-    SELECT attempt_id, max(seq) AS seq, max(CASE WHEN before IS NOT 'TaskBlocked' THEN at_us END) AS at_us
-    FROM ends GROUP BY attempt_id
-  ),
-  charged AS (
-    SELECT
-      {_field("attempt_id")} AS attempt_id, sum({_field("usd_micros")}) AS usd_micros,
-      max({_field("usd_micros")} IS NULL) AS unknown
-    FROM events WHERE type = 'CostCharged' GROUP BY 1
-  ),
-  archives AS (
-    SELECT DISTINCT {_field("run_id")} AS run_id FROM events WHERE {RUN_LEVEL} AND type = 'RunArchived'
-  ),
-  started AS (
-    SELECT *, {_field("attempt_id")} AS attempt_id, {_UNDONE} AS undone FROM events WHERE type = 'TaskStarted'
+  rollbacks AS (
+    SELECT run_id, seq, {_field("to_seq")} AS to_seq FROM events WHERE {RUN_LEVEL} AND type = 'RunRolledBack' LIMIT -1
   )
 SELECT
   started.run_id,
-  {_field("task_id", "started.body")} AS task_id,
-  started.attempt_id,
+  {of_task("started.body")} AS task_id,
+  {of_attempt("started.body")} AS attempt_id,
   {_field("attempt", "started.body")} AS attempt,
   {_field("runner", "started.body")} AS runner,
   {_field("model", "started.body")} AS model,
   {_field("model_reason", "started.body")} AS model_reason,
   {_time("started.at")} AS started_at,
-  {_time("ended.at_us")} AS ended_at,
-  (ended.at_us - started.at) / 1000000.0 AS duration_s,
+  {_time("done.at")} AS ended_at,
+  (done.at - started.at) / 1000000.0 AS duration_s,
   CASE
     WHEN finish.seq IS NOT NULL THEN {_case("finish.type", _OUTCOME_OF)}
-    WHEN archives.run_id IS NULL THEN 'running'
+    WHEN NOT {_archived("started")} THEN 'running'
   END AS outcome,
-  {_field("error", "finish.body")} AS error,
-  {_usd("coalesce(charged.usd_micros, 0)")} AS cost_usd,
-  coalesce(charged.unknown, 0) AS cost_unknown,
-  started.undone OR coalesce(
-    finish.type <> 'ResultDiscarded' AND EXISTS (
-      SELECT 1 FROM undone_spans AS span
-      WHERE span.run_id = finish.run_id AND finish.seq > span.after_seq AND finish.seq < span.before_seq
-    ), 0) AS undone,
-  archives.run_id IS NOT NULL AS archived,
+  CASE WHEN finish.type <> 'TaskCompleted' THEN {_field("error", "finish.body")} END AS error,
+  {_usd(f"coalesce({_charged('sum', usd_micros('charge.body'))}, 0)")} AS cost_usd,
+  coalesce({_charged("max", f"{_field('usd_micros', 'charge.body')} IS NULL")}, 0) AS cost_unknown,
+  span.run_id IS NOT NULL OR (finish.type IS NOT 'ResultDiscarded' AND after.run_id IS NOT NULL) AS undone,
+  {_archived("started")} AS archived,
   started.seq AS started_seq,
-  ended.seq AS ended_seq
-FROM started
-LEFT JOIN ended ON ended.attempt_id = started.attempt_id
-LEFT JOIN events AS finish ON finish.seq = ended.seq
-LEFT JOIN charged ON charged.attempt_id = started.attempt_id
-LEFT JOIN archives ON archives.run_id = started.run_id
+  finish.seq AS ended_seq
+FROM events AS started
+LEFT JOIN events AS until ON until.seq = (
+  SELECT again.seq FROM events AS again
+  WHERE {_same_task("again", "started")} AND again.version > started.version AND again.type = 'TaskStarted'
+  ORDER BY again.version LIMIT 1
+) AND NOT EXISTS (
+  SELECT 1 FROM rollbacks AS back
+  WHERE back.run_id = started.run_id AND back.seq > started.seq
+    AND CASE WHEN back.to_seq < started.seq THEN back.seq ELSE back.to_seq END < until.seq
+)
+LEFT JOIN events AS finish ON finish.seq = (
+  SELECT ending.seq FROM events AS ending
+  WHERE {_ends("ending")} AND ending.version < coalesce(until.version, {_END}) ORDER BY ending.version DESC LIMIT 1
+)
+LEFT JOIN events AS done ON done.seq = CASE
+  WHEN NOT EXISTS (
+    SELECT 1 FROM events AS ending
+    WHERE {_same_task("ending", "started")} AND ending.version > started.version AND ending.version < finish.version
+      AND ending.type = 'TaskBlocked'
+  ) THEN finish.seq
+  ELSE (
+    SELECT ending.seq FROM events AS ending
+    WHERE {_ends("ending")} AND ending.version <= finish.version AND (
+      SELECT earlier.type FROM events AS earlier
+      WHERE {_ends("earlier")} AND earlier.version < ending.version ORDER BY earlier.version DESC LIMIT 1
+    ) IS NOT 'TaskBlocked'
+    ORDER BY ending.version DESC LIMIT 1
+  ) END
+{_joined_to_spans("started", "span")}
+{_joined_to_spans("finish", "after")}
+WHERE {_qualified(STARTS, "started")}
 """
 
 _TASKS: Final = f"""
 WITH
-  plans AS (
-    SELECT run_id, seq, {_field("plan_digest")} AS plan, {_field("state_digest")} AS state FROM events
-    WHERE {RUN_LEVEL} AND (type = 'RunSubmitted' OR (type = 'RunForked' AND {_field("state_digest")} <> ''))
-  ),
-  planned AS (
-    SELECT
-      plans.run_id, plans.state, each.key AS place, each.value AS task, json_extract(each.value, '$.task_id') AS task_id
-    FROM plans JOIN blobs ON blobs.digest = plans.plan JOIN json_each(CAST(blobs.bytes AS TEXT), '$.tasks') AS each
-  ),
-  taken AS (
-    SELECT plans.run_id, each.key AS task_id, each.value AS task, CAST(blobs.bytes AS TEXT) AS state
-    FROM plans JOIN blobs ON blobs.digest = plans.state JOIN json_each(CAST(blobs.bytes AS TEXT), '$.tasks') AS each
-  ),
-  moves AS (
-    SELECT
-      run_id, {_field("task_id")} AS task_id, max(seq) AS seq,
-      max(CASE type WHEN 'TaskStarted' THEN seq END) AS started_seq
-    FROM events WHERE type {_any_of(_STATUS_OF)} AND NOT {_UNDONE} GROUP BY 1, 2
-  ),
-  charged AS (
-    SELECT run_id, {_field("task_id")} AS task_id, sum({_field("usd_micros")}) AS usd_micros
-    FROM events WHERE type = 'CostCharged' GROUP BY 1, 2
-  ),
-  archives AS (
-    SELECT DISTINCT {_field("run_id")} AS run_id FROM events WHERE {RUN_LEVEL} AND type = 'RunArchived'
-  ),
   inherited AS (
     SELECT
-      run_id, task_id,
-      CASE json_type(task) WHEN 'object' THEN json_extract(task, '$.status') ELSE
-        json_extract(task, '$[' || (SELECT key FROM json_each(state, '$.fields') WHERE value = 'status') || ']') END AS status,
-      CASE json_type(task) WHEN 'object' THEN json_extract(task, '$.attempts') ELSE
-        json_extract(task, '$[' || (SELECT key FROM json_each(state, '$.fields') WHERE value = 'attempts') || ']')
-      END AS attempts
-    FROM taken
+      forked.run_id, task.key AS task_id,
+      {_inherited("status")} AS status,
+      {_inherited("attempts")} AS attempts
+    FROM events AS forked JOIN blobs ON blobs.digest = {_field("state_digest", "forked.body")}
+    JOIN json_each(CAST(blobs.bytes AS TEXT), '$.tasks') AS task
+    WHERE {_begins("forked")}
   ),
   found AS (
     SELECT
-      planned.*,
-      coalesce({_case("(SELECT type FROM events WHERE seq = moves.seq)", _STATUS_OF)}, inherited.status, 'pending') AS stands,
+      plan.run_id AS run_id, {_PLANNED} AS task_id, task.key AS place, task.value AS task,
+      coalesce({_case("moved.type", _STATUS_OF)}, inherited.status, 'pending') AS stands,
       coalesce({_field("attempt", "begin.body")}, inherited.attempts, 0) AS attempts,
-      begin.body AS begun, moves.seq AS seq, charged.usd_micros AS usd_micros, archives.run_id IS NOT NULL AS archived
-    FROM planned
-    LEFT JOIN moves ON moves.run_id = planned.run_id AND moves.task_id = planned.task_id
-    LEFT JOIN events AS begin ON begin.seq = moves.started_seq
-    LEFT JOIN inherited ON inherited.run_id = planned.run_id AND inherited.task_id = planned.task_id
-    LEFT JOIN charged ON charged.run_id = planned.run_id AND charged.task_id = planned.task_id
-    LEFT JOIN archives ON archives.run_id = planned.run_id
+      begin.body AS begun, moved.seq AS seq, moved.at AS moved_at, {_archived("plan")} AS archived,
+      (
+        SELECT sum({usd_micros("charge.body")}) FROM events AS charge
+        WHERE {_of_planned("charge")} AND charge.type = 'CostCharged'
+      ) AS usd_micros
+    FROM events AS plan JOIN blobs ON blobs.digest = {_field("plan_digest", "plan.body")}
+    JOIN json_each(CAST(blobs.bytes AS TEXT), '$.tasks') AS task
+    LEFT JOIN events AS moved ON moved.seq = (
+      SELECT move.seq FROM events AS move
+      WHERE {_of_planned("move")} AND move.type {_any_of(_STATUS_OF)} AND NOT {_undone("move")}
+      ORDER BY move.version DESC LIMIT 1
+    )
+    LEFT JOIN events AS begin ON begin.seq = (
+      SELECT start.seq FROM events AS start
+      WHERE {_of_planned("start")} AND start.type = 'TaskStarted' AND NOT {_undone("start")}
+      ORDER BY start.version DESC LIMIT 1
+    )
+    LEFT JOIN inherited ON inherited.run_id = plan.run_id AND inherited.task_id = {_PLANNED}
+    WHERE {_begins("plan")}
   )
 SELECT
   run_id,
@@ -275,7 +332,7 @@ SELECT
   {_field("runner", "begun")} AS runner,
   {_field("model", "begun")} AS model,
   {_usd("coalesce(usd_micros, 0)")} AS cost_usd,
-  {_time("(SELECT at FROM events WHERE events.seq = found.seq)")} AS changed_at,
+  {_time("moved_at")} AS changed_at,
   archived,
   place,
   seq
@@ -284,7 +341,7 @@ FROM found
 
 _COSTS: Final = f"""
 SELECT
-  seq, {_time("at")} AS at, run_id, {_field("task_id")} AS task_id, {_field("attempt_id")} AS attempt_id,
+  seq, {_time("at")} AS at, run_id, {OF_TASK} AS task_id, {_field("attempt_id")} AS attempt_id,
   coalesce({_field("agent_type")}, '') AS agent_type, {_field("model")} AS model, {_usd(_field("usd_micros"))} AS usd,
   coalesce({_field("source")}, 'agent') AS source, coalesce({_field("partial")}, 0) AS partial,
   coalesce({_field("input_tokens")}, 0) AS input_tokens, coalesce({_field("output_tokens")}, 0) AS output_tokens,
@@ -294,66 +351,55 @@ FROM events WHERE type = 'CostCharged'
 """
 
 _CONFLICTS: Final = f"""
-WITH
-  counting AS (
-    SELECT seq, at, run_id, type, {_field("task_id")} AS task_id, {_field("attempt_id")} AS attempt_id, body
-    FROM events
-    WHERE type IN ('ConflictDetected', 'ConflictResolved', 'TaskCompleted', 'TaskCancelled', 'TaskReopened')
-      AND NOT {_UNDONE}
-  ),
-  met AS (
-    SELECT *, coalesce({_field("early")}, 0) AS early FROM counting WHERE type = 'ConflictDetected'
-  ),
-  settling AS (
-    SELECT
-      met.seq AS conflict, min(later.seq) AS seq
-    FROM met JOIN counting AS later ON later.run_id = met.run_id AND later.seq > met.seq AND later.task_id = met.task_id
-    WHERE NOT met.early AND later.type <> 'ConflictDetected' AND (
-      later.type IN ('TaskCancelled', 'TaskReopened') OR met.attempt_id IS NULL OR later.attempt_id = met.attempt_id
-      OR (later.type = 'ConflictResolved' AND (later.attempt_id IS NULL OR {_field("how", "later.body")} = 'agent'))
-    )
-    GROUP BY met.seq
-  ),
-  again AS (
-    SELECT met.seq AS conflict, min(later.seq) AS seq
-    FROM met JOIN met AS later ON later.run_id = met.run_id AND later.seq > met.seq
-      AND later.attempt_id IS met.attempt_id AND NOT later.early
-    WHERE NOT met.early
-    GROUP BY met.seq
-  ),
-  archives AS (
-    SELECT DISTINCT {_field("run_id")} AS run_id FROM events WHERE {RUN_LEVEL} AND type = 'RunArchived'
-  )
 SELECT
-  met.seq, {_time("met.at")} AS at, met.run_id, met.task_id, {_field("other_task_id", "met.body")} AS other_task_id,
-  met.attempt_id, {_field("paths", "met.body")} AS paths, coalesce({_field("kinds", "met.body")}, '[]') AS kinds,
+  met.seq, {_time("met.at")} AS at, met.run_id, {of_task("met.body")} AS task_id,
+  {_field("other_task_id", "met.body")} AS other_task_id, {of_attempt("met.body")} AS attempt_id,
+  {_field("paths", "met.body")} AS paths, coalesce({_field("kinds", "met.body")}, '[]') AS kinds,
   CASE
-    WHEN met.early THEN 'early'
+    WHEN {_early("met")} THEN 'early'
     WHEN settled.type IN ('TaskCancelled', 'TaskReopened') THEN 'dropped'
     WHEN settled.seq IS NOT NULL THEN 'resolved'
-    WHEN archives.run_id IS NULL THEN 'waiting'
+    WHEN NOT {_archived("met")} THEN 'waiting'
   END AS status,
   CASE settled.type WHEN 'ConflictResolved' THEN {_field("how", "settled.body")} END AS how,
   settled.seq AS settled_seq,
   met.body = '' AS archived
-FROM met
-LEFT JOIN settling ON settling.conflict = met.seq
-LEFT JOIN counting AS settled ON settled.seq = settling.seq
-LEFT JOIN again ON again.conflict = met.seq
-LEFT JOIN archives ON archives.run_id = met.run_id
-WHERE again.seq IS NULL OR settling.seq < again.seq
+FROM events AS met
+LEFT JOIN events AS settled ON settled.seq = (
+  SELECT later.seq FROM events AS later
+  WHERE NOT {_early("met")} AND {_same_task("later", "met")} AND later.version > met.version
+    AND later.type IN ('ConflictResolved', 'TaskCompleted', 'TaskCancelled', 'TaskReopened') AND NOT {_undone("later")} AND (
+      later.type IN ('TaskCancelled', 'TaskReopened') OR {of_attempt("met.body")} IS NULL
+      OR {_field("attempt_id", "later.body")} = {of_attempt("met.body")}
+      OR (later.type = 'ConflictResolved' AND (
+        {_field("attempt_id", "later.body")} IS NULL OR {_field("how", "later.body")} = 'agent'
+      ))
+    )
+  ORDER BY later.version LIMIT 1
+)
+LEFT JOIN events AS again ON again.seq = (
+  SELECT later.seq FROM events AS later
+  WHERE NOT {_early("met")} AND later.run_id = met.run_id AND {of_attempt("later.body")} IS {of_attempt("met.body")}
+    AND later.version > met.version AND {_qualified(CONFLICTS, "later")} AND NOT {_early("later")} AND NOT {_undone("later")}
+  ORDER BY later.version LIMIT 1
+)
+WHERE {_qualified(CONFLICTS, "met")} AND NOT {_undone("met")} AND (again.seq IS NULL OR settled.seq < again.seq)
 """
 
 _DECISIONS: Final = f"""
 SELECT
-  seq, {_time("at")} AS at, run_id, {_field("task_id")} AS task_id, {_field("attempt_id")} AS attempt_id,
-  {_case("type", _DECIDED)} AS decision, type,
+  event.seq AS seq, {_time("event.at")} AS at, event.run_id AS run_id, {of_task("event.body")} AS task_id,
+  {_field("attempt_id", "event.body")} AS attempt_id, {_case("event.type", _DECIDED)} AS decision, event.type AS type,
   coalesce(
-    nullif({_field("model_reason")}, ''), nullif({_field("reason")}, ''), {_field("because")}, {_field("scope")}
+    nullif({_field("model_reason", "event.body")}, ''), nullif({_field("reason", "event.body")}, ''),
+    {_field("because", "event.body")}, {_field("scope", "event.body")}
   ) AS reason,
-  {_field("because")} AS because, {_field("runner")} AS runner, {_field("model")} AS model, {_field("facts")} AS facts,
-  actor, {_UNDONE} AS undone, body = '' AS archived
-FROM events WHERE type {_any_of(_DECIDED)}
+  {_field("because", "event.body")} AS because, {_field("runner", "event.body")} AS runner,
+  {_field("model", "event.body")} AS model, {_field("facts", "event.body")} AS facts, event.actor AS actor,
+  span.run_id IS NOT NULL AS undone, event.body = '' AS archived
+FROM events AS event
+{_joined_to_spans("event", "span")}
+WHERE event.type {_any_of(_DECIDED)}
 """
 
 VIEWS: Final[dict[str, str]] = {

@@ -37,7 +37,7 @@ class Upkeep:
         self._looked_us: int | None = None
 
     def after_tick(self, seq: int, *, quiet: bool) -> None:
-        """Leave snapshots, fold the write-ahead log, and give a store of an older release its index.
+        """Leave snapshots, fold the write-ahead log, and give a store of an older release its indexes.
 
         Args:
             seq: the last event that the dispatcher has folded.
@@ -51,8 +51,8 @@ class Upkeep:
             if quiet and (self._looked_us is None or now_us - self._looked_us >= LOOK_EVERY_US):
                 self._looked_us = now_us
                 self._log.fold_write_ahead_log()
-                if not self._log.has_task_index:
-                    self._log.make_task_index()
+                if not self._log.has_indexes:
+                    self._log.make_indexes()
         except StoreError as error:  # Nothing of it is needed to go on.
             trouble.warn("the store was not tidied: {}", error)
 

@@ -259,7 +259,7 @@ def test_a_store_without_the_index_has_states_from_whole_snapshots_alone() -> No
         log._writer.execute(f"DROP INDEX {TASK_INDEX}")
         with Log(log.path, environ={}) as other:
             assert type(Projector(other).state("alpha").tasks) is dict
-            other.make_task_index()
+            other.make_indexes()
             assert isinstance(Projector(other).state("alpha").tasks, Tasks)
 
 

@@ -6,7 +6,7 @@ import gzip
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from parallel_agents.projections.conflicts import conflicts
 from parallel_agents.projections.effective import effective
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.timeline import timeline
+from parallel_agents.version import VIEWS
 
 FROZEN = sorted((Path(__file__).parents[1] / "compat" / "histories").glob("*.sql.gz"))
 
@@ -336,7 +337,7 @@ def test_a_view_of_somebody_else_stays(tmp_path: Path) -> None:
     with Log(store, environ={}) as log:
         assert rows(log, "SELECT * FROM costs") == [{"mine": 7}]
         assert rows(log, "SELECT * FROM decisions") == []
-        assert rows(log, "SELECT value FROM store WHERE key = 'views'") == [{"value": "1"}]
+        assert rows(log, "SELECT value FROM store WHERE key = 'views'") == [{"value": str(VIEWS)}]
 
 
 def test_a_store_that_is_written_to_gets_its_views_from_the_next_who_opens_it(tmp_path: Path) -> None:
@@ -354,3 +355,144 @@ def test_a_store_that_is_written_to_gets_its_views_from_the_next_who_opens_it(tm
         assert connection.execute(count).fetchone() == (0,)
         Log(store, environ={}).close()
         assert connection.execute(count).fetchone() == (len(views.VIEWS),)
+
+
+def instructions(log: Log, query: str, values: tuple[str, ...] = ()) -> int:
+    """How many instructions SQLite needs to answer, which is the same on every machine."""
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 10
+
+    with closing(sqlite3.connect(f"{log.path.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.set_progress_handler(count, 10)
+        connection.execute(query, values).fetchall()
+    return done
+
+
+def submit(log: Log, run_id: str, task_ids: list[str]) -> None:
+    """A run of these tasks, started."""
+    plan = Plan(name="house", workspace="none", tasks=tuple(Task(task_id=name) for name in task_ids))
+    digest = digest_of(plan.to_bytes())
+    submitted = ev.RunSubmitted(
+        name="house", plan_digest=digest, task_count=len(task_ids), strategy="concurrent", workspace="none", workdir="/project"
+    )  # fmt: skip
+    log.append(run_id, 0, [submitted, ev.RunStarted()], blobs={digest: plan.to_bytes()})
+
+
+def tried(task_id: str, number: int) -> list[ev.Event]:
+    """One attempt of a task, which fails."""
+    attempt_id = f"{task_id}-{number}"
+    return [
+        ev.TaskStarted(task_id=task_id, attempt_id=attempt_id, attempt=number, runner="shell"),
+        ev.CostCharged(task_id=task_id, attempt_id=attempt_id, usd_micros=number),
+        ev.ConflictDetected(task_id=task_id, other_task_id="other", paths=["a"], attempt_id=attempt_id),
+        ev.ConflictResolved(task_id=task_id, how="ours", attempt_id=attempt_id),
+        ev.TaskFailed(task_id=task_id, attempt_id=attempt_id, duration_s=1.0, error="no"),
+    ]
+
+
+def one_task_again_and_again(log: Log, size: int) -> None:
+    """One run, one task, many attempts; now and then a rollback of a few events."""
+    submit(log, "one", ["again"])
+    for number in range(1, size + 1):
+        log.append("one", log.version("one"), tried("again", number))
+    for _ in range(3):
+        log.append("one", log.version("one"), [ev.RunRolledBack(to_seq=log.last_seq() - 7)])
+
+
+def many_runs_rolled_back(log: Log, size: int) -> None:
+    """Many runs of one attempt, each rolled back and tried again."""
+    for number in range(size):
+        run_id = f"run {number}"
+        submit(log, run_id, ["again"])
+        first = log.last_seq()
+        log.append(run_id, log.version(run_id), tried("again", 2 * number))
+        log.append(run_id, log.version(run_id), [ev.RunRolledBack(to_seq=first), *tried("again", 2 * number + 1)])
+
+
+def a_wide_run(log: Log, size: int) -> None:
+    """One run of many tasks, each tried once."""
+    names = [f"t{number}" for number in range(size)]
+    submit(log, "one", names)
+    log.append("one", log.version("one"), [ev.TaskQueued(task_id=name) for name in names])
+    log.append("one", log.version("one"), [event for name in names for event in tried(name, 1)])
+
+
+GROUPED = (
+    "SELECT runner, sum(undone), sum(cost_usd) FROM attempts GROUP BY runner",
+    "SELECT type, sum(undone) FROM history GROUP BY type",
+    "SELECT status, count(*), sum(cost_usd) FROM tasks GROUP BY status",
+    "SELECT status, sum(cost_usd) FROM runs GROUP BY status",
+    "SELECT c.model, sum(c.usd * a.undone) FROM costs AS c JOIN attempts AS a USING (attempt_id) GROUP BY c.model",
+)
+NARROW = (
+    ("SELECT * FROM attempts WHERE run_id = ? AND task_id = ?", ("one", "t7")),
+    ("SELECT * FROM attempts WHERE run_id = ? AND attempt_id = ?", ("one", "t7-1")),
+    ("SELECT * FROM attempts WHERE attempt_id = ?", ("t7-1",)),
+    ("SELECT * FROM attempts LIMIT 5", ()),
+    ("SELECT * FROM attempts ORDER BY started_seq DESC LIMIT 5", ()),
+    ("SELECT * FROM tasks WHERE run_id = ?", ("two",)),
+    ("SELECT * FROM runs WHERE run_id = ?", ("two",)),
+    ("SELECT * FROM costs WHERE run_id = ? AND task_id = ?", ("one", "t7")),
+    ("SELECT * FROM costs WHERE run_id = ?", ("two",)),
+    ("SELECT * FROM conflicts WHERE run_id = ?", ("two",)),
+    ("SELECT * FROM conflicts WHERE run_id = ? LIMIT 5", ("one",)),
+    ("SELECT * FROM conflicts LIMIT 5", ()),
+    ("SELECT * FROM history LIMIT 5", ()),
+    ("SELECT * FROM history ORDER BY seq DESC LIMIT 5", ()),
+    ("SELECT * FROM history WHERE run_id = ? ORDER BY version DESC LIMIT 5", ("one",)),
+    ("SELECT * FROM decisions WHERE run_id = ? AND task_id = ?", ("one", "t7")),
+    ("SELECT * FROM decisions ORDER BY seq DESC LIMIT 5", ()),
+)
+
+
+@pytest.mark.parametrize("story", [one_task_again_and_again, many_runs_rolled_back, a_wide_run])
+def test_a_whole_view_of_a_log_twice_as_long_takes_twice_as_long(
+    story: Callable[[Log, int], None], tmp_path: Path
+) -> None:
+    """And not four times, as it would if every row looked through the log, also where rows are counted by something."""
+    took = []
+    for size in (60, 240):
+        with Log(tmp_path / f"{size}.db", environ={}) as log:
+            log._writer.execute("PRAGMA synchronous = OFF")
+            story(log, size)
+            check_all(log)
+            took.append(
+                {
+                    query: instructions(log, query)
+                    for name in views.VIEWS
+                    for query in (f"SELECT * FROM {name}", f"SELECT count(*) FROM {name}")
+                }
+                | {query: instructions(log, query) for query in GROUPED}
+            )
+    few, many = took
+    for query, instructions_of_few in few.items():
+        assert many[query] < 5.5 * instructions_of_few + 2000, query
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_question_for_a_few_rows_reads_a_few_events(order: int, tmp_path: Path) -> None:
+    """However long the log is: conditions reach the indexes. A task is looked for in its plan, so that grows with the plan.
+
+    Which of several indexes SQLite takes must not hang on the order in which they were made.
+    """
+    took = []
+    for size in (60, 600):
+        with Log(tmp_path / f"{size}.db", environ={}) as log:
+            made = dict(log.ask("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL", ()))
+            for name in made:
+                log._writer.execute(f"DROP INDEX {name}")
+            for name in sorted(made)[::order]:
+                log._writer.execute(made[name])
+            a_wide_run(log, size)
+            submit(log, "two", ["alone"])
+            took.append([instructions(log, *question) for question in NARROW])
+            a_task = instructions(log, "SELECT * FROM tasks WHERE run_id = ? AND task_id = ?", ("one", "t7"))
+            assert a_task < 1000 + 15 * size
+            all_runs = instructions(log, "SELECT * FROM runs")
+            assert all_runs < 2500 + 15 * size
+    for question, in_short, in_long in zip(NARROW, *took, strict=True):
+        assert in_long < 1.2 * in_short + 100, question
