@@ -20,7 +20,8 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.scheduler.accounts import has_agents
 from parallel_agents.scheduler.circuits import read_circuits
-from parallel_agents.scheduler.redecide import Around, Divergence, Judged, Redecider
+from parallel_agents.scheduler.redecide import Redecider
+from parallel_agents.scheduler.verdicts import Around, Divergence, Judged
 from parallel_agents.verification import verify
 
 REPORT_EVERY = 2_000  # Events between two reports of progress.

@@ -103,6 +103,7 @@ class RunPaused(Event):
 
     reason: str = ""
     code: str = ""  # budget, authentication or spend_cap, where that is why; a script tells by it.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class RunResumed(Event):
@@ -443,6 +444,7 @@ class BudgetThresholdReached(Event):
     scope: str
     share: float
     spent_usd_micros: Count
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class BudgetExceeded(Event):
@@ -451,6 +453,7 @@ class BudgetExceeded(Event):
     scope: str
     spent_usd_micros: Count
     budget_usd_micros: Count
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class BudgetChanged(Event):

@@ -35,6 +35,7 @@ from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.attempts import Attempts, Held, checked
 from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.circuits import Breakers
+from parallel_agents.scheduler.decide_money import decide_held
 from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
@@ -554,7 +555,7 @@ class Dispatcher:
                 self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
-                if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
+                if decision.held and (pause := decide_held(held.state, decision, told)) is not None:
                     self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
             slots = self._occupancy.of_run(run_id)
