@@ -121,6 +121,7 @@ class RunCancelRequested(Event):
 
     reason: str = ""
     grace_s: float = 3.0  # Between asking the processes to end and killing them; 0 in an emergency.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class RunCompleted(Event):

@@ -443,7 +443,8 @@ class Dispatcher:
                         ended = decide.attributed(task, ended)
                     events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
-                self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
+                # What work means depends on what was merged before.
+                self._add_all(draft, run_id, _paused_once(decided.pop(run_id)))
                 self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)

@@ -32,7 +32,8 @@ from parallel_agents.scheduler.decide import (
 )
 from parallel_agents.scheduler.decide_money import BUDGET, LIVE
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
-from parallel_agents.scheduler.redecide_money import judge_pause, judge_resumed, judge_told, left_untold
+from parallel_agents.scheduler.redecide_money import judge_money_pause, judge_resumed, judge_told, left_untold
+from parallel_agents.scheduler.redecide_pauses import judge_cancel, judge_pause, ungated, unpaused
 from parallel_agents.scheduler.rests import Rests
 from parallel_agents.scheduler.retry import JITTER
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -53,8 +54,7 @@ LEVEL: Final = "level"
 
 _SAMPLED: Final = frozenset(
     {
-        "WorkersScaled", "DispatchThrottled", "DispatchUnthrottled", "AttemptStuck", "AttemptRevived", "RunPaused",
-        "RunCancelRequested",
+        "WorkersScaled", "DispatchThrottled", "DispatchUnthrottled", "AttemptStuck", "AttemptRevived",
     }
 )  # fmt: skip
 
@@ -100,7 +100,15 @@ class Redecider:
             case ev.BudgetThresholdReached() | ev.BudgetExceeded():
                 return judge_told(state, commit, at, around, self._judged)
             case ev.RunPaused(code=code) if code == BUDGET:
-                return judge_pause(state, commit, at, around, self._judged, _held_back(state, record, around))
+                return judge_money_pause(state, commit, at, around, self._judged, _held_back(state, record, around))
+            case ev.RunPaused():
+                return judge_pause(state, commit, at, self._judged)
+            case ev.TaskBlocked(attempt_id=str()):
+                return unpaused(state, commit, at)
+            case ev.GateChecked():
+                return ungated(state, commit, at)
+            case ev.RunCancelRequested():
+                return judge_cancel(state, commit, at, around, self._judged)
             case ev.RunResumed():
                 return judge_resumed(state, record, around, self._judged)
             case ev.RunStarted():
@@ -206,8 +214,9 @@ class Redecider:
             {"type": type(made[0]).__name__, "retry": again is not None},
         )  # fmt: skip
         if said is not None or retry is None or again is None:
-            return said
-        return self._judged.same(commit[_place_after(commit, at, event.attempt_id)], _fields(retry), _fields(again))
+            return said or unpaused(state, commit, at)
+        place = _place_after(commit, at, event.attempt_id)
+        return self._judged.same(commit[place], _fields(retry), _fields(again)) or unpaused(state, commit, place)
 
     def _judge_stopped(self, state: RunState, record: Recorded) -> Divergence | None:
         event = record.event

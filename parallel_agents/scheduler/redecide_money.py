@@ -7,7 +7,7 @@ was spent in all: what that is beyond the charges of the log is taken for seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -17,7 +17,7 @@ from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.budget import Books, Budgets, budgets_of, crossings
 from parallel_agents.scheduler.decide_money import BUDGET, LIVE, decide_held, decide_spent, decide_waited
 from parallel_agents.scheduler.plan import Decision
-from parallel_agents.scheduler.verdicts import Around, Divergence, Judged
+from parallel_agents.scheduler.verdicts import Around, Divergence, Judged, missing
 
 Told = ev.BudgetThresholdReached | ev.BudgetExceeded
 _COMPARED: Final[dict[type[Event], tuple[str, ...]]] = {
@@ -55,15 +55,15 @@ def _follows(
     """Whether what is due after something that was told does follow it: another share, or the pause of the run."""
     after = commit[at + 1].event if at + 1 < len(commit) else None
     if due:
-        return None if type(after) is type(due[0]) else _missing(commit[at], after, due[0])
+        return None if type(after) is type(due[0]) else missing(commit[at], after, due[0])
     if isinstance(after, Told):
         return None  # Of the next look, or not due at all.
     pause = decide_spent(_told_before(commit, at + 1), budgets, state)
     paused = isinstance(after, ev.RunPaused) and after.code == BUDGET
-    return None if pause is None or paused else _missing(commit[at], after, pause)
+    return None if pause is None or paused else missing(commit[at], after, pause)
 
 
-def judge_pause(
+def judge_money_pause(
     state: RunState, commit: Sequence[Recorded], at: int, around: Around, judged: Judged, decision: Decision
 ) -> Divergence | None:
     """Whether a run is to be paused because money is spent.
@@ -103,9 +103,9 @@ def left_untold(state: RunState, record: Recorded, around: Around) -> Divergence
         running = {name for name in state.running.values() if state.tasks[name].started_at_us != record.at_us}
         due = crossings(books, budgets, sorted(running) if state.running else None)
         if due:
-            return _missing(record, None, due[0], "before")
+            return missing(record, None, due[0], "before")
     resumed = decide_waited(spend, state, record.at_us)
-    return None if resumed is None else _missing(record, None, resumed, "before")
+    return None if resumed is None else missing(record, None, resumed, "before")
 
 
 def _due(books: Books, budgets: Budgets, state: RunState, scope: str | None) -> list[Told]:
@@ -138,14 +138,3 @@ def _told_before(commit: Sequence[Recorded], at: int) -> list[Event]:
     while first > 0 and isinstance(commit[first - 1].event, Told):
         first -= 1
     return [one.event for one in commit[first:at]]
-
-
-def _missing(record: Recorded, after: Event | None, due: Event, field: str = "then") -> Divergence:
-    found = None if after is None else type(after).__name__
-    return Divergence(record.seq, type(record.event).__name__, field, found, words_of_event(due))
-
-
-def words_of_event(event: Event) -> str:
-    """What would be appended, in a word or two."""
-    values: dict[str, Any] = {name: getattr(event, name) for name in ("scope", "share", "code") if hasattr(event, name)}
-    return " ".join([type(event).__name__, *(str(value) for value in values.values() if value != "")])

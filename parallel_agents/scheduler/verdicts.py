@@ -68,3 +68,20 @@ class Judged:
     def unjudged(self, record: Recorded) -> None:
         """Count one that rests on what no event holds."""
         self.sampled[type(record.event).__name__] += 1
+
+
+def missing(record: Recorded, after: Event | None, due: Event, field: str = "then") -> Divergence:
+    """That something was due and was not told.
+
+    Args:
+        record: the event before it, or the one before which it was to be told (``field``: before).
+        after: what follows instead.
+    """
+    found = None if after is None else type(after).__name__
+    return Divergence(record.seq, type(record.event).__name__, field, found, words_of(due))
+
+
+def words_of(event: Event) -> str:
+    """What would be appended, in a word or two."""
+    values = (getattr(event, name, "") for name in ("scope", "share", "runner", "provider", "code"))
+    return " ".join([type(event).__name__, *(str(value) for value in values if value != "")])

@@ -88,14 +88,21 @@ OF_MONEY: Final = {
         elsewhere=True,
     ),
     "a run is paused for money that there is": Planted(
-        "agents", "RunPaused", lambda body: {**body, "code": "budget", "facts": {"live_usd_micros": {}}}, ("type",),
-        lambda body: body["code"] in ("authentication", "spend_cap"),
+        "agents", "RunPaused", lambda body: {**body, "code": "budget", "facts": {"live_usd_micros": {}}}, ("then",),
+        lambda body: body["code"] in ("authentication", "spend_cap"), elsewhere=True,
     ),
     "a run did not wait for its provider": Planted(
         "agents", "RunResumed", gone, ("before",), lambda body: body["reason"].endswith("its time is over"),
         elsewhere=True,
     ),
 }  # fmt: skip
+
+
+OF_TIME: Final = {
+    "the time of a run was not up": Planted(
+        "scheduler", "RunCancelRequested", with_facts(used_s=0.5), ("type",), has_facts
+    ),
+}
 
 
 def altered(log: Log, row: Row, change: Change) -> list[Divergence]:
@@ -131,10 +138,13 @@ def found_in(log: Log, planted: Planted) -> list[Divergence]:
     return found
 
 
-@pytest.mark.parametrize("name", OF_MONEY)
-def test_what_is_recorded_otherwise_of_money_is_named(name: str) -> None:
+PLANTED: Final = {**OF_MONEY, **OF_TIME}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_recorded_otherwise_is_named(name: str) -> None:
     """Each altered event by itself."""
-    check(OF_MONEY[name])
+    check(PLANTED[name])
 
 
 def check(planted: Planted) -> None:
