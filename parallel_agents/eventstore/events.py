@@ -494,6 +494,7 @@ class ProviderFreed(Event):
 
     provider: str
     reason: str = ""
+    attempt_id: str = ""  # That got through; empty where a person said so.
 
 
 class AttemptStuck(Event):
@@ -555,6 +556,8 @@ class CircuitClosed(Event):
 
     runner: str
     reason: str = ""
+    attempt_id: str = ""  # Whose runner was seen to work; empty where a person said so.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class ConflictDetected(Event):

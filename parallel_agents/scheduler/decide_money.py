@@ -117,7 +117,7 @@ def decide_provider(spend: Spend, ended: Ended, started_us: int, model: str | No
     before = spend.waits.get(ended.provider)
     if ended.kind not in WAITS:
         through = ended.got_through and ended.error is None and before is not None and before.seen_us <= started_us
-        return ev.ProviderFreed(provider=ended.provider) if through else None
+        return ev.ProviderFreed(provider=ended.provider, attempt_id=ended.attempt_id) if through else None
     stated = ended.until_us is not None and ended.until_us > now_us
     # It began before that was known: no new refusal. What starts in the commit that tells of it comes after it.
     same = before is not None and started_us < before.seen_us

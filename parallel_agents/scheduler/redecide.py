@@ -34,6 +34,7 @@ from parallel_agents.scheduler.decide_money import BUDGET, LIVE
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
 from parallel_agents.scheduler.redecide_money import judge_money_pause, judge_resumed, judge_told, left_untold
 from parallel_agents.scheduler.redecide_pauses import judge_cancel, judge_pause, ungated, unpaused
+from parallel_agents.scheduler.redecide_runners import RunnersAgain
 from parallel_agents.scheduler.rests import Rests
 from parallel_agents.scheduler.retry import JITTER
 from parallel_agents.scheduler.runners.protocol import Ended
@@ -71,6 +72,7 @@ class Redecider:
         self._agenda: Agenda | None = None
         self._state: RunState | None = None
         self._upto = 0  # The last event that was judged together with one before it.
+        self._runners = RunnersAgain(judged)
 
     def judge(self, state: RunState, commit: Sequence[Recorded], at: int, around: Around) -> Divergence | None:
         """Decide again what the event at a place decided, if it is the first one of a decision.
@@ -89,14 +91,17 @@ class Redecider:
             case _ if is_planned(record.event, state):
                 if record.seq <= self._upto:
                     return None
-                untold = left_untold(state, record, around)
-                return untold or self._judge_plan(state, planned(commit, at, state), around)
+                batch = planned(commit, at, state)
+                untold = left_untold(state, commit, at, around) or self._runners.untried(batch, around)
+                return untold or self._judge_plan(state, batch, around)
             case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
-                return self._judge_end(state, commit, at, around)
+                return self._runners.unsaid(state, record, around) or self._judge_end(state, commit, at, around)
+            case ev.TaskCompleted():
+                return self._runners.unsaid(state, record, around)
             case ev.TaskCancelled(attempt_id=attempt_id) if attempt_id in state.running:
                 return self._judge_stopped(state, record)
             case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled():
-                return left_untold(state, record, around) or self._judge_finish(state, record, around)
+                return left_untold(state, commit, at, around) or self._judge_finish(state, record, around)
             case ev.BudgetThresholdReached() | ev.BudgetExceeded():
                 return judge_told(state, commit, at, around, self._judged)
             case ev.RunPaused(code=code) if code == BUDGET:
@@ -118,6 +123,16 @@ class Redecider:
             case _:
                 pass  # Nothing that a scheduler decides: what happened, or what somebody has asked for.
         return None
+
+    def judge_of_store(
+        self, state: RunState, record: Recorded, coming: Sequence[Recorded], around: Around
+    ) -> Divergence | None:
+        """The same of an event of no run, as far as an attempt of this run is why.
+
+        Args:
+            coming: events of the run that were appended together with it, and after it.
+        """
+        return self._runners.judge(state, record, coming, around) if record.actor == around.actor else None
 
     def forget(self) -> None:
         """The state is another one from here on."""

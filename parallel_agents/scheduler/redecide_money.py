@@ -20,6 +20,7 @@ from parallel_agents.scheduler.plan import Decision
 from parallel_agents.scheduler.verdicts import Around, Divergence, Judged, missing
 
 Told = ev.BudgetThresholdReached | ev.BudgetExceeded
+_PLANNED: Final = (ev.TaskQueued, ev.TaskBlocked, ev.TaskStarted, ev.TaskSkipped, ev.TaskCancelled)
 _COMPARED: Final[dict[type[Event], tuple[str, ...]]] = {
     ev.BudgetThresholdReached: ("scope", "share", "spent_usd_micros"),
     ev.BudgetExceeded: ("scope", "spent_usd_micros", "budget_usd_micros"),
@@ -88,13 +89,13 @@ def judge_resumed(state: RunState, record: Recorded, around: Around, judged: Jud
     return judged.as_made(record, None if spend is None else decide_waited(spend, state, record.at_us), ())
 
 
-def left_untold(state: RunState, record: Recorded, around: Around) -> Divergence | None:
+def left_untold(state: RunState, commit: Sequence[Recorded], at: int, around: Around) -> Divergence | None:
     """Something that was to be told before a look at the run came to this event, whatever running agents were seen to spend.
 
     Args:
-        record: the first event that a look has led to after the money was looked at.
+        at: the place of an event that is planned, or of the end of the run: money was looked at before.
     """
-    spend = around.spend
+    spend, record = around.spend, commit[at]
     if spend is None or state.ended:
         return None
     budgets, books = budgets_of(state), Books(spend, record.at_us)
@@ -104,6 +105,8 @@ def left_untold(state: RunState, record: Recorded, around: Around) -> Divergence
         due = crossings(books, budgets, sorted(running) if state.running else None)
         if due:
             return missing(record, None, due[0], "before")
+    if any(isinstance(one.event, _PLANNED) for one in commit[:at]):
+        return None  # What has become ready by that very look waits from the next one on.
     resumed = decide_waited(spend, state, record.at_us)
     return None if resumed is None else missing(record, None, resumed, "before")
 
