@@ -508,6 +508,7 @@ class AttemptStuck(Event):
     silent_s: float  # Since it was last seen to do something.
     reason: str  # In words.
     last_output: str = ""  # The last that it has printed.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class AttemptRevived(Event):
@@ -627,12 +628,14 @@ class DispatchThrottled(Event):
 
     reason: str
     code: str = ""  # What it is short of: disk, cpu or memory; empty, of older releases: disk.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class DispatchUnthrottled(Event):
     """The machine has room again."""
 
     code: str = ""  # Of what; as above.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class WorkersScaled(Event):
@@ -643,6 +646,7 @@ class WorkersScaled(Event):
     workers: Count
     reason: str = ""
     wait_s: float = 0.0  # So long the machine has to be calm before the next one is added.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class SecretScrubbed(Event):

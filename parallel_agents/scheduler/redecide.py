@@ -32,6 +32,7 @@ from parallel_agents.scheduler.decide import (
 )
 from parallel_agents.scheduler.decide_money import BUDGET, LIVE
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
+from parallel_agents.scheduler.redecide_machine import judge_health, judge_machine
 from parallel_agents.scheduler.redecide_money import judge_money_pause, judge_resumed, judge_told, left_untold
 from parallel_agents.scheduler.redecide_pauses import judge_cancel, judge_pause, ungated, unpaused
 from parallel_agents.scheduler.redecide_runners import RunnersAgain
@@ -52,12 +53,6 @@ THEN: Final = "then"
 """Of the last start of a decision: what kept it from starting more but its own rules. Empty: nothing did."""
 LEVEL: Final = "level"
 """Beside that: only tasks of at most this rank of priority were let start, since several runs share the slots by it."""
-
-_SAMPLED: Final = frozenset(
-    {
-        "WorkersScaled", "DispatchThrottled", "DispatchUnthrottled", "AttemptStuck", "AttemptRevived",
-    }
-)  # fmt: skip
 
 
 class Redecider:
@@ -118,8 +113,10 @@ class Redecider:
                 return judge_resumed(state, record, around, self._judged)
             case ev.RunStarted():
                 return self._judged.same(record, {"status": state.status}, {"status": st.SUBMITTED})
-            case _ if type(record.event).__name__ in _SAMPLED:
-                self._judged.unjudged(record)
+            case ev.DispatchThrottled() | ev.DispatchUnthrottled() | ev.WorkersScaled():
+                return judge_machine(state, commit, at, self._judged)
+            case ev.AttemptStuck() | ev.AttemptRevived():
+                return judge_health(state, record, self._judged)
             case _:
                 pass  # Nothing that a scheduler decides: what happened, or what somebody has asked for.
         return None
