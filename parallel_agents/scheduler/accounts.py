@@ -6,7 +6,6 @@ Nothing of it is read before the process holds a run with tasks of agents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
@@ -16,7 +15,7 @@ from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import MINUTE_US, Spend
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.agents.granting import AgentFacts, is_agent
-from parallel_agents.scheduler.budget import Books, Budgets, Stop, budgets_of, overspent, usd, words_of
+from parallel_agents.scheduler.budget import Books, Budgets, BudgetsAtHand, Stop, budgets_of, overspent, usd, words_of
 from parallel_agents.scheduler.decide import PAUSES
 from parallel_agents.scheduler.decide_money import (
     decide_provider,
@@ -44,7 +43,7 @@ class Accounts:
         self.spend: Spend | None = None
         self.elsewhere: Callable[[str, str], str] = _unknown  # The agent type of a task, of runs that others dispatch.
         self.cut: dict[str, Stop] = {}  # Attempts that are stopped because a budget is spent.
-        self._budgets: dict[str, tuple[Any, Budgets]] = {}  # By run, with what they follow from.
+        self._budgets = BudgetsAtHand()
         self._projector = projector
         self._live = live
 
@@ -70,15 +69,7 @@ class Accounts:
         """
         if self.spend is None:
             return None
-        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets_of(state), self.elsewhere)
-
-    def _budgets_of(self, state: RunState) -> Budgets:
-        """The same as of ``budgets_of``. It goes through all tasks, so it is asked only where something has changed."""
-        key = (state.plan_digest, state.budget_usd_micros, tuple(state.task_budgets.items()))
-        found = self._budgets.get(state.run_id)
-        if found is None or found[0] != key:
-            found = self._budgets[state.run_id] = key, budgets_of(state)
-        return found[1]
+        return agent_facts(self.spend, state, states, now_us, self._live(), self._budgets.of(state), self.elsewhere)
 
     def due(self, facts: AgentFacts, state: RunState) -> list[Event]:
         """What is to be told of the budgets of a run, and its pause where one is spent. Notes who is to be stopped."""

@@ -23,7 +23,7 @@ from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import circuits as circuits_of
 from parallel_agents.scheduler import governing
 from parallel_agents.scheduler.agents.granting import AgentFacts, runner_name
-from parallel_agents.scheduler.budget import Books, budgets_of
+from parallel_agents.scheduler.budget import Books
 from parallel_agents.scheduler.decide import (
     cancelled_unstarted,
     decide_end,
@@ -437,7 +437,7 @@ def _agent_facts(state: RunState, known: Mapping[str, Any], around: Around, at_u
     if working is None:
         held = (one for one in around.spend.running.values() if one.agent)
         working = [around.agent_type(one.run_id, one.task_id) for one in held]
-    return AgentFacts(Books(around.spend, at_us, known.get(LIVE, {})), budgets_of(state), at_us, list(working))
+    return AgentFacts(Books(around.spend, at_us, known.get(LIVE, {})), around.budgets.of(state), at_us, list(working))
 
 
 def _steps(decision: Decision) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.spend import PERIODS, Spend
 from parallel_agents.projections.status import RunState
-from parallel_agents.scheduler.budget import Books, Budgets, budgets_of, crossings
+from parallel_agents.scheduler.budget import Books, Budgets, crossings
 from parallel_agents.scheduler.decide_money import BUDGET, LIVE, decide_held, decide_spent, decide_waited
 from parallel_agents.scheduler.plan import Decision
 from parallel_agents.scheduler.verdicts import Around, Divergence, Judged, missing
@@ -38,7 +38,7 @@ def judge_told(
     record = commit[at]
     told, spend = record.event, around.spend
     assert isinstance(told, Told)
-    budgets = budgets_of(state)
+    budgets = around.budgets.of(state)
     if spend is None:
         return judged.same(record, {"scope": told.scope}, {})
     scopes = None if LIVE in told.facts else told.scope
@@ -75,7 +75,7 @@ def judge_money_pause(
     """
     record = commit[at]
     assert isinstance(record.event, ev.RunPaused)
-    if (spent := decide_spent(_told_before(commit, at), budgets_of(state), state)) is not None:
+    if (spent := decide_spent(_told_before(commit, at), around.budgets.of(state), state)) is not None:
         return judged.as_made(record, spent, ("code",))
     if LIVE not in record.event.facts and (around.spend is None or around.spend.running):
         judged.unjudged(record)
@@ -98,7 +98,7 @@ def left_untold(state: RunState, commit: Sequence[Recorded], at: int, around: Ar
     spend, record = around.spend, commit[at]
     if spend is None or state.ended:
         return None
-    budgets, books = budgets_of(state), Books(spend, record.at_us)
+    budgets, books = around.budgets.of(state), Books(spend, record.at_us)
     if budgets.limited:
         # Whoever was started at the same time may have been so after the look.
         running = {name for name in state.running.values() if state.tasks[name].started_at_us != record.at_us}

@@ -12,6 +12,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.projections.circuits import Circuits
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.spend import Spend
+from parallel_agents.scheduler.budget import BudgetsAtHand
 
 
 class Divergence(NamedTuple):
@@ -33,6 +34,7 @@ class Around:
     spend: Spend | None = None  # Where the run has agents.
     actor: str = ""  # Of whoever dispatches the run: nobody else's events are decisions of the scheduler.
     agent_type: Callable[[str, str], str] = lambda run_id, task_id: ""  # By run and task.
+    budgets: BudgetsAtHand = field(default_factory=BudgetsAtHand)
 
 
 @dataclass(slots=True)

@@ -152,3 +152,10 @@ def test_that_the_time_of_a_run_is_up_is_decided_again() -> None:
     assert (again.named, again.judged.decisions) == (None, {"RunCancelRequested": 1})
     assert Again(run, [overdue(used_s=59.9)]).named == ("RunCancelRequested", "type", "RunCancelRequested", None)
     assert Again(run, [overdue()]).judged.sampled == {"RunCancelRequested": 1}
+
+
+def test_a_run_that_goes_on_without_having_waited_is_named() -> None:
+    """A person's word would not be the dispatcher's."""
+    run = running()
+    run.add(ev.RunPaused())
+    assert Again(run, [ev.RunResumed()]).named == ("RunResumed", "type", "RunResumed", None)
