@@ -556,7 +556,9 @@ class Dispatcher:
                 self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
-                if decision.held and (pause := decide_held(held.state, decision, told)) is not None:
+                if priority != levels[-1] or not decision.held:
+                    continue  # What is less urgent may cost nothing, and start.
+                if (pause := decide_held(held.state, decision, told)) is not None:
                     self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
             slots = self._occupancy.of_run(run_id)
