@@ -241,16 +241,42 @@ def memory(project: Path, *words: str) -> float:
     return int(said[1]) * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def memories(project: Path, run_id: str, task_id: str, what: str, goal: Goal | None, verbs: Sequence[str]) -> None:
+def memories(project: Path, run_id: str, task_id: str, what: str, verbs: Sequence[str]) -> None:
     """Of commands that read."""
+    then = ("--at", "400000")
     words: dict[str, tuple[str, ...]] = {
-        "status": ("status", run_id, "--json"), "history": ("history", run_id), "history --json": ("history", "--all", "--json"),
+        "status": ("status", run_id, "--json"), "status in words": ("status", run_id), "history": ("history", run_id),
+        "status --at": ("status", run_id, *then), "history --json": ("history", "--all", "--json"),
         "files": ("files", run_id, "--json"), "why": ("why", run_id, task_id, "--json"),
+        "why --at": ("why", run_id, task_id, *then),
+        "show": ("show", run_id, task_id, "--json"), "logs": ("logs", run_id, task_id), "queue": ("queue", run_id, "--json"),
+        "queue --at": ("queue", run_id, *then, "--json"), "timeline": ("timeline", run_id, "--json"),
+        "cost": ("cost", run_id, "--json"), "checkpoints": ("checkpoints", run_id, "--json"),
+        "conflicts": ("conflicts", run_id, "--json"), "diff": ("diff", run_id, "400000", "now", "--json"),
+        "replay": ("replay", run_id, "--json"), "replay --verify": ("replay", run_id, "--verify"), "verify": ("verify",),
     }  # fmt: skip
     for verb in verbs:
-        tell(
-            f"past: memory of `{verb}`, {what}", memory(project, *words[verb]), goal, "the most that it held", unit="MB"
-        )
+        held = memory(project, *words[verb])
+        tell(f"past: memory of `{verb}`, {what}", held, MEMORY_MB, "the most that it held", unit="MB")
+
+
+FEW = (
+    "status",
+    "show",
+    "history",
+    "history --json",
+    "why",
+    "timeline",
+    "cost",
+    "checkpoints",
+    "replay",
+    "replay --verify",
+    "verify",
+)
+ALL = (
+    "status", "status in words", "status --at", "history", "files", "why", "why --at", "show", "logs", "queue", "queue --at",
+    "timeline", "cost", "checkpoints", "conflicts", "diff", "replay", "replay --verify", "verify",
+)  # fmt: skip
 
 
 def main(named: str | None = None) -> None:
@@ -281,30 +307,9 @@ def main(named: str | None = None) -> None:
             small_runs(log, run_ids)
         with Log(folder / "large" / ".parallel-agents" / "events.db", environ={}) as log:
             sweep(log, made["large"])
-        memories(
-            folder / "many",
-            run_ids[500],
-            "task-7",
-            "1,000 runs",
-            MEMORY_MB,
-            ("status", "history", "history --json", "why"),
-        )
-        memories(
-            folder / "busy",
-            made["busy"],
-            "task-7",
-            "a run of 1,000 tasks",
-            MEMORY_MB,
-            ("status", "history", "files", "why"),
-        )
-        memories(
-            folder / "large",
-            made["large"],
-            "task-7",
-            "a run of 166,666 tasks",
-            None,
-            ("status", "history", "files", "why"),
-        )
+        memories(folder / "many", run_ids[500], "task-7", "1,000 runs", FEW)
+        memories(folder / "busy", made["busy"], "task-7", "a run of 1,000 tasks", ALL)
+        memories(folder / "large", made["large"], f"task-{EVENTS // 6 - 1}", "a run of 166,666 tasks", ALL)
 
 
 if __name__ == "__main__":

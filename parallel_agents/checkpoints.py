@@ -6,7 +6,7 @@ its event belongs to no run (``store``); one of a run is of the run's files, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from parallel_agents.checkpoint_metadata import level_of
 from parallel_agents.eventstore.crash_points import reach
 from parallel_agents.eventstore.errors import NotAllowed, StaleRun, UnknownCheckpoint, nearest
 from parallel_agents.eventstore.events import STORE_RUN, CheckpointCreated, RunForked, RunSubmitted
+from parallel_agents.eventstore.known_plans import known_plan
 from parallel_agents.eventstore.location import FOLDER, files_home, make_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, decode_brief, new_id, rfc3339
-from parallel_agents.eventstore.submission import load_plan
+from parallel_agents.passing import Passing
 from parallel_agents.project import Project
 from parallel_agents.projections import checkpoints as line_fold
 from parallel_agents.projections.checkpoints import Checkpoint, Line
@@ -50,28 +51,54 @@ def list_of(log: Log, run_id: str | None, upto: int | None = None) -> list[dict[
     Raises:
         UnknownRun: there is no such run.
     """
-    records: Iterable[Recorded]
-    if run_id is None:
-        records = map(decode, log.rows(0, upto, where=line_fold.TYPES))
-    else:
-        if run_id != STORE_RUN and next(log.briefs(run_id, 0, upto), None) is None:
-            raise unknown_run(log, run_id, upto)
-        records = (decode_brief(run_id, brief) for brief in log.briefs(run_id, 0, upto, where=line_fold.TYPES))
+    return list(passing(log, run_id, upto))
+
+
+def passing(log: Log, run_id: str | None, upto: int | None = None) -> Passing[dict[str, Any]]:
+    """The same, each made as it is gone to.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    end = log.last_seq() if upto is None else upto
+    if run_id is not None and run_id != STORE_RUN and next(log.briefs(run_id, 0, end), None) is None:
+        raise unknown_run(log, run_id, upto)
+    agents: dict[str, Callable[[str], str | None]] = {}
+    if run_id is not None and run_id != STORE_RUN:
+        agents[run_id] = _agent_types(log, run_id)  # First, as it takes most memory for a moment.
     lines: dict[str, Line] = {}
-    for record in records:
+    for record in _records(log, run_id, end, line_fold.TYPES):
         line_fold.fold(lines.setdefault(record.run_id, Line()), record)
-    found = [one for line in lines.values() for one in line.checkpoints.values()]
-    agents: dict[str, dict[str, str]] = {}
-    return [_as_data(log, one, agents) for one in sorted(found, key=lambda one: one.record.seq)]
+
+    def made() -> Iterator[dict[str, Any]]:
+        for record in _records(log, run_id, end, line_fold.CREATED):
+            event = record.event
+            if isinstance(event, CheckpointCreated):
+                one = lines[record.run_id].checkpoints[event.checkpoint_id]
+                if one.seq == record.seq:
+                    yield _as_data(log, record, event, one, agents)
+
+    return Passing(made)
 
 
-def _as_data(log: Log, one: Checkpoint, agents: dict[str, dict[str, str]]) -> dict[str, Any]:
-    record, event = one.record, one.event
+def _records(log: Log, run_id: str | None, end: int, where: str) -> Iterator[Recorded]:
+    if run_id is None:
+        return map(decode, log.rows(0, end, where=where))
+    return (decode_brief(run_id, brief) for brief in log.briefs(run_id, 0, end, where=where))
+
+
+def _as_data(
+    log: Log,
+    record: Recorded,
+    event: CheckpointCreated,
+    one: Checkpoint,
+    agents: dict[str, Callable[[str], str | None]],
+) -> dict[str, Any]:
     agent_type = event.agent_type
     if agent_type is None and event.task_id is not None:
         if record.run_id not in agents:
             agents[record.run_id] = _agent_types(log, record.run_id)
-        agent_type = agents[record.run_id].get(event.task_id)
+        agent_type = agents[record.run_id](event.task_id)
     return {
         "checkpoint_id": event.checkpoint_id,
         "seq": record.seq,
@@ -86,7 +113,7 @@ def _as_data(log: Log, one: Checkpoint, agents: dict[str, dict[str, str]]) -> di
         "changed": event.changed,
         "undone": one.undone_at_us is not None,
         "undone_at": None if one.undone_at_us is None else rfc3339(one.undone_at_us),
-        "parent": None if one.parent is None else one.parent.event.checkpoint_id,
+        "parent": None if one.parent is None else one.parent.checkpoint_id,
         "description": event.description,
         "agent_type": agent_type,
         "level": str(level_of(event.kind, event.level)),
@@ -96,10 +123,19 @@ def _as_data(log: Log, one: Checkpoint, agents: dict[str, dict[str, str]]) -> di
     }
 
 
-def _agent_types(log: Log, run_id: str) -> dict[str, str]:
+def _agent_types(log: Log, run_id: str) -> Callable[[str], str | None]:
+    """Gives that of a task of a run; None of one that the run does not have."""
     begun = _begun(log, run_id).event
     assert isinstance(begun, RunSubmitted | RunForked)
-    return {task.task_id: task.agent_type for task in load_plan(log.blob(begun.plan_digest)).tasks}
+    digest = begun.plan_digest
+    known_plan(digest, log.blob)
+
+    def agent_type(task_id: str) -> str | None:
+        known = known_plan(digest, log.blob)  # Those of very many runs are not all held.
+        place = known.positions.get(task_id)
+        return None if place is None else known.plan.tasks[place].agent_type
+
+    return agent_type
 
 
 def _begun(log: Log, run_id: str) -> Recorded:
@@ -116,7 +152,7 @@ def find(log: Log, run_id: str | None, text: str, upto: int | None = None) -> di
         UnknownCheckpoint: there is none of that name.
         Ambiguous: the text fits several.
     """
-    known = list_of(log, run_id, upto)
+    known = passing(log, run_id, upto)
     found = find_by_name(text, known)
     if found is not None:
         return dict(found.checkpoint)
@@ -125,7 +161,7 @@ def find(log: Log, run_id: str | None, text: str, upto: int | None = None) -> di
             if str(one["seq"]) == text:
                 return one
     of_run = f" of run {run_id}" if run_id not in (None, STORE_RUN) else ""
-    if not known:
+    if next(iter(known), None) is None:
         raise UnknownCheckpoint(
             f"there is no checkpoint{of_run} yet", hint="`parallel-agents checkpoint create` makes one"
         )
@@ -145,7 +181,8 @@ def meant(log: Log, run_id: str | None, text: str, upto: int | None = None) -> U
         return Understood(found, f"the checkpoint of event {text}")
     row = None if upto is None else log.row(upto)
     now = datetime.now(UTC) if row is None else datetime.fromisoformat(rfc3339(row.at_us))
-    return understand(text, list_of(log, run_id, upto), now)
+    known = passing(log, run_id, upto)
+    return find_by_name(text, known) or understand(text, known, now)
 
 
 def repository_of(project: Project) -> Repository:
@@ -234,7 +271,7 @@ def create(
         made = _create_of_run(log, project, run_id, event)
     else:
         made = create_of_files(log, project, repository_of(project), event)
-    return next(one for one in list_of(log, made.run_id) if one["seq"] == made.seq)
+    return next(one for one in passing(log, made.run_id) if one["seq"] == made.seq)
 
 
 def create_of_files(
@@ -336,8 +373,8 @@ def show(log: Log, project: Project, checkpoint: dict[str, Any]) -> dict[str, An
 def changes_of(log: Log, repository: Repository, checkpoint: dict[str, Any], files: Sequence[File]) -> list[Change]:
     """What a checkpoint changed of the one before it; without one, of the commit that the user stood on."""
     commit = checkpoint["commit"]
-    by_id = {one["checkpoint_id"]: one for one in list_of(log, checkpoint["run_id"])}
-    before = by_id.get(checkpoint["parent"], {}).get("commit")
+    earlier = (one for one in passing(log, checkpoint["run_id"]) if one["checkpoint_id"] == checkpoint["parent"])
+    before = next((one["commit"] for one in earlier), None)
     if before is not None and has_commit(repository, before):
         return changed_paths(repository, before, commit)
     if checkpoint["run_id"] != STORE_RUN:

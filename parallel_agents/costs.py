@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
+from parallel_agents.passing import Passing
 from parallel_agents.projections import bill
 from parallel_agents.projections.bill import FATES as FATES
 from parallel_agents.projections.bill import GROUPINGS as GROUPINGS
@@ -80,16 +81,25 @@ def lines(log: Log, run_id: str | None, upto: int | None = None) -> list[dict[st
     Raises:
         UnknownRun: there is no such run.
     """
+    return list(lines_passing(log, run_id, upto))
+
+
+def lines_passing(log: Log, run_id: str | None, upto: int | None = None) -> Iterator[dict[str, Any]]:
+    """The same, each made as it is gone to.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
     projector = Projector(log)
     if run_id is not None:
         projector.state(run_id, upto)
-    return [_line(line) for line in _lines(projector, run_id, upto)]
+    return map(_line, _lines(projector, run_id, upto))
 
 
-def _lines(projector: Projector, run_id: str | None, upto: int | None) -> Sequence[Line]:
+def _lines(projector: Projector, run_id: str | None, upto: int | None) -> Iterable[Line]:
     if run_id is not None:
         return projector.bill(run_id, upto)
-    return [line for name in projector.runs(upto) for line in projector.bill(name, upto)]
+    return Passing(lambda: (line for name in projector.runs(upto) for line in projector.bill(name, upto)))
 
 
 def _amount(amount: Amount) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from parallel_agents.findings import Finding
 from parallel_agents.housekeeping import repositories_of
 from parallel_agents.named_commits import Named, named_commits
 from parallel_agents.project import Project
-from parallel_agents.projections import at_hand, task_snapshots
+from parallel_agents.projections import at_hand, letting_go, task_snapshots
 from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import Singles
 from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.one_task import OneTask
 from parallel_agents.projections.projector import Projector, placed
 from parallel_agents.projections.runs import RunSummary
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.store_wide import OCCUPANCY, RUNS, SPEND
 from parallel_agents.run_standing import places_of
 from parallel_agents.scheduler.process import holder_alive
@@ -147,14 +150,15 @@ def _readable(log: Log, end: int) -> Iterator[Snapshot]:
 
 
 def _folds_of(log: Log, run_id: str, summary: RunSummary, snapshots: list[Snapshot], end: int) -> Iterator[Finding]:
-    wrong, now = _refolded(log, run_id, snapshots, end)
+    witness = _Witness(log, run_id)
+    wrong, now = _refolded(log, run_id, snapshots, end, witness)
     for one in wrong:
         detail = f"the snapshot of run {run_id} at event {one.seq} is not what its events say"
         yield Finding("snapshots", "error", detail, _DROP)
     read = Projector(log).state(run_id, end)
-    differing = _differing(st.dump(read), st.dump(now))
+    differing = [*_differing(read, now), *sorted(witness.otherwise)]
     if differing and not wrong:
-        detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing)}"
+        detail = f"what is read of run {run_id} is not what its events say: {', '.join(differing[:SHOWN])}"
         yield Finding("folds", "error", detail, "this is a bug of ours; keep the store and report it")
     if summary.status != now.status:
         detail = f"the list of runs has {run_id} as {summary.status}, and by its events it is {now.status}"
@@ -182,13 +186,56 @@ def _store_wide(log: Log) -> Iterator[Finding]:
 _READ = {(st.NAME, st.VERSION), (at_hand.NAME, at_hand.VERSION)}
 
 
-def _refolded(log: Log, run_id: str, snapshots: list[Snapshot], end: int) -> tuple[list[Snapshot], RunState]:
+class _Witness:
+    """Tasks of a large run that were let go while it was folded: what each was, in a few bytes.
+
+    When it is needed again it is folded from its own events, by the code that readers use, and has to be the same.
+    """
+
+    def __init__(self, log: Log, run_id: str) -> None:
+        self._log, self._run_id = log, run_id
+        self._seen: dict[str, bytes] = {}
+        self.otherwise: set[str] = set()  # Tasks that are read otherwise than they were folded.
+        self._one: OneTask | None = None
+
+    def behind(self, seq: int) -> Singles:
+        """As of a seq."""
+        self._one = OneTask(self._log, self._run_id, seq, use_snapshots=False)
+        return self
+
+    def told(self, task: TaskState) -> None:
+        """A task is let go."""
+        self._seen[task.task.task_id] = _digest(task)
+
+    @property
+    def has_all(self) -> bool:
+        """See ``Singles``."""
+        assert self._one is not None
+        return self._one.has_all
+
+    def some(self, task_ids: Sequence[str]) -> list[TaskState]:
+        """See ``Singles``."""
+        assert self._one is not None
+        found = self._one.some(task_ids)
+        for task in found:
+            if self._seen.get(task.task.task_id) != _digest(task):
+                self.otherwise.add(task.task.task_id)
+        return found
+
+
+def _digest(task: TaskState) -> bytes:
+    return blake2b(orjson.dumps(st.task_values(task)), digest_size=16).digest()
+
+
+def _refolded(
+    log: Log, run_id: str, snapshots: list[Snapshot], end: int, witness: _Witness
+) -> tuple[list[Snapshot], RunState]:
     """Fold a run by one event after the other and from nothing: which snapshots are not what it was then, and what it is now."""
     state, wrong, waiting = st.initial(run_id), list[Snapshot](), deque(sorted(snapshots, key=lambda one: one.seq))
     past: list[Brief] = []  # Where a rollback comes, it begins anew with what counts of these.
     rolled_back = log.rolled_back(run_id, 0, end)
     writer: at_hand.Writer | None = None  # Of the state, once there is a light snapshot to be compared.
-    for brief in log.briefs(run_id, 0, end):
+    for number, brief in enumerate(log.briefs(run_id, 0, end)):
         while waiting and brief[0] > waiting[0].seq:
             writer = writer or at_hand.Writer(state)
             wrong += [one for one in (waiting.popleft(),) if not _same(log, one, state, writer)]
@@ -198,13 +245,23 @@ def _refolded(log: Log, run_id: str, snapshots: list[Snapshot], end: int) -> tup
             state, writer = _effective(log, run_id, past), None
             continue
         record = decode_brief(run_id, brief)
-        st.fold(state, record, log.blob)
+        if not number and not rolled_back and log.has_task_index:
+            begun = letting_go.begin(record, log.blob, witness.behind, witness.told)
+            state = st.fold(state, record, log.blob) if begun is None else begun
+        else:
+            st.fold(state, record, log.blob)
         if isinstance(record.event, RunSubmitted | RunForked):
             writer = None
         if writer is not None:
             writer.learn(record.event)
+        if number % letting_go.EVERY == 0:
+            if writer is not None:
+                writer.values()
+            letting_go.let_go(state)
+            state.touched.clear()
     writer = writer or at_hand.Writer(state)
-    return [*wrong, *(one for one in waiting if not _same(log, one, state, writer))], placed(log, state)
+    wrong += [one for one in waiting if not _same(log, one, state, writer)]
+    return wrong, placed(log, state)
 
 
 def _effective(log: Log, run_id: str, briefs: list[Brief]) -> RunState:
@@ -229,15 +286,19 @@ def _same(log: Log, one: Snapshot, state: RunState, writer: at_hand.Writer) -> b
             return task_snapshots.is_right(found[1], one.projection, state)
         if one.projection == at_hand.NAME:
             return not at_hand.differing(found[1], state, writer)
-        return not _differing(st.dump(st.load(one.run_id, found[1], log.blob)), st.dump(state))
+        return not _differing(st.load(one.run_id, found[1], log.blob), state)
     except (ParallelAgentsError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return False
 
 
-def _differing(one: bytes, other: bytes) -> list[str]:
-    """The names of what differs between two states."""
-    left, right = orjson.loads(one), orjson.loads(other)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+def _differing(one: RunState, other: RunState) -> list[str]:
+    """The names of what differs between two states of a run."""
+    left, right = (orjson.loads(orjson.dumps(st.whole_values(state))) for state in (one, other))
+    wrong = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+    if list(one.tasks) != list(other.tasks):
+        return [*wrong, "tasks"]
+    pairs = zip(one.tasks.values(), other.tasks.values(), strict=True)
+    return wrong + [now.task.task_id for was, now in pairs if _digest(was) != _digest(now)]
 
 
 def _files(

@@ -6,15 +6,16 @@ Two runs may lie in two stores: an imported one and the fork that somebody made 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_agents import look
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun
 from parallel_agents.eventstore.log import Log
+from parallel_agents.passing import Passing
 from parallel_agents.projections.projector import Projector
-from parallel_agents.projections.status import RunState
+from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.run_standing import places_of
 from parallel_agents.scheduler.checkouts import open_repository
 from parallel_agents.travel import Target, target_of
@@ -100,7 +101,7 @@ def _run_named(log: Log, word: str) -> str | None:
     from parallel_agents.rewind_phrases import find_by_name
 
     latest = look.resolve_run(log, None)
-    return None if find_by_name(word, checkpoints.list_of(log, latest)) else look.resolve_run(log, word)
+    return None if find_by_name(word, checkpoints.passing(log, latest)) else look.resolve_run(log, word)
 
 
 def _moment_of(side: _Side, other: _Side) -> Moment:
@@ -115,7 +116,7 @@ def _moment_of(side: _Side, other: _Side) -> Moment:
 
 
 def differences(a: Moment, b: Moment) -> dict[str, Any]:
-    """The difference between two moments, as data.
+    """The difference between two moments, as data. Its tasks pass by (see ``passing``): there may be very many.
 
     Returns:
         ``{"run_id", "a", "b", "status", "tasks", "cost_usd", "configuration", "files", "files_unknown"}``: of whatever differs
@@ -131,7 +132,7 @@ def differences(a: Moment, b: Moment) -> dict[str, Any]:
         "a": _moment(a.target),
         "b": _moment(b.target),
         "status": [left.status, right.status],
-        "tasks": _tasks(left, right),
+        "tasks": Passing(lambda: _tasks(left, right)),
         "cost_usd": {"a": spent[0], "b": spent[1], "difference": spent[1] - spent[0]},
         "configuration": _configuration(left, right),
         "files": [] if unknown else _files(b.log, left, right),
@@ -198,19 +199,26 @@ def _files(log: Log, left: RunState, right: RunState) -> list[dict[str, str]]:
     return [{"path": one.path, "change": one.status} for one in found]
 
 
-def _tasks(left: RunState, right: RunState) -> list[dict[str, Any]]:
+def _tasks(left: RunState, right: RunState) -> Iterator[dict[str, Any]]:
     """Task by task; one that only one side has is None on the other."""
-    found = []
-    for name in [*right.tasks, *(name for name in left.tasks if name not in right.tasks)]:
-        before, now = left.tasks.get(name), right.tasks.get(name)
+    for name, before, now in _pairs(left, right):
         changed = {
             field: {"a": getattr(before, field, None), "b": getattr(now, field, None)}
             for field in _TASK
             if before is None or now is None or getattr(before, field) != getattr(now, field)
         }
         if changed:
-            found.append({"task_id": name, **changed})
-    return found
+            yield {"task_id": name, **changed}
+
+
+def _pairs(left: RunState, right: RunState) -> Iterator[tuple[str, TaskState | None, TaskState | None]]:
+    """The tasks of both sides, each with the one of the same name."""
+    if list(left.tasks) == list(right.tasks):  # As of one run: those of a large one pass by side by side.
+        for before, now in zip(left.tasks.values(), right.tasks.values(), strict=True):
+            yield now.task.task_id, before, now
+        return
+    for name in [*right.tasks, *(name for name in left.tasks if name not in right.tasks)]:
+        yield name, left.tasks.get(name), right.tasks.get(name)
 
 
 def _configuration(left: RunState, right: RunState) -> dict[str, Any]:
@@ -220,9 +228,12 @@ def _configuration(left: RunState, right: RunState) -> dict[str, Any]:
         for name in [*after, *(name for name in before if name not in after)]
         if before.get(name) != after.get(name)
     }
-    for task in right.tasks.values():
-        old, new = left.tasks[task.task.task_id].task if task.task.task_id in left.tasks else None, task.task
-        if old is None or old is new or old == new:
+    if left.plan_digest == right.plan_digest:
+        return found
+    olds = {task.task_id: task for task in left.plan.tasks}
+    for new in right.plan.tasks:
+        old = olds.get(new.task_id)
+        if old is None or old == new:
             continue
         for field in type(new).model_fields:
             if getattr(old, field) != getattr(new, field):

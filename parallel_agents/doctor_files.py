@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -170,13 +171,13 @@ def _checkpoints(
     log: Log, project: Project, repositories: dict[str, Repository], known: KnownRuns
 ) -> Iterator[Finding]:
     """Checkpoints of the log whose ref or commit is not there."""
-    made: dict[str, dict[str, ev.CheckpointCreated]] = {}
+    made: dict[str, dict[str, str]] = {}  # By run and checkpoint, its commit.
     for row in log.rows(where="type IN ('CheckpointCreated', 'CheckpointsDropped')"):
         record = decode(row)
         if isinstance(record.event, ev.CheckpointsDropped):
             made.pop(record.run_id, None)
         elif isinstance(record.event, ev.CheckpointCreated) and record.event.commit and not record.event.folder:
-            made.setdefault(record.run_id, {})[record.event.checkpoint_id] = record.event
+            made.setdefault(record.run_id, {})[record.event.checkpoint_id] = sys.intern(record.event.commit)
     places = places_of(log)
     for run_id, checkpoints in made.items():
         named = places[run_id].repository if run_id in places else None
@@ -201,30 +202,32 @@ def _of(repositories: dict[str, Repository], project: Project, run_id: str, name
     return next((one for one in repositories.values() if one.shadow), None)
 
 
-def _of_run(
-    repository: Repository, run_id: str, checkpoints: dict[str, ev.CheckpointCreated], *, dispatched: bool
-) -> Iterator[Finding]:
+def _of_run(repository: Repository, run_id: str, checkpoints: dict[str, str], *, dispatched: bool) -> Iterator[Finding]:
+    """Those of one run.
+
+    Args:
+        checkpoints: the commit of each.
+    """
     held = refs.held(repository, run_id)
-    gone = missing(repository, sorted({str(one.commit) for one in checkpoints.values()}))
+    gone = missing(repository, sorted(set(checkpoints.values())))
     whose = "made by hand" if run_id == STORE_RUN else f"of run {run_id}"
-    lost = [one for one in checkpoints.values() if one.commit in gone]
-    for one in lost[:SHOWN]:
-        detail = (
-            f"the files of checkpoint {one.checkpoint_id} {whose} are gone: {repository.git_dir} has no {one.commit}"
-        )
-        hint = f"a clone or a backup may have it: {_command(repository)} fetch CLONE {one.commit}"
+    lost = [name for name, commit in checkpoints.items() if commit in gone]
+    for name in lost[:SHOWN]:
+        commit = checkpoints[name]
+        detail = f"the files of checkpoint {name} {whose} are gone: {repository.git_dir} has no {commit}"
+        hint = f"a clone or a backup may have it: {_command(repository)} fetch CLONE {commit}"
         yield Finding("checkpoints", "error", detail, hint)
     if dispatched:
         return  # Its refs are made by whoever dispatches it, a moment after the event.
     unheld = [
-        one
-        for one in checkpoints.values()
-        if one.commit not in gone and refs.checkpoint_ref(run_id, one.checkpoint_id) not in held
+        name
+        for name, commit in checkpoints.items()
+        if commit not in gone and refs.checkpoint_ref(run_id, name) not in held
     ]
-    for one in unheld[:SHOWN]:
-        ref = refs.checkpoint_ref(run_id, one.checkpoint_id)
-        detail = f"checkpoint {one.checkpoint_id} {whose} has lost its ref, so git may delete its files"
-        yield Finding("checkpoints", "warning", detail, f"{_command(repository)} update-ref {ref} {one.commit}")
+    for name in unheld[:SHOWN]:
+        ref = refs.checkpoint_ref(run_id, name)
+        detail = f"checkpoint {name} {whose} has lost its ref, so git may delete its files"
+        yield Finding("checkpoints", "warning", detail, f"{_command(repository)} update-ref {ref} {checkpoints[name]}")
     more = len(lost) + len(unheld) - min(len(lost), SHOWN) - min(len(unheld), SHOWN)
     if more:
         yield Finding("checkpoints", "warning", f"the same of {more} more checkpoints {whose}", "mend these first")

@@ -43,13 +43,13 @@ class Follower:
         self.log = log
         self.run_id = run_id
         self._projector = Projector(log)
-        self.state: RunState = self._projector.state(run_id)
+        self.state: RunState = self._projector.whole_state(run_id)
 
     def catch_up(self) -> list[Recorded]:
         """Fold what was appended to the run since the last call, and give it, oldest first."""
         fresh = self.log.read_run(self.run_id, self.state.version)
         if any(isinstance(record.event, RunRolledBack) for record in fresh):
-            self.state = self._projector.state(self.run_id)
+            self.state = self._projector.whole_state(self.run_id)
             return fresh
         for record in fresh:
             self.state = st.fold(self.state, record, self.log.blob)

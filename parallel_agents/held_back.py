@@ -15,6 +15,7 @@ from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import decode, rfc3339
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import statuses
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import OWN as OWN
@@ -142,6 +143,8 @@ _OF_PROVIDERS = frozenset({"ProviderLimited", "ProviderFreed"})
 
 
 def _of_run(lines: list[dict[str, Any]], state: RunState) -> list[dict[str, Any]]:
+    if not lines:
+        return []
     table = clients(state.plan.agents.clients)
     resolved = state.plan.files.conflicts == "agent"
     runners = {runner_of(state, task) for task in state.tasks.values() if resolved or is_agent(task.task)}
@@ -183,9 +186,9 @@ def ways_on(state: RunState, spend: Spend, now_us: int) -> Iterator[str]:
                 yield way
     if state.status == st.FAILED:
         limits = budgets_of(state).tasks
-        for task in state.tasks.values():
-            name, limit = task.task.task_id, limits.get(task.task.task_id)
-            if task.status == st.FAILED and task.failure_kind == "budget" and limit is not None:
+        for name, status in statuses(state):
+            limit = limits.get(name) if status == st.FAILED else None
+            if limit is not None and state.tasks[name].failure_kind == "budget":
                 more = more_than(spend.by_task[run_id, name], limit)
                 yield (
                     f"{words_of(f'task:{name}')} is spent; `parallel-agents retry {run_id} {name} --task-budget "

@@ -272,8 +272,7 @@ def _proved(file: Path, store: Path, about: Carried, told: Told) -> tuple[dict[s
             raise ChainBroken(f"{file} is not what was written: {what}", hint="nothing was imported; use another one")
         first, last = log.row(about.first), log.row(about.last)
         ends = [row is not None and row.run_id == about.run_id for row in (first, last)]
-        run = list(log.briefs(about.run_id))
-        whole = all(ends) and [brief[1] for brief in run] == list(range(1, len(run) + 1)) and run[-1][0] == about.last
+        whole = all(ends) and _has_no_gap(log, about)
         if not whole or last is None or last.hash.hex() != about.run_head:
             raise KIND.spoiled(file, f"its events of run {about.run_id} are not those that its manifest names")
         if not about.redacted and any(
@@ -281,6 +280,16 @@ def _proved(file: Path, store: Path, about: Carried, told: Told) -> tuple[dict[s
         ):
             raise KIND.spoiled(file, "something was left out of its events, and its manifest does not say so")
         return found, _read(file, log, about)
+
+
+def _has_no_gap(log: Log, about: Carried) -> bool:
+    """Whether the events of the run are numbered one by one, and end where its manifest says."""
+    last = 0
+    for number, brief in enumerate(log.briefs(about.run_id), start=1):
+        if brief[1] != number:
+            return False
+        last = brief[0]
+    return last == about.last
 
 
 def _read(file: Path, log: Log, about: Carried) -> st.RunState:

@@ -285,8 +285,8 @@ def _who(known: Authorship, tasks: _Tasks, seen: Seen, commit: str) -> dict[str,
 def _story(log: Log, tasks: _Tasks, part: dict[str, Any], upto: int | None, repository: Repository) -> dict[str, Any]:
     """What else the log says of the attempt that made a line: what it was asked, why this model, who let it in."""
     run_id, task_id, attempt_id = part["run_id"], part["task_id"], part["attempt_id"]
-    records = Projector(log).records(run_id, upto)
-    spans = [span for span in timeline(records) if span.task_id == task_id]
+    records = Projector(log).task_records(run_id, task_id, upto)
+    spans = timeline(records)
     found: dict[str, Any] = {"outcome": None, "undone": False, "model_reason": None, "checkpoint_id": None,
                              "work_commit": None, "approved_by": None, "gates": [], "events": []}  # fmt: skip
     asked = False  # Whether its result waits for somebody's approval.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,24 @@ from parallel_agents.eventstore.errors import InvalidUsage, UnknownEvent, Unknow
 from parallel_agents.eventstore.events import EVENT_TYPES
 from parallel_agents.eventstore.location import attempts_folder
 from parallel_agents.eventstore.log import Log, wall_clock_us
-from parallel_agents.eventstore.record import Recorded, Row, as_json, from_rfc3339, rfc3339
+from parallel_agents.eventstore.record import Recorded, Row, as_json, decode_brief, from_rfc3339, rfc3339
 from parallel_agents.follow import POLL_S, wait_for_bell
 from parallel_agents.held_back import money_and_waits
 from parallel_agents.machine_waits import machine_waits
+from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import status as st
+from parallel_agents.projections import timeline as timeline_fold
+from parallel_agents.projections.at_hand import statuses
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector, RunView, unknown_run
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.status import TaskState
-from parallel_agents.projections.timeline import Span, timeline
-from parallel_agents.projections.undone import undone_spans
+from parallel_agents.projections.timeline import Span as Span
+from parallel_agents.projections.timeline import timeline
+from parallel_agents.projections.undone import undone_of, undone_spans
 from parallel_agents.scheduler.decide import task_of
 from parallel_agents.scheduler.decide_settling import looking_command, settling_command
-from parallel_agents.scheduler.plan import Agenda, outlook, why_not
+from parallel_agents.scheduler.plan import outlook, why_not
 from parallel_agents.scheduler.process import holder_alive
 from parallel_agents.scheduler.runners.folder import PROMPT
 from parallel_agents.standpoint import facts_at, now_of
@@ -102,8 +107,28 @@ def _run_line(run: RunSummary) -> dict[str, Any]:
     }
 
 
+class TaskLines:
+    """The tasks of ``status``, in the order of the plan, each made as it is gone to: a large run has too many to hold."""
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+
+    def __len__(self) -> int:
+        return len(self._view.state.tasks)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        view = self._view
+        return (task_line(task, view.cost, view.state.run_id) for task in view.state.tasks.values())
+
+
 def status(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
     """One run, with all of its tasks, as a reader saw it at a seq."""
+    found = status_passing(log, run_id, upto)
+    return {**found, "tasks": list(found["tasks"])}
+
+
+def status_passing(log: Log, run_id: str, upto: int | None = None) -> dict[str, Any]:
+    """The same, whose tasks are ``TaskLines``: the log is read as they are gone through."""
     projector = Projector(log)
     view = projector.view(run_id, upto)
     return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
@@ -125,7 +150,7 @@ def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
         "ended_at": _time(state.ended_at_us),
         "duration_s": _span_s(state.started_at_us, end_us if at_seq is None else state.ended_at_us),
         "max_parallel_agents": state.plan.settings.max_parallel_agents,
-        "tasks": [task_line(task, view.cost, state.run_id) for task in state.tasks.values()],
+        "tasks": TaskLines(view),
         "cost_usd": usd(view.cost.usd_micros),
         "unknown_attempts": len(view.cost.unknown),  # What they cost is not in cost_usd: it is at least that much.
         "budget_usd": None if state.budget_usd_micros is None else usd(state.budget_usd_micros),
@@ -185,11 +210,10 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
     lines = []
     for name in chosen:
         state = projector.state(name, end)
-        agenda = Agenda(state)
         facts = facts_at(projector, state, slots, now_us, end)
         seen = outlook(state, facts, now_us)
-        waiting = [task for task in state.tasks.values() if task.status == st.QUEUED]
-        for position, task in enumerate(sorted(waiting, key=agenda.rank), start=1):
+        waiting = [state.tasks[name] for name, status in statuses(state) if status == st.QUEUED]
+        for position, task in enumerate(sorted(waiting, key=seen.rank), start=1):
             lines.append(
                 {
                     "run_id": name,
@@ -209,10 +233,32 @@ def queue(log: Log, run_id: str | None = None, upto: int | None = None) -> list[
 
 def timeline_of(log: Log, run_id: str, upto: int | None = None) -> list[dict[str, Any]]:
     """Every attempt of a run as a span of time, undone ones too."""
-    return [_span(span) for span in timeline(Projector(log).records(run_id, upto))]
+    return list(map(span_line, spans_of(log, run_id, upto)))
 
 
-def _span(span: Span) -> dict[str, Any]:
+def timeline_passing(log: Log, run_id: str, upto: int | None = None) -> Iterator[dict[str, Any]]:
+    """The same, each made as it is gone to."""
+    return map(span_line, spans_of(log, run_id, upto))
+
+
+def spans_of(log: Log, run_id: str, upto: int | None = None) -> list[Span]:
+    """The same as the fold gives them.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    end = log.last_seq() if upto is None else upto
+    if next(log.briefs(run_id, 0, end), None) is None:
+        raise unknown_run(log, run_id, upto)
+    rows = log.briefs(run_id, 0, end, where=_OF_SPANS)
+    return timeline((decode_brief(run_id, row) for row in rows), undone_of(log, run_id, end))
+
+
+_OF_SPANS = f"type IN {timeline_fold.FOLDED}"
+
+
+def span_line(span: Span) -> dict[str, Any]:
+    """One attempt of ``timeline``."""
     return {
         "task_id": span.task_id,
         "attempt_id": span.attempt_id,
@@ -258,7 +304,7 @@ def _attempts(log: Log, run_id: str, task_id: str, records: Sequence[Recorded]) 
     more = details(records)
     return [
         {
-            **_span(span),
+            **span_line(span),
             "folder": str(folder / span.attempt_id),
             **_prompt(log, folder / span.attempt_id),
             "cut_bytes": _cut_bytes(log, folder / span.attempt_id),
@@ -275,14 +321,15 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
     from parallel_agents.why import past_of
 
     end = log.last_seq() if upto is None else upto
-    view = Projector(log).view(run_id, upto)
-    task = task_of(view.state, task_id)
+    projector = Projector(log)
+    state = projector.state(run_id, upto)
+    task = task_of(state, task_id)
     spec = task.task
-    records = Projector(log).records(run_id, upto)
+    records = projector.task_records(run_id, task_id, end)
     spans = undone_spans(log, end, run_id).get(run_id)
     return {
         "run_id": run_id,
-        **task_line(task, view.cost, run_id),
+        **task_line(task, reduce(cost_fold.fold, records, Cost()), run_id),
         "description": spec.description,
         "command": None if spec.command is None else list(spec.command),
         "runner": task.runner or spec.runner or ("shell" if spec.command else "python"),
@@ -291,13 +338,13 @@ def show(log: Log, run_id: str, task_id: str, upto: int | None = None) -> dict[s
         "timeout_s": spec.timeout_s,
         "max_retries": spec.max_retries,
         "allow_failure": spec.allow_failure,
-        "stage": view.state.plan.stages[spec.stage].name,
-        "workdir": view.state.workdir,
-        "dependents": list(view.state.dependents.get(task_id, ())),
+        "stage": state.plan.stages[spec.stage].name,
+        "workdir": state.workdir,
+        "dependents": list(state.dependents.get(task_id, ())),
         "attempt_list": _attempts(log, run_id, task_id, records),
         "checkpoints": task_life.checkpoints_of(records, task_id, spans),
         "conflicts": task_life.conflicts_of(log, run_id, task_id, upto),
-        "waited_for": task_life.waited_for(view.state, records, task_id, now_of(log, upto)),
+        "waited_for": task_life.waited_for(log, state, task_id, end, now_of(log, upto)),
         "past": past_of(log, run_id, task_id, end),
         "events": task_life.events_of(records, task_id, spans),
     }
@@ -393,7 +440,7 @@ def attempt(
         UnknownTask: the run holds no such task.
         UnknownEvent: the task has no attempt of that number.
     """
-    records = Projector(log).records(run_id, upto)
+    records = Projector(log).task_records(run_id, task_id, upto)
     task_of(Projector(log).state(run_id, upto), task_id)
     attempts = _attempts(log, run_id, task_id, records)
     if number is None:

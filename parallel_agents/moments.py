@@ -142,7 +142,7 @@ def _by_name_elsewhere(log: Log, run_id: str, text: str, *, by_hand: bool) -> Me
     from parallel_agents import checkpoints
     from parallel_agents.rewind_phrases import find_by_name
 
-    found = find_by_name(text, checkpoints.list_of(log, STORE_RUN))
+    found = find_by_name(text, checkpoints.passing(log, STORE_RUN))
     if found is not None:
         if by_hand:
             return _moment_of(log, found)
@@ -150,7 +150,7 @@ def _by_name_elsewhere(log: Log, run_id: str, text: str, *, by_hand: bool) -> Me
             f"checkpoint {found.checkpoint['checkpoint_id']} was made by hand and is of no run",
             hint=f"`parallel-agents checkpoint restore {found.checkpoint['checkpoint_id']}` takes files back to it",
         )
-    for one in checkpoints.list_of(log, None):
+    for one in checkpoints.passing(log, None):
         if one["checkpoint_id"] == text.strip():
             raise UnknownCheckpoint(
                 f"checkpoint {text.strip()} is of run {one['run_id']}, not of run {run_id}",

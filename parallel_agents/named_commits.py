@@ -63,7 +63,13 @@ def named_commits(log: Log, upto: int | None = None) -> dict[str, Named]:
     A fork may have refs of its parent's attempts, whose work waits in it.
     """
     found: dict[str, Named] = {}
+    plain: set[str] = set()  # Runs that keep no files: they may have very many attempts.
     for record in _records(log, upto):
+        if isinstance(record.event, ev.RunSubmitted) and record.event.base_commit is None:
+            plain.add(record.run_id)
+        if record.run_id in plain:
+            found.setdefault(record.run_id, Named())
+            continue
         named = found.setdefault(record.run_id, Named())
         if isinstance(record.event, ev.RunForked) and record.event.parent in found:
             named.names |= found[record.event.parent].names

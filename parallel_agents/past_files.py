@@ -150,12 +150,17 @@ def _steps(log: Log, run_id: str, upto: int) -> list[Step]:
     kept, _ = kept_positions([step.seq for step in moves], targets)
     steps = list(inherited)
     for step in (moves[position] for position in kept):
-        known = [at for at, one in enumerate(steps) if step.task_id is None and one.commit == step.commit]
-        if known:  # Files were restored to there, or a fork begins there.
-            del steps[known[-1] + 1 :]
+        # Files were restored to there, or a fork begins there.
+        known = -1 if step.task_id is not None else _last_place(steps, step.commit)
+        if known >= 0:
+            del steps[known + 1 :]
         else:
             steps.append(step)
     return steps
+
+
+def _last_place(steps: Sequence[Step], commit: str) -> int:
+    return next((at for at in range(len(steps) - 1, -1, -1) if steps[at].commit == commit), -1)
 
 
 def _last_changes(repository: Repository, steps: Sequence[Step], found: Iterable[File], told: Told) -> dict[str, Step]:

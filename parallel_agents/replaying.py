@@ -14,6 +14,7 @@ from parallel_agents.eventstore.events import STORE_RUN, RunClaimed, RunForked, 
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, Row, decode
 from parallel_agents.projections import circuits as circuits_fold
+from parallel_agents.projections import letting_go
 from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as st
@@ -61,7 +62,7 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
         around = Around(elsewhere.occupancy, elsewhere.circuits)
     verdict, judged = Verdict(), Judged()
     state, decider = st.initial(run_id), Redecider(judged)
-    done = 0
+    done, folded = 0, 0
     for commit in _commits(log, first[0] - 1, end):
         mine = [decode(row) for row in commit if row.run_id == run_id]
         place = 0  # Of the next one of ours.
@@ -84,6 +85,8 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
                 if isinstance(record.event, RunRolledBack):
                     state = projector.state(run_id, record.seq)
                     decider.forget()
+                elif state.version == 0:
+                    state = projector.begin(record)
                 else:
                     state = st.fold(state, record, log.blob)
                 if isinstance(record.event, RunClaimed):
@@ -92,6 +95,10 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
                     around.spend = projector.spend(first[0] - 1) if elsewhere is None else elsewhere.spend
                     around.agent_type = agent_types(projector, end, {} if elsewhere is None else elsewhere.agent_types)
             _fold(around, record)
+        folded += len(mine)
+        if folded >= letting_go.EVERY:
+            folded = 0
+            letting_go.let_go(state)
     return _counted(verdict, judged)
 
 

@@ -12,6 +12,7 @@ from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, decode_brief, rfc3339
 from parallel_agents.projections import cost as cost_fold
+from parallel_agents.projections import letting_go
 from parallel_agents.projections import status as st
 from parallel_agents.projections.cost import Cost
 from parallel_agents.projections.projector import Projector, unknown_run
@@ -29,17 +30,23 @@ class Moment:
 
 
 def moments(
-    log: Log, run_id: str, upto: int | None = None, before: Callable[[int], None] = lambda at_us: None
+    log: Log,
+    run_id: str,
+    upto: int | None = None,
+    before: Callable[[int], None] = lambda at_us: None,
+    *,
+    whole: bool = False,
 ) -> Iterator[Moment]:
     """The moments of a run, oldest first; what a rollback has undone as it was before that.
 
     Args:
         before: called with the time of a moment while the state is still that of the one before it.
+        whole: whether all tasks are looked at, moment after moment; else those of a large run are not all held.
     Raises:
         UnknownRun: there is no such run.
     """
     projector, cost = Projector(log), Cost()
-    state = st.initial(run_id)
+    state, folded = st.initial(run_id), 0
     for at_us, briefs in groupby(log.briefs(run_id, 0, upto), lambda brief: brief[3]):
         before(at_us)
         records = []
@@ -47,10 +54,17 @@ def moments(
             record = decode_brief(run_id, brief)
             records.append(record)
             if isinstance(record.event, RunRolledBack):
-                state = projector.state(run_id, record.seq)
+                state = projector.whole_state(run_id, record.seq) if whole else projector.state(run_id, record.seq)
+            elif state.version == 0 and not whole:
+                state = projector.begin(record)
             else:
                 state = st.fold(state, record, log.blob)
             cost = cost_fold.fold(cost, record)
+        folded += len(records)
+        if folded >= letting_go.EVERY:
+            folded = 0
+            letting_go.let_go(state)
+            state.touched.clear()
         yield Moment(at_us, records, state, cost)
     if state.version == 0:
         raise unknown_run(log, run_id, upto)
@@ -62,8 +76,14 @@ def span_us(log: Log, run_id: str, upto: int | None = None) -> tuple[int, int]:
     Raises:
         UnknownRun: there is no such run.
     """
-    records = Projector(log).records(run_id, upto)
-    return records[0].at_us, records[-1].at_us
+    end = log.last_seq() if upto is None else upto
+    ends = [log.rows_where("run_id = ? AND seq <= ?", (run_id, end), order=order, limit=1) for order in _ENDS]
+    if not all(ends):
+        raise unknown_run(log, run_id, upto)
+    return ends[0][0].at_us, ends[1][0].at_us
+
+
+_ENDS = ("version", "version DESC")
 
 
 def as_json(moment: Moment, began_us: int) -> dict[str, Any]:

@@ -92,7 +92,13 @@ def find_by_name(text: str, checkpoints: Iterable[Found]) -> Understood | None:
     Raises:
         Ambiguous: several have that label, or ids that begin so.
     """
-    return _Known(checkpoints).by_name(text, (text.strip(),))
+    said = text.strip()
+    named = (one for one in checkpoints if _may_be_named(one, said))  # There may be very many of the others.
+    return _Known(named).by_name(text, (said,))
+
+
+def _may_be_named(one: Found, said: str) -> bool:
+    return str(one["checkpoint_id"]).startswith(said) or str(one.get("label") or "").casefold() == said.casefold()
 
 
 def fitting(text: str, checkpoints: Iterable[Found]) -> list[Found]:

@@ -8,7 +8,8 @@ from typing import Any
 from parallel_agents.conflicts import conflicts
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, rfc3339
+from parallel_agents.eventstore.record import Recorded, decode, rfc3339
+from parallel_agents.eventstore.selecting import Wanted, select
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.undone import Spans
@@ -42,22 +43,24 @@ def events_of(records: Sequence[Recorded], task_id: str, spans: Spans | None) ->
     ]
 
 
-def waited_for(state: RunState, records: Sequence[Recorded], task_id: str, now_us: int) -> list[dict[str, Any]]:
+def waited_for(log: Log, state: RunState, task_id: str, end: int, now_us: int) -> list[dict[str, Any]]:
     """The tasks that need this one, and how long they have waited for it.
 
     Args:
-        records: of the run.
+        end: the last event that is looked at.
         now_us: up to when those have waited that still do.
     Returns:
         Of each ``waited_s``, from the start of the run, or from when it was opened again, until this task was done; of that
         ``alone_s``, in which it waited for nothing else; and ``waits``, whether it still does. Null before the run's start.
     """
+    waiters = state.dependents.get(task_id, ())
+    if not waiters:
+        return []
+    reopened = map(decode, select(log, Wanted(state.run_id, types=(ev.TaskReopened.__name__,)), end))
     opened = {
-        record.event.task_id: record.at_us for record in records if isinstance(record.event, ev.TaskReopened)
+        record.event.task_id: record.at_us for record in reopened if isinstance(record.event, ev.TaskReopened)
     }  # The last time counts.
-    return [
-        _wait(state, state.tasks[name], task_id, opened.get(name), now_us) for name in state.dependents.get(task_id, ())
-    ]
+    return [_wait(state, state.tasks[name], task_id, opened.get(name), now_us) for name in waiters]
 
 
 def _wait(state: RunState, waiter: TaskState, task_id: str, opened_us: int | None, now_us: int) -> dict[str, Any]:

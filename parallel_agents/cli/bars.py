@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from parallel_agents import look
 from parallel_agents.cli import drawing
 
 LEAST_WIDTH, MOST_WIDTH = 20, 100  # Of the bars, in characters.
@@ -25,12 +26,12 @@ _STYLES = {
 }
 
 
-def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]], now_us: int | None = None) -> None:
+def timeline_page(found: dict[str, Any], spans: Sequence[look.Span], now_us: int | None = None) -> None:
     """Print the timeline of a run.
 
     Args:
         found: its status, as ``look.status`` gives it.
-        spans: its attempts, as ``look.timeline_of`` gives them.
+        spans: its attempts, as ``look.spans_of`` gives them.
         now_us: the moment of the past that is shown.
     """
     from parallel_agents.cli.pages import head_line
@@ -40,21 +41,20 @@ def timeline_page(found: dict[str, Any], spans: Sequence[dict[str, Any]], now_us
     if not spans:
         console.print(Text("no attempt was started", style="dim"))
         return
-    start_s = _stamp(found["started_at"] or spans[0]["started_at"])
-    end_s = max([_stamp(span["ended_at"]) for span in spans if span["ended_at"]] + [_now(found, now_us)])
-    names = [task["task_id"] for task in found["tasks"]]
-    by_task: dict[str, list[dict[str, Any]]] = {}
+    start_s = _stamp(found["started_at"]) if found["started_at"] else spans[0].started_at_us / 1e6
+    end_s = max([span.ended_at_us / 1e6 for span in spans if span.ended_at_us is not None] + [_now(found, now_us)])
+    states = {task["task_id"]: task["status"] for task in found["tasks"]}
+    by_task: dict[str, list[look.Span]] = {}
     for span in spans:
-        by_task.setdefault(span["task_id"], []).append(span)
-    label = max(len(name) for name in names)
+        by_task.setdefault(span.task_id, []).append(span)
+    label = max(map(len, states))
     room = console.width if console.width < 1000 else 110
     width = max(LEAST_WIDTH, min(MOST_WIDTH, room - label - 24))
     scale = width / max(end_s - start_s, 1e-6)
     console.print(Text(" " * (label + 3)) + axis(end_s - start_s, width))
-    states = {task["task_id"]: task for task in found["tasks"]}
-    for name in sorted(names, key=lambda name: _first(by_task.get(name, ()))):
-        mine = by_task.get(name, [])
-        sign, style = drawing.SIGNS[states[name]["status"]]
+    for name in sorted(states, key=lambda name: _first(by_task.get(name, ()))):
+        mine = list(map(look.span_line, by_task.get(name, ())))
+        sign, style = drawing.SIGNS[states[name]]
         line = Text(sign, style=style) + Text(f" {name:<{label}} ", style="" if mine else "dim")
         line.append_text(bar(mine, start_s, end_s, scale, width))
         line.append_text(Text(" " + _remark(mine, states[name]), style="dim"))
@@ -68,12 +68,12 @@ def _stamp(text: str) -> float:
 def _now(found: dict[str, Any], now_us: int | None) -> float:
     if found["ended_at"]:
         return _stamp(found["ended_at"])
-    running = any(task["status"] == "running" for task in found["tasks"])
+    running = found["counts"].get("running")
     return (time.time() if now_us is None else now_us / 1e6) if running else 0.0
 
 
-def _first(spans: Sequence[dict[str, Any]]) -> float:
-    return min((_stamp(span["started_at"]) for span in spans), default=float("inf"))
+def _first(spans: Sequence[look.Span]) -> float:
+    return min((span.started_at_us for span in spans), default=float("inf"))
 
 
 def axis(length_s: float, width: int) -> Text:
@@ -119,8 +119,7 @@ def bar(spans: Sequence[dict[str, Any]], start_s: float, end_s: float, scale: fl
     return line
 
 
-def _remark(spans: Sequence[dict[str, Any]], task: dict[str, Any]) -> str:
-    status: str = task["status"]
+def _remark(spans: Sequence[dict[str, Any]], status: str) -> str:
     if not spans:
         return status
     took = drawing.duration(spans[-1]["duration_s"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from parallel_agents.cli.scene import (
     store_is_named,
     store_option,
 )
+from parallel_agents.passing import Passing
 from parallel_agents.project import Project
 
 BY_HAND = "store"  # What stands for a run where there is none.
@@ -41,23 +43,30 @@ def checkpoints(ctx: click.Context, run: str | None, all_runs: bool, as_json: bo
 
     if run is not None and all_runs:
         raise InvalidUsage("RUN and --all exclude each other", hint="leave one of them out")
-    lines: list[dict[str, Any]] = []
     if run is not None or at is not None or project_of(ctx).store.exists() or store_is_named(ctx):
         with opened(ctx) as log:
             upto = look.moment(log, at) if run in (None, BY_HAND) else look.moment_of_run(log, at, run)
             if run is not None:
-                lines = known.list_of(log, _run_id(log, run, upto), upto)
+                _list(known.passing(log, _run_id(log, run, upto), upto), as_json=as_json)
             else:
                 latest = next(reversed(look.runs(log, upto)), {"run_id": BY_HAND})["run_id"]
                 wanted = None if all_runs else {latest, BY_HAND}
-                lines = [one for one in known.list_of(log, None, upto) if wanted is None or one["run_id"] in wanted]
+                found = known.passing(log, None, upto)
+                _list(
+                    Passing(lambda: (one for one in found if wanted is None or one["run_id"] in wanted)),
+                    as_json=as_json,
+                )
+            return
+    _list((), as_json=as_json)
+
+
+def _list(lines: Iterable[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(lines)
-        return
-    if not lines:
+    elif next(iter(lines), None) is None:
         click.echo("no checkpoints yet; `parallel-agents checkpoint create` makes one", err=True)
-        return
-    _table(lines)
+    else:
+        _table(lines)
 
 
 def _run_id(log: Any, named: str, upto: int | None = None) -> str:
@@ -66,22 +75,23 @@ def _run_id(log: Any, named: str, upto: int | None = None) -> str:
     return BY_HAND if named == BY_HAND else look.resolve_run(log, named, upto)
 
 
-def _table(lines: list[dict[str, Any]]) -> None:
+def _table(lines: Iterable[dict[str, Any]]) -> None:
     from rich.text import Text
 
     from parallel_agents.cli import drawing
 
-    rows = []
-    for one in lines:
+    def row(one: dict[str, Any]) -> list[Any]:
         what = drawing.one_line(one["label"] or one["description"])
         cells = [
             one["checkpoint_id"], str(one["seq"]), drawing.local_time(one["at"]) or "", one["kind"].replace("_", " "),
             "by hand" if one["run_id"] == BY_HAND else one["run_id"], one["task_id"] or "",
             "" if one["changed"] is None else str(one["changed"]), what + (" (undone)" if one["undone"] else ""),
         ]  # fmt: skip
-        rows.append([Text(cell, style="dim strike") if one["undone"] and cell else cell for cell in cells])
+        return [Text(cell, style="dim strike") if one["undone"] and cell else cell for cell in cells]
+
     headings = ("CHECKPOINT", "SEQ", "TIME", "KIND", "RUN", "TASK", "CHANGED", "WHAT…")
-    drawing.show(drawing.table(headings, rows, right=(1, 6)))
+    for part in drawing.long_table(headings, map(row, lines), right=(1, 6)):
+        drawing.show(part)
 
 
 @click.group()

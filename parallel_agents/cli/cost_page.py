@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from rich.text import Text
@@ -157,7 +157,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def write_csv(headings: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(headings: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Rows as CSV on stdout, with a line of headings; what nobody knows is left empty."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)

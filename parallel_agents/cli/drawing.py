@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import IO, Any
 
 from rich.console import Console
@@ -67,7 +68,36 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iter
     names = [Text(heading.rstrip("…"), style="bold") for heading in headings]
     if any(names):
         cells.insert(0, names)
-    widths = [max((row[index].cell_len for row in cells), default=0) for index in range(len(headings))]
+    return _lines(headings, cells, _widths(headings, cells), numbers)
+
+
+def long_table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = ()
+) -> Iterator[list[Text]]:
+    """The same in parts, for rows that may be very many: each is as wide as what has come so far."""
+    numbers, left = set(right), iter(rows)
+    names = [Text(heading.rstrip("…"), style="bold") for heading in headings]
+    widths = [name.cell_len for name in names]
+    cells = [names]
+    while True:
+        cells += [[_cell(value) for value in row] for row in islice(left, _PART)]
+        if not cells:
+            return
+        widths = list(map(max, widths, _widths(headings, cells)))
+        yield _lines(headings, cells, widths, numbers)
+        cells = []
+
+
+_PART = 1000  # Rows of a long table.
+
+
+def _widths(headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    return [max((row[index].cell_len for row in cells), default=0) for index in range(len(headings))]
+
+
+def _lines(
+    headings: Sequence[str], cells: Sequence[Sequence[Text]], widths: Sequence[int], numbers: Container[int]
+) -> list[Text]:
     others = sum(width for width, heading in zip(widths, headings, strict=True) if not heading.endswith("…"))
     room = max(8, console().width - others - 2 * (len(headings) - 1))
     lines = []

@@ -9,8 +9,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
+
+import orjson
 
 _SGR: Final = re.compile(r"\x1b\[[0-9;:]*m")
 _HALF_SGR: Final = re.compile(r"\x1b(\[[0-9;:]{0,40})?\Z")  # May go on in the next chunk.
@@ -54,6 +56,50 @@ def harmless(text: str) -> str:
 def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """JSON with readable letters, in which no character makes a terminal do anything or turns the reading direction."""
     return json.dumps(value, indent=indent, ensure_ascii=False, default=default).translate(_IN_JSON)
+
+
+def json_pieces(value: Any, default: Callable[[Any], Any]) -> Iterator[str]:
+    """The same, indented, piece by piece: what is no list but can be gone through is, as it is printed.
+
+    Args:
+        value: may be such a thing, or a mapping with some among its values.
+    """
+    if isinstance(value, dict) and any(map(_is_passing, value.values())):
+        before = "{\n"
+        for name, part in value.items():
+            yield f"{before}  {json_text(name)}: "
+            if _is_passing(part):
+                yield from _array(part, default, "  ")
+            else:
+                yield _indented(part, default, "  ")
+            before = ",\n"
+        yield "\n}"
+    elif _is_passing(value):
+        yield from _array(value, default, "")
+    else:
+        yield _indented(value, default, "")
+
+
+def _is_passing(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | list | tuple)
+
+
+def _array(values: Iterable[Any], default: Callable[[Any], Any], margin: str) -> Iterator[str]:
+    before = "["
+    for value in values:
+        yield f"{before}\n  {margin}{_indented(value, default, '  ' + margin)}"
+        before = ","
+    yield "[]" if before == "[" else f"\n{margin}]"
+
+
+def _indented(value: Any, default: Callable[[Any], Any], margin: str) -> str:
+    try:
+        text = orjson.dumps(value, default, orjson.OPT_INDENT_2).decode()
+    except TypeError:  # A number of more than 64 bits, a half of a letter: what JSON can hold, and few can read.
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=default)
+    if not (text.isascii() and "\x7f" not in text):
+        text = text.translate(_IN_JSON)
+    return text.replace("\n", "\n" + margin) if margin else text
 
 
 def _shown(text: str) -> str:

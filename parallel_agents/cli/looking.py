@@ -98,15 +98,15 @@ def status(ctx: click.Context, run: str | None, as_json: bool, at: str | None) -
     with opened(ctx) as log:
         upto = look.moment_of_run(log, at, run)
         run_id = look.resolve_run(log, run, upto)
-        found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
+        found = look.status_passing(log, run_id, upto)
         if log.carried is not None:
             found["imported"] = imported.as_json(log.carried)
-    if as_json:
-        print_json(found)
-        return
-    from parallel_agents.cli.pages import status_page
+        if as_json:
+            print_json(found)
+            return
+        from parallel_agents.cli.pages import status_page
 
-    status_page(found, now_us)
+        status_page(found, look.time_of(log, upto))
 
 
 @click.command()
@@ -214,14 +214,13 @@ def timeline(ctx: click.Context, run: str | None, svg: str | None, as_json: bool
         if svg is not None:
             _write_timeline(log, run_id, upto, svg)
             return
-        spans = look.timeline_of(log, run_id, upto)
         if as_json:
-            print_json(spans)
+            print_json(look.timeline_passing(log, run_id, upto))
             return
-        found, now_us = look.status(log, run_id, upto), look.time_of(log, upto)
-    from parallel_agents.cli.bars import timeline_page
+        from parallel_agents.cli.bars import timeline_page
 
-    timeline_page(found, spans, now_us)
+        spans = look.spans_of(log, run_id, upto)
+        timeline_page(look.status_passing(log, run_id, upto), spans, look.time_of(log, upto))
 
 
 def _write_timeline(log: Any, run_id: str, upto: int | None, file: str) -> None:
@@ -255,17 +254,17 @@ def cost(
         upto = look.moment(log, at) if everything else look.moment_of_run(log, at, run)
         run_id = None if everything else look.resolve_run(log, run, upto)
         if as_csv and by is None:
-            found: Any = costs.lines(log, run_id, upto)
-        else:
-            found = costs.cost(log, run_id, by, upto)
+            from parallel_agents.cli.cost_page import write_csv
+
+            write_csv(costs.LINE_FIELDS, costs.lines_passing(log, run_id, upto))
+            return
+        found = costs.cost(log, run_id, by, upto)
     if as_json:
         print_json(found)
         return
     from parallel_agents.cli.cost_page import cost_page, write_csv
 
-    if as_csv and by is None:
-        write_csv(costs.LINE_FIELDS, found)
-    elif as_csv:
+    if as_csv:
         write_csv((by or "", *costs.AMOUNT_FIELDS), found["groups"])
     else:
         cost_page(found, "of all runs" if run_id is None else f"run {run_id}")

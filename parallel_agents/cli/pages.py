@@ -18,20 +18,20 @@ def status_page(found: dict[str, Any], now_us: int | None = None) -> None:
         now_us: the moment of the past that is shown.
     """
     drawing.show(head_line(found, now_us))
-    rows = [
-        (
-            drawing.state_text(task["status"]),
-            task["task_id"],
-            task["agent_type"],
-            task["attempts"] or None,
-            drawing.duration(task["duration_s"] if task["duration_s"] is not None else look.elapsed_s(task, now_us)),
-            remark(task, now_us),
-        )
-        for task in found["tasks"]
-    ]
-    drawing.show(drawing.table(("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…"), rows, right=(3, 4)))
-    for task in found["tasks"]:
-        drawing.show(*ways_on(task))
+    ways: list[str] = []
+
+    def row(task: dict[str, Any]) -> tuple[Any, ...]:
+        ways.extend(ways_on(task))
+        took_s = task["duration_s"] if task["duration_s"] is not None else look.elapsed_s(task, now_us)
+        return (
+            drawing.state_text(task["status"]), task["task_id"], task["agent_type"], task["attempts"] or None,
+            drawing.duration(took_s), remark(task, now_us),
+        )  # fmt: skip
+
+    headings = ("STATUS", "TASK", "AGENT", "TRIES", "TOOK", "WHAT…")
+    for part in drawing.long_table(headings, map(row, found["tasks"]), right=(3, 4)):
+        drawing.show(part)
+    drawing.show(*ways)
     drawing.show(*machine_lines(found), *money_lines(found), *limit_lines(found["limits"]), *ways_lines(found))
 
 

@@ -199,7 +199,7 @@ def _retell(log: Any, run_id: str, upto: int | None, speed: float | None, *, as_
     if speed is None:
         speed = max(1.0, (ended_us - began_us) / 1e6 / LONGEST_S) if live else math.inf
     pace, past = Pace(began_us, speed), _Past(run_id)
-    told = retelling.moments(log, run_id, upto, pace.wait_until)
+    told = retelling.moments(log, run_id, upto, pace.wait_until, whole=live)
     if live:
         past.state = (first := next(told)).state
         with LiveView(log, past, interval_s=1.0, clock=pace.now_s, past=True) as view:

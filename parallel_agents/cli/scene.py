@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from parallel_agents import InvalidUsage, NotAllowed, UnknownRun
-from parallel_agents.cli.harmless import json_text
+from parallel_agents.cli.harmless import json_pieces
 from parallel_agents.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PIECES = 200  # Of a long document, that are written at once.
 
 
 def _remember_store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -165,8 +167,11 @@ def _imported(ctx: click.Context, project: Project) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json_text(value, indent=2, default=_as_text))
+    """One JSON document on stdout. What can be gone through and is no list is gone through as it is printed."""
+    pieces = json_pieces(value, _as_text)
+    while some := list(islice(pieces, _PIECES)):
+        click.echo("".join(some), nl=False)
+    click.echo()
 
 
 def _as_text(value: Any) -> str:

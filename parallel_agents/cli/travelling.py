@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -169,10 +169,10 @@ def diff(ctx: click.Context, words: tuple[str, ...], patch: bool, as_json: bool)
             sys.stdout.buffer.write(differences.patch(a, b))
             return
         found = differences.differences(a, b)
-    if as_json:
-        print_json(found)
-        return
-    _diff_page(found)
+        if as_json:
+            print_json(found)
+        else:
+            _diff_page(found)
 
 
 def _diff_page(found: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ def _diff_page(found: dict[str, Any]) -> None:
         click.echo(f"files: {found['files_unknown']}", err=True)
 
 
-def diff_lines(found: dict[str, Any]) -> list[str]:
+def diff_lines(found: dict[str, Any]) -> Iterator[str]:
     """What lies between two moments, a line each.
 
     Args:
@@ -190,17 +190,18 @@ def diff_lines(found: dict[str, Any]) -> list[str]:
     """
     a, b = found["a"], found["b"]
     of_b = f"run {b['run_id']}: " if a["run_id"] != b["run_id"] else ""
-    lines = [f"run {a['run_id']}: {a['understood']} -> {of_b}{b['understood']}"]
+    yield f"run {a['run_id']}: {a['understood']} -> {of_b}{b['understood']}"
     if found["status"][0] != found["status"][1]:
-        lines.append(f"status: {found['status'][0]} -> {found['status'][1]}")
+        yield f"status: {found['status'][0]} -> {found['status'][1]}"
     for one in found["tasks"]:
         shown = [f"{name} {_short(one[name]['a'])} -> {_short(one[name]['b'])}" for name in one if name != "task_id"]
-        lines.append(f"task {one['task_id']}: {', '.join(shown)}")
+        yield f"task {one['task_id']}: {', '.join(shown)}"
     if found["cost_usd"]["difference"]:
-        lines.append(f"cost: ${found['cost_usd']['a']:.4f} -> ${found['cost_usd']['b']:.4f}")
+        yield f"cost: ${found['cost_usd']['a']:.4f} -> ${found['cost_usd']['b']:.4f}"
     for name, sides in found["configuration"].items():
-        lines.append(f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}")
-    return lines + [f"{one['change']} {one['path']}" for one in found["files"]]
+        yield f"{name}: {_short(sides['a'])} -> {_short(sides['b'])}"
+    for one in found["files"]:
+        yield f"{one['change']} {one['path']}"
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ A plan never changes, and its name is its digest; so states of one run share it.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 from parallel_agents.eventstore.submission import Plan, StoredTasks, load_plan, uncollected
 
 _BYTES: Final = 4_000_000  # Of their stored form, together; the last one is kept whatever its size.
+_LARGE: Final = 2_000  # Tasks, above which a plan is packed.
 
 
 class KnownPlan:
@@ -39,10 +40,24 @@ class KnownPlan:
                     found.setdefault(name, []).append(task_id)
         return found
 
+    @cached_property
+    def stage_sizes(self) -> list[int]:
+        """How many tasks each stage has."""
+        found = Counter(stage or 0 for stage in self._fields("stage"))
+        return [found[stage] for stage in range(len(self.plan.stages))]
+
+    def pack(self) -> None:
+        """Hold the tasks packed (see ``StoredTasks``). What would go through all of them is asked before."""
+        assert len(self.positions) == sum(self.stage_sizes) >= len(self.dependents)
+        self._tasks.pack()
+
     def _fields(self, name: str) -> Iterator[Any]:
-        tasks = self.plan.tasks
-        assert isinstance(tasks, StoredTasks)
-        return tasks.fields(name)
+        return self._tasks.fields(name)
+
+    @property
+    def _tasks(self) -> StoredTasks:
+        assert isinstance(self.plan.tasks, StoredTasks)
+        return self.plan.tasks
 
 
 class _Plans(OrderedDict[str, KnownPlan]):
@@ -71,6 +86,8 @@ def known_plan(digest: str, blob: Callable[[str], bytes]) -> KnownPlan:
             return found
     stored = blob(digest)
     made = KnownPlan(load_plan(stored), len(stored))
+    if len(made.plan.tasks) > _LARGE:
+        made.pack()
     with _lock:
         _known.keep(digest, made)
     return made

@@ -7,6 +7,7 @@ decoded by ``record``. Acknowledged means committed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -51,6 +52,7 @@ _BRIEF_BETWEEN = "SELECT seq, version, type, at, body FROM events WHERE seq > ? 
 _CLOSE = 64  # Events of the log among which those of one run are found sooner than by its own index.
 _OUTLINE = "SELECT seq, type, at FROM events WHERE run_id = ? AND version > ? AND seq <= ? ORDER BY version LIMIT ?"
 _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND version > ? AND seq <= ? ORDER BY version"
+_OF_SOME_TASKS = f"{_BRIEF} AND {OF_TASK} IN (SELECT value FROM json_each(?)) AND seq <= ?"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _CACHES = ("snapshots", "event_blocks", "event_block_texts")
 _MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
@@ -500,6 +502,12 @@ class Log:
             moved = [row for row in moved if f'"task_id":"{task_id}"' in row[4]]
             found = sorted(found + moved, key=itemgetter(1)) if moved else found
         return cast("list[Brief]", found)
+
+    def briefs_of_tasks(self, run_id: str, task_ids: Sequence[str], upto: int | None = None) -> list[Brief]:
+        """The same of several tasks of a run of which nothing was moved, all oldest first. The store has to have the index."""
+        end = 2**62 if upto is None else upto
+        found = self._fetch(_OF_SOME_TASKS, (run_id, json.dumps(task_ids), end))
+        return cast("list[Brief]", sorted(found, key=itemgetter(1)))
 
     def taskless_briefs(self, run_id: str, types: Collection[str], upto: int | None = None) -> tuple[list[Brief], bool]:
         """The events of a run that name no task and are of some types, oldest first; and whether any body of it was moved.

@@ -8,6 +8,7 @@ depends on, so a replay never looks at today's configuration.
 import contextlib
 import gc
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, overload
 
@@ -289,13 +290,25 @@ class StoredTasks(Sequence[Task]):
     It stands where a plan has its tuple, and is equal to one of the same tasks.
     """
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_ends", "_packed", "_tasks")
 
     def __init__(self, stored: list[Any]) -> None:
         self._tasks = stored  # What JSON holds of each, or the task, once it was made.
+        self._packed = bytearray()  # Once they are packed: the JSON of all of them, one behind the other,
+        self._ends = array("Q")  # and where each ends.
+
+    def pack(self) -> None:
+        """Keep no more than their JSON from here on: a fifth of the memory, and each is made anew by who looks at it.
+
+        Only before somebody has looked at one.
+        """
+        for task in self._tasks:
+            self._packed += orjson.dumps(task)
+            self._ends.append(len(self._packed))
+        self._tasks = []
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._ends) or len(self._tasks)
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
@@ -303,15 +316,21 @@ class StoredTasks(Sequence[Task]):
     def __getitem__(self, index: slice) -> tuple[Task, ...]: ...
     def __getitem__(self, index: int | slice) -> Task | tuple[Task, ...]:
         if isinstance(index, slice):
-            return tuple(self[one] for one in range(*index.indices(len(self._tasks))))
+            return tuple(self[one] for one in range(*index.indices(len(self))))
+        if self._packed:
+            return trusted_task(orjson.loads(self._json_of(index)))
         task = self._tasks[index]
         if type(task) is dict:
             task = self._tasks[index] = trusted_task(task)
         made: Task = task
         return made
 
+    def _json_of(self, index: int) -> bytearray:
+        place = range(len(self._ends))[index]
+        return self._packed[self._ends[place - 1] if place else 0 : self._ends[place]]
+
     def __iter__(self) -> Iterator[Task]:
-        return map(self.__getitem__, range(len(self._tasks)))
+        return map(self.__getitem__, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, tuple | StoredTasks) else NotImplemented
@@ -320,6 +339,11 @@ class StoredTasks(Sequence[Task]):
 
     def fields(self, name: str) -> Iterator[Any]:
         """One field of every task as it is stored, None where it stands at its default; no task is made for it."""
+        if self._packed:
+            key = orjson.dumps(name)
+            found = map(self._json_of, range(len(self)))
+            yield from (orjson.loads(one).get(name) if key in one else None for one in found)
+            return
         for task in self._tasks:
             yield task.get(name) if type(task) is dict else getattr(task, name)
 

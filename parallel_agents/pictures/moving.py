@@ -81,7 +81,7 @@ class Moving:
         event, other = record.event, False
         if record.run_id == self.run_id:
             if isinstance(event, RunRolledBack):
-                self.state, other = self._projector.state(self.run_id, record.seq), True
+                self.state, other = self._projector.whole_state(self.run_id, record.seq), True
             else:
                 self.state = placed(self.log, st.fold(self.state, record, self.log.blob))
             if isinstance(event, RunClaimed | RunReleased):

@@ -258,7 +258,7 @@ class Follower:
         for what, name in decision.steps:
             if what == "queue" and name not in self._lined:
                 insort(line, (agenda.rank(state.tasks[name]), name))
-        return Outlook(decision, starting, after, line)
+        return Outlook(decision, starting, after, line, agenda.rank)
 
     def _mend_line(self, state: RunState, touched: Iterable[str]) -> None:
         assert self._agenda is not None

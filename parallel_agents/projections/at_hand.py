@@ -2,17 +2,18 @@
 
 A whole state takes longer to load than to ask what anybody wants to know of it. So a light snapshot holds the run,
 a letter for the status of each task, and whole only the tasks that something is about to happen to. Any other one is folded
-from its own few events when somebody looks at it; whoever goes through all of them has the whole run folded.
+from its own few events when somebody looks at it. Whoever goes through all of them has the whole run folded; of a large one
+they pass by instead, some at a time, so that it fits into memory whatever its size.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -31,6 +32,8 @@ NEAR_OF_SMALL: Final = 16
 SINGLY: Final = 16
 """So many tasks are folded each by itself, and a part of all; who asks for more has all made in one go, which is faster."""
 _PART: Final = 32
+_PASSING: Final = 1024
+"""Tasks of a large run that pass by together: some megabytes, and they are found as fast as in larger numbers."""
 
 DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
 """What ``load`` may raise of a snapshot that is none."""
@@ -39,9 +42,11 @@ _LETTERS: Final = {
     st.PENDING: "p", st.QUEUED: "q", st.RUNNING: "r", st.BLOCKED: "b", st.COMPLETED: "c", st.FAILED: "f",
     st.CANCELLED: "x", st.SKIPPED: "s",
 }  # fmt: skip
-_BLANK: Final = "p"  # Pending, and as the plan made it;
-_TOUCHED: Final = "P"  # pending, and something has happened to it before.
-_STATUS_OF: Final = {letter: status for status, letter in _LETTERS.items()} | {_TOUCHED: st.PENDING}
+BLANK: Final = "p"
+"""The letter of a task that is pending, and as the plan made it."""
+_TOUCHED: Final = "P"  # Pending, and something has happened to it before.
+_IS_BLANK: Final = ord(BLANK)
+_STATUS_OF: Final = {ord(letter): status for status, letter in _LETTERS.items()} | {ord(_TOUCHED): st.PENDING}
 _OPEN: Final = frozenset({st.RUNNING, st.QUEUED, st.BLOCKED})
 _TRACES: Final = (
     "attempts", "queued_at_us", "approved_attempt", "cancel_requested", "checkpoint_id", "reason", "error", "because",
@@ -52,43 +57,50 @@ _NO_TRACES: Final = tuple(TaskState.__dataclass_fields__[name].default for name 
 _traces = attrgetter(*_TRACES)
 
 
+class Singles(Protocol):
+    """Folds tasks of a run by themselves, as of a moment (see ``one_task``)."""
+
+    @property
+    def has_all(self) -> bool:
+        """Whether many of them are found together as fast as in a fold of the whole run."""
+        ...
+
+    def some(self, task_ids: Sequence[str]) -> list[TaskState]:
+        """Some tasks but for their open dependencies."""
+        ...
+
+
 class Tasks(dict[str, TaskState]):
     """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through."""
 
-    _known: KnownPlan
-    _letters: str  # The status of each task as of the snapshot, in the order of the plan.
-    _counts: dict[str, int]  # Tasks by status, as of the snapshot.
+    _letters: bytearray  # The status of each task as of the base, in the order of the plan.
+    _counts: dict[str, int]  # Tasks by status, as of the base.
     _stage_open: list[int]
     _running: dict[str, str]  # Attempt id -> task id.
     _near: dict[str, list[Any]]  # What the snapshot says of those that it holds whole.
     _fields: tuple[str, ...]
-    _singly: int  # How many were folded by themselves.
-    _one: Callable[[str], TaskState]
-    _whole: Callable[[], RunState] | None
 
-    @classmethod
-    def begin(
-        cls,
-        known: KnownPlan,
-        raw: dict[str, Any],
-        one: Callable[[str], TaskState],
-        whole: Callable[[], RunState],
-    ) -> Tasks:
-        """Those of a snapshot, of which none is made yet.
+    def __init__(self, known: KnownPlan, single: Singles, whole: Callable[[], Iterable[TaskState]]) -> None:
+        """Those of a base that ``from_snapshot`` or ``rebase`` gives, of which none is made yet.
 
         Args:
-            one: gives a task as of the snapshot.
-            whole: gives the state of the whole run as of the snapshot.
+            single: gives tasks as of the base.
+            whole: gives all of them.
         """
-        tasks = cls()
-        tasks._known, tasks._letters, tasks._one, tasks._whole = known, raw["letters"], one, whole
-        tasks._counts, tasks._stage_open, tasks._running = raw["counts"], raw["stage_open"], raw["running"]
-        tasks._near, tasks._fields, tasks._singly = raw["near"], tuple(raw["fields"]), 0
-        if not tasks._near.keys() <= known.positions.keys():
+        super().__init__()
+        self._known, self._single = known, single
+        self._whole: Callable[[], Iterable[TaskState]] | None = whole  # None: every task is there.
+        self._singly = 0  # How many were folded by themselves.
+
+    def from_snapshot(self, raw: dict[str, Any]) -> None:
+        """Stand on a light snapshot."""
+        self._letters, self._counts = bytearray(raw["letters"], "ascii"), raw["counts"]
+        self._stage_open, self._running = raw["stage_open"], raw["running"]
+        self._near, self._fields = raw["near"], tuple(raw["fields"])
+        if not self._near.keys() <= self._known.positions.keys():
             raise ValueError("a snapshot of a run holds tasks of its plan")
-        if not set(map(len, tasks._near.values())) <= {len(tasks._fields)}:
+        if not set(map(len, self._near.values())) <= {len(self._fields)}:
             raise ValueError("a task of a snapshot has a value for each field")
-        return tasks
 
     @property
     def is_whole(self) -> bool:
@@ -99,20 +111,23 @@ class Tasks(dict[str, TaskState]):
         if self._whole is None:
             raise KeyError(task_id)
         index = self._known.positions[task_id]
-        if (values := self._near.get(task_id)) is not None:
-            task = self._as_stored(index, values)
-        elif self._letters[index] == _BLANK:
-            task = TaskState(self._known.plan.tasks[index], index, 0)
-        elif self._singly < SINGLY + len(self) // _PART:
+        task = self._at_hand(task_id, index)
+        if task is None and self._singly < SINGLY + len(self) // _PART:
             self._singly += 1
-            task = self._one(task_id)
-        else:
+            (task,) = self._single.some((task_id,))
+        if task is None:
             self.fill()
             return self[task_id]
         if task.task.dependencies:
             task.open_dependencies = self._open_dependencies(task)
         self[task_id] = task
         return task
+
+    def _at_hand(self, task_id: str, index: int) -> TaskState | None:
+        """A task that the snapshot alone tells all of; None of another one."""
+        if (values := self._near.get(task_id)) is not None:
+            return self._as_stored(index, values)
+        return TaskState(self._known.plan.tasks[index], index, 0) if self._letters[index] == _IS_BLANK else None
 
     def _as_stored(self, index: int, values: list[Any]) -> TaskState:
         spec = self._known.plan.tasks[index]
@@ -128,10 +143,8 @@ class Tasks(dict[str, TaskState]):
         return sum(not self._is_satisfied(name) for name in task.task.dependencies)
 
     def _is_satisfied(self, task_id: str) -> bool:
-        made = dict.get(self, task_id)
-        index = self._known.positions[task_id]
-        status = _STATUS_OF[self._letters[index]] if made is None else made.status
-        return status == st.COMPLETED or st.satisfies(self._known.plan.tasks[index], status)
+        status = self.status_of(task_id)
+        return status == st.COMPLETED or st.satisfies(self._known.plan.tasks[self._known.positions[task_id]], status)
 
     def derive(self, state: RunState) -> None:
         """Work out anew what follows from the statuses of the tasks that were looked at since the snapshot."""
@@ -155,14 +168,67 @@ class Tasks(dict[str, TaskState]):
         """Make every task that is not there yet: as of the snapshot, for nothing has happened to it since."""
         if self._whole is None:
             return
-        here, whole = dict(dict.items(self)), self._whole().tasks
+        here, whole = dict(dict.items(self)), list(self.passing() if self._passes_by() else self._whole())
         self._whole = None
         self.clear()
-        for task_id, task in whole.items():
-            self[task_id] = here.get(task_id, task)
-        for task_id, task in whole.items():
+        for task in whole:
+            self[task.task.task_id] = here.get(task.task.task_id, task)
+        for task_id, task in self.items():
             if task.task.dependencies and task_id not in here:  # What is here was brought up to date by who folded it.
                 task.open_dependencies = self._open_dependencies(task)
+
+    def rebase(self, state: RunState, single: Singles) -> None:
+        """Let go of the tasks that are there: what they are now is their base from here on.
+
+        Args:
+            state: of the run, with what hangs on the statuses of its tasks.
+            single: gives tasks as they are now.
+        """
+        self._letters = self.letters()
+        self.clear()
+        self._single, self._singly, self._near = single, 0, {}
+        self._counts, self._stage_open, self._running = dict(state.counts), list(state.stage_open), dict(state.running)
+
+    def passing(self) -> Iterator[TaskState]:
+        """Every task in the order of the plan. Those that nobody has looked up are made anew, and not kept."""
+        task_ids = list(self._known.positions)
+        for first in range(0, len(task_ids), _PASSING):
+            part = task_ids[first : first + _PASSING]
+            made: dict[str, TaskState] = {}
+            for index, task_id in enumerate(part, first):
+                task = dict.get(self, task_id) or self._at_hand(task_id, index)
+                if task is not None:
+                    made[task_id] = task
+            if left := [task_id for task_id in part if task_id not in made]:
+                made |= zip(left, self._single.some(left), strict=True)
+            for task_id in part:
+                task = made[task_id]
+                if task.task.dependencies and not dict.__contains__(self, task_id):
+                    task.open_dependencies = self._open_dependencies(task)
+                yield task
+
+    def made(self) -> Iterable[TaskState]:
+        """Those that are there."""
+        return dict.values(self)
+
+    def statuses(self) -> Iterator[tuple[str, str]]:
+        """Every task with its status, in the order of the plan; none is made for it."""
+        return ((task_id, self.status_of(task_id)) for task_id in self._known.positions)
+
+    def status_of(self, task_id: str) -> str:
+        """Of one task, which is not made for it."""
+        made = dict.get(self, task_id)
+        return _STATUS_OF[self._letters[self._known.positions[task_id]]] if made is None else made.status
+
+    def letters(self) -> bytearray:
+        """A letter for the status of each task, in the order of the plan."""
+        letters = bytearray(self._letters)
+        for task in dict.values(self):
+            letters[task.index] = ord(_letter(task))
+        return letters
+
+    def _passes_by(self) -> bool:
+        return self._whole is not None and len(self) > NEAR and self._single.has_all
 
     def get(self, task_id: str, default: Any = None) -> Any:
         """As of any dict."""
@@ -185,12 +251,16 @@ class Tasks(dict[str, TaskState]):
         return self._known.positions.keys()
 
     def values(self) -> ValuesView[TaskState]:  # type: ignore[override]
-        """As of any dict."""
+        """As of any dict; those of a large run pass by."""
+        if self._passes_by():
+            return _PassingValues(self)
         self.fill()
         return super().values()
 
     def items(self) -> ItemsView[str, TaskState]:  # type: ignore[override]
-        """As of any dict."""
+        """As of any dict; those of a large run pass by."""
+        if self._passes_by():
+            return _PassingItems(self)
         self.fill()
         return super().items()
 
@@ -209,6 +279,49 @@ class Tasks(dict[str, TaskState]):
         return dict, (dict(self.items()),)
 
 
+class _PassingValues(ValuesView[TaskState]):
+    """The tasks of a large run, made anew by each who goes through them."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def __iter__(self) -> Iterator[TaskState]:
+        return self._tasks.passing()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, value: object) -> bool:
+        return any(task is value or task == value for task in self)
+
+
+class _PassingItems(ItemsView[str, TaskState]):
+    """The same with their ids."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def __iter__(self) -> Iterator[tuple[str, TaskState]]:
+        return ((task.task.task_id, task) for task in self._tasks.passing())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def statuses(state: RunState) -> Iterator[tuple[str, str]]:
+    """Every task of a run with its status, in the order of the plan; of a large run none is made for it."""
+    tasks = state.tasks
+    if isinstance(tasks, Tasks) and not tasks.is_whole:
+        return tasks.statuses()
+    return ((name, task.status) for name, task in tasks.items())
+
+
+def status_of(state: RunState, task_id: str) -> str:
+    """The status of one task; of a large run it is not made for it."""
+    tasks = state.tasks
+    return tasks.status_of(task_id) if isinstance(tasks, Tasks) and not tasks.is_whole else tasks[task_id].status
+
+
 def is_large(state: RunState) -> bool:
     """Whether a run is so large that whole snapshots of it have to be few."""
     return len(state.tasks) > NEAR
@@ -223,9 +336,14 @@ class Writer:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._letters = bytearray(len(state.tasks))
         self._open: dict[str, None] = {}  # A set that keeps its order.
-        self._changed: set[str] = set(state.tasks)
+        self._changed: set[str] = set()
+        if isinstance(state.tasks, Tasks) and not state.tasks.is_whole:
+            self._letters = state.tasks.letters()
+            self._open.update((task_id, None) for task_id, status in state.tasks.statuses() if status in _OPEN)
+        else:
+            self._letters = bytearray(len(state.tasks))
+            self._changed.update(state.tasks)
 
     def learn(self, event: Event) -> None:
         """An event of the run was folded into its state."""
@@ -263,7 +381,7 @@ class Writer:
 
 def _letter(task: TaskState) -> str:
     letter = _LETTERS[task.status]
-    return _TOUCHED if letter == _BLANK and _traces(task) != _NO_TRACES else letter
+    return _TOUCHED if letter == BLANK and _traces(task) != _NO_TRACES else letter
 
 
 def dump(state: RunState) -> bytes:
@@ -290,13 +408,14 @@ def load(
     run_id: str,
     snapshot: bytes,
     blob: Callable[[str], bytes],
-    one: Callable[[str], TaskState],
+    single: Singles,
     whole: Callable[[], RunState],
 ) -> RunState:
-    """The state of a light snapshot (see ``Tasks.begin``), but for what ``derive`` has to work out once it was folded on."""
+    """The state of a light snapshot (see ``Tasks``), but for what ``derive`` has to work out once it was folded on."""
     raw = orjson.loads(zlib.decompress(snapshot))
     known = known_plan(raw["plan_digest"], blob)
-    tasks = Tasks.begin(known, raw, one, whole)
+    tasks = Tasks(known, single, lambda: whole().tasks.values())
+    tasks.from_snapshot(raw)
     state = RunState(run_id, plan=known.plan, tasks=tasks, dependents=known.dependents)
     st.set_run_values(state, raw)
     state.stage_failed = {int(stage): task_ids for stage, task_ids in raw["stage_failed"].items()}

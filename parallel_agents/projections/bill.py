@@ -6,14 +6,14 @@ a rollback has taken back, what came too late to be taken, and what failed or wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded, rfc3339
 from parallel_agents.projections.cost import ESTIMATED
-from parallel_agents.projections.effective import effective
+from parallel_agents.projections.undone import Undone, undone_among
 
 GROUPINGS: Final = ("agent", "model", "task", "day", "run")
 
@@ -111,12 +111,18 @@ def bill(records: Sequence[Recorded]) -> list[Line]:
     Args:
         records: its whole history, undone events too; what is of none of the types ``FOLDED`` may be left out.
     """
-    fates = fates_of(records)
-    return [
-        Line(record.run_id, record.at_us, record.event, fates.get(record.event.attempt_id, "unsettled"))
-        for record in records
-        if isinstance(record.event, ev.CostCharged)
-    ]
+    return list(lines(records, fates_of(records)))
+
+
+def lines(records: Iterable[Recorded], fates: Mapping[str, str]) -> Iterator[Line]:
+    """The charges among some events of one run, in their order.
+
+    Args:
+        fates: as ``fates_of`` gives them.
+    """
+    for record in records:
+        if isinstance(record.event, ev.CostCharged):
+            yield Line(record.run_id, record.at_us, record.event, fates.get(record.event.attempt_id, "unsettled"))
 
 
 def total(lines: Iterable[Line]) -> Amount:
@@ -139,23 +145,33 @@ def grouped(lines: Iterable[Line], by: str) -> dict[str, Amount]:
     return dict(sorted(groups.items(), key=lambda group: (-group[1].usd_micros, group[0])))
 
 
-def fates_of(records: Sequence[Recorded]) -> dict[str, str]:
-    """What became of the work of every attempt that was started: one of ``FATES`` by attempt id."""
-    kept, _ = effective(records)
-    fates = _fates_that_count(kept)
-    counting = {record.seq for record in kept}
+def fates_of(records: Iterable[Recorded], undone: Undone | None = None) -> dict[str, str]:
+    """What became of the work of every attempt that was started: one of ``FATES`` by attempt id.
+
+    Args:
+        undone: by the rollbacks of the run; None: by those among the records, which are a sequence then.
+    """
+    undone = undone_among(records) if undone is None else undone
+    fates: dict[str, str] = {}
+    last: dict[str, str] = {}  # The last attempt of each task.
+    over: list[tuple[str, str]] = []  # Attempts whose work is of no use, whatever became of it, and why.
     for record in records:
-        match record.event:
-            case ev.TaskStarted(attempt_id=attempt_id) if record.seq not in counting:
-                fates[attempt_id] = "undone"
+        event = record.event
+        match event:
             case ev.ResultDiscarded(attempt_id=attempt_id):
-                fates[attempt_id] = "discarded"
-            case event if type(event) in _ENDS and record.seq not in counting:
-                attempt_id = getattr(event, "attempt_id", None) or ""
-                if attempt_id in fates and fates[attempt_id] != "discarded":
-                    fates[attempt_id] = "undone"
+                over.append((attempt_id, "discarded"))
+            case ev.TaskStarted(attempt_id=attempt_id) if undone(record.seq):
+                over.append((attempt_id, "undone"))
+            case _ if undone(record.seq):
+                if type(event) in _ENDS and (ended := getattr(event, "attempt_id", None)):
+                    over.append((ended, "ended"))
             case _:
-                pass
+                _fold_fate(fates, last, event)
+    for attempt_id, how in over:
+        if how != "ended":
+            fates[attempt_id] = how
+        elif attempt_id in fates and fates[attempt_id] != "discarded":
+            fates[attempt_id] = "undone"
     return fates
 
 
@@ -164,30 +180,25 @@ _ENDS = frozenset(
 )  # fmt: skip
 
 
-def _fates_that_count(records: Sequence[Recorded]) -> dict[str, str]:
+def _fold_fate(fates: dict[str, str], last: dict[str, str], event: ev.Event) -> None:
     """The same over the history that counts, of the attempts that were started in it."""
-    fates: dict[str, str] = {}
-    last: dict[str, str] = {}  # The last attempt of each task.
 
     def leave(task_id: str, fate: str) -> None:
         """The last attempt of a task will not become its completed one any more."""
         if fates.get(last.get(task_id, "")) in ("unsettled", "useful"):
             fates[last[task_id]] = fate
 
-    for record in records:
-        event = record.event
-        match event:
-            case ev.TaskStarted(task_id=task_id, attempt_id=attempt_id):
-                leave(task_id, "failed")
-                last[task_id], fates[attempt_id] = attempt_id, "unsettled"
-            case ev.TaskCompleted(attempt_id=attempt_id):
-                fates[attempt_id] = "useful"
-            case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
-                fates[event.attempt_id] = "failed"
-            case ev.TaskCancelled() | ev.TaskSkipped() | ev.TaskReopened() | ev.TaskUnblocked():
-                leave(event.task_id, "failed")
-            case ev.TaskQueued(task_id=task_id, reason=reason) if reason:  # A rollback has let go of what ran.
-                leave(task_id, "undone")
-            case _:
-                pass
-    return fates
+    match event:
+        case ev.TaskStarted(task_id=task_id, attempt_id=attempt_id):
+            leave(task_id, "failed")
+            last[task_id], fates[attempt_id] = attempt_id, "unsettled"
+        case ev.TaskCompleted(attempt_id=attempt_id):
+            fates[attempt_id] = "useful"
+        case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
+            fates[event.attempt_id] = "failed"
+        case ev.TaskCancelled() | ev.TaskSkipped() | ev.TaskReopened() | ev.TaskUnblocked():
+            leave(event.task_id, "failed")
+        case ev.TaskQueued(task_id=task_id, reason=reason) if reason:  # A rollback has let go of what ran.
+            leave(task_id, "undone")
+        case _:
+            pass

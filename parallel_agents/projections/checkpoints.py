@@ -13,14 +13,16 @@ from parallel_agents.eventstore.record import Recorded
 
 TYPES = "type IN ('CheckpointCreated', 'CheckpointRestored', 'RunRolledBack')"
 """The condition on rows that this fold looks at."""
+CREATED = "type = 'CheckpointCreated'"
+"""That on those that make one."""
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """One checkpoint, with its place on the line."""
+    """One checkpoint, with its place on the line. What it is stands in its event: there may be very many."""
 
-    record: Recorded
-    event: ev.CheckpointCreated
+    seq: int
+    checkpoint_id: str
     parent: Checkpoint | None  # The one before it on its line.
     depth: int  # How many are before it.
     undone_at_us: int | None = None  # Since when it is off the line that leads to the present; None: it is on it.
@@ -41,7 +43,7 @@ def fold(line: Line, record: Recorded) -> Line:
     match record.event:
         case ev.CheckpointCreated() as event:
             parent = line.head
-            made = Checkpoint(record, event, parent, 0 if parent is None else parent.depth + 1)
+            made = Checkpoint(record.seq, event.checkpoint_id, parent, 0 if parent is None else parent.depth + 1)
             line.checkpoints[event.checkpoint_id] = made
             line.head = made
         case ev.CheckpointRestored(in_place=True, checkpoint_id=checkpoint_id) if checkpoint_id in line.checkpoints:

@@ -21,6 +21,7 @@ from parallel_agents.projections.effective import kept_spans
 from parallel_agents.projections.replay import apply
 from parallel_agents.projections.status import RunState, TaskState
 
+_TOGETHER: Final = 32  # From so many tasks on their events are asked for together, and no snapshots of them.
 _OF_THE_RUN: Final = ("RunSubmitted", "RunForked", "RunRolledBack")
 
 
@@ -54,6 +55,21 @@ class OneTask:
         task.open_dependencies = sum(not st.satisfies(one.task, one.status) for one in needed)
         return task
 
+    @property
+    def has_all(self) -> bool:
+        """Whether the store holds all bodies of the run; else those that were moved are found one task after the other."""
+        self._known = self._known or self._look()
+        return not self._archived
+
+    def some(self, task_ids: Sequence[str]) -> list[TaskState]:
+        """Some tasks but for their open dependencies, in the order that they are given in. The run has to have them."""
+        if len(task_ids) < _TOGETHER or not self.has_all:
+            return list(map(self.state, task_ids))
+        rows = self._log.briefs_of_tasks(self._run_id, task_ids, self._upto)
+        run = self._begun(self._known or self._look(), task_ids)
+        apply(run, filter(self._counts, rows) if len(self._spans) > 1 else rows, self._log.blob)
+        return [run.tasks[task_id] for task_id in task_ids]
+
     def state(self, task_id: str) -> TaskState:
         """The task but for its open dependencies.
 
@@ -64,22 +80,14 @@ class OneTask:
         index = known.positions.get(task_id)
         if index is None:
             raise UnknownTask(f"run {self._run_id} has no task {task_id!r}", hint=nearest(task_id, known.positions))
-        spec = known.plan.tasks[index]
-        task = TaskState(spec, index, 0)
-        # The fold of a run is given one that has this task, and of those that it needs no more than that they are there.
-        tasks = {name: TaskState(known.plan.tasks[known.positions[name]], 0, 0) for name in spec.dependencies}
-        tasks[task_id] = task
-        run = RunState(self._run_id, plan=known.plan, tasks=tasks, stage_open=[0] * len(known.plan.stages))
         base = self._nearest(task_id) if self._use_snapshots else None
-        after = 0
+        run = self._begun(known, (task_id,), inherits=base is None)
+        task, spec, after = run.tasks[task_id], known.plan.tasks[index], 0
         if base is not None:
             after, values = base
-            tasks[task_id] = task = st.task_of(spec, index, values)
+            run.tasks[task_id] = task = st.task_of(spec, index, values)
             if task.status == st.FAILED and not spec.allow_failure:
                 run.stage_failed[spec.stage] = [task_id]  # Where the fold looks for it.
-        elif (values := self._inherited.get("tasks", {}).get(task_id)) is not None:
-            st.set_task_values(run, task, self._inherited.get("fields"), values)
-            task.resumes = None  # The sessions of its attempts are the parent's.
         rows = self._log.task_briefs(self._run_id, task_id, self._upto, after_version=after, archived=self._archived)
         if len(self._spans) > 1:
             rows = [row for row in rows if self._counts(row)]
@@ -88,6 +96,24 @@ class OneTask:
         else:
             apply(run, rows, self._log.blob)
         return task
+
+    def _begun(self, known: KnownPlan, task_ids: Sequence[str], *, inherits: bool = True) -> RunState:
+        """A run that has these tasks as they were at its start, and of those that they need no more than that they are there.
+
+        Args:
+            inherits: whether what a fork took over from its parent is wanted.
+        """
+        specs = [known.plan.tasks[known.positions[name]] for name in task_ids]
+        needed = {name for spec in specs for name in spec.dependencies}
+        tasks = {name: TaskState(known.plan.tasks[known.positions[name]], 0, 0) for name in needed}
+        tasks |= {spec.task_id: TaskState(spec, known.positions[spec.task_id], 0) for spec in specs}
+        run = RunState(self._run_id, plan=known.plan, tasks=tasks, stage_open=[0] * len(known.plan.stages))
+        there = self._inherited.get("tasks", {}) if inherits else {}
+        for name in task_ids:
+            if (values := there.get(name)) is not None:
+                st.set_task_values(run, tasks[name], self._inherited.get("fields"), values)
+                tasks[name].resumes = None  # The sessions of its attempts are the parent's.
+        return run
 
     def _nearest(self, task_id: str) -> tuple[int, list[Any]] | None:
         """The newest snapshot of the task from which on nothing that counts is undone: of one of the spans, up to its end."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import sha256
+from operator import attrgetter
 from typing import ParamSpec, TypeVar
 
 from parallel_agents.eventstore import blocks
@@ -13,9 +14,10 @@ from parallel_agents.eventstore.archive import ELSEWHERE
 from parallel_agents.eventstore.errors import UnknownRun, nearest
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import Recorded, damaged, decode, decode_brief
+from parallel_agents.eventstore.record import Brief, Recorded, damaged, decode, decode_brief
 from parallel_agents.eventstore.run_level import RUN_LEVEL
-from parallel_agents.projections import at_hand
+from parallel_agents.eventstore.selecting import Wanted, select
+from parallel_agents.projections import at_hand, letting_go
 from parallel_agents.projections import bill as bill_fold
 from parallel_agents.projections import cost as cost_fold
 from parallel_agents.projections import needs as needs_fold
@@ -23,9 +25,11 @@ from parallel_agents.projections import occupancy as occupancy_fold
 from parallel_agents.projections import runs as runs_fold
 from parallel_agents.projections import spend as spend_fold
 from parallel_agents.projections import status as status_fold
+from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.bill import Line
 from parallel_agents.projections.cost import Cost
-from parallel_agents.projections.effective import kept_positions
+from parallel_agents.projections.effective import kept_spans
+from parallel_agents.projections.letting_go import Behind, PassedTasks
 from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.one_task import OneTask
@@ -34,6 +38,7 @@ from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.spend import Spend
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.projections.store_wide import KEEP_EVERY, OCCUPANCY, RUNS, SPEND, State, StoreWide
+from parallel_agents.projections.undone import undone_of
 
 _ROLLED_BACK = RunRolledBack.__name__
 _FEW = 2000  # Events that are read before it is known whether a rollback is among them: to ask costs as much as some of them.
@@ -46,6 +51,7 @@ _OF_SPENDING = (
     f"(type IN {spend_fold.OF_MONEY} OR (type = 'TaskStarted' AND NOT {_PLAIN} AND {_KNOWS}) OR ({_NEVER_BEGAN}))"
 )
 _OF_RUN_SPENDING = (*spend_fold.OF_MONEY, *spend_fold.OF_SLOTS)
+_OF_CHARGES = "type = 'CostCharged'"
 _MOVED = f"{RUN_LEVEL} AND type = 'RunMoved'"
 _OF_SLOTS = f"type IN {spend_fold.OF_SLOTS}"
 _OF_NEEDS = f"type IN {tuple(cls.__name__ for cls in needs_fold.FOLDED)}"
@@ -87,6 +93,20 @@ def _blames(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
     return asked
 
 
+@dataclass(frozen=True, slots=True)
+class _Bill:
+    """The charges of one run, of which there may be very many."""
+
+    log: Log
+    run_id: str
+    end: int
+    fates: dict[str, str]
+
+    def __iter__(self) -> Iterator[Line]:
+        rows = self.log.briefs(self.run_id, 0, self.end, where=_OF_CHARGES)
+        return bill_fold.lines((decode_brief(self.run_id, row) for row in rows), self.fates)
+
+
 class Projector:
     """Answers from one log. Holds no state of its own but the log.
 
@@ -111,28 +131,66 @@ class Projector:
             raise unknown_run(self.log, run_id, upto)
         return placed(self.log, state)
 
+    def whole_state(self, run_id: str, upto: int | None = None) -> RunState:
+        """The same, for who goes through its tasks again and again: all of them are there, however large the run is."""
+        state = self.state(run_id, upto)
+        if isinstance(state.tasks, Tasks):
+            state.tasks.fill()
+        return state
+
+    def begin(self, first: Recorded) -> RunState:
+        """The state after the first event of a run, for who folds on and lets go of tasks (see ``letting_go``)."""
+        behind = self._behind(first.run_id)
+        begun = None if behind is None else letting_go.begin(first, self.log.blob, behind)
+        return begun or status_fold.fold(status_fold.initial(first.run_id), first, self.log.blob)
+
     def _state_at(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
         base = self._from_snapshot(run_id, upto, light=light)
-        briefs = self.log.briefs(run_id, base.version, upto, after_seq=base.seq)
-        if upto - base.seq > _FEW and not self.log.rolled_back(run_id, base.version, upto):
-            return replay(base, briefs, self.log.blob)
-        tail = list(briefs)
-        if all(brief[2] != _ROLLED_BACK for brief in tail):
-            return replay(base, tail, self.log.blob)
-        targets = {
-            position: event.to_seq
-            for position, brief in enumerate(tail)
-            if brief[2] == _ROLLED_BACK and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack)
-        }
-        kept, jumped_to = kept_positions([brief[0] for brief in tail], targets)
-        if jumped_to is not None and jumped_to < base.seq:
-            base = self._state_at(run_id, jumped_to, light=light)
-        state = replay(base, (tail[position] for position in kept), self.log.blob)
+        briefs: Iterable[Brief] = self.log.briefs(run_id, base.version, upto, after_seq=base.seq)
+        if upto - base.seq > _FEW:
+            rollbacks = self._rollbacks(run_id, base.seq, upto)
+        else:
+            briefs = list(briefs)
+            rollbacks = [
+                (brief[0], event.to_seq)
+                for brief in briefs
+                if brief[2] == _ROLLED_BACK and isinstance(event := decode_brief(run_id, brief).event, RunRolledBack)
+            ]
+        if not rollbacks:
+            return self._folded(base, briefs)
+        spans = kept_spans(rollbacks, upto)
+        first = spans[-1][1]  # What counts from the run's start on goes up to there.
+        if first < base.seq:
+            base = self._state_at(run_id, first, light=light)
+            spans.pop()
+        last: Brief | None = None
+
+        def kept() -> Iterator[Brief]:
+            nonlocal last
+            for last in briefs:
+                if any(after < last[0] <= end for after, end in spans):
+                    yield last
+
+        state = self._folded(base, kept())
         for row in self.log.rows(0, upto, where=_MOVED):
             if row.run_id == run_id:  # No rollback takes that back.
                 status_fold.fold(state, decode(row), self.log.blob)
-        if tail:
-            state.seq, state.version = tail[-1][0], tail[-1][1]
+        if last is not None:
+            state.seq, state.version = last[0], last[1]
+        return state
+
+    def _rollbacks(self, run_id: str, after: int, upto: int) -> list[tuple[int, int]]:
+        """The seqs of those of a run, and where they go."""
+        rows = self.log.rows(after, upto, where=f"{RUN_LEVEL} AND type = '{_ROLLED_BACK}'")
+        events = [(row.seq, decode(row).event) for row in rows if row.run_id == run_id]
+        return [(seq, event.to_seq) for seq, event in events if isinstance(event, RunRolledBack)]
+
+    def _folded(self, base: RunState, briefs: Iterable[Brief], cost: Cost | None = None) -> RunState:
+        """A state and what came after it. Of a large run that had to be folded from its start on, a snapshot is left."""
+        state = replay(base, briefs, self.log.blob, cost, self._behind(base.run_id))
+        if self.use_snapshots and isinstance(state.tasks, PassedTasks) and not state.tasks.is_whole:
+            row = (at_hand.NAME, at_hand.VERSION, state.seq, at_hand.dump(state))
+            self.log.leave_snapshots(state.run_id, [row])
         return state
 
     def _from_snapshot(self, run_id: str, upto: int, *, light: bool = True) -> RunState:
@@ -149,11 +207,22 @@ class Projector:
         if found is None or not self.log.has_task_index:  # Without it each task would be looked for in the whole run.
             return None
         seq, snapshot = found
-        one = OneTask(self.log, run_id, seq).state
         try:
-            return at_hand.load(run_id, snapshot, self.log.blob, one, lambda: self._state_at(run_id, seq, light=False))
+            return at_hand.load(
+                run_id,
+                snapshot,
+                self.log.blob,
+                OneTask(self.log, run_id, seq),
+                lambda: self._state_at(run_id, seq, light=False),
+            )
         except at_hand.DAMAGED:  # It is a cache.
             return None
+
+    def _behind(self, run_id: str) -> Behind | None:
+        """What gives single tasks of a run that is folded; None where each would be looked for in all of it."""
+        if not self.log.has_task_index:
+            return None
+        return lambda seq: OneTask(self.log, run_id, seq, use_snapshots=self.use_snapshots)
 
     def _has_snapshot(self, run_id: str) -> bool:
         kinds = ((status_fold.NAME, status_fold.VERSION), (at_hand.NAME, at_hand.VERSION))
@@ -186,17 +255,18 @@ class Projector:
     def cost(self, run_id: str, upto: int | None = None) -> Cost:
         """What a run has cost, undone work included."""
         total = Cost()
-        for row in self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"):
+        for row in self.log.briefs(run_id, 0, upto, where=_OF_CHARGES):
             cost_fold.fold(total, decode_brief(run_id, row))
         return total
 
     @_blames
-    def bill(self, run_id: str, upto: int | None = None) -> list[Line]:
-        """Every charge of a run, with what became of the work that it paid for."""
-        if next(self.log.briefs(run_id, 0, upto, where="type = 'CostCharged'"), None) is None:
-            return []
-        rows = self.log.briefs(run_id, 0, upto, where=_OF_A_BILL)
-        return bill_fold.bill([decode_brief(run_id, row) for row in rows])
+    def bill(self, run_id: str, upto: int | None = None) -> Iterable[Line]:
+        """Every charge of a run, with what became of the work that it paid for. Read anew by each who goes through them."""
+        end = self.log.last_seq() if upto is None else upto
+        if next(self.log.briefs(run_id, 0, end, where=_OF_CHARGES), None) is None:
+            return ()
+        records = (decode_brief(run_id, row) for row in self.log.briefs(run_id, 0, end, where=_OF_A_BILL))
+        return _Bill(self.log, run_id, end, bill_fold.fates_of(records, undone_of(self.log, run_id, end)))
 
     @_blames
     def spend(self, upto: int | None = None) -> Spend:
@@ -271,7 +341,7 @@ class Projector:
         if (self.use_snapshots and self._has_snapshot(run_id)) or self.log.rolled_back(run_id, 0, end):
             return RunView(self.state(run_id, end), self.cost(run_id, end))
         cost = Cost()  # Both in one pass, where it begins at the first event.
-        state = replay(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), self.log.blob, cost)
+        state = self._folded(status_fold.initial(run_id), self.log.briefs(run_id, 0, end), cost)
         if state.version == 0:
             raise unknown_run(self.log, run_id, upto)
         return RunView(state, cost)
@@ -321,6 +391,19 @@ class Projector:
         if not found:
             raise unknown_run(self.log, run_id, upto)
         return found
+
+    def task_records(self, run_id: str, task_id: str, upto: int | None = None) -> list[Recorded]:
+        """The events that name a task, undone ones too, and the rollbacks of its run: all that its attempts are told by.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        end = self.log.last_seq() if upto is None else upto
+        if next(self.log.briefs(run_id, 0, end), None) is None:
+            raise unknown_run(self.log, run_id, upto)
+        wanted = (Wanted(run_id, task_id=task_id), Wanted(run_id, types=(_ROLLED_BACK,)))
+        rows = [row for one in wanted for row in select(self.log, one, end)]
+        return [decode(row) for row in sorted(rows, key=attrgetter("seq"))]
 
 
 def placed(log: Log, state: RunState) -> RunState:

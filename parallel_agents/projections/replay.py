@@ -8,6 +8,7 @@ expected, is decoded and folded as ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Final
 
@@ -16,9 +17,11 @@ import orjson
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Brief, decode_brief
 from parallel_agents.projections import cost as cost_fold
+from parallel_agents.projections import letting_go
 from parallel_agents.projections import status as st
 from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.cost import Cost
+from parallel_agents.projections.letting_go import Behind, PassedTasks
 from parallel_agents.projections.status import (
     COMPLETED,
     PENDING,
@@ -32,17 +35,33 @@ HOT: Final = (ev.TaskQueued, ev.TaskStarted, ev.TaskCompleted, ev.CostCharged, e
 """Whose stored bodies are read here as they are: a later schema version of one of them has to be looked at."""
 
 
-def replay(state: RunState, rows: Iterable[Brief], blob: Callable[[str], bytes], cost: Cost | None = None) -> RunState:
+def replay(
+    state: RunState,
+    rows: Iterable[Brief],
+    blob: Callable[[str], bytes],
+    cost: Cost | None = None,
+    behind: Behind | None = None,
+) -> RunState:
     """The state after some more rows of its run, which no rollback is among. Consumes the state that it is given.
 
     Args:
         cost: what the rows have cost is added to it.
+        behind: from the first row of a large run on, its tasks are not all held (see ``letting_go``).
     """
-    if (last := apply(state, rows, blob, cost)) is not None:
-        state.seq, state.version = last[0], last[1]
-    if last is not None or isinstance(state.tasks, Tasks):
-        derive(state)
-    return state
+    rows = iter(rows)
+    if behind is not None and state.version == 0 and (first := next(rows, None)) is not None:
+        begun = letting_go.begin(decode_brief(state.run_id, first), blob, behind)
+        state, rows = (state, chain((first,), rows)) if begun is None else (begun, rows)
+    while True:
+        passes = isinstance(state.tasks, PassedTasks)
+        last = apply(state, islice(rows, letting_go.EVERY) if passes else rows, blob, cost)
+        if last is not None:
+            state.seq, state.version = last[0], last[1]
+        if last is not None or isinstance(state.tasks, Tasks):
+            derive(state)
+        if last is None or not isinstance(state.tasks, PassedTasks):
+            return state
+        state.tasks.let_go(state)
 
 
 def apply(

@@ -143,9 +143,13 @@ class RunState:
         return self.status in ENDED
 
 
+BORNE = (FAILED, CANCELLED)
+"""What the dependents of a task bear that may fail."""
+
+
 def satisfies(task: Task, status: str) -> bool:
     """Whether a dependency in this status lets its dependents start."""
-    return status == COMPLETED or (task.allow_failure and status in (FAILED, CANCELLED))
+    return status == COMPLETED or (task.allow_failure and status in BORNE)
 
 
 def initial(run_id: str) -> RunState:
@@ -336,11 +340,17 @@ def _run_level(state: RunState, record: Recorded) -> None:
             raise AssertionError(f"status does not fold {type(record.event).__name__}")
 
 
-def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+def submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+    """What a submission says of the run as a whole."""
     state.name, state.status, state.plan, state.plan_digest = event.name, SUBMITTED, plan, event.plan_digest
     state.workdir, state.environment, state.callables = event.workdir, event.environment, event.callables
     state.budget_usd_micros, state.submitted_at_us = event.budget_usd_micros, at_us
     state.repository, state.base_commit, state.integration = event.repository, event.base_commit, event.base_commit
+    state.counts[PENDING] = len(plan.tasks)
+
+
+def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) -> None:
+    submitted(state, event, at_us, plan)
     state.stage_open = [0] * len(plan.stages)
     dependents: dict[str, list[str]] = {}
     with uncollected():
@@ -351,7 +361,6 @@ def _submitted(state: RunState, event: ev.RunSubmitted, at_us: int, plan: Plan) 
             for name in needed:
                 dependents.setdefault(name, []).append(task_id)
     state.dependents = dependents
-    state.counts[PENDING] = len(plan.tasks)
     state.touched.update(state.tasks)
 
 
@@ -524,11 +533,16 @@ def derive(state: RunState) -> None:
     state.touched.update(tasks)
 
 
+def whole_values(state: RunState) -> dict[str, Any]:
+    """What a whole snapshot holds besides the tasks."""
+    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
+    return {**run_values(state), "fields": TASK_FIELDS, "stage_failed": failed}
+
+
 def dump(state: RunState) -> bytes:
     """A snapshot: JSON of what the plan's blob does not say."""
     tasks = {task_id: values for task_id, task in state.tasks.items() if (values := task_values(task)) != _TASK_BLANK}
-    failed = {str(stage): task_ids for stage, task_ids in state.stage_failed.items()}
-    return orjson.dumps({**run_values(state), "fields": TASK_FIELDS, "tasks": tasks, "stage_failed": failed})
+    return orjson.dumps({**whole_values(state), "tasks": tasks})
 
 
 def load(run_id: str, snapshot: bytes, blob: Callable[[str], bytes]) -> RunState:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import Recorded
-from parallel_agents.projections.effective import effective
+from parallel_agents.projections.undone import Undone, undone_among
 
 
 @dataclass(slots=True)
@@ -70,15 +71,25 @@ def fold(state: Timeline, record: Recorded) -> Timeline:
     return state
 
 
-def timeline(records: Sequence[Recorded]) -> list[Span]:
-    """The spans of one run's whole history, those whose start or end a rollback took back marked as undone."""
+def timeline(records: Iterable[Recorded], undone: Undone | None = None) -> list[Span]:
+    """The spans of one run's whole history, those whose start or end a rollback took back marked as undone.
+
+    Args:
+        records: the whole history, oldest first; only what is of the types ``FOLDED`` is needed where ``undone`` is given.
+        undone: by the rollbacks of the run; None: by those among the records, which are a sequence then.
+    """
+    undone = undone_among(records) if undone is None else undone
     state = initial()
     for record in records:
         fold(state, record)
-    kept, _ = effective(records)
-    counts = {record.seq for record in kept}
     for span in state.spans.values():
         # A discarded result counts whatever is rolled back: its scope is ALL.
         end = None if span.outcome == "discarded" else span.ended_seq
-        span.undone = span.started_seq not in counts or (end is not None and end not in counts)
+        span.undone = undone(span.started_seq) or (end is not None and undone(end))
     return list(state.spans.values())
+
+
+FOLDED: Final = (
+    "TaskQueued", "TaskRetryScheduled", "TaskStarted", *(event.__name__ for event in _OUTCOMES),
+)  # fmt: skip
+"""The types that make a difference to it."""

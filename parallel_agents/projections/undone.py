@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from parallel_agents.eventstore.events import RunRolledBack
 from parallel_agents.eventstore.log import Log
-from parallel_agents.eventstore.record import decode
+from parallel_agents.eventstore.record import Recorded, decode
 from parallel_agents.eventstore.run_level import RUN_LEVEL
 
 
@@ -41,6 +41,25 @@ class Spans:
         """Whether an event of the run is undone. A rollback itself never is: it is what has undone the others."""
         place = bisect_right(self._begins, seq - 1) - 1
         return place >= 0 and seq < self.spans[place][1] and seq not in self.rollbacks
+
+
+Undone = Callable[[int], bool]
+"""Tells of a seq whether that event of a run is undone."""
+
+
+def undone_among(records: Iterable[Recorded]) -> Undone:
+    """By the rollbacks among the events of one run, oldest first."""
+    return Spans(
+        Rollback(record.run_id, record.seq, record.event.to_seq)
+        for record in records
+        if isinstance(record.event, RunRolledBack)
+    ).holds
+
+
+def undone_of(log: Log, run_id: str, upto: int) -> Undone:
+    """By the rollbacks of a run up to a seq."""
+    spans = undone_spans(log, upto, run_id).get(run_id)
+    return (lambda seq: False) if spans is None else spans.holds
 
 
 def undone_spans(log: Log, upto: int, run_id: str | None = None) -> Mapping[str, Spans]:

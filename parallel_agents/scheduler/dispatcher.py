@@ -351,7 +351,7 @@ class Dispatcher:
         self._seen = draft.seq
 
     def _take(self, run_id: str) -> None:
-        state = self.projector.state(run_id)
+        state = self.projector.whole_state(run_id)
         self.accounts.open(state)
         self.governor.open(state)
         self._taken.add(run_id)

@@ -8,13 +8,15 @@ from the state alone, plans the same.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from parallel_agents.eventstore.submission import PRIORITIES, Stage
 from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import status_of, statuses
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import governing
 from parallel_agents.scheduler.agents.granting import AgentFacts, Grant, Held, by_agent, grant, runner_name
@@ -87,17 +89,28 @@ class Agenda:
     """What could start, best rank first. Mended from ``state.touched`` at every look."""
 
     def __init__(self, state: RunState) -> None:
-        tasks = state.plan.tasks
-        dependencies = {task.task_id: task.dependencies for task in tasks}
-        expected = {task.task_id: task.expected_s or EXPECTED_S for task in tasks}
+        dependencies: dict[str, tuple[str, ...]] = {}
+        expected: dict[str, float] = {}
+        priorities, stages = list[int](), array("I")
+        self.scoped = False
+        borne: set[str] = set()  # Those that may fail.
+        for task in state.plan.tasks:  # Once, as those of a large plan are made anew by who looks at them.
+            name = task.task_id
+            dependencies[name], expected[name] = task.dependencies, task.expected_s or EXPECTED_S
+            priorities.append(PRIORITIES.index(task.priority))
+            stages.append(task.stage)
+            self.scoped = self.scoped or bool(task.files)
+            if task.allow_failure:
+                borne.add(name)
         tail = tails(dependencies, expected)
-        self._ids = [task.task_id for task in tasks]
+        self._ids = list(dependencies)
         self._ranks: list[Rank] = [
-            (PRIORITIES.index(task.priority), -tail[task.task_id], index) for index, task in enumerate(tasks)
+            (priority, -tail[name], index)
+            for index, (name, priority) in enumerate(zip(self._ids, priorities, strict=True))
         ]
         # Places in the order of ranks stand for the ranks in the heaps: numbers are compared five times as fast.
         self._index_at = [index for _, _, index in sorted(self._ranks)]
-        self._place = [0] * len(tasks)
+        self._place = [0] * len(self._ids)
         for place, index in enumerate(self._index_at):
             self._place[index] = place
         self.ready: list[int] = []  # Places of what is pending, dependencies satisfied, in an open stage.
@@ -107,14 +120,19 @@ class Agenda:
         self._now_us, self._rests = 0, Rests()  # As of the last look.
         self.later: dict[int, list[int]] = {}  # Ready but for their stage: positions by stage.
         self.stage = 0
-        self.scoped = any(task.files for task in tasks)
         self.barriers = has_barriers(state)
-        state.touched.update(self._ids)
-        state.broken.update(
-            name
-            for name, task in state.tasks.items()
-            if task.status in st.ENDED and not st.satisfies(task.task, task.status)
-        )
+        satisfied: set[str] = set()
+        for name, status in statuses(state):
+            if status == st.COMPLETED or (name in borne and status in st.BORNE):
+                satisfied.add(name)
+            elif status in st.ENDED:
+                state.broken.add(name)
+        for index, (name, status) in enumerate(statuses(state)):
+            if status == st.PENDING:  # Most of a run that has just begun: none is made for this.
+                if satisfied.issuperset(dependencies[name]):
+                    self.later.setdefault(stages[index], []).append(index)
+            elif status not in st.ENDED:
+                state.touched.add(name)
 
     def rank(self, task: TaskState) -> Rank:
         """Smaller is sooner."""
@@ -164,7 +182,7 @@ class Agenda:
                 self.stage += 1
         for stage in [stage for stage in self.later if stage <= self.stage]:
             for index in self.later.pop(stage):
-                queued = state.tasks[self._ids[index]].status == st.QUEUED
+                queued = status_of(state, self._ids[index]) == st.QUEUED
                 heapq.heappush(self.queued if queued else self.ready, self._place[index])
 
     def best(self, state: RunState, heap: list[int], status: str, ahead: Mapping[str, str]) -> TaskState | None:
@@ -456,6 +474,7 @@ class Outlook:
     starting: set[str]
     facts: Facts  # As they would be after it.
     line: list[tuple[Rank, str]]  # Who starts or waits for a slot, best rank first; nobody who rests.
+    rank: Callable[[TaskState], Rank]
 
 
 def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
@@ -471,9 +490,9 @@ def outlook(state: RunState, facts: Facts, now_us: int) -> Outlook:
     state.touched, state.broken = touched, broken
     starting = {name for what, name in decision.steps if what == "start"}
     waiting = [name for what, name in decision.steps if what == "queue"]
-    waiting += [name for name, task in state.tasks.items() if task.status == st.QUEUED]
+    waiting += [name for name, status in statuses(state) if status == st.QUEUED]
     line = [(agenda.rank(task), name) for name in waiting if not facts.rests.goes_on(task := state.tasks[name], now_us)]
-    return Outlook(decision, starting, after, sorted(line))
+    return Outlook(decision, starting, after, sorted(line), agenda.rank)
 
 
 def why_not(state: RunState, task_id: str, facts: Facts, now_us: int, seen: Outlook | None = None) -> Reason:
@@ -548,8 +567,8 @@ def _before_its_stage(state: RunState, task: TaskState) -> list[str]:
         return []
     return [
         name
-        for name, other in state.tasks.items()
-        if other.task.stage < task.task.stage and other.status not in st.ENDED
+        for name, status in statuses(state)
+        if status not in st.ENDED and state.tasks[name].task.stage < task.task.stage
     ]
 
 

@@ -16,9 +16,8 @@ from parallel_agents.scheduler.attempts import Held
 LOOK_EVERY_US = 10_000_000
 """How often the write-ahead log is looked at: where somebody reads an old moment of the store, folding it helps little."""
 SNAPSHOT_EVERY = 10_000
-"""Events of a run between two snapshots: to fold so many takes as long as to make and to load one of a run that is not large."""
-PER_TASK = 4
-"""Events for each task of a large run between two whole snapshots of it: so they stay a small part of the log's size."""
+"""Events of a run between two whole snapshots: to fold so many takes as long as to make and to load one. Large runs have none:
+it takes no longer to find all of their tasks by the index."""
 LIGHT_EVERY = 500
 """Events of a large run between two light snapshots. `python -m bench past` shows what other spacings would cost."""
 LIGHT_EVERY_OF_SMALL = 12
@@ -79,7 +78,7 @@ class Upkeep:
             if held.light_made and (large or state.ended or len(held.light_made) >= LIGHT_AT_ONCE):
                 made, held.light_made = held.light_made, []
                 self._projector.save_light_snapshots(state.run_id, made)
-            if held.snapshot_seq_count >= max(SNAPSHOT_EVERY, PER_TASK * len(state.tasks) if large else 0):
+            if held.snapshot_seq_count >= SNAPSHOT_EVERY and not large:
                 held.snapshot_seq_count = 0
                 self._projector.save_snapshot(state)
         except StoreError as error:  # A cache; and what was just decided is still to be started.

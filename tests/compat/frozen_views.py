@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from parallel_agents.conflicts import conflicts
+from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.log import Log
 from parallel_agents.projections import checkpoints as checkpoints_fold
 from parallel_agents.projections.effective import effective
@@ -48,6 +49,8 @@ def run_view(log: Log, run_id: str, seq: int) -> dict[str, Any]:
     line = checkpoints_fold.Line()
     for record in records:
         checkpoints_fold.fold(line, record)
+    events = [record.event for record in records]
+    made = {event.checkpoint_id: event for event in events if isinstance(event, ev.CheckpointCreated)}
     return {
         "status": {**_of(state, RUN), "tasks": {name: _of(task, TASK) for name, task in state.tasks.items()}},
         "counts": +state.counts,
@@ -58,8 +61,8 @@ def run_view(log: Log, run_id: str, seq: int) -> dict[str, Any]:
         "bill": [[one.charge.attempt_id, one.charge.usd_micros, one.fate] for one in projector.bill(run_id, seq)],
         "conflicts": [{name: one[name] for name in CONFLICT} for one in conflicts(log, run_id, seq)],
         "checkpoints": [
-            [one.event.checkpoint_id, one.event.kind, one.event.commit, one.depth, one.undone_at_us]
-            for one in line.checkpoints.values()
+            [name, made[name].kind, made[name].commit, one.depth, one.undone_at_us]
+            for name, one in line.checkpoints.items()
         ],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from random import Random
 
@@ -14,25 +14,39 @@ import pytest
 from hypothesis import given
 from test_histories import HISTORIES, SEED, SIZE, check_derived, generated, history_that_counts, naive_state, plain
 
+from parallel_agents import retelling
 from parallel_agents.deep_verification import check_folds
 from parallel_agents.eventstore import events as ev
+from parallel_agents.eventstore import known_plans
 from parallel_agents.eventstore.errors import UnknownRun, UnknownTask
 from parallel_agents.eventstore.log import Log, digest_of
 from parallel_agents.eventstore.of_task import TASK_INDEX
-from parallel_agents.projections import at_hand
+from parallel_agents.projections import at_hand, letting_go, one_task
+from parallel_agents.projections import projector as projector_module
 from parallel_agents.projections import status as status_fold
 from parallel_agents.projections.at_hand import Tasks
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.replaying import redecide
 from parallel_agents.scheduler.decide_past import decide_fork
+from parallel_agents.scheduler.plan import Facts, outlook, why_not
 
 
 @contextmanager
 def every_run_is_large(near: int, singly: int = 16) -> Iterator[None]:
-    """Light snapshots of runs of two tasks, which hold as many of them whole; so many others are made each by itself."""
+    """Light snapshots of runs of two tasks, which hold as many of them whole; so many others are made each by itself.
+
+    Tasks pass by two at a time, are let go every three events, and are read from plans that are packed.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(at_hand, "NEAR", near)
         patch.setattr(at_hand, "SINGLY", singly)
+        patch.setattr(at_hand, "_PASSING", 2)
+        patch.setattr(one_task, "_TOGETHER", 2)
+        patch.setattr(letting_go, "EVERY", 3)
+        patch.setattr(projector_module, "_FEW", 5)
+        patch.setattr(known_plans, "_LARGE", 1)
+        patch.setattr(known_plans, "_known", type(known_plans._known)())
         yield
 
 
@@ -56,6 +70,12 @@ def check_without_filling(state: RunState, expected: RunState) -> None:
     )  # fmt: skip
     assert (state.running, len(state.tasks)) == (expected.running, len(expected.tasks))
     assert list(state.tasks) == list(expected.tasks)
+    if isinstance(state.tasks, Tasks):
+        statuses = [(name, task.status) for name, task in expected.tasks.items()]
+        assert list(state.tasks.statuses()) == statuses
+        assert [(one.task, one.index) for one in state.tasks.passing()] == [
+            (one.task, one.index) for one in expected.tasks.values()
+        ]
 
 
 @HISTORIES
@@ -73,6 +93,7 @@ def test_a_state_from_a_light_snapshot_is_the_state_from_nothing(seed: int, even
                 expected = naive_state(log, run_id, seq)
                 state = looked_at(projector.state(run_id, seq), random)
                 check_without_filling(state, expected)
+                assert list(state.tasks.values()) == list(expected.tasks.values())
                 assert plain(state) == plain(expected)
                 check_derived(state)
                 if random.random() < 0.2:
@@ -179,11 +200,13 @@ def test_the_tasks_of_a_fork_are_those_that_it_has_inherited_until_it_goes_on(se
 
 def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
     """Of the same length, order and content, before and after they are all made; a copy is one that asks no store."""
-    with generated(Random(7), 60, runs=1) as (_, log), every_run_is_large(0):
+    with ExitStack() as stack:
+        _, log = stack.enter_context(generated(Random(7), 60, runs=1))
         projector = Projector(log)
         whole = projector.state("alpha")
         assert type(whole.tasks) is dict
         save_light(projector, whole)
+        stack.enter_context(every_run_is_large(0))
 
         def tasks() -> Tasks:
             found = projector.state("alpha").tasks
@@ -213,7 +236,7 @@ def test_tasks_that_are_made_when_looked_at_are_a_dict_to_everybody() -> None:
 def test_who_asks_for_one_task_after_the_other_soon_has_all_of_them() -> None:
     """Each by itself is faster for a few of them, and slower for many."""
     with generated(Random(28), 60, runs=1) as (_, log), every_run_is_large(0, singly=1):
-        whole = Projector(log).state("alpha")
+        whole = naive_state(log, "alpha", log.last_seq())
         save_light(Projector(log), whole)
         found = Projector(log).state("alpha").tasks
         assert isinstance(found, Tasks)
@@ -251,3 +274,62 @@ def test_a_light_snapshot_that_is_none_is_passed_over() -> None:
         for nonsense in (b"", b"nothing", *others):
             projector.save_light_snapshot("alpha", whole.seq, nonsense)
             assert plain(projector.state("alpha")) == plain(whole)
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_what_is_planned_from_a_large_run_is_planned_from_all_of_its_tasks(seed: int, events: int) -> None:
+    """Though few of them are made for it; and so are the reasons why others are not started."""
+    random = Random(seed)
+    with generated(random, events, runs=1) as (made, log), every_run_is_large(0, singly=random.choice((0, 16))):
+        first = made.runs["alpha"].after
+        for seq in random.sample(range(1, len(made.events) + 1), min(6, len(made.events))):
+            if not any(own <= seq for own in first):
+                continue
+            light, whole = Projector(log).state("alpha", seq), naive_state(log, "alpha", seq)
+            now_us = random.choice((0, 2**60))
+            seen, expected = (outlook(state, Facts(), now_us) for state in (light, whole))
+            assert (seen.decision, seen.starting, seen.line) == (expected.decision, expected.starting, expected.line)
+            for name in whole.tasks:
+                reasons = [why_not(state, name, Facts(), now_us) for state in (light, whole)]
+                assert reasons[0] == reasons[1]
+
+
+@HISTORIES
+@given(SEED, SIZE)
+def test_a_large_run_is_retold_and_decided_again_as_any_other(seed: int, events: int) -> None:
+    """Whether its tasks are let go on the way or not."""
+    with generated(Random(seed), events, runs=1) as (_, log):
+        told = [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha")]
+        verdict = redecide(log, "alpha")
+        with every_run_is_large(0):
+            assert [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha")] == told
+            assert [retelling.as_json(moment, 0) for moment in retelling.moments(log, "alpha", whole=True)] == told
+            assert redecide(log, "alpha") == verdict
+            assert check_folds(log, "alpha", log.last_seq())[0] == []
+
+
+@pytest.mark.parametrize("lost", ["TaskStarted", "TaskCompleted", "CheckpointCreated"])
+def test_tasks_that_are_read_otherwise_than_their_run_was_folded_are_named(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the index of tasks does not find an event."""
+    for seed in range(100):
+        with generated(Random(seed), 20, runs=1) as (_, log), every_run_is_large(0):
+            assert check_folds(log, "alpha", log.last_seq())[0] == []
+            if any(isinstance(record.event, ev.RunRolledBack) for record in log.read()):
+                continue
+            state = naive_state(log, "alpha", log.last_seq())
+            names = {record.event.task_id for record in log.read() if type(record.event).__name__ == lost}  # type: ignore[attr-defined]
+            if not names & state.tasks.keys():
+                continue
+            for asked in ("briefs_of_tasks", "task_briefs"):
+                found = getattr(Log, asked)
+                monkeypatch.setattr(
+                    Log, asked, lambda *given, found=found, **named: [row for row in found(*given, **named) if row[2] != lost]
+                )  # fmt: skip
+            log._writer.execute("DELETE FROM snapshots")
+            (finding,) = check_folds(log, "alpha", log.last_seq())[0]
+            assert finding.check == "folds"
+            return
+    raise AssertionError("no history was fit to be tried")

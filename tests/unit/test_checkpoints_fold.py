@@ -37,9 +37,7 @@ def undone(line: Line) -> dict[str, int]:
 
 def parents(line: Line) -> dict[str, str | None]:
     """Which follows which."""
-    return {
-        name: None if one.parent is None else one.parent.event.checkpoint_id for name, one in line.checkpoints.items()
-    }
+    return {name: None if one.parent is None else one.parent.checkpoint_id for name, one in line.checkpoints.items()}
 
 
 def test_checkpoints_follow_each_other() -> None:
@@ -101,4 +99,4 @@ def test_what_is_undone_is_what_the_effective_history_leaves_out(events: list[ev
             if isinstance(record.event, ev.CheckpointCreated)
         ]
         assert [name for name in line.checkpoints if name not in undone(line)] == kept
-        assert (None if line.head is None else line.head.event.checkpoint_id) == (kept[-1] if kept else None)
+        assert (None if line.head is None else line.head.checkpoint_id) == (kept[-1] if kept else None)

@@ -69,14 +69,14 @@ def test_it_is_compared_with_its_parent_whichever_comes_first(run: HandmadeRun, 
     a, b = differences.sides(own, (run.run_id, fork), elsewhere)
     found = differences.differences(a, b)
     assert (found["a"]["run_id"], found["b"]["run_id"]) == (run.run_id, fork)
-    assert found["tasks"][0]["status"] == {"a": "blocked", "b": "completed"}
+    assert next(iter(found["tasks"]))["status"] == {"a": "blocked", "b": "completed"}
     assert found["configuration"]["b.timeout_s"] == {"a": 600.0, "b": 77.0}
     assert found["files"] == [{"path": "f", "change": "M"}]
     assert b"-A\n+B\n" in differences.patch(a, b)
     assert b"-B\n+A\n" in differences.patch(b, a)
 
     began = differences.differences(*differences.sides(own, (f"{fork}@1", f"{run.run_id[:5]}@now"), elsewhere))
-    assert (began["a"]["seq"], began["tasks"], began["files"]) == (1, [], [])
+    assert (began["a"]["seq"], list(began["tasks"]), began["files"]) == (1, [], [])
     assert differences.sides(own, ("2", run.run_id), elsewhere)[0].target.state.run_id == run.run_id
     with pytest.raises(UnknownCheckpoint):
         differences.sides(own, (run.run_id, "nowhere"), elsewhere)

@@ -159,3 +159,44 @@ def test_few_plans_are_kept_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_plans, "_BYTES", 0)
     assert known_plan(c, blob) is not known_plan(a, blob)
     assert list(known_plans._known) == [a]
+
+
+def test_a_plan_that_is_packed_is_the_same_plan() -> None:
+    """Its tasks are made anew by who looks at them."""
+    plan = Plan(
+        name="p",
+        tasks=(
+            Task(task_id="a", command=("true",), description="größer"),
+            Task(task_id="b", dependencies=("a",), context={"stage": 7, "task_id": "x"}),
+            Task(task_id="c", stage=0, budget_usd_micros=5),
+        ),
+    )
+    stored = load_plan(plan.to_bytes())
+    assert isinstance(stored.tasks, StoredTasks)
+    stored.tasks.pack()
+    assert (stored == plan, len(stored.tasks), stored.tasks[1:], stored.tasks[-1]) == (
+        True, 3, plan.tasks[1:], plan.tasks[2],
+    )  # fmt: skip
+    assert stored.tasks[1] == stored.tasks[1]
+    assert stored.tasks[1] is not stored.tasks[1]
+    assert list(stored.tasks.fields("task_id")) == ["a", "b", "c"]
+    assert list(stored.tasks.fields("dependencies")) == [None, ["a"], None]
+    assert list(stored.tasks.fields("stage")) == [None, None, None]
+    assert list(stored.tasks.fields("budget_usd_micros")) == [None, None, 5]
+    assert load_plan(stored.to_bytes()) == plan
+    with pytest.raises(IndexError):
+        stored.tasks[3]
+
+
+def test_what_is_asked_of_a_large_plan_is_asked_before_it_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is the same of one that is not."""
+    monkeypatch.setattr(known_plans, "_known", type(known_plans._known)())
+    plan = plan_of(Task(task_id="a", command=("true",)), Task(task_id="b", command=("true",), dependencies=("a",)))
+    content = plan.to_bytes()
+    seen = []
+    for large in (0, 100):
+        monkeypatch.setattr(known_plans, "_LARGE", large)
+        known_plans._known.clear()
+        found = known_plan(digest_of(content), lambda _: content)
+        seen.append((found.positions, found.dependents, found.stage_sizes, found.plan))
+    assert seen[0] == seen[1] == ({"a": 0, "b": 1}, {"a": ["b"]}, [2], plan)
