@@ -10,7 +10,7 @@ from typing import Any
 
 from parallel_agents.around import before_of
 from parallel_agents.deep_verification import check_folds
-from parallel_agents.eventstore.events import RunClaimed, RunForked, RunRolledBack, RunSubmitted
+from parallel_agents.eventstore.events import STORE_RUN, RunClaimed, RunForked, RunRolledBack, RunSubmitted
 from parallel_agents.eventstore.log import Log
 from parallel_agents.eventstore.record import Recorded, Row, decode
 from parallel_agents.projections import circuits as circuits_fold
@@ -21,7 +21,8 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.scheduler.accounts import has_agents
 from parallel_agents.scheduler.circuits import read_circuits
-from parallel_agents.scheduler.redecide import Around, Divergence, Judged, Redecider
+from parallel_agents.scheduler.redecide import Redecider
+from parallel_agents.scheduler.verdicts import Around, Divergence, Judged
 from parallel_agents.verification import verify
 
 REPORT_EVERY = 2_000  # Events between two reports of progress.
@@ -64,17 +65,23 @@ def redecide(log: Log, run_id: str, upto: int | None = None, progress: Told | No
     done, folded = 0, 0
     for commit in _commits(log, first[0] - 1, end):
         mine = [decode(row) for row in commit if row.run_id == run_id]
-        records = iter(enumerate(mine))
+        place = 0  # Of the next one of ours.
         for row in commit:
             done += 1
             if progress is not None and done % REPORT_EVERY == 0:
                 progress(done, end - first[0] + 1)
-            record = decode(row) if row.run_id != run_id else None
-            if record is None:
-                place, record = next(records)
+            if row.run_id != run_id:
+                record = decode(row)
+                if row.run_id == STORE_RUN:
+                    verdict.divergence = decider.judge_of_store(state, record, mine[place:], around)
+                    if verdict.divergence is not None:
+                        return _counted(verdict, judged)
+            else:
+                record = mine[place]
                 verdict.divergence = decider.judge(state, mine, place, around)
                 if verdict.divergence is not None:
                     return _counted(verdict, judged)
+                place += 1
                 if isinstance(record.event, RunRolledBack):
                     state = projector.state(run_id, record.seq)
                     decider.forget()

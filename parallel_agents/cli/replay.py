@@ -238,7 +238,7 @@ def _say(found: dict[str, Any]) -> None:
         click.echo(f"✓ decisions  {total:,} made again, and the same: {_counts(decisions['same'])}")
     if decisions["sampled"]:
         click.echo(
-            f"  not judged {_counts(decisions['sampled'])}: made on what no event holds, such as the load of the machine"
+            f"  not judged {_counts(decisions['sampled'])}: made on what no event holds (docs/audit.md names it)"
         )
 
 

@@ -103,6 +103,7 @@ class RunPaused(Event):
 
     reason: str = ""
     code: str = ""  # budget, authentication or spend_cap, where that is why; a script tells by it.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class RunResumed(Event):
@@ -120,6 +121,7 @@ class RunCancelRequested(Event):
 
     reason: str = ""
     grace_s: float = 3.0  # Between asking the processes to end and killing them; 0 in an emergency.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class RunCompleted(Event):
@@ -443,6 +445,7 @@ class BudgetThresholdReached(Event):
     scope: str
     share: float
     spent_usd_micros: Count
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class BudgetExceeded(Event):
@@ -451,6 +454,7 @@ class BudgetExceeded(Event):
     scope: str
     spent_usd_micros: Count
     budget_usd_micros: Count
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class BudgetChanged(Event):
@@ -490,6 +494,7 @@ class ProviderFreed(Event):
 
     provider: str
     reason: str = ""
+    attempt_id: str = ""  # That got through; empty where a person said so.
 
 
 class AttemptStuck(Event):
@@ -503,6 +508,7 @@ class AttemptStuck(Event):
     silent_s: float  # Since it was last seen to do something.
     reason: str  # In words.
     last_output: str = ""  # The last that it has printed.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class AttemptRevived(Event):
@@ -551,6 +557,8 @@ class CircuitClosed(Event):
 
     runner: str
     reason: str = ""
+    attempt_id: str = ""  # Whose runner was seen to work; empty where a person said so.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class ConflictDetected(Event):
@@ -620,12 +628,14 @@ class DispatchThrottled(Event):
 
     reason: str
     code: str = ""  # What it is short of: disk, cpu or memory; empty, of older releases: disk.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class DispatchUnthrottled(Event):
     """The machine has room again."""
 
     code: str = ""  # Of what; as above.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class WorkersScaled(Event):
@@ -636,6 +646,7 @@ class WorkersScaled(Event):
     workers: Count
     reason: str = ""
     wait_s: float = 0.0  # So long the machine has to be calm before the next one is added.
+    facts: dict[str, Any] = Field(default_factory=dict)  # What the decision was made on, for replay.
 
 
 class SecretScrubbed(Event):

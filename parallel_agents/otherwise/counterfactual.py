@@ -32,10 +32,11 @@ from parallel_agents.otherwise.surroundings import Surroundings, recording_of
 from parallel_agents.otherwise.virtual_run import AGAIN_US, IDLE_LOOKS
 from parallel_agents.past_attempts import NOTHING, Past, read_past
 from parallel_agents.projections import status as st
-from parallel_agents.scheduler.redecide import THEN, Divergence
+from parallel_agents.scheduler.redecide import THEN
 from parallel_agents.scheduler.runners.protocol import Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
 from parallel_agents.scheduler.strategies import StrategyOptions
+from parallel_agents.scheduler.verdicts import Divergence
 from parallel_agents.scheduler.work import PATHS_SHOWN
 
 Told = Callable[[int, int], None]

@@ -15,9 +15,9 @@ from typing import Final
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import STORE_RUN, Event
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
-from parallel_agents.scheduler.accounts import WAITS
 from parallel_agents.scheduler.agents.clients import BUILT_IN
 from parallel_agents.scheduler.agents.granting import provider_of
+from parallel_agents.scheduler.decide_money import WAITS
 from parallel_agents.scheduler.retry import JITTER
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Charge, Ended
 from parallel_agents.scheduler.work import CONFLICT, REBASE_ROUNDS

@@ -41,10 +41,12 @@ from parallel_agents.projections import status as st
 from parallel_agents.projections.status import CPU, MEMORY
 from parallel_agents.scheduler.budget import Stop
 from parallel_agents.scheduler.decide import MAX_EXECUTION
+from parallel_agents.scheduler.decide_money import LIVE
 from parallel_agents.scheduler.governing import WORKERS, limited
-from parallel_agents.scheduler.redecide import LEVEL, LIVE, RESTED, THEN, Divergence
+from parallel_agents.scheduler.redecide import LEVEL, RESTED, THEN
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.recorded import FAR_US, Part
+from parallel_agents.scheduler.verdicts import Divergence
 
 WAKES_US: Final = 2_000_000  # Whatever is due is looked at so soon, even where every hint was lost.
 OF_THE_MACHINE: Final = frozenset({CPU, MEMORY, WORKERS})

@@ -12,8 +12,8 @@ from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.otherwise.recording import is_conflict_pause
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.decide import GATE_FAILED
-from parallel_agents.scheduler.redecide import Divergence
 from parallel_agents.scheduler.run_files import FOREIGN
+from parallel_agents.scheduler.verdicts import Divergence
 
 COMPARED: Final = frozenset(
     {

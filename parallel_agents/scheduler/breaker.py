@@ -125,7 +125,7 @@ def decide_failure(
 
 def decide_success(
     circuit: Circuit | None, runner: str, attempt_id: str, started_us: int, now_us: int, why: str
-) -> Event | None:
+) -> ev.CircuitClosed | None:
     """What an attempt that shows that its runner works means for its circuit. What began before it failed shows nothing.
 
     Args:
@@ -139,7 +139,30 @@ def decide_success(
         attempt_id != circuit.trial and started_us < failed_us
     ):  # What starts in the commit that tells of it comes after it.
         return None
-    return ev.CircuitClosed(runner=runner, reason=f"attempt {attempt_id} {why}")
+    return ev.CircuitClosed(runner=runner, reason=f"attempt {attempt_id} {why}", attempt_id=attempt_id)
+
+
+ALIVE: Final = "alive_s"
+"""Among the facts of a circuit that was closed: for how long its trial was seen to run, where it had not come to its end."""
+
+
+def decide_proof(circuit: Circuit, runner: str, alive_us: int, now_us: int) -> ev.CircuitClosed | None:
+    """That a runner works because its trial has run for long enough.
+
+    Args:
+        alive_us: for how long it was seen to run, by a clock that nobody sets.
+    """
+    if circuit.trial is None or standing(circuit, now_us) != "half_open" or alive_us < PROOF_US:
+        return None
+    closed = decide_success(circuit, runner, circuit.trial, 0, now_us, f"has run for {PROOF_US // 1_000_000} s")
+    return None if closed is None else closed.model_copy(update={"facts": {ALIVE: alive_us / 1e6}})
+
+
+def decide_trial(circuits: Circuits, start: ev.TaskStarted, now_us: int) -> ev.CircuitHalfOpened | None:
+    """That a start is the trial of a runner whose circuit is half open."""
+    if not circuits or standing(circuits.get(start.runner), now_us) != "half_open":
+        return None
+    return ev.CircuitHalfOpened(runner=start.runner, attempt_id=start.attempt_id)
 
 
 def _opened(

@@ -20,7 +20,9 @@ from parallel_agents.scheduler.breaker import (
     Policy,
     blamed,
     decide_failure,
+    decide_proof,
     decide_success,
+    decide_trial,
     standing,
     worked,
 )
@@ -100,10 +102,8 @@ class Breakers:
         return replace(ended, free=said.free), said.event
 
     def tried(self, start: ev.TaskStarted, now_us: int) -> Event | None:
-        """That a start is the trial of a runner whose circuit is half open."""
-        if not self.circuits or standing(self.circuits.get(start.runner), now_us) != "half_open":
-            return None
-        return ev.CircuitHalfOpened(runner=start.runner, attempt_id=start.attempt_id)
+        """See ``decide_trial``."""
+        return decide_trial(self.circuits, start, now_us)
 
     def proven(self, state: RunState, alive: Collection[str], steady_us: int, now_us: int) -> list[Event]:
         """Runners that work because their trial, in this run, has run for long enough.
@@ -117,10 +117,9 @@ class Breakers:
             if trial not in alive:
                 self._alive_us.pop(trial, None)
                 continue
-            if steady_us - self._alive_us.setdefault(trial, steady_us) >= PROOF_US:
-                why = f"has run for {PROOF_US // 1_000_000} s"
-                closed = decide_success(circuit, runner, trial, 0, now_us, why)
-                found += [] if closed is None else [closed]
+            alive_us = steady_us - self._alive_us.setdefault(trial, steady_us)
+            closed = decide_proof(circuit, runner, alive_us, now_us)
+            found += [] if closed is None else [closed]
         return found
 
     def asks_for_proof(self, state: RunState, now_us: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.errors import NotAllowed, UnknownTask, nearest
@@ -17,6 +17,8 @@ from parallel_agents.scheduler.plan import Facts, stage_gates
 from parallel_agents.scheduler.retry import JITTER, retries_left, retry_wait_s
 from parallel_agents.scheduler.runners.protocol import NO_AGENTS, Ended
 
+USED: Final = "used_s"
+"""Among the facts of a decision: how long the run had been dispatched, in seconds."""
 MAX_EXECUTION = "max_execution_time"
 """The reason of a run that was stopped because it ran longer than ``safetyFeatures.maxExecutionTime``."""
 GATE_FAILED = "quality gate failed"
@@ -167,10 +169,19 @@ def _again(state: RunState, task: TaskState, ended: Ended, now: str) -> list[Eve
             jitter_s=0.0,
         )
     ]
-    if ended.kind in PAUSES and state.status == st.RUNNING:
-        reason = f"{task_id}: {PAUSES[ended.kind]}: {ended.error}"
-        events.append(ev.RunPaused(reason=reason, code=ended.kind))
-    return events
+    pause = decide_end_pause(state, task_id, ended.kind, ended.error)
+    return events if pause is None else [*events, pause]
+
+
+def decide_end_pause(state: RunState, task_id: str, kind: str, error: str | None) -> ev.RunPaused | None:
+    """The pause of a run, where an attempt of it has met what would meet any other one as well.
+
+    Args:
+        kind, error: of its failure.
+    """
+    if kind not in PAUSES or state.status != st.RUNNING:
+        return None
+    return ev.RunPaused(reason=f"{task_id}: {PAUSES[kind]}: {error}", code=kind)
 
 
 def storable_text(text: str) -> str:
@@ -288,14 +299,16 @@ def _can_move(state: RunState) -> bool:
     )
 
 
-def decide_overdue(state: RunState, used_us: int) -> Event | None:
+def decide_overdue(state: RunState, used_us: int) -> ev.RunCancelRequested | None:
     """The stop of a run that has run longer than its settings allow.
 
     Args:
         used_us: how long it has been dispatched since its start or its last resume, in microseconds.
     """
     left = time_left_us(state, used_us)
-    return None if left is None or left > 0 else ev.RunCancelRequested(reason=MAX_EXECUTION)
+    if left is None or left > 0:
+        return None
+    return ev.RunCancelRequested(reason=MAX_EXECUTION, facts={USED: used_us / 1e6})
 
 
 def time_left_us(state: RunState, used_us: int) -> int | None:

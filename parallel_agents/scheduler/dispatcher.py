@@ -35,6 +35,7 @@ from parallel_agents.scheduler.agents.granting import runner_name
 from parallel_agents.scheduler.attempts import Attempts, Held, checked
 from parallel_agents.scheduler.awake import AwakeClock
 from parallel_agents.scheduler.circuits import Breakers
+from parallel_agents.scheduler.decide_money import decide_held
 from parallel_agents.scheduler.governor import Governor
 from parallel_agents.scheduler.machine_load import UNKNOWN, MachineLoad, Usage
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan, stage_over
@@ -442,7 +443,8 @@ class Dispatcher:
                         ended = decide.attributed(task, ended)
                     events += decide.decide_end(held.state, ended, draft.at_us, self._draw())
                     continue
-                self._add_all(draft, run_id, decided.pop(run_id))  # What work means depends on what was merged before.
+                # What work means depends on what was merged before.
+                self._add_all(draft, run_id, _paused_once(decided.pop(run_id)))
                 self._add_all(draft, run_id, decide_work(held.state, ended, work, draft.at_us, self._draw()))
                 if task.status == status_fold.COMPLETED:
                     self._completed.add(attempt_id)
@@ -554,7 +556,9 @@ class Dispatcher:
                 self._carry_out(draft, run_id, held.state, decision, started, told, then)
                 if decision.pressed is not None:
                     pressed.add(run_id)
-                if decision.held and (pause := self.accounts.stuck(held.state, decision)) is not None:
+                if priority != levels[-1] or not decision.held:
+                    continue  # What is less urgent may cost nothing, and start.
+                if (pause := decide_held(held.state, decision, told)) is not None:
                     self._add(draft, run_id, pause)
         for run_id, held in list(self.held.items()):
             slots = self._occupancy.of_run(run_id)

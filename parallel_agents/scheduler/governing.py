@@ -6,8 +6,9 @@ on: ``min_workers`` processes of the store may run however busy the processors a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from parallel_agents.eventstore.submission import RunSettings, Task
@@ -74,6 +75,7 @@ class Pressure(NamedTuple):
     text: str
     hard: bool = False  # Beyond what a run is to be throttled at, and not just beyond what lets no more start.
     expected: int = 0  # Bytes of memory that it is expected to need.
+    figures: Mapping[str, Any] = MappingProxyType({})  # What that was decided on, for replay.
 
 
 class Room(NamedTuple):
@@ -131,13 +133,63 @@ def ask(state: RunState, task: TaskState, run_slots: int, machine: Machine) -> R
         most = most_workers(settings)
         scaled = f", scaled down from {most} to what the machine can bear" if wide < most else ""
         return Pressure(WORKERS, f"no worker: {busy} of {wide} of this run are taken{scaled}")
+    found = ask_machine(state, task, machine)
+    if isinstance(found, Pressure):
+        return found
+    expected, warning = found
+    return Room(expected, _figures(task, machine, expected, wide), warning)
+
+
+def ask_machine(
+    state: RunState, task: TaskState, machine: Machine, expected: int | None = None
+) -> Pressure | tuple[int, str]:
+    """What the processors and the memory of the machine say to one more process, whatever the pool of its run has free.
+
+    Args:
+        expected: bytes of memory that it needs, where somebody knows what was expected.
+    Returns:
+        Why it does not start; or what it is expected to need, and what warns of that where nothing else runs.
+    """
+    settings = state.plan.settings
     if machine.running >= settings.min_workers and (held := _cpu(state, machine)) is not None:
-        return held
-    expected, whence = expected_bytes(state, task, machine.needs)
-    held = _memory(state, task, machine, expected, whence)
-    if held is not None and machine.running:
-        return held
-    return Room(expected, _figures(task, machine, expected, wide), "" if held is None else held.text)
+        return held._replace(figures={TASK: task.task.task_id, **figures_of(machine)})
+    size, whence = expected_bytes(state, task, machine.needs) if expected is None else (expected, "")
+    held = _memory(state, task, machine, size, whence)
+    if held is None or not machine.running:
+        return size, "" if held is None else held.text
+    return held._replace(figures={TASK: task.task.task_id, **figures_of(machine, size)})
+
+
+TASK: Final = "task_id"
+"""Among the facts of a decision: the task that was asked for."""
+FIRST: Final = "first"
+"""Run and task that memory goes to before any other."""
+
+
+def figures_of(machine: Machine, expected: int = 0) -> dict[str, Any]:
+    """The machine as facts have it; what is not known, and what is nothing, is left out.
+
+    Args:
+        expected: bytes of memory that the next process is expected to need.
+    """
+    figures = {
+        "processes": machine.running, "cpu_percent": machine.cpu_percent, "available_bytes": machine.available_bytes,
+        "taken_bytes": machine.taken_bytes or None, "used_bytes": machine.used_bytes or None,
+        "coming_bytes": machine.coming_bytes or None, EXPECTED_MEMORY: expected or None,
+        FIRST: None if machine.first is None else list(machine.first),
+    }  # fmt: skip
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def machine_from(figures: Mapping[str, Any]) -> Machine:
+    """Read what ``figures_of`` gave."""
+    first = figures.get(FIRST)
+    return Machine(
+        cpu_percent=figures.get("cpu_percent"), available_bytes=figures.get("available_bytes"),
+        running=figures["processes"], taken_bytes=figures.get("taken_bytes", 0),
+        used_bytes=figures.get("used_bytes", 0), coming_bytes=figures.get("coming_bytes", 0),
+        first=None if first is None else (first[0], first[1]),
+    )  # fmt: skip
 
 
 def eased_cpu_percent(settings: RunSettings) -> float:

@@ -115,7 +115,8 @@ class Governor:
         watch, machine = self._watched.get(state.run_id), self._machine
         if watch is None or machine is None or state.status != st.RUNNING or state.cancel_requested:
             return []
-        events = decide_eased(state, machine, watch.pressed.expected if watch.pressed is not None else 0)
+        events: list[Event] = []
+        events += decide_eased(state, machine, watch.pressed.expected if watch.pressed is not None else 0)
         scaled = scaling.decide_width(state, watch.gauge, now_us)
         if scaled is not None:
             scaling.start_anew(watch.gauge)

@@ -7,6 +7,7 @@ sleep of the machine makes anybody look stuck.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -82,7 +83,29 @@ def decide_health(
     return ev.AttemptStuck(
         task_id=task.task.task_id, attempt_id=task.attempt_id, kind=problem, silent_s=round(silent_s, 1),
         reason=_WORDS[problem].format(seconds=f"{silent_s:.0f}"), last_output=last_output[-LAST_OUTPUT_CHARS:],
+        facts=_seen(pulse),
     )  # fmt: skip
+
+
+SILENT, GONE = "silent_s", "gone_s"
+"""Among the facts of what is said: since when an attempt was seen to do nothing, and since when its process is not there."""
+
+
+def _seen(pulse: Pulse) -> dict[str, float]:
+    since = {SILENT: pulse.sign_us, GONE: pulse.gone_us}
+    return {name: (pulse.looked_us - at_us) / 1e6 for name, at_us in since.items() if at_us is not None}
+
+
+def pulse_from(facts: Mapping[str, float], *, checkout: bool) -> Pulse:
+    """What had been seen of an attempt when it was said to look stuck, by the facts of that.
+
+    Args:
+        checkout: whether its folder was there.
+    """
+    looked_us = round(max(facts.values()) * 1e6)
+    gone_us = None if GONE not in facts else looked_us - round(facts[GONE] * 1e6)
+    seen = Vitals(0, 0.0, alive=gone_us is None, checkout=checkout)
+    return Pulse(seen, looked_us, looked_us - round(facts[SILENT] * 1e6), gone_us)
 
 
 _WORDS: Final[dict[Problem, str]] = {

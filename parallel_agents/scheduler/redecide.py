@@ -8,34 +8,38 @@ holds (how full a disk was, how long a run was dispatched) is counted and not ju
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import PRIORITIES
 from parallel_agents.projections import status as st
-from parallel_agents.projections.circuits import Circuits
 from parallel_agents.projections.needs import Need, Needs
-from parallel_agents.projections.occupancy import EXPECTED_MEMORY, Occupancy
-from parallel_agents.projections.spend import Spend
+from parallel_agents.projections.occupancy import EXPECTED_MEMORY
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler import circuits as circuits_of
 from parallel_agents.scheduler import governing
 from parallel_agents.scheduler.agents.granting import AgentFacts, runner_name
-from parallel_agents.scheduler.budget import Books, budgets_of
+from parallel_agents.scheduler.budget import Books
 from parallel_agents.scheduler.decide import (
     cancelled_unstarted,
     decide_end,
     decide_finish,
     decide_start,
 )
+from parallel_agents.scheduler.decide_money import BUDGET, LIVE
 from parallel_agents.scheduler.plan import Agenda, Decision, Facts, plan
+from parallel_agents.scheduler.redecide_machine import judge_health, judge_machine
+from parallel_agents.scheduler.redecide_money import judge_money_pause, judge_resumed, judge_told, left_untold
+from parallel_agents.scheduler.redecide_pauses import judge_cancel, judge_pause, ungated, unpaused
+from parallel_agents.scheduler.redecide_runners import RunnersAgain
 from parallel_agents.scheduler.rests import Rests
 from parallel_agents.scheduler.retry import JITTER
 from parallel_agents.scheduler.runners.protocol import Ended
+from parallel_agents.scheduler.verdicts import Around, Divergence, Judged
 from parallel_agents.scheduler.work import APPROVAL, REBASE_ROUNDS
 
 NO_SLOT: Final = 1 << 60
@@ -43,51 +47,12 @@ NO_SLOT: Final = 1 << 60
 that."""
 RESTED: Final = "rested"
 """Among the facts of a start: that its rest was over by a steady clock, although it is not by the time of its event."""
-LIVE: Final = "live_usd_micros"
-"""What running agents were seen to have spent beyond what the log says, by attempt, where there was any."""
 WORKING: Final = "working"
 """The types of the agents at work, where attempts of other runs were among them."""
 THEN: Final = "then"
 """Of the last start of a decision: what kept it from starting more but its own rules. Empty: nothing did."""
 LEVEL: Final = "level"
 """Beside that: only tasks of at most this rank of priority were let start, since several runs share the slots by it."""
-
-_SAMPLED: Final = frozenset(
-    {
-        "WorkersScaled", "DispatchThrottled", "DispatchUnthrottled", "BudgetThresholdReached", "BudgetExceeded",
-        "AttemptStuck", "AttemptRevived", "CircuitClosed", "RunnerFailed", "CircuitOpened", "ProviderLimited", "RunResumed",
-        "RunPaused", "RunCancelRequested",
-    }
-)  # fmt: skip
-
-
-class Divergence(NamedTuple):
-    """Where the scheduler decides otherwise than it did."""
-
-    seq: int
-    type: str
-    field: str
-    recorded: Any
-    now: Any
-
-
-@dataclass(slots=True)
-class Around:
-    """What the rest of the log says of a moment, all runs together."""
-
-    occupancy: Occupancy = field(default_factory=Occupancy)
-    circuits: Circuits = field(default_factory=dict)
-    spend: Spend | None = None  # Where the run has agents.
-    actor: str = ""  # Of whoever dispatches the run: nobody else's events are decisions of the scheduler.
-    agent_type: Callable[[str, str], str] = lambda run_id, task_id: ""  # By run and task.
-
-
-@dataclass(slots=True)
-class Judged:
-    """How many decisions of each type were made again, and how many rest on what no event holds."""
-
-    decisions: Counter[str] = field(default_factory=Counter)
-    sampled: Counter[str] = field(default_factory=Counter)
 
 
 class Redecider:
@@ -102,6 +67,7 @@ class Redecider:
         self._agenda: Agenda | None = None
         self._state: RunState | None = None
         self._upto = 0  # The last event that was judged together with one before it.
+        self._runners = RunnersAgain(judged)
 
     def judge(self, state: RunState, commit: Sequence[Recorded], at: int, around: Around) -> Divergence | None:
         """Decide again what the event at a place decided, if it is the first one of a decision.
@@ -120,32 +86,54 @@ class Redecider:
             case _ if is_planned(record.event, state):
                 if record.seq <= self._upto:
                     return None
-                return self._judge_plan(state, planned(commit, at, state), around)
+                batch = planned(commit, at, state)
+                untold = left_untold(state, commit, at, around) or self._runners.untried(batch, around)
+                return untold or self._judge_plan(state, batch, around)
             case ev.TaskFailed() | ev.TaskTimedOut() | ev.AttemptLost():
-                return self._judge_end(state, commit, at, around)
+                return self._runners.unsaid(state, record, around) or self._judge_end(state, commit, at, around)
+            case ev.TaskCompleted():
+                return self._runners.unsaid(state, record, around)
             case ev.TaskCancelled(attempt_id=attempt_id) if attempt_id in state.running:
                 return self._judge_stopped(state, record)
             case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled():
-                return self._judge_finish(state, record, around)
+                return left_untold(state, commit, at, around) or self._judge_finish(state, record, around)
+            case ev.BudgetThresholdReached() | ev.BudgetExceeded():
+                return judge_told(state, commit, at, around, self._judged)
+            case ev.RunPaused(code=code) if code == BUDGET:
+                return judge_money_pause(state, commit, at, around, self._judged, _held_back(state, record, around))
+            case ev.RunPaused():
+                return judge_pause(state, commit, at, self._judged)
+            case ev.TaskBlocked(attempt_id=str()):
+                return unpaused(state, commit, at)
+            case ev.GateChecked():
+                return ungated(state, commit, at)
+            case ev.RunCancelRequested():
+                return judge_cancel(state, commit, at, around, self._judged)
+            case ev.RunResumed():
+                return judge_resumed(state, record, around, self._judged)
             case ev.RunStarted():
-                return self._same(record, {"status": state.status}, {"status": st.SUBMITTED})
-            case event if type(event).__name__ in _SAMPLED:
-                self._judged.sampled[type(event).__name__] += 1
+                return self._judged.same(record, {"status": state.status}, {"status": st.SUBMITTED})
+            case ev.DispatchThrottled() | ev.DispatchUnthrottled() | ev.WorkersScaled():
+                return judge_machine(state, commit, at, self._judged)
+            case ev.AttemptStuck() | ev.AttemptRevived():
+                return judge_health(state, record, self._judged)
             case _:
                 pass  # Nothing that a scheduler decides: what happened, or what somebody has asked for.
         return None
 
+    def judge_of_store(
+        self, state: RunState, record: Recorded, coming: Sequence[Recorded], around: Around
+    ) -> Divergence | None:
+        """The same of an event of no run, as far as an attempt of this run is why.
+
+        Args:
+            coming: events of the run that were appended together with it, and after it.
+        """
+        return self._runners.judge(state, record, coming, around) if record.actor == around.actor else None
+
     def forget(self) -> None:
         """The state is another one from here on."""
         self._agenda = None
-
-    def _same(self, record: Recorded, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Divergence | None:
-        name = type(record.event).__name__
-        self._judged.decisions[name] += 1
-        for key in recorded:
-            if recorded[key] != now.get(key):
-                return Divergence(record.seq, name, key, recorded[key], now.get(key))
-        return None
 
     def _judge_plan(self, state: RunState, batch: Sequence[Recorded], around: Around) -> Divergence | None:
         """What one look at a run has led to: skips, cancellations, and what is queued, blocked and started."""
@@ -202,15 +190,15 @@ class Redecider:
         match record.event:
             case ev.TaskSkipped(task_id=task_id) as event:
                 skip = next(one for one in decision.skips if one.task_id == task_id)
-                return self._same(
+                return self._judged.same(
                     record, {"because": event.because, "reason": event.reason},
                     {"because": skip.because, "reason": skip.reason},
                 )  # fmt: skip
             case ev.TaskCancelled(task_id=task_id) as event:
                 made = cancelled_unstarted(state.tasks[task_id], state.reason)
-                return self._same(record, _fields(event), _fields(made))
+                return self._judged.same(record, _fields(event), _fields(made))
             case ev.TaskStarted() as event:
-                return self._same(record, *_start_again(state, event, decision, facts))
+                return self._judged.same(record, *_start_again(state, event, decision, facts))
             case event:
                 self._judged.decisions[type(event).__name__] += 1
                 return None
@@ -227,19 +215,20 @@ class Redecider:
         task = state.tasks[task_id]
         if _to_be_resolved(state, task, commit, at):
             told = None if retry is None else (retry.failures, retry.wait_s)
-            return self._same(record, {"retry": told}, {"retry": (task.failures, 0.0)})
+            return self._judged.same(record, {"retry": told}, {"retry": (task.failures, 0.0)})
         ended = _as_it_ended(event, task, retry, around)
         ended.retryable = ended.retryable and not _has_spent_its_own(state, task, around)
         draw = _draw(state, task, retry)
         made = decide_end(state, ended, _decided_at_us(record, retry), draw)
         again = next((one for one in made if isinstance(one, ev.TaskRetryScheduled)), None)
-        said = self._same(
+        said = self._judged.same(
             record, {"type": type(event).__name__, "retry": retry is not None},
             {"type": type(made[0]).__name__, "retry": again is not None},
         )  # fmt: skip
         if said is not None or retry is None or again is None:
-            return said
-        return self._same(commit[_place_after(commit, at, event.attempt_id)], _fields(retry), _fields(again))
+            return said or unpaused(state, commit, at)
+        place = _place_after(commit, at, event.attempt_id)
+        return self._judged.same(commit[place], _fields(retry), _fields(again)) or unpaused(state, commit, place)
 
     def _judge_stopped(self, state: RunState, record: Recorded) -> Divergence | None:
         event = record.event
@@ -247,16 +236,16 @@ class Redecider:
         task = state.tasks[event.task_id]
         wanted = task.cancel_requested or state.cancel_requested
         reason = task.reason or (state.reason if state.cancel_requested else "")
-        return self._same(record, {"wanted": True, "reason": event.reason}, {"wanted": wanted, "reason": reason})
+        return self._judged.same(record, {"wanted": True, "reason": event.reason}, {"wanted": wanted, "reason": reason})
 
     def _judge_finish(self, state: RunState, record: Recorded, around: Around) -> Divergence | None:
         if around.occupancy.of_run(state.run_id):
-            return self._same(record, {"slots": 0}, {"slots": around.occupancy.of_run(state.run_id)})
+            return self._judged.same(record, {"slots": 0}, {"slots": around.occupancy.of_run(state.run_id)})
         made = decide_finish(state)
         name = type(record.event).__name__
         if made is None or type(made) is not type(record.event):
-            return self._same(record, {"type": name}, {"type": made and type(made).__name__})
-        return self._same(record, _fields(record.event), _fields(made))
+            return self._judged.same(record, {"type": name}, {"type": made and type(made).__name__})
+        return self._judged.same(record, _fields(record.event), _fields(made))
 
 
 def _first_look(state: RunState, facts: Facts, batch: Sequence[Recorded], level: int) -> Decision:
@@ -265,6 +254,17 @@ def _first_look(state: RunState, facts: Facts, batch: Sequence[Recorded], level:
     decision = plan(state, Agenda(state), facts, batch[0].at_us, priority=level)
     state.touched, state.broken = touched, broken
     return decision
+
+
+def _held_back(state: RunState, record: Recorded, around: Around) -> Decision:
+    """What would be planned where a run was paused since nothing of it can start.
+
+    What rests by the time of events may have rested by the steady clock: nothing that rests lets a run be paused.
+    """
+    facts = facts_at(state, [record], around)
+    queued = (task for task in state.tasks.values() if task.status == st.QUEUED)
+    facts.rests.ends_us = {task.attempt_id or "": 0 for task in queued}
+    return _first_look(state, facts, [record], len(PRIORITIES))
 
 
 def _next_of(decision: Decision, kind: str) -> tuple[str, str] | None:
@@ -392,7 +392,8 @@ def facts_at(
     facts.rests = Rests(now_us=1, since_us=2, ends_us=ends)  # All others go on resting.
     at_us, running = batch[0].at_us, {*around.occupancy.slots, *(one.attempt_id for one in started)}
     facts.circuits = circuits_of.facts_of(around.circuits, state, running, at_us)
-    known = starts[0].facts if starts else {}
+    first = batch[0].event
+    known = starts[0].facts if starts else first.facts if isinstance(first, ev.RunPaused) else {}
     if governing.limited(state.plan.settings) and "processes" in known:
         facts.machine = _machine(state, starts)
     if around.spend is not None:
@@ -436,7 +437,7 @@ def _agent_facts(state: RunState, known: Mapping[str, Any], around: Around, at_u
     if working is None:
         held = (one for one in around.spend.running.values() if one.agent)
         working = [around.agent_type(one.run_id, one.task_id) for one in held]
-    return AgentFacts(Books(around.spend, at_us, known.get(LIVE, {})), budgets_of(state), at_us, list(working))
+    return AgentFacts(Books(around.spend, at_us, known.get(LIVE, {})), around.budgets.of(state), at_us, list(working))
 
 
 def _steps(decision: Decision) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from parallel_agents.scheduler.harvest import Harvest, StageChecked
 from parallel_agents.scheduler.probing import EVERY_S
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.scheduler.runners.unfinished import unfinished
-from parallel_agents.scheduler.work import Work, wants_merge
+from parallel_agents.scheduler.work import Work, decide_stage, wants_merge
 
 _NAMES_COMMITS = "type IN ('RunSubmitted', 'RunForked', 'TaskCompleted', 'CheckpointCreated', 'CheckpointRestored')"
 
@@ -457,13 +457,7 @@ def _stage_checked(state: RunState, checked: StageChecked) -> list[Event]:
         )
         for gate in checked.gates
     ]  # fmt: skip
-    failed = next((gate for gate in checked.gates if not gate.passed), None)
     if checked.error is not None:
         return [*events, ev.RunCancelRequested(reason=f"{GATE_FAILED}: {checked.error}")]
-    if failed is None or not state.plan.files.fail_on_gates:
-        return [*events, stage_checkpoint(state, checked.stage)]
-    if state.plan.files.rollback_on_gates and state.last_stage is not None:
-        checkpoint_id, commit = state.last_stage
-        events.append(ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="autoRollbackOnFailure", commit=commit))
-    stage = state.plan.stages[checked.stage].name
-    return [*events, ev.RunCancelRequested(reason=f"{GATE_FAILED}: {failed.command} after stage {stage}")]
+    then = decide_stage(state, checked.stage, checked.gates)
+    return [*events, *(then or [stage_checkpoint(state, checked.stage)])]

@@ -10,6 +10,7 @@ and a quarter of it will do where one more would leave the processors at or belo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,7 +85,7 @@ def decide_width(state: RunState, gauge: Gauge, now_us: int) -> ev.WorkersScaled
             f"the processors were above {settings.scaling_threshold:.0%} for {PRESSED_S:.0f} s ({gauge.cpu_percent:.0f} % in the "
             f"end) with all {wide} workers at work"
         )
-        return ev.WorkersScaled(workers=wide - 1, reason=reason, wait_s=wait_s)
+        return ev.WorkersScaled(workers=wide - 1, reason=reason, wait_s=wait_s, facts=_lasting(gauge))
     calm = _lasts(gauge, gauge.calm_us, wait_s)
     if wide < most_workers(settings) and (calm or _lasts(gauge, gauge.easy_us, max(CALM_S, wait_s / 4))):
         calm_s = (gauge.seen_us - (gauge.seen_us if gauge.calm_us is None else gauge.calm_us)) / 1e6
@@ -94,12 +95,28 @@ def decide_width(state: RunState, gauge: Gauge, now_us: int) -> ev.WorkersScaled
         )
         if state.workers_at_us is not None and now_us - state.workers_at_us >= FORGOTTEN_S * 1e6:
             wait_s = max(CALM_S, wait_s / 2)
-        return ev.WorkersScaled(workers=wide + 1, reason=reason, wait_s=wait_s)
+        return ev.WorkersScaled(workers=wide + 1, reason=reason, wait_s=wait_s, facts=_lasting(gauge))
     return None
 
 
 def _lasts(gauge: Gauge, since_us: int | None, seconds: float) -> bool:
     return since_us is not None and gauge.seen_us - since_us >= seconds * 1e6
+
+
+PRESSED, CALM, EASY = "pressed_s", "calm_s", "easy_s"
+"""Among the facts of a step: for how long its run had been under pressure, calm, and calm at half of the threshold."""
+
+
+def _lasting(gauge: Gauge) -> dict[str, float]:
+    since = {PRESSED: gauge.pressed_us, CALM: gauge.calm_us, EASY: gauge.easy_us}
+    return {name: (gauge.seen_us - at_us) / 1e6 for name, at_us in since.items() if at_us is not None}
+
+
+def gauge_from(facts: Mapping[str, float]) -> Gauge:
+    """What had been seen of a run when a step was decided, by the facts of that step."""
+    seen_us = round(max(facts.values(), default=0.0) * 1e6)
+    since = {name: seen_us - round(seconds * 1e6) for name, seconds in facts.items()}
+    return Gauge(seen_us, since.get(PRESSED), since.get(CALM), since.get(EASY))
 
 
 def start_anew(gauge: Gauge) -> None:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import Event
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState
-from parallel_agents.scheduler.governing import EASE_PERCENT, LEFT_BYTES, Machine, Pressure, eased_cpu_percent
+from parallel_agents.scheduler.governing import (
+    EASE_PERCENT,
+    LEFT_BYTES,
+    Machine,
+    Pressure,
+    eased_cpu_percent,
+    figures_of,
+)
 from parallel_agents.scheduler.governing import MEGABYTE as MEGABYTE
 
 ROOM_PERCENT = 110
 """Starts go on at this much of the limit, or every file of a running attempt would stop or release them."""
+FREE: Final = "free_bytes"
+"""Among the facts of a decision: how much room the disk had; None where that was not known."""
+HELD: Final = "held_s"
+"""For how long the machine had let a run start nothing, in seconds."""
 
 
 def decide_throttle(state: RunState, free_bytes: int | None) -> Event | None:
@@ -24,19 +37,17 @@ def decide_throttle(state: RunState, free_bytes: int | None) -> Event | None:
     if state.status != st.RUNNING or state.cancel_requested:
         return None
     limit = state.plan.settings.min_free_mb * MEGABYTE
+    facts = {FREE: free_bytes}
     if st.DISK in state.throttled:
-        return (
-            ev.DispatchUnthrottled(code=st.DISK)
-            if free_bytes is None or free_bytes * 100 >= limit * ROOM_PERCENT
-            else None
-        )
+        room = free_bytes is None or free_bytes * 100 >= limit * ROOM_PERCENT
+        return ev.DispatchUnthrottled(code=st.DISK, facts=facts) if room else None
     if free_bytes is None or free_bytes >= limit or not (state.counts[st.PENDING] or state.counts[st.QUEUED]):
         return None
     return ev.DispatchThrottled(
         reason=f"the disk is nearly full: {free_bytes // MEGABYTE:,} MB are free where checkouts lie, and nothing starts "
         f"below {state.plan.settings.min_free_mb:,} MB",
-        code=st.DISK,
-    )
+        code=st.DISK, facts=facts,
+    )  # fmt: skip
 
 
 TOLD_AFTER_S = 10.0
@@ -54,10 +65,10 @@ def decide_pressed(state: RunState, pressed: Pressure | None, held_s: float) -> 
         return None
     if state.status != st.RUNNING or not (pressed.hard or held_s >= TOLD_AFTER_S):
         return None
-    return ev.DispatchThrottled(reason=pressed.text, code=pressed.code)
+    return ev.DispatchThrottled(reason=pressed.text, code=pressed.code, facts={**pressed.figures, HELD: held_s})
 
 
-def decide_eased(state: RunState, machine: Machine, expected: int) -> list[Event]:
+def decide_eased(state: RunState, machine: Machine, expected: int) -> list[ev.DispatchUnthrottled]:
     """Let a throttled run go on once there is more room than it was throttled at, or nothing waits any more.
 
     What cannot be measured holds nothing back; ``governing`` will say so again where it must.
@@ -68,13 +79,14 @@ def decide_eased(state: RunState, machine: Machine, expected: int) -> list[Event
     if not (state.throttled and state.status == st.RUNNING):
         return []
     waits = state.counts[st.PENDING] or state.counts[st.QUEUED]
-    events: list[Event] = []
+    events: list[ev.DispatchUnthrottled] = []
+    facts = figures_of(machine, expected)
     if st.CPU in state.throttled:
         cpu = machine.cpu_percent
         if not waits or cpu is None or cpu <= eased_cpu_percent(state.plan.settings):
-            events.append(ev.DispatchUnthrottled(code=st.CPU))
+            events.append(ev.DispatchUnthrottled(code=st.CPU, facts=facts))
     if st.MEMORY in state.throttled and (not waits or _fits_again(state, machine, expected)):
-        events.append(ev.DispatchUnthrottled(code=st.MEMORY))
+        events.append(ev.DispatchUnthrottled(code=st.MEMORY, facts=facts))
     return events
 
 

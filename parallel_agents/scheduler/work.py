@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from parallel_agents.eventstore.submission import FileSettings
 from parallel_agents.projections import status as st
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.scheduler.agents.granting import is_agent, resolves
-from parallel_agents.scheduler.decide import attributed, decide_end, measured, no_fault
+from parallel_agents.scheduler.decide import GATE_FAILED, attributed, decide_end, measured, no_fault
 from parallel_agents.scheduler.retry import retries_left
 from parallel_agents.scheduler.runners.protocol import Ended
 
@@ -231,9 +232,32 @@ def in_conflict(
             found = [*found, resolved, *decide_end(state, failed, now_us, draw)]
         case _:
             found.append(_blocked(task, ended, work, reason))
-    if settings.pause_on_conflict and state.status == st.RUNNING:
-        found.append(ev.RunPaused(reason=f"{task_id}: {reason}"))
-    return found
+    pause = decide_conflict_pause(state, task_id, reason)
+    return found if pause is None else [*found, pause]
+
+
+def decide_conflict_pause(state: RunState, task_id: str, reason: str) -> ev.RunPaused | None:
+    """The pause of a run because work of it did not merge, where it is configured so."""
+    if not state.plan.files.pause_on_conflict or state.status != st.RUNNING:
+        return None
+    return ev.RunPaused(reason=f"{task_id}: {reason}")
+
+
+def decide_stage(state: RunState, stage: int, gates: Sequence[Gated | ev.GateChecked]) -> list[Event]:
+    """What the gates at the end of a stage mean for the run: nothing, or that it ends, with the files of the stage before.
+
+    Args:
+        gates: as far as they were run, which is up to the first that did not pass.
+    """
+    failed = next((gate for gate in gates if not gate.passed), None)
+    if failed is None or not state.plan.files.fail_on_gates:
+        return []
+    name = state.plan.stages[stage].name
+    ends: list[Event] = [ev.RunCancelRequested(reason=f"{GATE_FAILED}: {failed.command} after stage {name}")]
+    if not state.plan.files.rollback_on_gates or state.last_stage is None:
+        return ends
+    checkpoint_id, commit = state.last_stage
+    return [ev.CheckpointRestored(checkpoint_id=checkpoint_id, reason="autoRollbackOnFailure", commit=commit), *ends]
 
 
 def named(clashes: tuple[Clash, ...]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from parallel_agents.agent_settings import client_rows
 from parallel_agents.configuration_keys import BY_PATH
 from parallel_agents.project import Project
-from parallel_agents.scheduler import accounts
+from parallel_agents.scheduler import decide_money
 from parallel_agents.scheduler.agents.clients import BUILT_IN, FIELDS, clients
 from parallel_agents.scheduler.agents.models import LADDER, MODEL_OF
 
@@ -69,7 +69,7 @@ def test_agent_types_and_their_models_are_those_that_there_are() -> None:
 
 def test_the_times_and_shares_that_are_named_are_those_in_force() -> None:
     """Waits for providers, timers, and the shares of a budget."""
-    first_s, longest_s = accounts.FIRST_WAIT_US // 1_000_000, accounts.LONGEST_WAIT_US // 1_000_000
+    first_s, longest_s = decide_money.FIRST_WAIT_US // 1_000_000, decide_money.LONGEST_WAIT_US // 1_000_000
     assert f"for {first_s} s, then {2 * first_s} s, up to {longest_s // 60} min" in FLAT
     for key in ("agents.silenceTimeout", "agents.resultGrace"):
         assert f"(`{key}`, {BY_PATH[key].default} s)" in FLAT or f"`{key}` ({BY_PATH[key].default} s)" in FLAT

@@ -59,7 +59,9 @@ def test_all_that_a_scheduler_decides_is_among_them(tmp_path: Path) -> None:
         counts += decided(file, tmp_path)
     assert counts.keys() >= {
         "RunStarted", "TaskQueued", "TaskStarted", "TaskBlocked", "TaskSkipped", "TaskCancelled", "TaskFailed", "TaskTimedOut",
-        "AttemptLost", "TaskRetryScheduled", "RunCompleted", "RunFailed", "RunCancelled",
+        "AttemptLost", "TaskRetryScheduled", "RunCompleted", "RunFailed", "RunCancelled", "RunPaused", "RunResumed",
+        "BudgetThresholdReached", "BudgetExceeded", "ProviderLimited", "ProviderFreed", "DispatchThrottled",
+        "DispatchUnthrottled",
     }  # fmt: skip
 
 

@@ -278,7 +278,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a full disk holds starts back for ever", "scheduler/throttle.py",
-        "ev.DispatchUnthrottled(code=st.DISK)\n", "None\n", "unit/test_throttle.py",
+        "room = free_bytes is None or", "room = False and", "unit/test_throttle.py",
     ),
     Mutation(
         "a circuit opens one failure too late", "scheduler/breaker.py",
@@ -339,6 +339,34 @@ MUTATIONS: Final = (
     Mutation(
         "the next scheduler has a longer queue", "scheduler/plan.py",
         "room = state.plan.settings.max_queue_size", "room = 1 + state.plan.settings.max_queue_size", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler tells of a budget later", "scheduler/budget.py",
+        "share * use.budget_usd_micros", "(share + 0.04) * use.budget_usd_micros", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler pauses no run whose budget is spent", "scheduler/decide_money.py",
+        "if spent is None or not budgets.settings.pause", "if spent is not None or not budgets.settings.pause", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler waits for a provider for longer", "scheduler/decide_money.py",
+        "return min(FIRST_WAIT_US <<", "return min(2 * FIRST_WAIT_US <<", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler says nothing at the end of such a wait", "scheduler/decide_money.py",
+        ">= LONG_WAIT_US:", ">= 2**60:", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler throttles at another load", "scheduler/governing.py",
+        "cpu > settings.throttle_cpu_percent", "cpu > settings.throttle_cpu_percent + 60", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler throttles at other memory", "scheduler/governing.py",
+        "(expected + LEFT_BYTES) * 100 > free * ease:", "(expected + LEFT_BYTES) * 100 > 9 * free * ease:", DECIDED,
+    ),
+    Mutation(
+        "the next scheduler holds starts back where nothing runs", "scheduler/throttle.py",
+        "if not limit or not machine.running:", "if not limit:", DECIDED,
     ),
     Mutation(
         "the next scheduler needs no approval twice", "scheduler/plan.py",

@@ -214,11 +214,10 @@ def test_every_view_says_of_generated_histories_what_the_folds_say(seed: int, si
 
 @pytest.fixture
 def frozen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
-    """A store of release 0.1.0, which had no views when it was made."""
+    """A store of release 0.1.0. Most had no views when they were made."""
     store = tmp_path / "events.db"
     with closing(sqlite3.connect(store)) as connection:
         connection.executescript(gzip.decompress(request.param.read_bytes()).decode())
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'view'").fetchone() == (0,)
     store.chmod(0o600)
     with Log(store, create=False, environ={}) as log:
         yield log
@@ -235,6 +234,7 @@ def test_every_view_says_of_frozen_histories_what_the_folds_say(frozen: Log) -> 
 def test_the_frozen_histories_show_enough() -> None:
     """Conflicts and forks are among them, or the views of them are hardly looked at."""
     assert {"conflicts_and_forks_0_1_0.sql.gz", "agents_and_money_0_1_0.sql.gz"} <= {file.name for file in FROZEN}
+    assert any(b"CREATE VIEW" not in gzip.decompress(file.read_bytes()) for file in FROZEN)
 
 
 def random_conflict(random: Random, seq: int) -> ev.Event:

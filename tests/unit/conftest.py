@@ -16,7 +16,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     """An empty store and its dispatcher."""
     made = Scene(tmp_path)
     yield made
-    made.log.close()
+    made.end_of_story()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from parallel_agents.eventstore.record import Recorded
 from parallel_agents.eventstore.submission import Plan, Task
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState
+from parallel_agents.replaying import redecide
 from parallel_agents.scheduler.dispatcher import Dispatcher
 from parallel_agents.scheduler.runners.protocol import Ended, Launch
 from parallel_agents.submit import submit
@@ -152,6 +153,15 @@ class Scene:
     def append(self, run_id: str, *events: ev.Event) -> None:
         """Somebody else appends."""
         self.log.append(run_id, Projector(self.log).state(run_id).version, events)
+
+    def end_of_story(self) -> None:
+        """All that was decided is decided the same by the log alone."""
+        try:
+            for run_id in Projector(self.log).runs():
+                found = redecide(self.log, run_id)
+                assert found.divergence is None, f"run {run_id}: {found.divergence}"
+        finally:
+            self.log.close()
 
 
 def plain(state: RunState) -> dict[str, Any]:

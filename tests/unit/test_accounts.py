@@ -11,6 +11,7 @@ from paper import SECOND_US, task
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.record import from_rfc3339
 from parallel_agents.eventstore.submission import RetryPolicy, Stage
+from parallel_agents.scheduler.decide_money import decide_held
 from parallel_agents.scheduler.runners.protocol import Charge
 
 FIVE = "abcde"
@@ -223,7 +224,7 @@ def test_budgets_that_only_tell_stop_nobody() -> None:
 
 def stuck(run: AgentRun) -> ev.Event | None:
     """The pause that a tick would add."""
-    return run.accounts.stuck(run.state, run.plan())
+    return decide_held(run.state, run.plan(), {})
 
 
 def test_a_run_that_no_money_moves_any_more_is_paused() -> None:

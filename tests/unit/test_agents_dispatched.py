@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from agentpaper import CENT, agent, agents_plan, paid
 from dispatching import Scene, ScriptedRunner
-from paper import SECOND_US
+from paper import SECOND_US, task
 
 from parallel_agents import steer, travel
 from parallel_agents.eventstore import events as ev
@@ -54,7 +54,7 @@ def scene(tmp_path: Path) -> Iterator[Agents]:
     """One of them."""
     made = Agents(tmp_path)
     yield made
-    made.log.close()
+    made.end_of_story()
 
 
 def test_a_commit_that_was_not_acknowledged_charges_nobody_twice(
@@ -301,3 +301,31 @@ def test_an_attempt_that_never_began_leaves_the_session_as_it_was(scene: Agents)
     scene.tick()
     assert [one.resumes for one in scene.of(ev.TaskStarted)] == [None, first, first]
     assert Projector(scene.log).spend() == scene.dispatcher.accounts.spend
+
+
+def test_a_run_is_not_paused_for_money_while_a_less_urgent_task_of_it_costs_nothing(scene: Agents) -> None:
+    """Also where several runs share the slots by priority, and the queue is full of what money holds back."""
+    shell = ScriptedRunner("shell")
+    scene.dispatcher.runners = {"claude": scene.runner, "shell": shell}
+    scene.dispatcher.attempts._runners = scene.dispatcher.runners
+    scene.submit(plan=agents_plan(agent("other"), agent("long")))
+    scene.tick()
+    plan = agents_plan(
+        agent("dear", priority="critical"), task("free", priority="low"), budgets={"day_usd_micros": 5 * CENT},
+        max_queue_size=1,
+    )  # fmt: skip
+    scene.runner.end("other", charges=paid(10 * CENT), provider="anthropic", got_through=True)
+    run_id = scene.submit(plan=plan)
+    scene.tick()
+    scene.runner.end("long")
+    scene.tick()
+    assert scene.state(run_id).pause_code == "budget"
+    steer.resume(scene.log, run_id)
+    scene.submit(plan=agents_plan(agent("third")))
+    scene.tick()
+    assert scene.statuses(run_id) == {"dear": "queued", "free": "running"}
+    assert scene.state(run_id).status == "running"
+    shell.end("free")
+    scene.runner.end("third")
+    scene.tick()
+    assert scene.state(run_id).status == "paused"

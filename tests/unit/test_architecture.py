@@ -37,6 +37,7 @@ PURE = {
     "work",
     "decide_settling",
     "decide_budgets",
+    "decide_money",
     "throttle",
     "breaker",
     "health",

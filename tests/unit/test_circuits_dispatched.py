@@ -76,7 +76,7 @@ def scene(tmp_path: Path) -> Any:
     """One of them."""
     made = Steady(tmp_path)
     yield made
-    made.log.close()
+    made.end_of_story()
 
 
 def crash_until_open(scene: Steady, *names: str) -> None:
@@ -253,7 +253,7 @@ def test_another_client_stands_in_for_one_that_is_broken(tmp_path: Path) -> None
     scene.tick()
     assert [limit["runner"] for limit in scene.limits()] == ["claude", "codex"]
     assert len(codex.launched) == 3
-    scene.log.close()
+    scene.end_of_story()
 
 
 def test_a_commit_that_failed_counts_nothing(scene: Steady) -> None:
@@ -294,7 +294,7 @@ def test_an_outage_costs_no_task_its_life(seed: int, tmp_path: Path) -> None:
     assert scene.state(run_id).status == "completed", f"seed {seed}"
     assert wasted <= 4 + 4 + trials, f"seed {seed}"
     assert trials <= 8, f"seed {seed}"
-    scene.log.close()
+    scene.end_of_story()
 
 
 def test_a_task_that_brings_its_client_down_comes_to_its_end(scene: Steady) -> None:

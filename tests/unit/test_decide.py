@@ -251,7 +251,8 @@ def test_a_run_is_stopped_when_it_has_run_as_long_as_it_may() -> None:
     run = PaperRun(plan_of(task("a"), max_execution_s=10.0))
     assert decide.time_left_us(run.state, 4 * SECOND_US) == 6 * SECOND_US
     assert decide.decide_overdue(run.state, 10 * SECOND_US - 1) is None
-    assert decide.decide_overdue(run.state, 10 * SECOND_US) == ev.RunCancelRequested(reason=decide.MAX_EXECUTION)
+    stop = ev.RunCancelRequested(reason=decide.MAX_EXECUTION, facts={"used_s": 10.0})
+    assert decide.decide_overdue(run.state, 10 * SECOND_US) == stop
     run.add(ev.RunPaused())
     assert decide.decide_overdue(run.state, 999 * SECOND_US) is None
     run.now_us = 200 * SECOND_US

@@ -64,7 +64,7 @@ def scene(tmp_path: Path) -> Iterator[Loaded]:
     """A store and a machine."""
     made = Loaded(tmp_path)
     yield made
-    made.log.close()
+    made.end_of_story()
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(vitals, "vitals_of", one_look)
     yield made
-    made.log.close()
+    made.end_of_story()
 
 
 def wait(hospital: Any, seconds: int) -> None:
