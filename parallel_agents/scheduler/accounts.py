@@ -114,14 +114,14 @@ class Accounts:
                 ended.kind = "agent"  # No limit of ours: none of our budgets would ever bound its attempts.
         if stop is not None and of_task(stop.scope):
             ended.retryable = False
-        spent = self._spentof_task(ended, state)
+        spent = self._spent_of_task(ended, state)
         if spent is not None and (ended.retryable or ended.kind in PAUSES):  # Nothing could start again.
             ended.retryable = False
             if stop is None:
                 ended.error = f"{ended.error or ended.outcome}; and {spent}"
         return ended
 
-    def _spentof_task(self, ended: Ended, state: RunState) -> str | None:
+    def _spent_of_task(self, ended: Ended, state: RunState) -> str | None:
         """That a task's own budget is spent with what an attempt of it is to be charged with, in words."""
         task_id = state.running.get(ended.attempt_id)
         if self.spend is None or task_id is None or not (state.plan.budgets.enabled and state.plan.budgets.pause):

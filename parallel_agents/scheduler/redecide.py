@@ -17,6 +17,7 @@ from parallel_agents.eventstore.events import Event
 from parallel_agents.eventstore.record import Recorded, from_rfc3339
 from parallel_agents.eventstore.submission import PRIORITIES
 from parallel_agents.projections import status as st
+from parallel_agents.projections.at_hand import statuses
 from parallel_agents.projections.needs import Need, Needs
 from parallel_agents.projections.occupancy import EXPECTED_MEMORY
 from parallel_agents.projections.status import RunState, TaskState
@@ -262,8 +263,8 @@ def _held_back(state: RunState, record: Recorded, around: Around) -> Decision:
     What rests by the time of events may have rested by the steady clock: nothing that rests lets a run be paused.
     """
     facts = facts_at(state, [record], around)
-    queued = (task for task in state.tasks.values() if task.status == st.QUEUED)
-    facts.rests.ends_us = {task.attempt_id or "": 0 for task in queued}
+    queued = [name for name, status in statuses(state) if status == st.QUEUED]
+    facts.rests.ends_us = {state.tasks[name].attempt_id or "": 0 for name in queued}
     return _first_look(state, facts, [record], len(PRIORITIES))
 
 
@@ -367,10 +368,8 @@ def _may_have_rested(state: RunState, batch: Sequence[Recorded]) -> bool:
     It stands in the queue then, and no event says whether it held back what comes behind it.
     """
     known = _rested(state, batch)
-    return any(
-        task.status == st.QUEUED and (task.not_before_us or 0) > batch[0].at_us and name not in known
-        for name, task in state.tasks.items()
-    )
+    queued = (name for name, status in statuses(state) if status == st.QUEUED and name not in known)
+    return any((state.tasks[name].not_before_us or 0) > batch[0].at_us for name in queued)
 
 
 def _level_of(batch: Sequence[Recorded]) -> int:
