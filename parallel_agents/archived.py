@@ -60,7 +60,7 @@ def at_hand(store: Path, folder: Path, *only: str) -> Iterator[Path]:
     Raises:
         ArchiveMissing: an archive of its run cannot be read.
     """
-    if folder.exists():
+    if folder.exists() or not archive_folder(store).is_dir():
         yield folder
         return
     with TemporaryDirectory(prefix="parallel-agents-") as scratch:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from sys import intern
 from typing import Final
 
 from parallel_agents.checkpoint.blaming import Written, between, is_acyclic, is_uncommitted, written
@@ -26,6 +27,7 @@ from parallel_agents.scheduler.work import CONFLICT
 _TYPES: Final = (
     "type IN ('RunSubmitted', 'RunForked', 'RunMoved', 'RunRolledBack', 'RunMerged', 'TaskStarted', 'TaskCompleted',"
     " 'TaskBlocked', 'CheckpointCreated', 'CheckpointRestored', 'ConflictDetected', 'ConflictResolved', 'CostCharged')"
+    """ AND NOT (type = 'CheckpointCreated' AND instr(body, '"kind":"before_attempt"'))"""
 )
 _CLOCK_S: Final = 2  # Git counts whole seconds.
 
@@ -49,7 +51,7 @@ class Attempt:
     checkpoint_id: str | None = None
     usd_micros: int = 0
     unknown: bool = False  # Whether part of its cost is known to nobody.
-    models: dict[str, None] = field(default_factory=dict)  # As its agent names them.
+    models: tuple[str, ...] = ()  # As its agent names them.
     clashed: bool = False  # Its work met a conflict when it was to be merged.
 
 
@@ -116,7 +118,8 @@ class Authorship:
                 if one is not None:
                     one.usd_micros += micros or 0
                     one.unknown = one.unknown or micros is None
-                    one.models |= {model: None} if model else {}
+                    if model and model not in one.models:
+                        one.models += (model,)
             case ev.TaskCompleted(attempt_id=attempt_id, commit=commit):
                 self._move(record.run_id, commit)
                 self._claim(commit, Claim(record.run_id, attempt_id))
@@ -167,9 +170,10 @@ class Authorship:
             self._snapshot(source.repository, record.at_us, base)
 
     def _started(self, record: Recorded, event: ev.TaskStarted) -> None:
-        self.attempts[event.attempt_id] = Attempt(
-            record.run_id, event.task_id, event.attempt_id, event.attempt, event.runner, event.model, event.model_reason,
-            event.role, record.at_us, event.base_commit, event.begin_commit or event.base_commit,
+        before = event.begin_commit or event.base_commit
+        self.attempts[event.attempt_id] = Attempt(  # Of very many attempts few texts differ.
+            record.run_id, event.task_id, event.attempt_id, event.attempt, intern(event.runner), _one(event.model),
+            intern(event.model_reason), intern(event.role), record.at_us, _one(event.base_commit), _one(before),
         )  # fmt: skip
 
     def _kept(self, record: Recorded, event: ev.CheckpointCreated) -> None:
@@ -340,6 +344,10 @@ class Authorship:
                     seen.add(parent)
                     left.append(parent)
         return seen
+
+
+def _one(text: str | None) -> str | None:
+    return None if text is None else intern(text)
 
 
 def _with_files(log: Log, upto: int | None) -> dict[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parallel_agents.authorship import Attempt, Authorship
 from parallel_agents.checkpoint import blaming
@@ -20,6 +20,7 @@ from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.log import Log
 from parallel_agents.lineage import repository_of, standing_in
+from parallel_agents.passing import Passing
 from parallel_agents.project import Project
 from parallel_agents.projections.projector import Projector
 
@@ -38,19 +39,29 @@ PARTS: Final = {
 _GONE: Final = {"useful": "overwritten"}  # By what became of the attempt; any other fate is a part of its own name.
 
 
+_NOTHING: Final[dict[str, int]] = {}  # One for all attempts that have none: there may be very many.
+
+
+def _nothing() -> dict[str, int]:
+    return _NOTHING
+
+
 @dataclass(slots=True)
 class Share:
-    """One attempt: its cost, the lines it added, those that are left by path, and its cost by ``PARTS``."""
+    """One attempt: its cost, the lines it added, and those that are left by path."""
 
     attempt_id: str
     task_id: str
     usd_micros: int
     fate: str  # One of ``bill.FATES``; empty where nothing was charged.
     added: int = 0
-    left: Counter[str] = field(default_factory=Counter)
-    parts: dict[str, int] = field(default_factory=dict)  # Micro-dollars.
-    files: dict[str, int] = field(default_factory=dict)  # Micro-dollars that survive, by path.
+    left: dict[str, int] = field(default_factory=_nothing)
     unknown: bool = False
+    clashed: bool = False  # Its work met a conflict at its merge.
+
+    def leave(self, path: str, lines: int) -> None:
+        """So many lines of it are left in a file."""
+        self.left = {**self.left, path: self.left.get(path, 0) + lines}
 
 
 def apportion(total: int, weights: Sequence[int]) -> list[int]:
@@ -68,30 +79,32 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
-def divide(share: Share, *, clashed: bool = False) -> None:
-    """Divide the cost of an attempt over the lines that it added.
+class Divided(NamedTuple):
+    """The cost of an attempt, in micro-dollars: by ``PARTS``, and what survives of it by path."""
 
-    Args:
-        clashed: its work met a conflict at its merge.
-    """
+    parts: dict[str, int]
+    files: dict[str, int]
+
+
+def divide(share: Share) -> Divided:
+    """Divide the cost of an attempt over the lines that it added."""
     if not share.usd_micros:
-        return
+        return Divided({}, {})
     gone = _GONE.get(share.fate, share.fate)
-    if gone == "failed" and clashed:
+    if gone == "failed" and share.clashed:
         gone = "conflict"
     left = sum(share.left.values())
     added = max(share.added, left)  # Two ways to compare files need not agree on every line.
     if not added:
-        share.parts = {"no_lines" if share.fate == "useful" else gone: share.usd_micros}
-        return
+        return Divided({"no_lines" if share.fate == "useful" else gone: share.usd_micros}, {})
     paths = sorted(share.left)
     *kept, rest = apportion(share.usd_micros, [*(share.left[path] for path in paths), added - left])
-    share.files = dict(zip(paths, kept, strict=True))
-    share.parts = {"survived": sum(kept), gone: rest} if left < added else {"survived": sum(kept)}
+    parts = {"survived": sum(kept), gone: rest} if left < added else {"survived": sum(kept)}
+    return Divided(parts, dict(zip(paths, kept, strict=True)))
 
 
 def survival(log: Log, run_id: str, upto: int | None = None, here: Project | None = None) -> dict[str, Any]:
-    """What of a run's bill went into lines that are still there.
+    """What of a run's bill went into lines that are still there. Its attempts pass by (see ``passing``).
 
     Args:
         here: compare with the commit that the user stands on, rather than with the run's result.
@@ -114,14 +127,16 @@ def survival(log: Log, run_id: str, upto: int | None = None, here: Project | Non
         if one.run_id == run_id and one.work is not None and known.claims[one.work].attempt_id == one.attempt_id
     }
     _count(known, repository, state.base_commit or tip, tip, works, shares)
-    for name, share in shares.items():
-        divide(share, clashed=name in known.attempts and known.attempts[name].clashed)
     return _as_data(run_id, state.seq, tip, here is not None, shares)
 
 
 def _shares(known: Authorship, projector: Projector, run_id: str, upto: int | None) -> dict[str, Share]:
     """The attempts of a run with what they have cost; those that cost nothing, too."""
-    shares = {name: Share(name, one.task_id, 0, "") for name, one in known.attempts.items() if one.run_id == run_id}
+    shares = {
+        name: Share(name, one.task_id, 0, "", clashed=one.clashed)
+        for name, one in known.attempts.items()
+        if one.run_id == run_id
+    }
     for line in projector.bill(run_id, upto):
         charge = line.charge
         share = shares.setdefault(charge.attempt_id, Share(charge.attempt_id, charge.task_id, 0, line.fate))
@@ -159,7 +174,7 @@ def _count_binary(
     now, *then = blaming.blobs(repository, [(tip, path), *((work, path) for work, _ in works)])
     for (_, attempt_id), blob in zip(works, then, strict=True):
         if blob is not None and blob == now:
-            shares[attempt_id].left[path] += 1
+            shares[attempt_id].leave(path, 1)
             return
 
 
@@ -180,16 +195,17 @@ def _count_lines(
     for commit, count in Counter(commits).items():
         claim = known.claims.get(commit)
         if claim is not None and claim.attempt_id in shares and commit != base:
-            shares[claim.attempt_id].left[path] += count
+            shares[claim.attempt_id].leave(path, count)
 
 
 def _as_data(run_id: str, seq: int, tip: str, here: bool, shares: dict[str, Share]) -> dict[str, Any]:
     total, parts, files, lines = 0, dict.fromkeys(PARTS, 0), Counter[str](), Counter[str]()
     for share in shares.values():
         total += share.usd_micros
-        for part, micros in share.parts.items():
+        divided = divide(share)
+        for part, micros in divided.parts.items():
             parts[part] += micros
-        files.update(share.files)
+        files.update(divided.files)
         lines.update(share.left)
     assert sum(parts.values()) == total, "the parts of a bill add up to it"
     return {
@@ -202,20 +218,22 @@ def _as_data(run_id: str, seq: int, tip: str, here: bool, shares: dict[str, Shar
         "unknown_attempts": sum(share.unknown for share in shares.values()),
         "lines_added": sum(max(share.added, sum(share.left.values())) for share in shares.values()),
         "lines_left": sum(lines.values()),
-        "attempts": [
-            {
-                "task_id": share.task_id,
-                "attempt_id": share.attempt_id,
-                "fate": share.fate or None,
-                "cost_usd": usd(share.usd_micros),
-                "unknown_cost": share.unknown,
-                "lines_added": max(share.added, sum(share.left.values())),
-                "lines_left": sum(share.left.values()),
-                **{f"{part}_usd": usd(share.parts.get(part, 0)) for part in PARTS},
-            }
-            for share in shares.values()
-        ],
+        "attempts": Passing(lambda: map(_attempt, shares.values())),
         "files": [
             {"path": path, "lines_left": count, "cost_usd": usd(files[path])} for path, count in sorted(lines.items())
         ],
+    }
+
+
+def _attempt(share: Share) -> dict[str, Any]:
+    left, parts = sum(share.left.values()), divide(share).parts
+    return {
+        "task_id": share.task_id,
+        "attempt_id": share.attempt_id,
+        "fate": share.fate or None,
+        "cost_usd": usd(share.usd_micros),
+        "unknown_cost": share.unknown,
+        "lines_added": max(share.added, left),
+        "lines_left": left,
+        **{f"{part}_usd": usd(parts.get(part, 0)) for part in PARTS},
     }

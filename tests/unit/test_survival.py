@@ -40,13 +40,12 @@ def test_the_parts_of_an_attempt_are_its_cost(
     micros: int, fate: str, added: int, left: dict[str, int], clashed: bool
 ) -> None:
     """Whatever it added and whatever is left, even where that is more; what survives is what its files have."""
-    share = Share("a1", "a", micros, fate, added, Counter(left))
-    divide(share, clashed=clashed)
-    assert sum(share.parts.values()) == micros
-    assert set(share.parts) <= set(PARTS)
-    assert sum(share.files.values()) == share.parts.get("survived", 0)
+    parts, files = divide(Share("a1", "a", micros, fate, added, left, clashed=clashed))
+    assert sum(parts.values()) == micros
+    assert set(parts) <= set(PARTS)
+    assert sum(files.values()) == parts.get("survived", 0)
     if micros and not left:
-        assert "survived" not in share.parts or not share.parts["survived"]
+        assert "survived" not in parts or not parts["survived"]
 
 
 def charge(run: HandmadeRun, attempt_id: str, micros: int) -> None:
