@@ -9,6 +9,7 @@ from parallel_agents.eventstore.links import Stored
 
 COLUMNS: Final = "seq, run_id, version, type, at, actor, body, body_digest, prev_hash, hash"
 """In the order of ``record.Row``."""
+INSERT: Final = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 FIRST: Final = -(2**63)
 """The log starts at 1; whatever was put below it must be seen by ``verify``."""
 _CHUNK: Final = 2000
