@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pytest
 from parallel_agents import archiving, housekeeping
-from parallel_agents.eventstore import log as log_module
+from parallel_agents.eventstore import caches
 from parallel_agents.eventstore.log import Log
 
 left = int(sys.argv[2])
@@ -54,7 +54,7 @@ class DyingConnection:
             return dying(self._connection.execute)(statement, *values)
         return self._connection.execute(statement, *values)
 
-log_module._CHUNK = int(sys.argv[3])
+caches._CHUNK = int(sys.argv[3])
 os.replace, os.fsync, os.open = dying(os.replace), dying(os.fsync), dying(os.open)
 Path.touch, Path.unlink, Path.rmdir = dying(Path.touch), dying(Path.unlink), dying(Path.rmdir)
 housekeeping.delete = dying(housekeeping.delete)
