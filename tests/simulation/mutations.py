@@ -97,7 +97,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a failure that is allowed holds back what depends on it", "projections/status.py",
-        "(task.allow_failure and status in (FAILED, CANCELLED))", "(task.allow_failure and status == COMPLETED)",
+        "(task.allow_failure and status in BORNE)", "(task.allow_failure and status == COMPLETED)",
         "scheduler",
     ),
     Mutation(
@@ -237,11 +237,11 @@ MUTATIONS: Final = (
         "self.at_us = max(log._clock(), last_at)", "self.at_us = log._clock()", "scheduler", quick=True,
     ),
     Mutation(
-        "a time is found one event too late", "eventstore/log.py",
+        "a time is found one event too late", "eventstore/reading.py",
         "if found and found[0][0] <= at_us:", "if found and found[0][0] <= at_us + 1_000_000:", STORE,
     ),
     Mutation(
-        "an old snapshot is preferred", "eventstore/log.py",
+        "an old snapshot is preferred", "eventstore/caches.py",
         'ORDER BY seq DESC LIMIT 1",\n                (run_id', 'ORDER BY seq LIMIT 1",\n                (run_id', STORE,
     ),
     Mutation(
@@ -326,7 +326,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "the next scheduler ranks the shortest path first", "scheduler/plan.py",
-        "-tail[task.task_id], index)", "tail[task.task_id], index)", DECIDED, quick=True,
+        "-tail[name], index)", "tail[name], index)", DECIDED, quick=True,
     ),
     Mutation(
         "the next scheduler lets one more task run", "scheduler/plan.py",

@@ -89,7 +89,8 @@ def test_a_run_that_only_waited_is_not_charged_for_the_time_that_a_person_took()
     used_us = time.look(run.state, 7_209_000_000, waits=False)
     assert decide.decide_overdue(run.state, used_us) is None
     used_us = time.look(run.state, 7_210_000_000, waits=False)
-    assert decide.decide_overdue(run.state, used_us) == ev.RunCancelRequested(reason="max_execution_time")
+    overdue = ev.RunCancelRequested(reason="max_execution_time", facts={"used_s": 10.0})
+    assert decide.decide_overdue(run.state, used_us) == overdue
 
 
 def test_while_something_else_runs_an_approval_changes_nothing_of_its_time() -> None:

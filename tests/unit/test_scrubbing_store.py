@@ -44,7 +44,7 @@ def test_one_commit_takes_it_out_and_says_so(log: Log) -> None:
     done = scrubbing.scrub(log, SECRET)
     after = list(log.rows())
     assert (list(done.changes.events), done.left) == ([1], {})
-    assert after[0] == before[0]._replace(body='{"reason":"say [redacted]","code":""}')
+    assert after[0] == before[0]._replace(body='{"reason":"say [redacted]","code":"","facts":{}}')
     assert after[1] == before[1]
     assert [(row.run_id, row.type, row.actor) for row in after[2:]] == [("store", "SecretScrubbed", "scrub")]
     assert verify(log)["ok"]
