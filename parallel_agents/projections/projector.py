@@ -148,7 +148,8 @@ class Projector:
         base = self._from_snapshot(run_id, upto, light=light)
         briefs: Iterable[Brief] = self.log.briefs(run_id, base.version, upto, after_seq=base.seq)
         if upto - base.seq > _FEW:
-            rollbacks = self._rollbacks(run_id, base.seq, upto)
+            rolled_back = self.log.rolled_back(run_id, base.version, upto)
+            rollbacks = self._rollbacks(run_id, base.seq, upto) if rolled_back else []
         else:
             briefs = list(briefs)
             rollbacks = [
