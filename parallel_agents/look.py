@@ -134,6 +134,12 @@ def status_passing(log: Log, run_id: str, upto: int | None = None) -> dict[str, 
     return {**_status_of(view, upto), **money_and_waits(projector, view.state, upto), **machine_waits(view.state)}
 
 
+def standing(log: Log, run_id: str, upto: int | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """How a run stands, as ``status`` gives it but for its money; and the status of each task by name, none of which is made."""
+    state = Projector(log).state(run_id, upto)
+    return _status_of(RunView(state, Cost()), upto), dict(statuses(state))
+
+
 def _status_of(view: RunView, at_seq: int | None) -> dict[str, Any]:
     state = view.state
     end_us = state.ended_at_us or wall_clock_us()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from rich.text import Text
@@ -26,12 +27,14 @@ _STYLES = {
 }
 
 
-def timeline_page(found: dict[str, Any], spans: Sequence[look.Span], now_us: int | None = None) -> None:
+def timeline_page(
+    found: dict[str, Any], states: Mapping[str, str], spans: list[look.Span], now_us: int | None = None
+) -> None:
     """Print the timeline of a run.
 
     Args:
         found: its status, as ``look.status`` gives it.
-        spans: its attempts, as ``look.spans_of`` gives them.
+        spans: its attempts, as ``look.spans_of`` gives them; they are put into another order.
         now_us: the moment of the past that is shown.
     """
     from parallel_agents.cli.pages import head_line
@@ -43,22 +46,28 @@ def timeline_page(found: dict[str, Any], spans: Sequence[look.Span], now_us: int
         return
     start_s = _stamp(found["started_at"]) if found["started_at"] else spans[0].started_at_us / 1e6
     end_s = max([span.ended_at_us / 1e6 for span in spans if span.ended_at_us is not None] + [_now(found, now_us)])
-    states = {task["task_id"]: task["status"] for task in found["tasks"]}
-    by_task: dict[str, list[look.Span]] = {}
-    for span in spans:
-        by_task.setdefault(span.task_id, []).append(span)
+    first: dict[str, int] = {}  # By task: its place is that of its first attempt.
+    for at, span in enumerate(spans):
+        first.setdefault(span.task_id, at)
+    spans.sort(key=lambda span: first[span.task_id])
     label = max(map(len, states))
     room = console.width if console.width < 1000 else 110
     width = max(LEAST_WIDTH, min(MOST_WIDTH, room - label - 24))
     scale = width / max(end_s - start_s, 1e-6)
     console.print(Text(" " * (label + 3)) + axis(end_s - start_s, width))
-    for name in sorted(states, key=lambda name: _first(by_task.get(name, ()))):
-        mine = list(map(look.span_line, by_task.get(name, ())))
+
+    def show(name: str, mine: Sequence[dict[str, Any]]) -> None:
         sign, style = drawing.SIGNS[states[name]]
         line = Text(sign, style=style) + Text(f" {name:<{label}} ", style="" if mine else "dim")
         line.append_text(bar(mine, start_s, end_s, scale, width))
         line.append_text(Text(" " + _remark(mine, states[name]), style="dim"))
         console.print(line, crop=True, no_wrap=True, overflow="ellipsis")
+
+    for name, own in groupby(spans, lambda span: span.task_id):
+        show(name, list(map(look.span_line, own)))
+    for name in states:
+        if name not in first:
+            show(name, ())
 
 
 def _stamp(text: str) -> float:
@@ -70,10 +79,6 @@ def _now(found: dict[str, Any], now_us: int | None) -> float:
         return _stamp(found["ended_at"])
     running = found["counts"].get("running")
     return (time.time() if now_us is None else now_us / 1e6) if running else 0.0
-
-
-def _first(spans: Sequence[look.Span]) -> float:
-    return min((span.started_at_us for span in spans), default=float("inf"))
 
 
 def axis(length_s: float, width: int) -> Text:

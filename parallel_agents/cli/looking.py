@@ -219,8 +219,8 @@ def timeline(ctx: click.Context, run: str | None, svg: str | None, as_json: bool
             return
         from parallel_agents.cli.bars import timeline_page
 
-        spans = look.spans_of(log, run_id, upto)
-        timeline_page(look.status_passing(log, run_id, upto), spans, look.time_of(log, upto))
+        found, states = look.standing(log, run_id, upto)
+        timeline_page(found, states, look.spans_of(log, run_id, upto), look.time_of(log, upto))
 
 
 def _write_timeline(log: Any, run_id: str, upto: int | None, file: str) -> None:
