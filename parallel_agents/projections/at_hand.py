@@ -71,7 +71,9 @@ class Singles(Protocol):
 
 
 class Tasks(dict[str, TaskState]):
-    """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through."""
+    """The tasks of a run by id, in the order of its plan. One is made when it is looked up, all when they are gone through;
+    those of a large run pass by then.
+    """
 
     _letters: bytearray  # The status of each task as of the base, in the order of the plan.
     _counts: dict[str, int]  # Tasks by status, as of the base.
