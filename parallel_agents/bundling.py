@@ -73,9 +73,8 @@ def refs_of(log: Log, repository: Repository, named: dict[str, Named]) -> dict[s
     """
     found = {}
     for ref, commit in refs.held(repository).items():
-        _, _, run_id, name = ref.split("/", 3)
-        known = named.get(run_id, Named())
-        if name in known.names or commit in known.kept or commit in known.branch:
+        run_id = ref.split("/", 3)[2]
+        if named.get(run_id, Named()).accounts_for(ref, commit):
             found[ref] = commit
     branches = {ref: one for ref, one in all_refs(repository).items() if ref.startswith(refs.branch_ref(""))}
     for ref, stands in branches.items():

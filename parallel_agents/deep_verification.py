@@ -363,11 +363,7 @@ def _refs_of_run(
             detail = f"{ref} holds {held[ref][:12]}, and by the log it is {commit[:12]}"
             yield Finding("refs", "error", detail, f"{git} update-ref {ref} {commit}")
     yield from _unheld(repository, run_id, named, gone, whose)
-    strange = [
-        ref
-        for ref, commit in held.items()
-        if ref.rpartition("/")[2] not in named.names and commit not in named.kept and commit not in named.branch
-    ]
+    strange = [ref for ref, commit in held.items() if not named.accounts_for(ref, commit)]
     for ref in strange[:SHOWN]:
         detail = f"no event names {ref}: whoever made it ended before saying so"
         yield Finding("refs", "warning", detail, f"look at it, then: {git} update-ref -d {ref}")

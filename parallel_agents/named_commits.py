@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from sys import intern
 
 from parallel_agents.eventstore import events as ev
 from parallel_agents.eventstore.events import STORE_RUN
@@ -23,14 +24,28 @@ class Named:
     Attributes:
         kept: commit -> the first event that names it as kept: its refs must reach it.
         checkpoints: checkpoint -> the commit that the ref of its name holds.
-        names: of refs that some event accounts for.
+        names: of refs that some event names.
+        attempts: those that were started; refs may be called after them, too.
         branch: where the branch of the run has been, by its events.
     """
 
     kept: dict[str, int] = field(default_factory=dict)
     checkpoints: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    attempts: list[str] = field(default_factory=list)
     branch: set[str] = field(default_factory=set)
+    _derived: set[str] | None = None  # Names after attempts: made where one is looked for, as there may be very many.
+
+    def accounts_for(self, ref: str, commit: str) -> bool:
+        """Whether some event accounts for a ref of the run that holds a commit."""
+        if commit in self.kept or commit in self.branch:
+            return True
+        name = ref.rpartition("/")[2]
+        if name in self.names:
+            return True
+        if self._derived is None:
+            self._derived = {derived_id(kind, one) for one in self.attempts for kind in ("before", "after")}
+        return name in self._derived
 
     def learn(self, record: Recorded) -> None:
         """Take note of one more event."""
@@ -41,11 +56,12 @@ class Named:
             case ev.TaskCompleted(commit=commit) | ev.CheckpointRestored(commit=commit):
                 self.branch.add(commit or "")
             case ev.TaskStarted(attempt_id=attempt_id, task_id=task_id):
-                self.names |= {task_id, attempt_id, *(derived_id(kind, attempt_id) for kind in ("before", "after"))}
+                self.names |= {task_id, attempt_id}
+                self.attempts.append(attempt_id)
             case ev.CheckpointCreated(commit=commit, folder=""):
                 self.names.add(record.event.checkpoint_id)
                 if commit is not None:
-                    self.checkpoints[record.event.checkpoint_id] = commit
+                    self.checkpoints[record.event.checkpoint_id] = intern(commit)  # Many hold the same one.
             case ev.TaskBlocked(commit=commit) | ev.ConflictResolved(commit=commit) | ev.FilesRestoring(commit=commit):
                 pass
             case ev.CheckpointsDropped():
@@ -73,6 +89,7 @@ def named_commits(log: Log, upto: int | None = None) -> dict[str, Named]:
         named = found.setdefault(record.run_id, Named())
         if isinstance(record.event, ev.RunForked) and record.event.parent in found:
             named.names |= found[record.event.parent].names
+            named.attempts += found[record.event.parent].attempts
         named.learn(record)
     found.setdefault(STORE_RUN, Named())
     return found
