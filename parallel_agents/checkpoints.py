@@ -29,10 +29,10 @@ from parallel_agents.eventstore.known_plans import known_plan
 from parallel_agents.eventstore.location import FOLDER, files_home, make_home
 from parallel_agents.eventstore.log import Draft, Log, wall_clock_us
 from parallel_agents.eventstore.record import Recorded, decode, decode_brief, new_id, rfc3339
-from parallel_agents.passing import Passing
 from parallel_agents.project import Project
 from parallel_agents.projections import checkpoints as line_fold
 from parallel_agents.projections.checkpoints import Checkpoint, Line
+from parallel_agents.projections.passing import Passing as Passing
 from parallel_agents.projections.projector import Projector, unknown_run
 from parallel_agents.projections.status import RunState
 from parallel_agents.rewind_phrases import Understood, find_by_name, understand
@@ -61,7 +61,7 @@ def passing(log: Log, run_id: str | None, upto: int | None = None) -> Passing[di
         UnknownRun: there is no such run.
     """
     end = log.last_seq() if upto is None else upto
-    if run_id is not None and run_id != STORE_RUN and next(log.briefs(run_id, 0, end), None) is None:
+    if run_id is not None and run_id != STORE_RUN and not log.has_begun(run_id, end):
         raise unknown_run(log, run_id, upto)
     agents: dict[str, Callable[[str], str | None]] = {}
     if run_id is not None and run_id != STORE_RUN:

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from parallel_agents.eventstore.log import Log, wall_clock_us
 from parallel_agents.eventstore.record import rfc3339
-from parallel_agents.passing import Passing
 from parallel_agents.projections import bill
 from parallel_agents.projections.bill import FATES as FATES
 from parallel_agents.projections.bill import GROUPINGS as GROUPINGS
 from parallel_agents.projections.bill import WASTED as WASTED
 from parallel_agents.projections.bill import Amount, Line
+from parallel_agents.projections.passing import Passing
 from parallel_agents.projections.projector import Projector
 from parallel_agents.scheduler.budget import Books, Use, budgets_of
 

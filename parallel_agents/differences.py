@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from parallel_agents import look
 from parallel_agents.eventstore.errors import InvalidUsage, UnknownRun
 from parallel_agents.eventstore.log import Log
-from parallel_agents.passing import Passing
+from parallel_agents.projections.passing import Passing
 from parallel_agents.projections.projector import Projector
 from parallel_agents.projections.status import RunState, TaskState
 from parallel_agents.run_standing import places_of

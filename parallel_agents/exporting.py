@@ -101,10 +101,10 @@ def export(
     if log.carried is not None:
         raise NotAllowed(f"run {run_id} was imported", hint="pass on the file that it came in")
     end = log.last_seq()
-    first = next(log.rows(0, end, run_id=run_id, limit=1), None)
-    if first is None:
+    ends = log.ends_of_run(run_id, end)
+    if ends is None:
         raise unknown_run(log, run_id)
-    (last,) = log.rows_where("run_id = ? AND seq <= ?", (run_id, end), order="version DESC", limit=1)
+    first, last = ends
     span = _Span(run_id, first, last, end, agents=has_agents(Projector(log).state(run_id, end)))
     with room_for(target, KIND.noun, overwrite=overwrite) as scratch:
         return _written(log, project, span, target, scratch, redact, told)

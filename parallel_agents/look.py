@@ -254,7 +254,7 @@ def spans_of(log: Log, run_id: str, upto: int | None = None) -> list[Span]:
         UnknownRun: there is no such run.
     """
     end = log.last_seq() if upto is None else upto
-    if next(log.briefs(run_id, 0, end), None) is None:
+    if not log.has_begun(run_id, end):
         raise unknown_run(log, run_id, upto)
     rows = log.briefs(run_id, 0, end, where=_OF_SPANS)
     return timeline((decode_brief(run_id, row) for row in rows), undone_of(log, run_id, end))

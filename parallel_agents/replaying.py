@@ -153,7 +153,7 @@ def prove(log: Log, run_id: str, told: Callable[[str, int, int], None]) -> dict[
         UnknownRun: there is no such run.
     """
     end = log.last_seq()
-    if next(log.briefs(run_id, 0, end), None) is None:
+    if not log.has_begun(run_id, end):
         raise unknown_run(log, run_id)
     chain = verify(log, lambda done, total: told("events", done, total))
     found: dict[str, Any] = {"run_id": run_id, "ok": False, "chain": chain, "folds": None, "decisions": None}

@@ -77,13 +77,10 @@ def span_us(log: Log, run_id: str, upto: int | None = None) -> tuple[int, int]:
         UnknownRun: there is no such run.
     """
     end = log.last_seq() if upto is None else upto
-    ends = [log.rows_where("run_id = ? AND seq <= ?", (run_id, end), order=order, limit=1) for order in _ENDS]
-    if not all(ends):
+    ends = log.ends_of_run(run_id, end)
+    if ends is None:
         raise unknown_run(log, run_id, upto)
-    return ends[0][0].at_us, ends[1][0].at_us
-
-
-_ENDS = ("version", "version DESC")
+    return ends[0].at_us, ends[1].at_us
 
 
 def as_json(moment: Moment, began_us: int) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from parallel_agents.costs import usd
 from parallel_agents.eventstore.errors import NotAllowed
 from parallel_agents.eventstore.log import Log
 from parallel_agents.lineage import repository_of, standing_in
-from parallel_agents.passing import Passing
 from parallel_agents.project import Project
+from parallel_agents.projections.passing import Passing
 from parallel_agents.projections.projector import Projector
 
 PARTS: Final = {

@@ -21,7 +21,6 @@ from parallel_agents.cli.scene import (
     store_is_named,
     store_option,
 )
-from parallel_agents.passing import Passing
 from parallel_agents.project import Project
 
 BY_HAND = "store"  # What stands for a run where there is none.
@@ -53,7 +52,7 @@ def checkpoints(ctx: click.Context, run: str | None, all_runs: bool, as_json: bo
                 wanted = None if all_runs else {latest, BY_HAND}
                 found = known.passing(log, None, upto)
                 _list(
-                    Passing(lambda: (one for one in found if wanted is None or one["run_id"] in wanted)),
+                    known.Passing(lambda: (one for one in found if wanted is None or one["run_id"] in wanted)),
                     as_json=as_json,
                 )
             return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, cast
 
 from parallel_agents.eventstore.archive import Archives
@@ -29,6 +29,7 @@ _OF_ONE_TASK = f"{_BRIEF} AND {OF_TASK} = ? AND version > ? AND seq <= ? ORDER B
 _OF_SOME_TASKS = f"{_BRIEF} AND {OF_TASK} IN (SELECT value FROM json_each(?)) AND seq <= ?"
 _OF_NO_TASK = f"{_BRIEF} AND {OF_TASK} IS NULL AND seq <= ?"
 _MOVED = "length(body) = 0"  # Of a body that is said to be '' SQLite would not see that the index of tasks fits.
+_UP_TO = "run_id = ? AND seq <= ?"
 _CHUNK = 2000
 _OUTLINE_CHUNK = 50_000  # Of rows without a body.
 
@@ -36,16 +37,11 @@ _OUTLINE_CHUNK = 50_000  # Of rows without a body.
 class Reading(Caches):
     """A store whose events are read."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        create: bool = True,
-        opened: tuple[sqlite3.Connection, sqlite3.Connection] | None = None,
-    ) -> None:
-        super().__init__(path, create=create, opened=opened)
-        self._archives = Archives(path)
-        self._has_task_index = self._has_indexes = False  # Once they are there, they stay.
+    _has_task_index = _has_indexes = False  # Once they are there, they stay.
+
+    @cached_property
+    def _archives(self) -> Archives:
+        return Archives(self.path)
 
     def rows(
         self,
@@ -237,6 +233,17 @@ class Reading(Caches):
             f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND version <= ? AND seq <= ? ORDER BY version",
             (run_id, after_version, end, end),
         )
+
+    def has_begun(self, run_id: str, upto: int | None = None) -> bool:
+        """Whether a run has an event up to a seq."""
+        query = "SELECT 1 FROM events WHERE run_id = ? AND version = 1 AND seq <= ?"
+        return bool(self._fetch(query, (run_id, 2**62 if upto is None else upto)))
+
+    def ends_of_run(self, run_id: str, upto: int) -> tuple[Row, Row] | None:
+        """The first and the last row of a run up to a seq; None where it has none."""
+        orders = ("version", "version DESC")
+        found = [row for way in orders for row in self.rows_where(_UP_TO, (run_id, upto), order=way, limit=1)]
+        return (found[0], found[1]) if found else None
 
     def read(self, after: int = 0, upto: int | None = None, *, run_id: str | None = None) -> Iterator[Recorded]:
         """The same as ``rows``, decoded."""

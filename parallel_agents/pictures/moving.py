@@ -42,11 +42,10 @@ class Moving:
 
     def __init__(self, log: Log, run_id: str, upto: int | None = None) -> None:
         end = log.last_seq() if upto is None else upto
-        of_run = ("run_id = ? AND seq <= ?", (run_id, end))
-        ends = [log.rows_where(*of_run, order=order, limit=1) for order in ("version", "version DESC")]
-        if not all(ends):
+        ends = log.ends_of_run(run_id, end)
+        if ends is None:
             raise unknown_run(log, run_id, upto)
-        self.first, last = (rows[0].seq for rows in ends)
+        self.first, last = (row.seq for row in ends)
         self.log, self.run_id, self._projector = log, run_id, Projector(log)
         self.state = st.initial(run_id)
         self.held = True  # Whether a process dispatches the run, as far as its leases tell.

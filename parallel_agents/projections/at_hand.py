@@ -33,7 +33,7 @@ SINGLY: Final = 16
 """So many tasks are folded each by itself, and a part of all; who asks for more has all made in one go, which is faster."""
 _PART: Final = 32
 _PASSING: Final = 1024
-"""Tasks of a large run that pass by together: some megabytes, and they are found as fast as in larger numbers."""
+"""Tasks of a large run that pass by together, some megabytes."""
 
 DAMAGED: Final = (zlib.error, ValueError, KeyError, TypeError)
 """What ``load`` may raise of a snapshot that is none."""

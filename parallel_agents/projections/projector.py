@@ -33,6 +33,7 @@ from parallel_agents.projections.letting_go import Behind, PassedTasks
 from parallel_agents.projections.needs import Needs
 from parallel_agents.projections.occupancy import Occupancy
 from parallel_agents.projections.one_task import OneTask
+from parallel_agents.projections.passing import Passing
 from parallel_agents.projections.replay import replay
 from parallel_agents.projections.runs import RunSummary
 from parallel_agents.projections.spend import Spend
@@ -91,20 +92,6 @@ def _blames(ask: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
             raise
 
     return asked
-
-
-@dataclass(frozen=True, slots=True)
-class _Bill:
-    """The charges of one run, of which there may be very many."""
-
-    log: Log
-    run_id: str
-    end: int
-    fates: dict[str, str]
-
-    def __iter__(self) -> Iterator[Line]:
-        rows = self.log.briefs(self.run_id, 0, self.end, where=_OF_CHARGES)
-        return bill_fold.lines((decode_brief(self.run_id, row) for row in rows), self.fates)
 
 
 class Projector:
@@ -267,7 +254,13 @@ class Projector:
         if next(self.log.briefs(run_id, 0, end, where=_OF_CHARGES), None) is None:
             return ()
         records = (decode_brief(run_id, row) for row in self.log.briefs(run_id, 0, end, where=_OF_A_BILL))
-        return _Bill(self.log, run_id, end, bill_fold.fates_of(records, undone_of(self.log, run_id, end)))
+        fates = bill_fold.fates_of(records, undone_of(self.log, run_id, end))
+
+        def lines() -> Iterator[Line]:
+            rows = self.log.briefs(run_id, 0, end, where=_OF_CHARGES)
+            return bill_fold.lines((decode_brief(run_id, row) for row in rows), fates)
+
+        return Passing(lines)
 
     @_blames
     def spend(self, upto: int | None = None) -> Spend:
@@ -400,7 +393,7 @@ class Projector:
             UnknownRun: there is no such run.
         """
         end = self.log.last_seq() if upto is None else upto
-        if next(self.log.briefs(run_id, 0, end), None) is None:
+        if not self.log.has_begun(run_id, end):
             raise unknown_run(self.log, run_id, upto)
         wanted = (Wanted(run_id, task_id=task_id), Wanted(run_id, types=(_ROLLED_BACK,)))
         rows = [row for one in wanted for row in select(self.log, one, end)]

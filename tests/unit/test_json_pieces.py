@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_agents.cli.harmless import json_pieces, json_text
-from parallel_agents.passing import Passing
+from parallel_agents.projections.passing import Passing
 
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 VALUES = st.recursive(

@@ -156,7 +156,8 @@ def watched() -> PaperRun:
 
 def stuck(run: PaperRun, **pulse: int | None) -> ev.AttemptStuck:
     """What is said of it."""
-    seen = Pulse(Vitals(0, 0.0), looked_us=200 * SECOND_US, **{"sign_us": 0, **pulse})  # type: ignore[arg-type]
+    told: dict[str, Any] = {"sign_us": 0, **pulse}
+    seen = Pulse(Vitals(0, 0.0), looked_us=200 * SECOND_US, **told)
     made = decide_health(run.state.tasks["a"], seen, 100 * SECOND_US, "")
     assert isinstance(made, ev.AttemptStuck)
     return made
