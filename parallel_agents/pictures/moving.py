@@ -20,7 +20,7 @@ from parallel_agents.projections.projector import Projector, placed, unknown_run
 from parallel_agents.projections.spend import DAY_US, MINUTE_US, Spend
 from parallel_agents.projections.status import RunState
 from parallel_agents.scheduler.accounts import agent_facts, has_agents
-from parallel_agents.scheduler.budget import Budgets, budgets_of
+from parallel_agents.scheduler.budget import BudgetsAtHand
 from parallel_agents.scheduler.circuits import facts_of as circuit_facts
 from parallel_agents.scheduler.circuits import read_circuits
 from parallel_agents.scheduler.governing import limited, machine_of
@@ -62,7 +62,7 @@ class Moving:
         self._before = None if elsewhere is None else elsewhere.spend or Spend()
         self._spend: Spend | None = None
         self._needs = self._projector.needs(before)
-        self._budgets: tuple[object, Budgets] | None = None
+        self._budgets = BudgetsAtHand()
         self._others: dict[str, RunState] = {}
 
     def moments(self) -> Iterator[tuple[int, list[Recorded]]]:
@@ -101,7 +101,7 @@ class Moving:
         if self._spend is not None:
             others = {one.run_id for one in self._spend.running.values() if one.agent} - {self.run_id}
             states = {self.run_id: state, **{name: self._other(name) for name in others if self.log.carried is None}}
-            agents = agent_facts(self._spend, state, states, now_us, {}, self._budgets_of())
+            agents = agent_facts(self._spend, state, states, now_us, {}, self._budgets.of(self.state))
         circuits = circuit_facts(self.circuits, state, slots.slots, now_us)
         machine = machine_of(UNKNOWN, slots, self._needs) if limited(state.plan.settings) else None
         return Facts(len(slots.slots), slots.of_run(self.run_id), agents, circuits, machine=machine)
@@ -111,20 +111,12 @@ class Moving:
             self._others[run_id] = self._projector.state(run_id, self.end)
         return self._others[run_id]
 
-    def _budgets_of(self) -> Budgets:
-        """The same as of ``budgets_of``. It goes through all tasks, so it is asked only where something has changed."""
-        state = self.state
-        key = (state.plan_digest, state.budget_usd_micros, tuple(state.task_budgets.items()))
-        if self._budgets is None or self._budgets[0] != key:
-            self._budgets = key, budgets_of(state)
-        return self._budgets[1]
-
     def due_after(self, now_us: int) -> int | None:
         """When next something changes for its starts without an event, but for the ends of rests; None: never."""
         due = [one.until_us for one in self.circuits.values() if one.until_us is not None]
         if self._spend is not None:
             due += [wait.until_us for wait in self._spend.waits.values()]
             due += [at_us + MINUTE_US for at_us, _ in self._spend.recent]
-            if self._budgets_of().limited:
+            if self._budgets.of(self.state).limited:
                 due.append((now_us // DAY_US + 1) * DAY_US)  # Days, and hence weeks and months, are UTC.
         return min((when for when in due if when > now_us), default=None)
